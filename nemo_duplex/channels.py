@@ -1,0 +1,86 @@
+"""What one frame of the agent holds: a text token and K speech codes, with the special ids of both.
+
+How a turn lies on the channels, for an agent heard in frames a..b-1 and a speech delay of 1 (paper, section 3.1):
+
+    frame      a-2   a-1    a    a+1  ...  b-2   b-1    b
+    text       BOS   w1    w2    w3   pad  pad   EOS   pad       the text leads, so that
+    speech     pad   BOS   c_a  c_a+1 ...  c     c_b-1 EOS       what is heard is on time
+
+The paper delays speech against text by one token. Delaying the *audio* would make every answer, and every stop, one frame
+late; so the text is moved ahead, and BOS and EOS stand beside the codes, never in their place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ChannelLayout:
+    """Vocabularies and special ids of the text channel and the K speech channels.
+
+    Args:
+        text_vocab_size: rows of the text embedding, special ids included.
+        text_pad, text_bos, text_eos: ids inside that vocabulary, all different.
+        num_codebooks: K, speech codes per frame.
+        codebook_size: V of one codebook, without specials (4032 in the paper).
+        speech_delay: frames by which speech follows text (1 in the paper).
+
+    Raises:
+        ValueError: if ids are shared or out of range, or a size is not positive.
+    """
+
+    text_vocab_size: int
+    text_pad: int
+    text_bos: int
+    text_eos: int
+    num_codebooks: int
+    codebook_size: int
+    speech_delay: int = 1
+
+    def __post_init__(self) -> None:
+        ids = {"pad": self.text_pad, "bos": self.text_bos, "eos": self.text_eos}
+        if len(set(ids.values())) != 3:
+            raise ValueError(f"Text pad, bos and eos must be three different ids, got {ids}: add new tokens to the tokenizer.")
+        for name, value in ids.items():
+            if not 0 <= value < self.text_vocab_size:
+                raise ValueError(f"Text {name} id {value} lies outside the vocabulary of {self.text_vocab_size}.")
+        if self.num_codebooks < 1 or self.codebook_size < 1:
+            raise ValueError(f"A layout needs codebooks, got {self.num_codebooks} of size {self.codebook_size}.")
+        if self.speech_delay < 0:
+            raise ValueError(f"Speech cannot lead text: speech_delay is {self.speech_delay}, expected 0 or more.")
+
+    @property
+    def speech_vocab_size(self) -> int:
+        """Rows of one speech embedding: codes and five specials (4037 in the paper, section 5.1)."""
+        return self.codebook_size + 5
+
+    @property
+    def speech_bos(self) -> int:
+        """Stands one frame before the first code of a turn."""
+        return self.codebook_size
+
+    @property
+    def speech_eos(self) -> int:
+        """Stands one frame after the last code of a turn."""
+        return self.codebook_size + 1
+
+    @property
+    def speech_start(self) -> int:
+        """What precedes the very first frame of a conversation; never a target."""
+        return self.codebook_size + 2
+
+    @property
+    def speech_pad(self) -> int:
+        """The agent is silent."""
+        return self.codebook_size + 3
+
+    @property
+    def speech_spare(self) -> int:
+        """Unused row, so that the vocabulary has the paper's size."""
+        return self.codebook_size + 4
+
+    @property
+    def text_lead(self) -> int:
+        """Frames by which a turn's text BOS precedes its first audible frame."""
+        return self.speech_delay + 1

@@ -1,0 +1,104 @@
+"""Makes the collection known to NeMo: the class path of its models, and the optimizer name `fused_adam`.
+
+NeMo has no plugin registry. A restored `.nemo` names its class (`target: nemo_duplex.models...`), and since NeMo 3.0 only
+listed prefixes may be named so. `import nemo_duplex` must not cost the ten seconds that NeMo takes to import, so the
+two entries are made when the NeMo module concerned is imported, now or later.
+"""
+
+from __future__ import annotations
+
+import importlib.abc
+import importlib.util
+import sys
+from types import ModuleType
+from typing import Callable
+
+PREFIX = "nemo_duplex."
+
+
+def allow_own_targets(common: ModuleType) -> None:
+    """Adds our prefix, and nothing wider, to NeMo's list of classes that a config may name."""
+    allowed = getattr(common, "ALLOWED_TARGET_PREFIXES", None)  # NeMo 2.x has no such list
+    if allowed is not None and PREFIX not in allowed:
+        allowed.append(PREFIX)
+
+
+def provide_fused_adam(optimizers: ModuleType) -> None:
+    """Lets `name: fused_adam` resolve everywhere: apex on CUDA where it is installed, else AdamW, the same algorithm."""
+    import torch
+
+    if torch.cuda.is_available() and "fused_adam" in optimizers.AVAILABLE_OPTIMIZERS:
+        return
+    resolve = optimizers.get_optimizer
+    if getattr(resolve, "provides_fused_adam", False):
+        return
+
+    def get_optimizer(name: str, **kwargs: object) -> Callable:
+        if name != "fused_adam":
+            return resolve(name, **kwargs)
+        from nemo.utils import logging
+
+        fused = torch.cuda.is_available()
+        reason = "NVIDIA apex is not installed" if fused else "there is no CUDA device"
+        logging.info(f"Optimizer fused_adam: {reason}, using torch.optim.AdamW(fused={fused}), the same algorithm.")
+        return resolve("adamw", **(kwargs | ({"fused": True} if fused else {})))
+
+    get_optimizer.provides_fused_adam = True  # type: ignore[attr-defined]
+    optimizers.get_optimizer = get_optimizer
+    importers = [m for n, m in sys.modules.items() if n.startswith("nemo.core.") and getattr(m, "get_optimizer", None) is resolve]
+    for module in importers:
+        module.get_optimizer = get_optimizer
+    _provide_parameters()
+
+
+def _provide_parameters() -> None:
+    """NeMo looks up a parameter class by the optimizer's name; FusedAdam takes Adam's."""
+    from nemo.core.config.optimizers import AVAILABLE_OPTIMIZER_PARAMS, AdamWParams
+
+    AVAILABLE_OPTIMIZER_PARAMS.setdefault("fused_adam_params", AdamWParams)
+
+
+WHEN_IMPORTED: dict[str, Callable[[ModuleType], None]] = {
+    "nemo.core.classes.common": allow_own_targets,
+    "nemo.core.optim.optimizers": provide_fused_adam,
+}
+
+
+class _WhenImported(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds the modules of `WHEN_IMPORTED` as everybody else would, and runs their entry right after them."""
+
+    def __init__(self) -> None:
+        self._looking_up: set[str] = set()
+        self._loaders: dict[str, importlib.abc.Loader] = {}
+
+    def find_spec(self, fullname, path=None, target=None):
+        if fullname not in WHEN_IMPORTED or fullname in self._looking_up:
+            return None
+        self._looking_up.add(fullname)
+        try:
+            spec = importlib.util.find_spec(fullname)
+        finally:
+            self._looking_up.discard(fullname)
+        if spec is None or spec.loader is None:
+            return None
+        self._loaders[fullname], spec.loader = spec.loader, self
+        return spec
+
+    def create_module(self, spec):
+        return self._loaders[spec.name].create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        name = module.__spec__.name
+        loader = self._loaders.pop(name)
+        module.__spec__.loader = module.__loader__ = loader
+        loader.exec_module(module)
+        WHEN_IMPORTED[name](module)
+
+
+def register() -> None:
+    """Enters the collection with NeMo, at once where NeMo is imported already, else when it is. Safe to call again."""
+    for name, enter in WHEN_IMPORTED.items():
+        if name in sys.modules:
+            enter(sys.modules[name])
+    if not any(isinstance(finder, _WhenImported) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _WhenImported())
