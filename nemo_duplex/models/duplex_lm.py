@@ -1,0 +1,163 @@
+"""The network of SALM-Duplex behind the user encoder: channel fusion, language model, parallel heads.
+
+Training and streaming run the same code: `forward` and `step` both build their input with `embed_frames`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from nemo_duplex.channels import ChannelLayout
+from nemo_duplex.models.backbone import Backbone
+from nemo_duplex.models.cache import RowCache
+from nemo_duplex.models.heads import SpeechEmbedding, SpeechHead
+
+
+class AgentTargets(NamedTuple):
+    """The agent's channels, laid out against each other (`channels.py`)."""
+
+    tokens: Tensor  # (B, T)
+    codes: Tensor  # (B, K, T), specials included
+    speaking: Tensor  # (B, T) bool: frames with a code or a speech special, where there is something to learn
+
+
+class FrameOutput(NamedTuple):
+    """What the agent does in one frame."""
+
+    tokens: Tensor  # (B,)
+    codes: Tensor  # (B, K), specials included
+
+
+@dataclass
+class DuplexState:
+    """Everything the language model remembers of B callers; each row starts again on its own."""
+
+    cache: RowCache
+    tokens: Tensor  # (B,) text token of the previous frame
+    codes: Tensor  # (B, K) codes of the previous frame
+    layout: ChannelLayout
+
+    def reset(self, rows: Tensor) -> None:
+        """A new conversation for `rows` (B,) bool; the other rows stay bit for bit."""
+        self.cache.reset(rows)
+        self.tokens = torch.where(rows, self.layout.text_pad, self.tokens)
+        self.codes = torch.where(rows[:, None], self.layout.speech_start, self.codes)
+
+
+class DuplexLM(nn.Module):
+    """User embeddings and the agent's last frame in, the agent's next frame out.
+
+    Args:
+        layout: vocabularies and special ids of the agent's channels.
+        backbone: the language model.
+    """
+
+    def __init__(self, layout: ChannelLayout, backbone: Backbone) -> None:
+        super().__init__()
+        rows = backbone.embed_tokens.num_embeddings
+        assert rows >= layout.text_vocab_size, f"The embedding has {rows} rows for {layout.text_vocab_size} text tokens."
+        self.layout = layout
+        self.backbone = backbone
+        self.speech_embedding = SpeechEmbedding(layout, backbone.hidden_size)
+        self.speech_head = SpeechHead(layout, backbone.hidden_size)
+
+    def embed_frames(self, user: Tensor, tokens: Tensor, codes: Tensor) -> Tensor:
+        """Channel fusion (paper, section 3): what is heard now, and what the agent wrote and said one frame ago, summed.
+
+        Args:
+            user: (B, T, H) embeddings of the user's frames.
+            tokens: (B, T) text tokens of the frames before.
+            codes: (B, K, T) codes of the frames before.
+        """
+        return user + self.backbone.embed_tokens(tokens) + self.speech_embedding(codes)
+
+    def forward(self, user: Tensor, tokens: Tensor, codes: Tensor) -> Tensor:
+        """Hidden states (B, T, H) that predict each frame of `tokens` (B, T) and `codes` (B, K, T) from those before it."""
+        start_tokens, start_codes = self._start(len(tokens), tokens.device)
+        before_tokens = torch.cat([start_tokens[:, None], tokens[:, :-1]], dim=1)
+        before_codes = torch.cat([start_codes[:, :, None], codes[:, :, :-1]], dim=2)
+        return self.backbone(self.embed_frames(user, before_tokens, before_codes))
+
+    def text_logits(self, hidden: Tensor) -> Tensor:
+        """(..., H) -> (..., V text)."""
+        return self.backbone.lm_head(hidden)
+
+    def speech_logits(self, hidden: Tensor) -> Tensor:
+        """(..., H) -> (..., K, V speech)."""
+        return self.speech_head(hidden)
+
+    def init_state(self, batch_size: int) -> DuplexState:
+        tokens, codes = self._start(batch_size, self.speech_head.projection.weight.device)
+        return DuplexState(self.backbone.empty_cache(batch_size), tokens, codes, self.layout)
+
+    def step(self, user: Tensor, state: DuplexState, live: Tensor | None = None) -> tuple[FrameOutput, DuplexState]:
+        """One frame of B callers.
+
+        Args:
+            user: (B, H) embedding of the user's frame.
+            state: of the frame before; it is changed in place and returned.
+            live: (B,) bool, rows that hear a frame now; None means all. Idle rows keep their state and return pad.
+
+        Returns:
+            the most likely text token (B,) and codes (B, K), and the state.
+        """
+        live = torch.ones(len(user), dtype=torch.bool, device=user.device) if live is None else live
+        frame = self.embed_frames(user[:, None], state.tokens[:, None], state.codes[:, :, None])
+        hidden = self.backbone.step(frame, state.cache, live)[:, 0]
+        tokens = self.text_logits(hidden)[..., : self.layout.text_vocab_size].argmax(-1)
+        codes = self.speech_logits(hidden).argmax(-1)
+        state.tokens = torch.where(live, tokens, state.tokens)
+        state.codes = torch.where(live[:, None], codes, state.codes)
+        heard = FrameOutput(
+            torch.where(live, tokens, self.layout.text_pad), torch.where(live[:, None], codes, self.layout.speech_pad)
+        )
+        return heard, state
+
+    def _start(self, batch_size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """What precedes the first frame: text pad (B,) and speech start (B, K)."""
+        tokens = torch.full((batch_size,), self.layout.text_pad, device=device)
+        codes = torch.full((batch_size, self.layout.num_codebooks), self.layout.speech_start, device=device)
+        return tokens, codes
+
+
+def lay_out(tokens: Tensor, codes: Tensor, layout: ChannelLayout) -> AgentTargets:
+    """Puts text and speech against each other as drawn in `channels.py`.
+
+    Args:
+        tokens: (B, T) text channel on the time of the corpus, BOS where a turn starts, EOS where it ends.
+        codes: (B, K, T) codec codes on the time of the corpus.
+        layout: the special ids and the delay.
+
+    A turn that starts before there is room for its lead has its BOS at the first frame.
+    """
+    batch, frames = tokens.shape
+    assert codes.shape[::2] == (batch, frames), f"Codes {tuple(codes.shape)} do not lie on the grid of tokens {tuple(tokens.shape)}."
+    starts, ends = tokens == layout.text_bos, tokens == layout.text_eos
+    inside = _inside(starts, ends)
+    bos_frames = _earlier(starts, 1, False) & ~inside
+    eos_frames = ends & ~starts & ~bos_frames
+    speech = torch.where(inside[:, None], codes, layout.speech_pad)
+    speech = torch.where(bos_frames[:, None], layout.speech_bos, speech)
+    speech = torch.where(eos_frames[:, None], layout.speech_eos, speech)
+
+    text = _earlier(tokens, layout.text_lead, layout.text_pad)
+    early = starts[:, : layout.text_lead].any(dim=1) & (text[:, 0] != layout.text_bos)
+    text[:, 0] = torch.where(early, layout.text_bos, text[:, 0])
+    return AgentTargets(text, speech, inside | bos_frames | eos_frames)
+
+
+def _inside(starts: Tensor, ends: Tensor) -> Tensor:
+    """(B, T) bool: from each start on, until the frame before the next end that is no start."""
+    frame = torch.arange(starts.shape[1], device=starts.device).expand_as(starts)
+    last_start = torch.where(starts, frame, -1).cummax(dim=1).values
+    last_end = torch.where(ends & ~starts, frame, -1).cummax(dim=1).values
+    return last_start > last_end
+
+
+def _earlier(row: Tensor, by: int, fill: int | bool) -> Tensor:
+    """`row` (B, T) moved `by` frames ahead."""
+    return torch.cat([row[:, by:], row.new_full((row.shape[0], min(by, row.shape[1])), fill)], dim=1) if by else row.clone()
