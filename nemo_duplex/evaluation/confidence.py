@@ -1,0 +1,81 @@
+"""How far a number can be trusted: Wilson intervals for shares, and a bootstrap over conversations for everything else.
+
+Events of one conversation hang together (same voice, same noise), so the bootstrap resamples conversations, not events.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+_Z95 = 1.959963984540054  # the normal quantile of a two-sided 95 % interval
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A pooled number, with what it rests on.
+
+    Args:
+        value: None where there is nothing to measure.
+        n: events (or whatever is counted below the line) that it was measured over.
+        ci95: the interval to print: Wilson's for a share, else the bootstrap's.
+        bootstrap95: over conversations; for a share of 0 or 1 it has no width, which is why Wilson's is printed.
+    """
+
+    value: float | None
+    n: float
+    ci95: Interval | None
+    bootstrap95: Interval | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def estimate_ratio(parts: Sequence[tuple[float, float]], proportion: bool, seed: int = 0) -> Estimate:
+    """The ratio of sums over conversations, from each one's (numerator, denominator).
+
+    Args:
+        proportion: whether it is a share of countable things, so that Wilson's interval holds.
+    """
+    numerator, denominator = sum(a for a, _ in parts), sum(b for _, b in parts)
+    if not denominator:
+        return Estimate(None, 0, None)
+    bootstrap = cluster_bootstrap(parts, seed=seed)
+    interval = wilson(int(numerator), int(denominator)) if proportion else bootstrap
+    return Estimate(numerator / denominator, denominator, interval, bootstrap)
+
+
+def wilson(successes: int, trials: int, z: float = _Z95) -> Interval | None:
+    """Wilson's score interval for a share (Wilson 1927, JASA 22:209); None without trials."""
+    if not trials:
+        return None
+    assert 0 <= successes <= trials, f"{successes} successes in {trials} trials"
+    share, spread = successes / trials, z * z / trials
+    centre = share + spread / 2
+    half = z * math.sqrt(share * (1 - share) / trials + spread / (4 * trials))
+    return max(0.0, (centre - half) / (1 + spread)), min(1.0, (centre + half) / (1 + spread))
+
+
+def cluster_bootstrap(parts: Sequence[tuple[float, float]], resamples: int = 10_000, seed: int = 0) -> Interval | None:
+    """Percentile interval (95 %) of the ratio of sums when whole conversations are drawn with replacement.
+
+    Draws in which nothing is counted below the line say nothing and are left out. None with fewer than two conversations
+    that count, where resampling cannot show any spread.
+    """
+    counted = np.array(parts, dtype=float).reshape(-1, 2)
+    if (counted[:, 1] > 0).sum() < 2:
+        return None
+    ratios = []
+    rng = np.random.default_rng(seed)
+    for block in np.array_split(np.arange(resamples), max(1, resamples * len(counted) // 1_000_000)):
+        times = rng.multinomial(len(counted), np.full(len(counted), 1 / len(counted)), size=len(block))
+        above, below = (times @ counted).T
+        ratios.append(above[below > 0] / below[below > 0])
+    low, high = np.percentile(np.concatenate(ratios), [2.5, 97.5])
+    return float(low), float(high)
