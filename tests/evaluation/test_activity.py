@@ -1,0 +1,94 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nemo_duplex.channels import ChannelLayout
+from nemo_duplex.evaluation.activity import SileroVad, channel_activity, energy_vad, read_channel, voice_activity
+from nemo_duplex.frames import FrameRate
+from nemo_duplex.inputs import InputError
+
+GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "turn_taking.json").read_text())
+RATE = 22050
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def syllables(seconds, rng, rate=RATE):
+    """Speech in outline: vowels of 150 ms with a 4 Hz rhythm, a weak fricative (30 dB down) at either edge."""
+    t = np.arange(round(seconds * rate)) / rate
+    voiced = 0.3 * np.sin(2 * np.pi * 150 * t) * (0.3 + 0.7 * np.abs(np.sin(2 * np.pi * 2 * t)))
+    edge = (t < 0.08) | (t > seconds - 0.08)
+    return np.where(edge, 0.3 * 10 ** (-30 / 20) * rng.standard_normal(len(t)), voiced)
+
+
+def recording(spans, seconds, rng, noise_db=None):
+    audio = np.zeros(round(seconds * RATE))
+    for start, end in spans:
+        speech = syllables(end - start, rng)
+        audio[round(start * RATE) :][: len(speech)] += speech
+    return audio if noise_db is None else audio + 10 ** (noise_db / 20) * rng.standard_normal(len(audio))
+
+
+@pytest.mark.parametrize("noise_db", [None, -75, -62])
+@pytest.mark.parametrize("loudness", [1.0, 0.2])
+def test_energy_finds_edges_within_20_ms(noise_db, loudness, rng):
+    spans = [(0.735, 2.2), (3.04, 3.58), (5.0, 9.013)]
+    noise_db = None if noise_db is None else noise_db - (0 if loudness == 1 else 14)
+    found = energy_vad(loudness * recording(spans, 10, rng) + recording([], 10, rng, noise_db), RATE)
+    assert np.asarray(found) == pytest.approx(np.asarray(spans), abs=0.02)
+
+
+def test_energy_hears_nothing_in_silence_or_faint_noise(rng):
+    assert energy_vad(np.zeros(RATE * 5), RATE) == []
+    assert energy_vad(np.zeros(0), RATE) == []
+    for level in (-90, -60, -48):
+        assert energy_vad(recording([], 20, rng, level), RATE) == [], level
+
+
+def test_energy_ignores_a_click_and_spans_a_closure(rng):
+    audio = recording([(2.0, 4.0)], 6, rng)
+    audio[RATE : RATE + 200] = 0.5
+    audio[round(2.9 * RATE) : round(2.97 * RATE)] = 0
+    assert np.asarray(energy_vad(audio, RATE)) == pytest.approx(np.asarray([(2.0, 4.0)]), abs=0.02)
+
+
+def test_energy_follows_an_agent_that_never_pauses(rng):
+    # without a pause there is no noise to know, so its faint edges (80 ms here) may be taken for it; nothing else may
+    assert np.asarray(energy_vad(syllables(8, rng), RATE)) == pytest.approx(np.asarray([(0, 8)]), abs=0.1)
+
+
+def test_silero_hears_nothing_in_silence(rng):
+    vad = voice_activity("silero")
+    assert isinstance(vad, SileroVad)
+    assert vad(np.zeros(RATE * 3), RATE) == []
+    assert vad(recording([], 5, rng, -60), RATE) == []
+
+
+def test_unknown_detector_is_named():
+    with pytest.raises(InputError, match="vad=energi.*energy, silero"):
+        voice_activity("energi")
+
+
+@pytest.mark.parametrize("case", GOLDEN["tokens"], ids=lambda case: case["id"])
+def test_golden_channel(case):
+    got = channel_activity(case["bos"], case["eos"], case["n_frames"])
+    assert np.asarray(got.spans(FrameRate(1 / case["frame_sec"]))) == pytest.approx(np.asarray(case["expected_segments"]))
+    assert (got.unterminated, got.orphan_eos) == (case["unterminated"], case["orphan_eos"])
+
+
+def test_orphan_eos_is_counted_and_closes_nothing():
+    got = channel_activity([10], [5, 20, 30], 100)
+    assert (got.spans(), got.unterminated, got.orphan_eos) == ([(0.8, 1.6)], 0, 2)
+
+
+def test_a_channel_is_read_with_its_text_and_heard_after_its_lead():
+    layout = ChannelLayout(text_vocab_size=100, text_pad=0, text_bos=1, text_eos=2, num_codebooks=4, codebook_size=10)
+    got = read_channel([0, 1, 7, 8, 0, 9, 2, 0, 1, 5], layout)
+    assert [t.ids for t in got.turns] == [(7, 8, 9), (5,)]
+    assert got.unterminated == 1
+    assert np.asarray(got.spans(lead=layout.text_lead, duration=0.8)) == pytest.approx(np.array([(0.24, 0.64), (0.8, 0.8)]))
