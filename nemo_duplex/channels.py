@@ -14,6 +14,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from nemo_duplex.inputs import InputError
+
 
 @dataclass(frozen=True)
 class ChannelLayout:
@@ -27,7 +29,7 @@ class ChannelLayout:
         speech_delay: frames by which speech follows text (1 in the paper).
 
     Raises:
-        ValueError: if ids are shared or out of range, or a size is not positive.
+        InputError: if ids are shared or out of range, or a size is not positive.
     """
 
     text_vocab_size: int
@@ -41,14 +43,14 @@ class ChannelLayout:
     def __post_init__(self) -> None:
         ids = {"pad": self.text_pad, "bos": self.text_bos, "eos": self.text_eos}
         if len(set(ids.values())) != 3:
-            raise ValueError(f"Text pad, bos and eos must be three different ids, got {ids}: add new tokens to the tokenizer.")
+            raise InputError(f"Text pad, bos and eos must be three different ids, got {ids}: add new tokens to the tokenizer.")
         for name, value in ids.items():
             if not 0 <= value < self.text_vocab_size:
-                raise ValueError(f"Text {name} id {value} lies outside the vocabulary of {self.text_vocab_size}.")
+                raise InputError(f"Text {name} id {value} lies outside the vocabulary of {self.text_vocab_size}.")
         if self.num_codebooks < 1 or self.codebook_size < 1:
-            raise ValueError(f"A layout needs codebooks, got {self.num_codebooks} of size {self.codebook_size}.")
+            raise InputError(f"A layout needs codebooks, got {self.num_codebooks} of size {self.codebook_size}.")
         if self.speech_delay < 0:
-            raise ValueError(f"Speech cannot lead text: speech_delay is {self.speech_delay}, expected 0 or more.")
+            raise InputError(f"Speech cannot lead text: speech_delay is {self.speech_delay}, expected 0 or more.")
 
     @property
     def speech_vocab_size(self) -> int:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Mapping
 
 from nemo_duplex.frames import Seconds
+from nemo_duplex.inputs import InputError
 
 if TYPE_CHECKING:
     from lhotse import SupervisionSegment
@@ -51,9 +52,9 @@ class Turn:
 
     def __post_init__(self) -> None:
         if self.speaker not in SPEAKERS:
-            raise ValueError(f"A turn is spoken by 'user' or 'agent', got {self.speaker!r}.")
+            raise InputError(f"A turn is spoken by 'user' or 'agent', got {self.speaker!r}.")
         if not self.end >= self.start >= 0:
-            raise ValueError(f"A turn must run forwards from 0 s on, got {self.start} to {self.end} s.")
+            raise InputError(f"A turn must run forwards from 0 s on, got {self.start} to {self.end} s.")
 
     @property
     def duration(self) -> Seconds:
@@ -74,7 +75,7 @@ class Turn:
         to the duration, at a word's edge. A cut outside the turn is an error: there is nothing to cut off.
         """
         if not self.start < time < self.end:
-            raise ValueError(f"Cannot cut a turn of {self.start:.3f} to {self.end:.3f} s at {time:.3f} s.")
+            raise InputError(f"Cannot cut a turn of {self.start:.3f} to {self.end:.3f} s at {time:.3f} s.")
         kept = tuple(w for w in self.words if w.start < time)
         if self.words:
             text = self.text[: kept[-1].offset + len(kept[-1].text)] if kept else ""
@@ -105,7 +106,7 @@ class Conversation:
         object.__setattr__(self, "turns", tuple(sorted(self.turns, key=lambda t: (t.start, t.speaker))))
         late = [t for t in self.turns if t.end > self.duration + 1e-3]
         if late:
-            raise ValueError(f"Conversation {self.id} lasts {self.duration:.3f} s, but a turn of it ends at {late[0].end:.3f} s.")
+            raise InputError(f"Conversation {self.id} lasts {self.duration:.3f} s, but a turn of it ends at {late[0].end:.3f} s.")
 
     def of(self, speaker: Speaker) -> tuple[Turn, ...]:
         """The turns of one speaker."""
@@ -150,12 +151,12 @@ class Conversation:
         """The conversation that a cut holds.
 
         Raises:
-            ValueError: with the cut's id, if a supervision has another speaker than `user` or `agent`.
+            InputError: with the cut's id, if a supervision has another speaker than `user` or `agent`.
         """
         turns = []
         for s in cut.supervisions:
             if s.speaker not in SPEAKERS:
-                raise ValueError(
+                raise InputError(
                     f"Cut {cut.id}: supervision {s.id} has speaker {s.speaker!r}, expected 'user' or 'agent'. "
                     "Rename the speakers of the corpus (for example 'assistant' to 'agent')."
                 )

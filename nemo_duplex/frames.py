@@ -13,6 +13,8 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 
+from nemo_duplex.inputs import InputError
+
 Seconds = float
 
 # Times come from decimal text and float arithmetic (0.64 + 1.28 is 1.9200000000000002), so a time this close to a frame
@@ -28,7 +30,7 @@ class FrameRate:
         hz: frames per second, for example `12.5` or `Fraction(22050, 1024)`.
 
     Raises:
-        ValueError: if `hz` is not positive.
+        InputError: if `hz` is not positive.
     """
 
     hz: Fraction
@@ -36,7 +38,7 @@ class FrameRate:
     def __init__(self, hz: float | Fraction) -> None:
         exact = Fraction(hz).limit_denominator(1 << 16)
         if exact <= 0:
-            raise ValueError(f"A frame rate must be positive, got {hz} Hz.")
+            raise InputError(f"A frame rate must be positive, got {hz} Hz.")
         object.__setattr__(self, "hz", exact)
 
     @property
@@ -45,10 +47,10 @@ class FrameRate:
         return float(1 / self.hz)
 
     def samples_per_frame(self, sample_rate: int) -> int:
-        """Samples in one frame at `sample_rate`; raises ValueError where that is not a whole number."""
+        """Samples in one frame at `sample_rate`; raises InputError where that is not a whole number."""
         samples = sample_rate / self.hz
         if samples.denominator != 1:
-            raise ValueError(
+            raise InputError(
                 f"{sample_rate} Hz holds {float(samples):.3f} samples per frame of {float(self.hz):g} Hz, which is not whole: "
                 "choose a sample rate that is a multiple of the frame rate."
             )
