@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class InputError(ValueError):
@@ -31,3 +35,27 @@ def existing_folder(path: str | Path, what: str) -> Path:
     if not any(path.iterdir()):
         raise InputError(f"{what}: the folder {path} is empty.")
     return path
+
+
+def read_mono(path: str | Path, sample_rate: int, what: str = "audio") -> np.ndarray:
+    """The samples (S,) float32 of a mono audio file, resampled to `sample_rate`; `what` names it in the error.
+
+    Raises:
+        InputError: for a file that is missing, empty, unreadable or not mono, or whose samples are not finite.
+    """
+    import numpy as np
+    import soundfile
+    import soxr
+
+    path = existing_file(path, what)
+    try:
+        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        raise InputError(f"{what}: {path} cannot be read as audio ({error.error_string}). Convert it to wav or flac.") from error
+    if samples.shape[1] != 1:
+        raise InputError(f"{what}: {path} has {samples.shape[1]} channels, expected one. Keep the speaker's channel.")
+    if len(samples) == 0:
+        raise InputError(f"{what}: {path} holds no samples.")
+    if not np.isfinite(samples).all():
+        raise InputError(f"{what}: {path} holds samples that are not finite. Write it again.")
+    return samples[:, 0] if rate == sample_rate else soxr.resample(samples[:, 0], rate, sample_rate)

@@ -17,7 +17,7 @@ from nemo_duplex.codec.fsq_codec import FSQCodec
 from nemo_duplex.data.batch import DuplexBatch
 from nemo_duplex.data.datamodule import duplex_dataloader
 from nemo_duplex.data.dataset import DuplexS2SDataset
-from nemo_duplex.inputs import InputError, existing_file
+from nemo_duplex.inputs import InputError
 from nemo_duplex.models.backbone import Backbone
 from nemo_duplex.models.duplex_lm import AgentTargets, DuplexLM, lay_out
 from nemo_duplex.models.losses import DuplexLoss, LossWeights, duplex_loss, speech_loss, text_loss
