@@ -1,0 +1,211 @@
+"""The door of the scripts: arguments in, one line of error out.
+
+    @script("synthesize")                       reads conf/synthesize.yaml, or --config-name=NAME
+    def main(cfg: DictConfig) -> None:
+        \"\"\"Speaks dialogues into two-channel cuts.\"\"\"         <- the first paragraph of --help
+        from nemo_duplex.synthesis.pipeline import ...          <- here, not above: --help and errors stay instant
+
+    if __name__ == "__main__":
+        main()
+
+Exit codes: 0 done, 2 wrong input, 130 Ctrl-C, 1 our own mistake (with its trace).
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import inspect
+import logging
+import os
+import shutil
+import signal
+import sys
+import textwrap
+import threading
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Callable, Sequence
+
+from nemo_duplex.inputs import InputError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+OPTIONS = {
+    "--help": "This text (also -h).",
+    "--config-name=NAME": "Another configuration than the script's own: conf/NAME.yaml.",
+    "--config-dir=DIR": "Look for configurations in DIR first; one of yours builds on one of ours by its defaults list.",
+    "--traceback": "Show where an error came from.",
+}
+
+
+def script(name: str) -> Callable[[Callable[[DictConfig], None]], Callable[..., None]]:
+    """Makes `main(cfg)` a script that reads `conf/<name>.yaml` and the command line, and ends in an exit code.
+
+    The decorated function takes an optional list of arguments (default: those of the process); it returns when all went
+    well, and otherwise raises SystemExit with the exit code.
+    """
+
+    def decorate(main: Callable[[DictConfig], None]) -> Callable[..., None]:
+        @functools.wraps(main)
+        def run(arguments: Sequence[str] | None = None) -> None:
+            code = _run(main, name, sys.argv[1:] if arguments is None else arguments)
+            if code != 0:
+                sys.exit(code)
+
+        return run
+
+    return decorate
+
+
+def _run(main: Callable[[DictConfig], None], name: str, arguments: Sequence[str]) -> int:
+    show_trace = "--traceback" in arguments
+    try:
+        options, overrides = _parse_arguments(arguments)
+        from nemo_duplex.config import ScriptConfig
+
+        config = ScriptConfig(options.get("--config-name", name), overrides, options.get("--config-dir"))
+        if "--help" in options:
+            print(_help(main, name, config))
+            return 0
+        cfg = config.checked()
+        quiet_libraries()
+        with _terminated_like_interrupted():
+            main(cfg)
+        return 0
+    except KeyboardInterrupt as error:
+        return _end(130, "interrupted: nothing half-written", error, show_trace)
+    except InputError as error:
+        return _end(2, f"error: {error}", error, show_trace)
+    except OSError as error:
+        return _end(2, f"error: {_os_error(error)}", error, show_trace)
+
+
+def _end(code: int, line: str, error: BaseException, show_trace: bool) -> int:
+    if show_trace:
+        traceback.print_exception(type(error), error, error.__traceback__)
+    print(" ".join(line.split()), file=sys.stderr, flush=True)
+    return code
+
+
+def _os_error(error: OSError) -> str:
+    if error.errno == errno.ENOSPC:
+        return f"no space left on the disk of {error.filename or Path.cwd()}: free some, or write to another disk."
+    if error.strerror and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error) or type(error).__name__
+
+
+# --- arguments --------------------------------------------------------------------------------------------------------
+
+
+def _parse_arguments(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Options (with their value, "" for a switch) and `key=value` overrides, in any order."""
+    known = {option.partition("=")[0]: "=" in option for option in OPTIONS}
+    options, overrides = {}, []
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        if not argument.startswith("-"):
+            overrides.append(argument)
+            continue
+        option, equals, value = ("--help" if argument == "-h" else argument).partition("=")
+        if option not in known:
+            cure = f"Keys are given without dashes: {argument.lstrip('-')}." if equals else f"There are {', '.join(OPTIONS)}."
+            raise InputError(f"Unknown option {option}. {cure}")
+        if known[option] and not equals:
+            if not rest:
+                raise InputError(f"{option} needs a value: {option}=...")
+            value = rest.pop(0)
+        options[option] = value
+    return options, overrides
+
+
+# --- help -------------------------------------------------------------------------------------------------------------
+
+
+def _help(main: Callable, name: str, config: Any) -> str:
+    """What the script does, its options, and every key with its default and explanation."""
+    from nemo_duplex.config import REQUIRED
+
+    width = min(shutil.get_terminal_size((100, 24)).columns, 120)
+    paragraph = " ".join((inspect.getdoc(main) or "").split("\n\n")[0].split())
+    lines = [*textwrap.wrap(f"{name}: {paragraph}", width), "", "Usage: key=value ... [option ...]", ""]
+    for option, explanation in OPTIONS.items():
+        lines += _entry(f"  {option}", explanation, width)
+    lines += ["", "Keys, with their defaults:", ""]
+    for group, option in config.groups.items():
+        lines += _entry(f"  {group}={option}", f"Chooses conf/{group}/{option}.yaml.", width)
+    explained: set[str] = set()
+    for key, value in config.leaves():
+        for parent in _parents(key):
+            if parent not in explained and config.explanation(parent):
+                lines += ["", *textwrap.wrap(f"{parent}: {config.explanation(parent)}", width, initial_indent="  ")]
+            explained.add(parent)
+        explanation = config.explanation(key)
+        default = "" if value == REQUIRED else _shown(value)
+        lines += _entry(f"  {key}={default}", f"(required) {explanation}" if value == REQUIRED else explanation, width)
+    return "\n".join(lines)
+
+
+def _parents(key: str) -> list[str]:
+    parts = key.split(".")
+    return [".".join(parts[:n]) for n in range(1, len(parts))]
+
+
+def _shown(value: Any) -> str:
+    """A default as one would type it."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, list):
+        return f"[{','.join(_shown(v) for v in value)}]"
+    return str(value)
+
+
+def _entry(head: str, explanation: str, width: int, column: int = 36) -> list[str]:
+    """`head`, and beside it (below it, where it is too long) the explanation."""
+    text = textwrap.wrap(explanation, max(width - column, 40)) or [""]
+    if len(head) < column:
+        return [f"{head:<{column}}{text[0]}".rstrip(), *(" " * column + line for line in text[1:])]
+    return [head, *(" " * column + line for line in text)]
+
+
+# --- the process ------------------------------------------------------------------------------------------------------
+
+
+class _terminated_like_interrupted:
+    """A polite kill (SIGTERM) unwinds the program, so that half-written files are removed; SLURM's is left to Lightning."""
+
+    def __enter__(self) -> None:
+        self._active = threading.current_thread() is threading.main_thread() and "SLURM_JOB_ID" not in os.environ
+        if self._active:
+            self._before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+
+    def __exit__(self, *_: object) -> None:
+        if self._active:
+            signal.signal(signal.SIGTERM, self._before)
+
+
+def quiet_libraries() -> None:
+    """Keeps the chatter of the libraries off the console; their warnings stay, and NeMo's log file keeps all of it.
+
+    Call it before they are imported: they set the levels of their loggers as they come.
+    """
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    logging.getLogger("nv_one_logger").addFilter(lambda record: False)
+    logging.getLogger("nemo_logger").addFilter(_only_to_file)
+    own = logging.getLogger("nemo_duplex")
+    if not own.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        own.addHandler(handler)
+        own.setLevel(logging.INFO)
+
+
+def _only_to_file(record: logging.LogRecord) -> bool:
+    """A filter that drops nothing: it raises the level of NeMo's console handlers, which NeMo makes when imported."""
+    for handler in logging.getLogger("nemo_logger").handlers:
+        if type(handler) is logging.StreamHandler and handler.level < logging.WARNING:
+            handler.setLevel(logging.WARNING)
+    return True

@@ -1,0 +1,271 @@
+"""The configuration of a script: YAML composed by hydra, overridden, checked at the door, and explained by its comments.
+
+    # Hours of speech to make.        <- explains the key below it
+    hours: 1.0                        <- the default, and so the type
+    out: ???  # Folder to write.      <- required; a short explanation may stand beside its key
+    llm: {}                           <- open: any key may be given below it
+    seed: null                        <- any type
+
+A key that no YAML of ours has is an error, wherever it comes from: nothing is silently ignored.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Iterable, Iterator, Sequence
+
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from nemo_duplex.inputs import InputError
+
+REQUIRED = "???"
+_EXPECTED = {bool: "true or false", int: "a whole number", float: "a number", str: "text", list: "a list: [a,b]", dict: "keys below it"}
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key of a YAML file: its dotted name, its explanation ("" if none), whether its value is `{}`, its place."""
+
+    name: str
+    explanation: str
+    is_open: bool
+    place: str
+
+
+def conf_folder() -> Path:
+    """The YAML files of the scripts: `conf/` of the checkout, or `nemo_duplex/conf` where a wheel was installed."""
+    package = Path(__file__).parent
+    in_checkout = (package.parent / "setup.py").is_file()
+    return package.parent / "conf" if in_checkout else package / "conf"
+
+
+def load(name: str, overrides: Sequence[str] = (), folder: str | Path | None = None) -> DictConfig:
+    """The configuration `name`, overridden, with every required key given and every interpolation resolved.
+
+    Args:
+        name: a YAML file, without suffix.
+        overrides: `key=value` in hydra's notation for values; `group=option` chooses the file of a group.
+        folder: looked in before `conf_folder()`; its files may only set keys that ours know.
+
+    Raises:
+        InputError: for an unknown file or key (naming the nearest), a value of the wrong type, a required key not given.
+    """
+    return ScriptConfig(name, overrides, folder).checked()
+
+
+class ScriptConfig:
+    """The configuration `name` before it is complete; arguments and errors as for `load`.
+
+    Attributes:
+        values: the composed values, overrides applied.
+        keys: what our YAML files say of each key, by dotted name; mappings have an entry of their own.
+        groups: the option chosen for each group of the defaults lists.
+    """
+
+    def __init__(self, name: str, overrides: Sequence[str] = (), folder: str | Path | None = None) -> None:
+        self._folders = [conf_folder()]
+        if folder is not None and Path(folder).resolve() != conf_folder().resolve():
+            if not Path(folder).is_dir():
+                raise InputError(f"--config-dir: there is no folder {folder}.")
+            self._folders.insert(0, Path(folder).resolve())
+        self.keys: dict[str, Key] = {}
+        self.groups: dict[str, str] = {}
+        self._foreign: list[Key] = []
+
+        pairs = [_split(override) for override in overrides]
+        self._read(name, "", dict(pairs))
+        self._check_foreign()
+        self.values = self._compose(name, [f"{key}={value}" for key, value in pairs if key in self.groups])
+        for key, text in pairs:
+            if key not in self.groups:
+                self._require_known(key)
+                self._set(key, _parse(text, self._default(key)))
+
+    def checked(self) -> DictConfig:
+        """The values, every one of them given and resolved."""
+        missing = sorted(OmegaConf.missing_keys(self.values))
+        if missing:
+            named = "; ".join(f"{key} ({self.explanation(key).rstrip('.') or 'required'})" for key in missing)
+            raise InputError(f"Not given: {named}. Add {' '.join(f'{key}=...' for key in missing)}")
+        try:
+            OmegaConf.resolve(self.values)
+        except OmegaConfBaseException as error:
+            raise InputError(f"Configuration: {one_line(error)}") from error
+        return self.values
+
+    def explanation(self, key: str) -> str:
+        """What the YAML says of `key`; "" if it says nothing."""
+        return self.keys[key].explanation if key in self.keys else ""
+
+    def leaves(self) -> Iterator[tuple[str, Any]]:
+        """Dotted name and unresolved value of every key that is not a mapping of further ones, in order."""
+        return _leaves(OmegaConf.to_container(self.values, resolve=False), "")
+
+    # --- the files ---------------------------------------------------------------------------------------------------
+
+    def _read(self, name: str, package: str, choices: dict[str, str], referrer: str = "") -> None:
+        """Collects the keys of one file, then of the files that its defaults list includes."""
+        path = self._find(name, referrer)
+        try:
+            root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise InputError(f"{path} is not readable as YAML: {one_line(error)}") from error
+        if not isinstance(root, yaml.MappingNode):
+            raise InputError(f"{path}: expected 'key: value' lines, found none.")
+        ours = conf_folder() in path.parents
+        for key in _keys_of(root, package, path):
+            if key.name == "defaults":
+                continue
+            if not ours:
+                self._foreign.append(key)
+            elif key.name not in self.keys or not self.keys[key.name].explanation:
+                self.keys[key.name] = key
+        for include in OmegaConf.load(path).get("defaults") or []:
+            if include == "_self_":
+                continue
+            if isinstance(include, str):
+                self._read(include, package, choices, f"{path}: ")
+                continue
+            for group, option in include.items():
+                group = str(group).split()[-1].lstrip("/")  # "override /model" is the group "model"
+                self.groups.setdefault(group, choices.get(group, option))
+                self._read(f"{group}/{self.groups[group]}", group.replace("/", "."), choices, f"{path}: ")
+
+    def _find(self, name: str, referrer: str) -> Path:
+        for folder in self._folders:
+            if (path := folder / f"{name}.yaml").is_file():
+                return path
+        parents = {Path(name).parent for _ in self._folders}
+        known = sorted((parent / p.stem).as_posix() for f in self._folders for parent in parents for p in (f / parent).glob("*.yaml"))
+        raise InputError(f"{referrer}There is no configuration {name!r}.{_nearest(name, known)} There are: {', '.join(known) or 'none'}.")
+
+    def _compose(self, name: str, choices: list[str]) -> DictConfig:
+        further = [f"hydra.searchpath=[{','.join(f'file://{f}' for f in self._folders[1:])}]"] if self._folders[1:] else []
+        try:
+            with initialize_config_dir(config_dir=str(self._folders[0]), version_base="1.3"):
+                return compose(config_name=name, overrides=choices + further)
+        except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+            raise InputError(f"Configuration {name}: {one_line(error)}") from error
+
+    def _check_foreign(self) -> None:
+        for key in self._foreign:
+            if not self._is_known(key.name):
+                cure = _nearest(key.name, self.keys) or " Its defaults list must name the configuration that it builds on."
+                raise InputError(f"{key.place}: unknown key {key.name!r}.{cure}")
+
+    # --- overrides ---------------------------------------------------------------------------------------------------
+
+    def _is_known(self, key: str) -> bool:
+        parts = key.split(".")
+        parents = (".".join(parts[:n]) for n in range(1, len(parts)))
+        return key in self.keys or any(parent in self.keys and self.keys[parent].is_open for parent in parents)
+
+    def _require_known(self, key: str) -> None:
+        if not self._is_known(key):
+            raise InputError(f"Unknown key {key!r}.{_nearest(key, self.keys)} --help explains every key.")
+
+    def _default(self, key: str) -> Any:
+        node: Any = OmegaConf.to_container(self.values, resolve=False)
+        for part in key.split("."):
+            node = node.get(part) if isinstance(node, dict) else None
+        return node
+
+    def _set(self, key: str, value: Any) -> None:
+        default = self._default(key)
+        if isinstance(value, dict) and isinstance(default, dict):
+            for name, item in value.items():
+                self._require_known(f"{key}.{name}")
+                self._set(f"{key}.{name}", item)
+            return
+        OmegaConf.update(self.values, key, _typed(key, value, default), force_add=True)
+
+
+def one_line(error: BaseException) -> str:
+    """An error's message with its line breaks and runs of blanks made single blanks."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _split(override: str) -> tuple[str, str]:
+    key, equals, value = override.partition("=")
+    if not equals:
+        raise InputError(f"{override!r} is not key=value.")
+    if key.startswith(("+", "~")):
+        raise InputError(f"{override!r}: keys are neither added nor removed, only set: key=value.")
+    return key, value
+
+
+def _parse(text: str, default: Any) -> Any:
+    """The value that `text` stands for. Where text is expected it is taken as it is: paths hold blanks, '=' and '('."""
+    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "\"'"
+    if isinstance(default, str) and default != REQUIRED and "${" not in default and not quoted:
+        return None if text == "null" else text
+    try:
+        override = OverridesParser.create().parse_override(f"key={text}")
+    except HydraException:
+        return text
+    return text if override.is_sweep_override() else override.value()
+
+
+def _typed(key: str, value: Any, default: Any) -> Any:
+    """`value`, if it has the type of `default`; a single value where a list is expected becomes a list of one."""
+    if default is None or default == REQUIRED or (isinstance(default, str) and (value is None or "${" in default)):
+        return value
+    if isinstance(value, str) and "${" in value:
+        return value
+    if isinstance(default, list):
+        return value if isinstance(value, list) else [value]
+    expected = type(default)
+    if isinstance(value, expected) and not (expected is int and isinstance(value, bool)):
+        return value
+    if expected is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    raise InputError(f"{key}={value}: expected {_EXPECTED[expected]}, such as the default {default!r}.")
+
+
+def _nearest(key: str, known: Iterable[str]) -> str:
+    """" Did you mean ...?" with the known key nearest to `key`, one with the same last part first; "" if none is near."""
+    known = list(known)
+    same_end = [k for k in known if k.rsplit(".")[-1] == key.rsplit(".")[-1]]
+    near = same_end[:1] or difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def _leaves(tree: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _keys_of(node: yaml.MappingNode, package: str, path: Path, lines: Sequence[str] | None = None) -> Iterator[Key]:
+    lines = path.read_text(encoding="utf-8").splitlines() if lines is None else lines
+    for key, value in node.value:
+        name = f"{package}.{key.value}" if package else str(key.value)
+        is_open = isinstance(value, yaml.MappingNode) and not value.value
+        yield Key(name, _explanation(lines, key, value), is_open, f"{path}, line {key.start_mark.line + 1}")
+        if isinstance(value, yaml.MappingNode):
+            yield from _keys_of(value, name, path, lines)
+
+
+def _explanation(lines: Sequence[str], key: yaml.Node, value: yaml.Node) -> str:
+    """The comment beside a key; without one, the comment lines directly above it."""
+    row = key.start_mark.line
+    block = isinstance(value, yaml.CollectionNode) and not value.flow_style
+    end = key.end_mark if block else value.end_mark
+    if not block and end.line == row or block:
+        beside = lines[row][end.column :].lstrip(" :,")
+        if beside.startswith("#"):
+            return beside.lstrip("# ").rstrip()
+    above: list[str] = []
+    while row > 0 and (line := lines[row - 1].strip()).startswith("#") and not line.startswith("# ---"):
+        above.insert(0, line.lstrip("# "))
+        row -= 1
+    return " ".join(above)

@@ -1,0 +1,117 @@
+"""Files and folders that are either whole or not there: a run that ends early leaves nothing half-written."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+from pathlib import Path
+from typing import Callable, Iterator
+
+from nemo_duplex.inputs import InputError
+
+# With less than this left, a failed write is taken for a full disk, whatever the library called it (torch.save says
+# "unexpected pos", libsndfile "error : system error").
+_FULL_BYTES = 1 << 20
+
+
+@contextlib.contextmanager
+def whole_file(path: str | Path) -> Iterator[Path]:
+    """Yields a path beside `path` to write to; it becomes `path` when the block ends well, and is removed otherwise.
+
+    The path yielded has the same suffix, because writers choose their format by it. An older `path` stays until it is
+    replaced in one step. Missing parent folders are made.
+
+    Raises:
+        InputError: if `path` is a folder.
+        OSError: with errno ENOSPC if the block failed on a full disk.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path} is a folder, expected the name of a file to write.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = _part_of(path)
+    with _removed_on_failure(part, lambda: part.unlink(missing_ok=True)):
+        yield part
+        assert part.is_file(), f"whole_file: nothing was written to {part}."
+        os.replace(part, path)
+
+
+@contextlib.contextmanager
+def whole_folder(path: str | Path, replace: bool = False) -> Iterator[Path]:
+    """Yields an empty folder beside `path` to fill; it becomes `path` when the block ends well, and is removed otherwise.
+
+    Args:
+        path: the folder to be. Missing parents are made.
+        replace: whether a folder with something in it may be there already; it stays until the new one is whole.
+
+    Raises:
+        InputError: if `path` is a file, or holds something and `replace` is False: nobody's data is thrown away unasked.
+        OSError: with errno ENOSPC if the block failed on a full disk.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path} is a file, expected the name of a folder to write.")
+    if path.is_dir() and any(path.iterdir()) and not replace:
+        raise InputError(f"The folder {path} holds something already: choose another one, or remove it.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part, old = _part_of(path), _part_of(path, "old")
+    with _removed_on_failure(part, lambda: shutil.rmtree(part, ignore_errors=True)):
+        part.mkdir()
+        yield part
+        if path.is_dir():
+            os.replace(path, old)
+        os.replace(part, path)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def require_space(folder: str | Path, num_bytes: int) -> None:
+    """Checks that the disk of `folder` (which need not exist yet) has room for `num_bytes`.
+
+    Raises:
+        InputError: if it has not, with both sizes.
+    """
+    folder = Path(folder)
+    existing = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
+    free = shutil.disk_usage(existing).free
+    if free < num_bytes:
+        raise InputError(
+            f"{folder}: this needs about {_size(num_bytes)}, and the disk has {_size(free)} free. "
+            "Free some space, or write to another disk."
+        )
+
+
+def sha256(path: str | Path) -> str:
+    """The SHA-256 of a file, as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _part_of(path: Path, kind: str = "part") -> Path:
+    """A hidden name beside `path`, on the same disk (so that a rename is enough), unique to this process."""
+    return path.with_name(f".{kind}-{os.getpid()}-{path.name}")
+
+
+@contextlib.contextmanager
+def _removed_on_failure(part: Path, remove: Callable[[], None]) -> Iterator[None]:
+    try:
+        yield
+    except BaseException as error:  # Ctrl-C too
+        full = shutil.disk_usage(part.parent).free < _FULL_BYTES
+        remove()
+        if full and isinstance(error, Exception):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(part.parent)) from error
+        raise
+
+
+def _size(num_bytes: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if num_bytes < 1000:
+            return f"{num_bytes:.0f} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:.1f} GB"
