@@ -1,0 +1,43 @@
+"""Speak dialogues into a corpus of two-channel cuts.
+
+    python examples/synthesize.py out=corpus hours=3 duration=12.8
+    python examples/synthesize.py out=corpus hours=100 source=[dialogues.jsonl] slice=$SLURM_ARRAY_TASK_ID/16
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from nemo_duplex.cli import script
+
+
+@script("synthesize")
+def main(cfg: DictConfig) -> None:
+    """Speaks text dialogues into two-channel cuts (Lhotse Shar) with barge-in, pauses and noise, to train and test a duplex agent."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # one thread per worker process
+
+    from nemo_duplex.inputs import InputError
+    from nemo_duplex.synthesis.dialogue_cuts import DialogueSpec
+    from nemo_duplex.synthesis.executors import parse_slice
+    from nemo_duplex.synthesis.pipeline import CorpusSpec, synthesize
+    from nemo_duplex.synthesis.timing import Rhythm
+
+    if cfg.executor != "local":
+        raise InputError(f"executor={cfg.executor}: there is 'local' so far; spread jobs over machines with slice=i/n.")
+    rhythm = Rhythm(response_gap=cfg.response_gap, barge_in=cfg.barge_in, long_silence=cfg.long_silence)
+    dialogues = DialogueSpec(cfg.seed, cfg.pause, quiet=cfg.quiet, duration=cfg.duration, rhythm=rhythm)
+    spec = CorpusSpec(cfg.hours, cfg.dev, cfg.agent_utterances, tuple(cfg.source), dialogues)
+    workers = cfg.workers or os.cpu_count() or 1
+    summary = synthesize(spec, Path(cfg.out), cfg.sets, workers, parse_slice(cfg.slice), cfg.overwrite)
+    if summary is None:
+        print(f"{cfg.out}: slice {cfg.slice} is done, others are not yet")
+        return
+    for name, facts in summary["sets"].items():
+        print(f"{name}: " + ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in facts.items()))
+
+
+if __name__ == "__main__":
+    main()

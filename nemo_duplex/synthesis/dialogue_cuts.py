@@ -1,0 +1,200 @@
+"""One dialogue, from its number to a two-channel Lhotse cut. A pure function of (spec, set, number): any worker makes the same."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Any, Iterator, Literal
+
+import numpy as np
+import soundfile
+from lhotse import MonoCut, Recording, SupervisionSegment
+from lhotse.audio import AudioSource
+
+from nemo_duplex.conversation import Conversation, Turn
+from nemo_duplex.frames import AGENT_SAMPLE_RATE, FRAME_RATE, USER_SAMPLE_RATE, Seconds
+from nemo_duplex.inputs import InputError
+from nemo_duplex.synthesis.mix import Surroundings, place, resample, user_channel
+from nemo_duplex.synthesis.text_sources import Exchange, Split, TextSource
+from nemo_duplex.synthesis.timing import Rhythm, impatient, schedule
+from nemo_duplex.synthesis.tts.utterance import SpeechEngine, Utterance, Voice
+from nemo_duplex.synthesis.tts.voices import AGENT_VOICE, NUM_SPEAKERS, user_voice
+
+SetName = Literal["train", "dev", "impatient", "agent"]
+
+# First number of a dialogue's seed. Impatient has dev's: same texts, voices and surroundings.
+_SEED_OF_SPLIT: dict[Split, int] = {"train": 0, "dev": 1}
+
+
+@dataclass(frozen=True)
+class DialogueSpec:
+    """How the dialogues of a corpus are made. Shares are chances in 0..1.
+
+    Args:
+        seed: of everything that is drawn.
+        pause: share of user turns with a pause inside, where the text allows one.
+        pause_length: of such a pause.
+        quiet: share of train recordings in which nobody speaks.
+        quiet_length: of such a recording, where `duration` does not say.
+        duration: of every train cut, filled with dialogues and cut off at the end; None: one whole dialogue per cut.
+        rhythm, surroundings: see there.
+    """
+
+    seed: int = 0
+    pause: float = 0.3
+    pause_length: tuple[Seconds, Seconds] = (0.20, 0.70)
+    quiet: float = 0.04
+    quiet_length: tuple[Seconds, Seconds] = (8.0, 20.0)
+    duration: Seconds | None = None
+    rhythm: Rhythm = field(default_factory=Rhythm)
+    surroundings: Surroundings = field(default_factory=Surroundings)
+
+
+@dataclass(frozen=True)
+class SpokenConversation:
+    """A conversation with the utterances of its turns, each by speaker and exchange number."""
+
+    conversation: Conversation
+    utterances: dict[tuple[str, int], Utterance]
+
+    def audio(self, speaker: str, sample_rate: int) -> np.ndarray:
+        """(S,) float32: one speaker's channel."""
+        num_samples = FRAME_RATE.samples(FRAME_RATE.count(self.conversation.duration), sample_rate)
+        turns = [t for t in self.conversation.turns if t.speaker == speaker]
+        return place([(t, self.utterances[speaker, t.custom["exchange"]]) for t in turns], num_samples, sample_rate)
+
+
+class DialogueSpeaker:
+    """Speaks the dialogues of a source."""
+
+    def __init__(self, spec: DialogueSpec, source: TextSource, engine: SpeechEngine) -> None:
+        self.spec, self._source, self._engine = spec, source, engine
+        self._answer = lru_cache(maxsize=4096)(lambda text: engine.speak(text, AGENT_VOICE))
+
+    def cut(self, set_name: SetName, index: int) -> MonoCut:
+        """Dialogue `index` of `train`, `dev` or `impatient`, or utterance `index` of `agent`.
+
+        Raises:
+            InputError: with the id of the dialogue, if it cannot be spoken.
+        """
+        split: Split = "train" if set_name == "train" else "dev"
+        spoken = self.spoken(split, index)
+        _, surroundings = self._generators(split, index)
+        if set_name == "impatient":
+            spoken = self._impatient(spoken)
+        speech = spoken.audio("user", USER_SAMPLE_RATE)
+        agent = spoken.audio("agent", AGENT_SAMPLE_RATE)
+        leaked = resample(agent, AGENT_SAMPLE_RATE, USER_SAMPLE_RATE)
+        user, done = user_channel(speech, leaked, USER_SAMPLE_RATE, self.spec.surroundings, surroundings)
+        custom = dict(spoken.conversation.custom) | {"set": set_name, "surroundings": done}
+        return _cut(replace(spoken.conversation, custom=custom), user, agent)
+
+    def spoken(self, split: Split, index: int) -> SpokenConversation:
+        """Dialogue `index` with its times and utterances, before the channels are mixed: cheap."""
+        rng, _ = self._generators(split, index)
+        name = f"{split}-{self.spec.seed}-{index:07d}"
+        voice = user_voice(split, int(rng.integers(NUM_SPEAKERS[split])))
+        duration = self.spec.duration if split == "train" else None
+        custom = {"seed": self.spec.seed, "index": index, "voice": voice.id, "engine": f"{self._engine.name} {self._engine.version}"}
+        if split == "train" and rng.random() < self.spec.quiet:
+            length = duration or FRAME_RATE.time(FRAME_RATE.nearest(rng.uniform(*self.spec.quiet_length)))
+            return SpokenConversation(Conversation(name, length, (), custom | {"source": "quiet"}), {})
+        sources: list[str] = []
+        utterances: dict[tuple[str, int], Utterance] = {}
+        try:
+            exchanges = self._exchanges(split, index, endless=duration is not None, rng=rng, sources=sources)
+            turns = self._turns(exchanges, voice, rng, utterances)
+            conversation = schedule(name, turns, self.spec.rhythm, rng, duration)
+        except InputError as error:
+            raise InputError(f"Dialogue {name} (from {', '.join(sources)}): {error}") from None
+        return SpokenConversation(replace(conversation, custom=custom | {"source": " ".join(sources)}), utterances)
+
+    def _generators(self, split: Split, index: int) -> tuple[np.random.Generator, np.random.Generator]:
+        """For what is said and when, and for the surroundings: one dialogue sounds alike in dev and Impatient."""
+        speech, surroundings = np.random.default_rng([self.spec.seed, _SEED_OF_SPLIT[split], index]).spawn(2)
+        return speech, surroundings
+
+    def _exchanges(
+        self, split: Split, index: int, endless: bool, rng: np.random.Generator, sources: list[str]
+    ) -> Iterator[Exchange]:
+        """Of one dialogue, or of one after the other; the ids of those that were begun are added to `sources`."""
+        while True:
+            dialogue = self._source.dialogue(split, index, rng)
+            sources.append(dialogue.id)
+            yield from dialogue.exchanges
+            if not endless:
+                return
+            index = int(rng.integers(1 << 31))
+
+    def _turns(
+        self,
+        exchanges: Iterator[Exchange],
+        voice: Voice,
+        rng: np.random.Generator,
+        utterances: dict[tuple[str, int], Utterance],
+    ) -> Iterator[tuple[Turn, Turn]]:
+        """Speaks each exchange; the turns have times of their own, from 0."""
+        for number, exchange in enumerate(exchanges):
+            content = {"family": exchange.family, "answer": exchange.answer, "seen": exchange.seen}
+            question = self._engine.speak(exchange.user, voice)
+            pauses: list[list[Seconds]] = []
+            if exchange.pauses and rng.random() < self.spec.pause:
+                offset = exchange.pauses[int(rng.integers(len(exchange.pauses)))]
+                start = next(word.start for word in question.words if word.offset == offset)
+                before = question.duration
+                question = question.with_pause(offset, float(rng.uniform(*self.spec.pause_length)))
+                pauses = [[start, start + question.duration - before]]
+            answer = self._answer(exchange.agent)
+            utterances["user", number], utterances["agent", number] = question, answer
+            user_custom = content | {"voice": voice.id} | ({"pauses": pauses} if pauses else {})
+            agent_custom = content | {"voice": AGENT_VOICE.id, "whole_duration": round(answer.duration, 4)}
+            yield (
+                Turn("user", 0.0, question.duration, exchange.user, words=question.words, custom=user_custom),
+                Turn("agent", 0.0, answer.duration, exchange.agent, words=answer.words, custom=agent_custom),
+            )
+
+    def _impatient(self, spoken: SpokenConversation) -> SpokenConversation:
+        answers = {
+            number: Turn("agent", 0.0, utterance.duration, utterance.text)
+            for (speaker, number), utterance in spoken.utterances.items()
+            if speaker == "agent"
+        }
+        return replace(spoken, conversation=impatient(spoken.conversation, answers, self.spec.rhythm))
+
+
+def agent_utterances(texts: list[str], engine: SpeechEngine) -> Iterator[tuple[str, np.ndarray]]:
+    """Each text, and the agent saying it: (S,) float32 at 22.05 kHz. The same text is the same samples, always."""
+    for text in texts:
+        spoken = engine.speak(text, AGENT_VOICE)
+        yield text, resample(spoken.audio, spoken.sample_rate, AGENT_SAMPLE_RATE)
+
+
+def utterance_cut(name: str, text: str, audio: np.ndarray) -> MonoCut:
+    """A cut of one agent utterance, for the codec."""
+    recording = _recording(name, audio, AGENT_SAMPLE_RATE)
+    supervision = SupervisionSegment(name, name, 0.0, recording.duration, text=text, speaker="agent", language="en")
+    return MonoCut(name, 0.0, recording.duration, 0, recording=recording, supervisions=[supervision])
+
+
+def _cut(conversation: Conversation, user: np.ndarray, agent: np.ndarray) -> MonoCut:
+    custom: dict[str, Any] = dict(conversation.custom)
+    custom["target_audio"] = _recording(f"{conversation.id}-agent", agent, AGENT_SAMPLE_RATE)
+    recording = _recording(conversation.id, user, USER_SAMPLE_RATE)
+    return MonoCut(
+        id=conversation.id,
+        start=0.0,
+        duration=recording.duration,
+        channel=0,
+        recording=recording,
+        supervisions=conversation.to_supervisions(),
+        custom=custom,
+    )
+
+
+def _recording(name: str, audio: np.ndarray, sample_rate: int) -> Recording:
+    """A recording in memory, in the 16 bits that FLAC will keep."""
+    file = io.BytesIO()
+    soundfile.write(file, audio, sample_rate, format="WAV", subtype="PCM_16")
+    source = AudioSource("memory", [0], file.getvalue())
+    return Recording(name, [source], sample_rate, len(audio), len(audio) / sample_rate)

@@ -1,0 +1,68 @@
+"""Where shards are made: in this process, in several local ones, or spread over jobs of a cluster by slices."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import threading
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import connection, get_context, parent_process
+from typing import Any, Callable, Iterator, Sequence, TypeVar
+
+from nemo_duplex.inputs import InputError
+
+Job = TypeVar("Job")
+
+
+def run_locally(work: Callable[[Job], Any], jobs: Sequence[Job], workers: int) -> Iterator[Any]:
+    """Yields `work(job)` of each job as it gets ready, from `workers` processes (1: from this one).
+
+    On an error or Ctrl-C the jobs in progress are finished, the others are not begun, and the exception goes on.
+
+    Raises:
+        InputError: what `work` raises; also if a process is killed, for example because memory ran out.
+    """
+    if workers <= 1 or len(jobs) <= 1:
+        yield from map(work, jobs)
+        return
+    pool = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context("spawn"), initializer=_become_worker)
+    try:
+        pending: set[Future] = {pool.submit(work, job) for job in jobs}
+        while pending:
+            ready, pending = wait(pending, return_when=FIRST_COMPLETED)
+            for future in ready:
+                yield future.result()
+    except BrokenProcessPool:
+        raise InputError(
+            "A worker process was killed, probably because memory ran out: run again with fewer workers, it goes on where it was."
+        ) from None
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def parse_slice(text: str) -> tuple[int, int]:
+    """`i/n` as (i, n): this job makes every n-th shard, from number i on. `1/4` is the second of four jobs.
+
+    Raises:
+        InputError: if it is not of that form with 0 <= i < n.
+    """
+    match = re.fullmatch(r"(\d+)/(\d+)", text.strip())
+    if not match or not int(match[1]) < int(match[2]):
+        raise InputError(f"slice={text}: expected i/n with i from 0 to n - 1, such as 0/4 for the first of four jobs.")
+    return int(match[1]), int(match[2])
+
+
+def _become_worker() -> None:
+    """Ctrl-C reaches the whole process group, and the parent alone decides on it; without a parent there is nobody to work for."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    assert parent is not None, "a worker has a parent"
+    connection.wait([parent.sentinel])
+    os._exit(1)

@@ -1,0 +1,137 @@
+"""Two channels of audio from turns: the user in a room with noise, the agent clean as a codec wants it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import gcd
+from typing import Any, Iterable, Literal
+
+import numpy as np
+from scipy.signal import fftconvolve, resample_poly
+
+from nemo_duplex.conversation import Turn
+from nemo_duplex.frames import Seconds
+from nemo_duplex.synthesis.tts.utterance import Utterance
+
+#: The agent fades out over this before a cut, so that the cut does not click.
+CUT_FADE: Seconds = 0.010
+
+NoiseColor = Literal["white", "pink", "brown"]
+_NOISE_SLOPE: dict[NoiseColor, float] = {"white": 0.0, "pink": 0.5, "brown": 1.0}  # amplitude falls with frequency ** slope
+_PEAK = 0.99
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What may happen to the user's channel. Shares are chances in 0..1, pairs are ranges to draw from evenly.
+
+    Args:
+        gain_db: level of the speech.
+        noise: share of recordings with noise, over their whole length.
+        noise_snr_db: speech against noise, both as RMS.
+        quiet_level_db: RMS of the noise where nobody speaks, against full scale.
+        room: share of recordings in an echoing room.
+        room_decay: Seconds until the room's echo has fallen by 60 dB.
+        leak: share of recordings in which the agent's loudspeaker is heard in the user's microphone.
+        leak_db: level of that against the agent's own.
+    """
+
+    gain_db: tuple[float, float] = (-14.0, 0.0)
+    noise: float = 0.6
+    noise_snr_db: tuple[float, float] = (8.0, 35.0)
+    quiet_level_db: tuple[float, float] = (-60.0, -28.0)
+    room: float = 0.25
+    room_decay: tuple[Seconds, Seconds] = (0.1, 0.45)
+    leak: float = 0.1
+    leak_db: tuple[float, float] = (-35.0, -25.0)
+
+
+def resample(audio: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
+    """(S,) float32 at another rate, with ceil(S * to / from) samples."""
+    if from_rate == to_rate:
+        return audio
+    common = gcd(from_rate, to_rate)
+    return resample_poly(audio, to_rate // common, from_rate // common).astype(np.float32)
+
+
+def place(turns: Iterable[tuple[Turn, Utterance]], num_samples: int, sample_rate: int) -> np.ndarray:
+    """(S,) float32: each utterance at its turn's start; a turn that was cut fades out and stops at its end."""
+    channel = np.zeros(num_samples, dtype=np.float32)
+    for turn, utterance in turns:
+        audio = resample(utterance.audio, utterance.sample_rate, sample_rate)
+        start = round(turn.start * sample_rate)
+        if turn.was_cut:
+            audio = audio[: round(turn.end * sample_rate) - start].copy()
+            fade = min(len(audio), round(CUT_FADE * sample_rate))
+            audio[len(audio) - fade :] *= np.linspace(1.0, 0.0, fade, dtype=np.float32)
+        audio = audio[: num_samples - start]
+        channel[start : start + len(audio)] += audio
+    return channel
+
+
+def user_channel(
+    speech: np.ndarray, agent: np.ndarray, sample_rate: int, surroundings: Surroundings, rng: np.random.Generator
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """The user's speech as a microphone hears it.
+
+    Args:
+        speech, agent: (S,) float32 at `sample_rate`; zeros where nobody speaks.
+
+    Returns:
+        (S,) float32, and what was done to it, for the cut's custom.
+    """
+    done: dict[str, Any] = {}
+    spoken = speech[np.abs(speech) > 1e-3]
+    if len(spoken):
+        done["gain_db"] = _draw(rng, surroundings.gain_db)
+        channel = speech * _amplitude(done["gain_db"])
+        level = float(np.sqrt(np.mean(np.square(spoken)))) * _amplitude(done["gain_db"])
+        if rng.random() < surroundings.room:
+            done["room_decay"] = _draw(rng, surroundings.room_decay)
+            channel = _in_room(channel, done["room_decay"], sample_rate, rng)
+        if rng.random() < surroundings.leak:
+            done["leak_db"] = _draw(rng, surroundings.leak_db)
+            channel = channel + _leak(agent, done["leak_db"], sample_rate, rng)
+        noise_level = None
+        if rng.random() < surroundings.noise:
+            done["noise_snr_db"] = _draw(rng, surroundings.noise_snr_db)
+            noise_level = level / _amplitude(done["noise_snr_db"])
+    else:
+        done["noise_level_db"] = _draw(rng, surroundings.quiet_level_db)
+        channel, noise_level = speech, _amplitude(done["noise_level_db"])
+    if noise_level is not None:
+        done["noise"] = str(rng.choice(list(_NOISE_SLOPE)))
+        channel = channel + noise_level * noise(len(speech), sample_rate, done["noise"], rng)
+    peak = float(np.max(np.abs(channel), initial=0.0))
+    return (channel * min(1.0, _PEAK / max(peak, _PEAK))).astype(np.float32), done
+
+
+def noise(num_samples: int, sample_rate: int, color: NoiseColor, rng: np.random.Generator) -> np.ndarray:
+    """(S,) of RMS 1."""
+    spectrum = np.fft.rfft(rng.standard_normal(num_samples))
+    frequency = np.fft.rfftfreq(num_samples, 1 / sample_rate)
+    # Below 20 Hz nothing is heard, but brown noise would have nearly all of its power there.
+    spectrum *= np.where(frequency < 20, 0.0, 1 / np.maximum(frequency, 20.0) ** _NOISE_SLOPE[color])
+    audio = np.fft.irfft(spectrum, num_samples)
+    return audio / max(float(np.sqrt(np.mean(np.square(audio)))), 1e-9)
+
+
+def _in_room(audio: np.ndarray, decay: Seconds, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
+    """With the echo of a room: noise that decays exponentially after a direct sound at 0, so that no time shifts."""
+    length = round(decay * sample_rate)
+    response = rng.standard_normal(length) * 10 ** (-3 * np.arange(length) / length) * rng.uniform(0.01, 0.05)
+    response[0] = 1.0
+    return fftconvolve(audio, response)[: len(audio)]
+
+
+def _leak(agent: np.ndarray, level_db: float, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
+    delay = round(rng.uniform(0.02, 0.12) * sample_rate)
+    return np.concatenate([np.zeros(delay), agent])[: len(agent)] * _amplitude(level_db)
+
+
+def _draw(rng: np.random.Generator, bounds: tuple[float, float]) -> float:
+    return round(float(rng.uniform(*bounds)), 2)
+
+
+def _amplitude(db: float) -> float:
+    return 10 ** (db / 20)

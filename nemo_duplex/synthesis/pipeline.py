@@ -1,0 +1,236 @@
+"""A whole corpus: which shards it takes, what makes them, what is written about them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from functools import cache, cached_property, lru_cache, partial
+from pathlib import Path
+from typing import Any, Iterator, Sequence
+
+import numpy as np
+from lhotse import MonoCut
+from tqdm import tqdm
+
+import nemo_duplex
+from nemo_duplex.frames import AGENT_SAMPLE_RATE, FRAME_RATE, Seconds
+from nemo_duplex.inputs import InputError
+from nemo_duplex.outputs import require_space, whole_file
+from nemo_duplex.synthesis.dialogue_cuts import DialogueSpeaker, DialogueSpec, agent_utterances, utterance_cut
+from nemo_duplex.synthesis.executors import run_locally
+from nemo_duplex.synthesis.grammar import Grammar
+from nemo_duplex.synthesis.shards import Shard, clear, shards_of
+from nemo_duplex.synthesis.text_sources import DialogueFiles, TextSource
+from nemo_duplex.synthesis.tts.espeak import EspeakEngine
+from nemo_duplex.synthesis.tts.voices import AGENT_VOICE, NUM_SPEAKERS, voice_data
+
+SETS = ("train", "dev", "impatient", "agent")
+
+_SHARD_SIZE = {"train": 50, "dev": 50, "impatient": 50, "agent": 300}
+_FIELDS = {name: ("recording", "target_audio") for name in SETS} | {"agent": ("recording",)}
+_PILOT = 40  # dialogues that tell how many it takes for the hours asked for
+_BYTES_PER_HOUR = 130e6  # FLAC: 45 to 80 MB user (noise does not compress), 36 MB agent
+_FORMAT = 1  # of what is written; a change makes old and new shards different
+
+
+@dataclass(frozen=True)
+class CorpusSpec:
+    """A corpus. The same spec is the same bytes, with any number of workers or slices.
+
+    Args:
+        hours: of train, within a few dialogues.
+        dev: dialogues of dev, and of Impatient.
+        agent_utterances: sentences for the codec besides the answers.
+        source: files of dialogues; none: the built-in grammar.
+        dialogues: how they are made.
+    """
+
+    hours: float = 1.0
+    dev: int = 60
+    agent_utterances: int = 1500
+    source: tuple[str, ...] = ()
+    dialogues: DialogueSpec = field(default_factory=DialogueSpec)
+
+    def __post_init__(self) -> None:
+        shares = {name: getattr(self.dialogues, name) for name in ("pause", "quiet")} | {"barge_in": self.dialogues.rhythm.barge_in}
+        for name, share in shares.items():
+            if not 0 <= share <= 1:
+                raise InputError(f"{name}={share}: expected a share from 0 to 1.")
+        for name in ("hours", "dev", "agent_utterances"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name}={getattr(self, name)}: expected 0 or more.")
+        duration = self.dialogues.duration
+        if duration is not None:
+            frames = FRAME_RATE.nearest(duration)
+            if duration < 4 or abs(FRAME_RATE.time(frames) - duration) > 1e-6:
+                raise InputError(
+                    f"duration={duration}: expected at least 4 s and a multiple of {FRAME_RATE.seconds} s, "
+                    f"such as {max(FRAME_RATE.time(frames), 4.0):g}."
+                )
+
+
+def synthesize(
+    spec: CorpusSpec, out: Path, sets: Sequence[str] = SETS, workers: int = 1, slice: tuple[int, int] = (0, 1), overwrite: bool = False
+) -> dict[str, Any] | None:
+    """Makes the corpus, or what is missing of it.
+
+    Args:
+        slice: (i, n): only every n-th shard from i on, for a job of several on one folder.
+
+    Returns:
+        What `corpus.json` says; None while shards of other slices are missing.
+
+    Raises:
+        InputError: for a source that cannot be read or spoken, a folder made with other settings, a full disk.
+    """
+    for name in sets:
+        if name not in SETS:
+            raise InputError(f"sets: {name!r} is none of {', '.join(SETS)}.")
+    maker = _maker(spec)
+    shards = [shard for name in sets for shard in maker.shards(name)]
+    if overwrite:
+        for name in sets:
+            clear(out, name)
+    own = shards[slice[0] :: slice[1]]
+    todo = [shard for shard in own if shard.done(out) is None]
+    hours = sum(maker.seconds_per_item(shard.set_name) * shard.count for shard in todo) / 3600
+    require_space(out, int(hours * _BYTES_PER_HOUR))
+    work = partial(_make_shard, spec, out)
+    with tqdm(total=sum(s.count for s in todo), desc="synthesis", unit=" cuts", disable=not todo, delay=2) as progress:
+        for marker in run_locally(work, todo, workers):
+            progress.update(marker["shard"]["count"])
+    markers = [shard.done(out) for shard in shards]
+    if any(marker is None for marker in markers):
+        return None
+    return _summarize(spec, maker, out, [m for m in markers if m is not None])
+
+
+class _Maker:
+    """What a process needs to make shards of one spec."""
+
+    def __init__(self, spec: CorpusSpec) -> None:
+        self.spec = spec
+        self.engine = EspeakEngine(voice_data())
+        self.source: TextSource = DialogueFiles(spec.source) if spec.source else Grammar()
+        self.speaker = DialogueSpeaker(spec.dialogues, self.source, self.engine)
+
+    def shards(self, set_name: str) -> list[Shard]:
+        return shards_of(set_name, self._num_items(set_name), _SHARD_SIZE[set_name], self._fingerprint)
+
+    def make(self, shard: Shard, out: Path) -> dict[str, Any]:
+        content: dict[str, Any] = {}
+        cuts = self._utterances(shard, content) if shard.set_name == "agent" else self._dialogues(shard, content)
+        return shard.write(out, cuts, _FIELDS[shard.set_name], content)
+
+    @cache
+    def seconds_per_item(self, set_name: str) -> Seconds:
+        """Mean length of the first items."""
+        if set_name == "agent":
+            lengths = [len(audio) / AGENT_SAMPLE_RATE for _, audio in agent_utterances(self.agent_texts[:_PILOT], self.engine)]
+        elif set_name == "train" and self.spec.dialogues.duration is not None:
+            return self.spec.dialogues.duration
+        else:
+            split = "train" if set_name == "train" else "dev"
+            lengths = [self.speaker.spoken(split, index).conversation.duration for index in range(_PILOT)]
+        return sum(lengths) / len(lengths)
+
+    @cached_property
+    def agent_texts(self) -> list[str]:
+        return self.source.agent_texts(self.spec.agent_utterances)
+
+    def _num_items(self, set_name: str) -> int:
+        if set_name == "train":
+            return round(self.spec.hours * 3600 / self.seconds_per_item("train"))
+        return len(self.agent_texts) if set_name == "agent" else self.spec.dev
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        made_of = {
+            "format": _FORMAT,
+            "spec": asdict(self.spec),
+            "source": self.source.describe(),
+            "engine": [self.engine.name, self.engine.version],
+            "agent": asdict(AGENT_VOICE),
+        }
+        return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
+
+    def _dialogues(self, shard: Shard, content: dict[str, Any]) -> Iterator[MonoCut]:
+        counts: Counter[str] = Counter()
+        texts: set[str] = set()
+        voices: set[str] = set()
+        for index in range(shard.first, shard.first + shard.count):
+            cut = self.speaker.cut(shard.set_name, index)  # type: ignore[arg-type]
+            counts.update(_events(cut))
+            texts |= {s.custom.get("full_text", s.text) for s in cut.supervisions}
+            voices.add(cut.custom["voice"])
+            yield cut
+        content |= {"counts": dict(counts), "texts": sorted(texts), "voices": sorted(voices)}
+
+    def _utterances(self, shard: Shard, content: dict[str, Any]) -> Iterator[MonoCut]:
+        texts = self.agent_texts[shard.first : shard.first + shard.count]
+        seconds = 0.0
+        for index, (text, audio) in enumerate(agent_utterances(texts, self.engine), shard.first):
+            seconds += len(audio) / AGENT_SAMPLE_RATE
+            yield utterance_cut(f"agent-{index:06d}", text, audio)
+        content |= {"counts": {"cuts": len(texts), "seconds": round(seconds, 3)}, "texts": [], "voices": [AGENT_VOICE.id]}
+
+
+@lru_cache(maxsize=1)
+def _maker(spec: CorpusSpec) -> _Maker:
+    return _Maker(spec)
+
+
+def _make_shard(spec: CorpusSpec, out: Path, shard: Shard) -> dict[str, Any]:
+    return _maker(spec).make(shard, out)
+
+
+def _events(cut: MonoCut) -> dict[str, float]:
+    """What happens in a cut, counted."""
+    user = [s.custom for s in cut.supervisions if s.speaker == "user"]
+    agent = [s.custom for s in cut.supervisions if s.speaker == "agent"]
+    interrupts = cut.custom.get("interrupts", [])
+    return {
+        "cuts": 1,
+        "seconds": cut.duration,
+        "user_turns": len(user),
+        "agent_turns": len(agent),
+        "pauses": sum(len(turn.get("pauses", ())) for turn in user),
+        "barge_ins": sum(turn.get("barge_in", False) for turn in user),
+        "cut_answers": sum("cut" in turn for turn in agent),
+        "unfinished_turns": sum(turn.get("unfinished", False) for turn in user + agent),
+        "unseen_questions": sum(not turn["seen"] for turn in user),
+        "quiet_cuts": not user,
+        "onsets_after_the_first": max(len(interrupts) - 1, 0),
+        "interruptions": sum(interrupts),
+    }
+
+
+def _summarize(spec: CorpusSpec, maker: _Maker, out: Path, markers: list[dict[str, Any]]) -> dict[str, Any]:
+    """Writes corpus.json, and texts.txt with the texts of train for a tokenizer."""
+    sets: dict[str, Any] = {}
+    for name in dict.fromkeys(marker["shard"]["set_name"] for marker in markers):
+        own = [marker for marker in markers if marker["shard"]["set_name"] == name]
+        counts: Counter[str] = Counter()
+        for marker in own:
+            counts.update(marker["counts"])
+        voices = {voice for marker in own for voice in marker["voices"]}
+        sets[name] = {"hours": round(counts.pop("seconds", 0) / 3600, 3)} | {k: v for k, v in counts.items() if v}
+        sets[name]["speakers"] = len(voices)
+        if counts["onsets_after_the_first"]:
+            sets[name]["interruption_rate"] = round(counts["interruptions"] / counts["onsets_after_the_first"], 4)
+    texts = sorted({text for marker in markers if marker["shard"]["set_name"] == "train" for text in marker["texts"]})
+    if texts:
+        with whole_file(out / "texts.txt") as path:
+            path.write_text("\n".join(texts) + "\n", encoding="utf-8")
+    summary = {
+        "sets": sets,
+        "source": maker.source.describe(),
+        "spec": asdict(spec),
+        "speakers_in_all": NUM_SPEAKERS,
+        "versions": {"nemo_duplex": nemo_duplex.__version__, maker.engine.name: maker.engine.version, "numpy": np.__version__},
+    }
+    with whole_file(out / "corpus.json") as path:
+        path.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    return summary

@@ -1,0 +1,82 @@
+"""What every text-to-speech engine gives: an utterance with word times, spoken by a voice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+
+from nemo_duplex.conversation import Word
+from nemo_duplex.frames import Seconds
+
+#: Splicing and cutting a waveform in full swing clicks; a fade this short is not heard as one.
+FADE: Seconds = 0.005
+
+
+@dataclass(frozen=True)
+class Voice:
+    """A speaker of an engine.
+
+    Args:
+        id: names the speaker in the corpus; two voices with the same id sound the same.
+        name: what the engine calls the voice.
+        rate: words per minute.
+        pitch, pitch_range: 0 to 100, 50 is the voice's own.
+    """
+
+    id: str
+    name: str
+    rate: int = 160
+    pitch: int = 50
+    pitch_range: int = 50
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """A text, spoken.
+
+    Args:
+        text: what is said, as it was given.
+        audio: (S,) float32 in -1..1, without silence around the speech.
+        sample_rate: Hz.
+        words: times from the start of the utterance; none where the engine does not know them.
+    """
+
+    text: str
+    audio: np.ndarray
+    sample_rate: int
+    words: tuple[Word, ...] = ()
+
+    @property
+    def duration(self) -> Seconds:
+        return len(self.audio) / self.sample_rate
+
+    def with_pause(self, offset: int, length: Seconds) -> Utterance:
+        """The utterance with `length` Seconds of silence before the word at character `offset` of the text.
+
+        Raises:
+            ValueError: if no word but the first starts there; an engine without word times cannot pause.
+        """
+        word = next((w for w in self.words[1:] if w.offset == offset), None)
+        if word is None:
+            raise ValueError(f"No word of {self.text!r} after the first starts at character {offset}, so no pause can go there.")
+        at, fade = round(word.start * self.sample_rate), round(FADE * self.sample_rate)
+        ramp = np.linspace(0.0, 1.0, fade, dtype=np.float32)
+        before, after = self.audio[:at].copy(), self.audio[at:].copy()
+        before[-fade:] *= ramp[::-1][-len(before) :]
+        after[:fade] *= ramp[: len(after)]
+        silence = np.zeros(round(length * self.sample_rate), dtype=np.float32)
+        by = len(silence) / self.sample_rate
+        words = tuple(w if w.start < word.start else w.shifted(by) for w in self.words)
+        return replace(self, audio=np.concatenate([before, silence, after]), words=words)
+
+
+class SpeechEngine(Protocol):
+    """Text to speech as the pipeline needs it. `speak` is a pure function of its arguments: same text, same voice, same samples."""
+
+    name: str
+    version: str
+    sample_rate: int
+
+    def speak(self, text: str, voice: Voice) -> Utterance: ...
