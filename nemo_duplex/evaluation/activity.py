@@ -122,10 +122,9 @@ class ChannelActivity:
     unterminated: int
     orphan_eos: int
 
-    def spans(self, frame_rate: FrameRate = FRAME_RATE, lead: int = 0, duration: Seconds = float("inf")) -> list[Span]:
-        """When these turns are heard: `lead` frames after their tokens, and not after the end of the recording."""
-        times = [(frame_rate.time(t.start + lead), frame_rate.time(t.end + lead)) for t in self.turns]
-        return [(min(a, duration), min(b, duration)) for a, b in times]
+    def spans(self, frame_rate: FrameRate = FRAME_RATE, lead: int = 0, delay: int = 0) -> list[Span]:
+        """When these turns are heard: `lead` frames after their BOS, `delay` frames after their EOS (see channels.py)."""
+        return [(frame_rate.time(t.start + lead), frame_rate.time(max(t.start + lead, t.end + delay))) for t in self.turns]
 
 
 def channel_activity(bos: Sequence[int], eos: Sequence[int], frames: int) -> ChannelActivity:
@@ -156,7 +155,8 @@ def read_channel(tokens: Sequence[int] | np.ndarray, layout: ChannelLayout) -> C
     bos, eos = (np.flatnonzero(tokens == mark).tolist() for mark in (layout.text_bos, layout.text_eos))
     activity = channel_activity(bos, eos, len(tokens))
     turns = tuple(
-        ChannelTurn(t.start, t.end, tuple(i for i in tokens[t.start : t.end].tolist() if i not in marks)) for t in activity.turns
+        ChannelTurn(t.start, t.end, tuple(i for i in tokens[t.start : t.end].tolist() if i not in marks))
+        for t in activity.turns
     )
     return ChannelActivity(turns, activity.unterminated, activity.orphan_eos)
 

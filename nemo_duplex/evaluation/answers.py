@@ -1,0 +1,115 @@
+"""Whether the agent answers right, by its own text channel: exact match with the reference, word for word.
+
+The text runs ahead of the voice, so an answer that the user cuts off may be written whole or in part. Such answers are
+judged apart: right as far as they go.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from nemo_duplex.conversation import Turn
+from nemo_duplex.evaluation.confidence import Estimate, estimate_ratio
+from nemo_duplex.evaluation.record import Question, Record
+
+Verdict = Literal["right", "wrong", "missing"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the agent said to one question.
+
+    `verdict`: `missing` if it said nothing before the user's next turn. `cut_off`: the user's next turn, or the end of the
+    recording, came before the agent's end; then `right` means right so far. `has_answer`: the reference's `answer` is in it.
+    """
+
+    question: Question
+    said: Turn | None
+    verdict: Verdict
+    cut_off: bool
+    has_answer: bool
+
+    @property
+    def text(self) -> str:
+        return self.said.text if self.said else ""
+
+
+def words(text: str) -> list[str]:
+    """Lower-case words without punctuation: "It's Paris, France." -> its paris france."""
+    return re.sub(r"[^\w\s]|_", " ", re.sub(r"['’]", "", text.lower())).split()
+
+
+def answers(record: Record) -> list[Answer]:
+    """The answer to every question that has a reference: the first agent turn between its start and the next question's."""
+    return [_answer(q, record.agent) for q in record.questions if q.reference is not None]
+
+
+def _answer(question: Question, agent: Sequence[Turn]) -> Answer:
+    reference = question.reference
+    assert reference is not None, "a question without a reference cannot be marked"
+    said = next((t for t in agent if question.turn.start < t.start < question.next_start), None)
+    if said is None:
+        return Answer(question, None, "missing", False, False)
+    heard = words(said.text)
+    cut_off = said.end > question.next_start or bool(said.custom.get("unfinished"))
+    matches = _begins if cut_off else _equals
+    right = any(matches(heard, words(text)) for text in reference.texts)
+    has_answer = bool(reference.answer) and _contains(heard, words(reference.answer))
+    return Answer(question, said, "right" if right else "wrong", cut_off, has_answer)
+
+
+def _equals(said: list[str], reference: list[str]) -> bool:
+    return said == reference
+
+
+def _begins(said: list[str], reference: list[str]) -> bool:
+    """Whether `said` is how `reference` begins; its last word may be half of one. Nothing said begins nothing."""
+    *whole, last = said or [""]
+    return bool(last) and whole == reference[: len(whole)] and "".join(reference[len(whole) : len(said)]).startswith(last)
+
+
+def _contains(said: list[str], part: list[str]) -> bool:
+    return any(said[i : i + len(part)] == part for i in range(len(said) - len(part) + 1))
+
+
+def exact_match(marked: Sequence[Sequence[Answer]], seed: int = 0) -> dict[str, object]:
+    """Shares of right answers, with intervals, over the answers of many conversations (one list each).
+
+    Returns:
+        `all`, `seen`, `unseen` and `families`: whole answers, a missing one being wrong. `cut_off`: answers that were cut
+        off, right so far. `contains_answer`: whole answers that hold the reference's `answer`, where the corpus names one.
+    """
+
+    def share(counts: Callable[[Answer], bool], right: Callable[[Answer], bool] = _is_right) -> Estimate:
+        parts = [(sum(map(right, counted)), len(counted)) for counted in ([a for a in row if counts(a)] for row in marked)]
+        return estimate_ratio(parts, proportion=True, seed=seed)
+
+    families = sorted({a.question.reference.family for row in marked for a in row} - {""})
+    return {
+        "all": share(lambda a: not a.cut_off),
+        "seen": share(lambda a: not a.cut_off and a.question.reference.seen is True),
+        "unseen": share(lambda a: not a.cut_off and a.question.reference.seen is False),
+        "cut_off": share(lambda a: a.cut_off),
+        "contains_answer": share(lambda a: not a.cut_off and bool(a.question.reference.answer), lambda a: a.has_answer),
+        "families": {
+            family: {
+                name: share(
+                    lambda a: not a.cut_off and a.question.reference.family == family and a.question.reference.seen in seen
+                )
+                for name, seen in (("seen", [True]), ("unseen", [False]))
+            }
+            for family in families
+        },
+    }
+
+
+def _is_right(answer: Answer) -> bool:
+    return answer.verdict == "right"
+
+
+def reference_texts(records: Iterable[Record]) -> list[str]:
+    """Every reference answer of the records, in order, repeated as often as it is asked for."""
+    return [text for record in records for q in record.questions if q.reference for text in q.reference.texts]
