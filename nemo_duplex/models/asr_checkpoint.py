@@ -1,0 +1,90 @@
+"""What a NeMo ASR checkpoint holds of a user encoder, read without building the ASR model around it."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from nemo_duplex.inputs import InputError, existing_file
+
+_CONFIG, _WEIGHTS = "model_config.yaml", "model_weights.ckpt"
+
+
+@dataclass(frozen=True)
+class AsrParts:
+    """Configurations and weights of an ASR model's preprocessor and encoder."""
+
+    source: str
+    preprocessor: dict[str, Any]
+    encoder: dict[str, Any]
+    weights: dict[str, Tensor]
+
+    def weights_of(self, part: str) -> dict[str, Tensor]:
+        """The state dict of `encoder` or `preprocessor`."""
+        prefix = f"{part}."
+        return {name.removeprefix(prefix): value for name, value in self.weights.items() if name.startswith(prefix)}
+
+    def encoder_for(self, att_context_size: list[int] | None) -> dict[str, Any]:
+        """The encoder's configuration with one of the attention contexts that it was trained for; None takes its first.
+
+        Raises:
+            InputError: if it was not trained for this one.
+        """
+        trained = self.encoder.get("att_context_size") or [-1, -1]
+        contexts = trained if isinstance(trained[0], list) else [trained]
+        chosen = contexts[0] if att_context_size is None else list(att_context_size)
+        if chosen not in contexts:
+            raise InputError(f"{self.source}: att_context_size {chosen} is none of those it was trained for: {contexts}.")
+        return {**self.encoder, "att_context_size": chosen, "att_context_probs": None}
+
+
+def read_asr_parts(path_or_name: str | Path) -> AsrParts:
+    """Preprocessor and encoder of a CTC, RNNT or hybrid model.
+
+    Args:
+        path_or_name: a `.nemo` file, or a model's name on NGC (`stt_en_...`) or Hugging Face (`nvidia/stt_en_...`).
+
+    Raises:
+        InputError: if there is no such file or model, or it is truncated or no ASR model.
+    """
+    path = _downloaded(str(path_or_name))
+    try:
+        with tarfile.open(path) as archive:
+            files = {Path(member.name).name: member for member in archive.getmembers() if member.isfile()}
+            config, weights = (archive.extractfile(files[name]).read() for name in (_CONFIG, _WEIGHTS))
+        config = OmegaConf.to_container(OmegaConf.create(config.decode("utf-8")))
+        weights = torch.load(io.BytesIO(weights), map_location="cpu", weights_only=True)
+    except (tarfile.TarError, EOFError, OSError, KeyError, RuntimeError, UnicodeDecodeError, pickle.UnpicklingError) as error:
+        raise InputError(
+            f"{path} is not a whole .nemo file ({type(error).__name__}: {error}). Copy or train it again."
+        ) from error
+    if not isinstance(config.get("encoder"), dict) or not isinstance(config.get("preprocessor"), dict):
+        raise InputError(
+            f"{path} holds a {str(config.get('target', 'model without a class')).rsplit('.', 1)[-1]}, expected a speech "
+            "recognition model with preprocessor and encoder (CTC, RNNT or hybrid)."
+        )
+    return AsrParts(str(path_or_name), config["preprocessor"], config["encoder"], weights)
+
+
+def _downloaded(path_or_name: str) -> Path:
+    """The `.nemo` file itself, or the copy that NeMo keeps of a published one."""
+    is_name = not path_or_name.endswith(".nemo") and not Path(path_or_name).exists()
+    if not is_name:
+        return existing_file(path_or_name, "speech recognition model")
+    from nemo.collections.asr.models import ASRModel
+
+    try:
+        return Path(ASRModel.from_pretrained(path_or_name, return_model_file=True))
+    except Exception as error:  # NeMo, NGC and Hugging Face each raise their own
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"{path_or_name!r} is neither a .nemo file nor a model that NGC or Hugging Face gave us ({reason})."
+        ) from error

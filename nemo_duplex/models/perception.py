@@ -1,0 +1,295 @@
+"""What the agent hears: user audio -> one embedding per frame, for whole recordings and step by step, with equal results.
+
+NeMo's cache-aware FastConformer (paper, section 3.1: 80 ms frames, 80 ms of right context), an adapter, and a projection to the
+language model. Right context makes frames come in bursts: with [70,1] the frames 2j and 2j + 1 are computed together.
+
+    ms       0         80        160       240       320
+    frame    |--- 0 ---|--- 1 ---|--- 2 ---|--- 3 ---|
+    burst 0  ============|                                    hears half a mel window (12.5 ms) into its last frame,
+    burst 1               ===================|                each later burst 160 ms more
+
+A stream therefore starts with `lead_samples` of silence that nobody spoke; after them, every `burst_samples` make a burst.
+After its end, a stream is silence as far as its last burst reaches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from nemo.collections.asr.modules import AudioToMelSpectrogramPreprocessor, ConformerEncoder
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nemo_duplex.frames import FRAME_RATE, FrameRate
+from nemo_duplex.inputs import InputError
+from nemo_duplex.models.asr_checkpoint import read_asr_parts
+from nemo_duplex.models.conformer_cache import ConformerCache, conformer_layers, conformer_step
+from nemo_duplex.models.log_mel import history, log_mel
+from nemo_duplex.models.perception_config import conformer_adapter, perception_config
+from nemo_duplex.models.subsampling import subsample, window_history
+
+# Attention over a whole recording takes memory by the square of its length. Recordings longer than this (two minutes) are
+# heard in pieces where no gradient is wanted; the result is the same.
+_PIECE_FRAMES = 1500
+
+
+@dataclass
+class PerceptionState:
+    """All that streams need of their past, a row each; of a stream that has not begun, zeros. Its size is constant."""
+
+    samples: Tensor  # (B, history) the latest audio, which the next mel frames look back on
+    mel: Tensor  # (B, mels, history) the latest mel frames, which the next encoder frames look back on
+    frames: Tensor  # (B,) frames made so far
+    encoder: ConformerCache
+    adapter: ConformerCache | None  # of an adapter that looks back
+    heard: Tensor  # (B,) samples given to `step` so far
+    waiting: Tensor  # (B, burst_samples) those of them that do not fill a burst yet; `step` alone uses it
+
+    def reset(self, rows: Tensor) -> None:
+        """Makes `rows` (B,) bool streams that have not begun."""
+        self.__dict__.update(self.merged(~rows, None).__dict__)
+
+    def merged(self, rows: Tensor, others: PerceptionState | None) -> PerceptionState:
+        """The `rows` (B,) bool of this state; where they are False, those of `others`, or zeros."""
+
+        def pick(name: str) -> Tensor:
+            mine = getattr(self, name)
+            return torch.where(rows.view(-1, *[1] * (mine.dim() - 1)), mine, 0 if others is None else getattr(others, name))
+
+        return PerceptionState(
+            samples=pick("samples"),
+            mel=pick("mel"),
+            frames=pick("frames"),
+            encoder=self.encoder.merged(rows, others and others.encoder),
+            adapter=self.adapter and self.adapter.merged(rows, others and others.adapter),
+            heard=pick("heard"),
+            waiting=pick("waiting"),
+        )
+
+
+class Perception(nn.Module):
+    """Encoder, adapter and projection.
+
+    Args:
+        config: plain dict of
+            preprocessor: arguments of NeMo's AudioToMelSpectrogramPreprocessor;
+            encoder: arguments of NeMo's ConformerEncoder, cache-aware;
+            adapter: `kind: mlp` with `hidden`, or `kind: conformer` with those arguments that differ from the encoder's;
+            output_dim: H of the language model.
+
+    Attributes:
+        config: the same, complete: `Perception(perception.config)` has weights of the same names and shapes.
+        sample_rate: Hz of the audio.
+        burst_frames: frames that are computed together (right context + 1).
+        burst_samples: audio of a burst.
+        lead_samples: zeros that stand before a stream's audio in `step_burst`.
+
+    Raises:
+        InputError: for an unknown key, or an encoder that cannot run frame by frame at 80 ms.
+    """
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.config = perception_config(config)
+        encoder, adapter = self.config["encoder"], self.config["adapter"]
+        self.preprocessor = _built(AudioToMelSpectrogramPreprocessor, self.config["preprocessor"], "preprocessor")
+        self.encoder = _built(ConformerEncoder, encoder, "encoder")
+        width = self.encoder._feat_out
+        if adapter["kind"] == "mlp":
+            self.modality_adapter: nn.Module = nn.Sequential(nn.Linear(width, adapter["hidden"]), nn.SiLU())
+            width = adapter["hidden"]
+        else:
+            self.modality_adapter = _built(ConformerEncoder, conformer_adapter(encoder, adapter, width), "adapter")
+            width = self.modality_adapter._feat_out
+        self.output_dim: int = self.config["output_dim"]
+        self.proj = nn.Linear(width, self.output_dim)
+
+        self.sample_rate: int = self.preprocessor.featurizer.sample_rate
+        self.frame_rate: FrameRate = FRAME_RATE
+        self.samples_per_frame = FRAME_RATE.samples_per_frame(self.sample_rate)
+        self.burst_frames: int = encoder["att_context_size"][1] + 1
+        self.burst_samples = self.burst_frames * self.samples_per_frame
+        self.lead_samples = self.samples_per_frame - self._half_window
+
+    @classmethod
+    def from_asr(cls, path_or_name: str, config: Mapping[str, Any]) -> Perception:
+        """Preprocessor and encoder of a NeMo ASR model (CTC, RNNT or hybrid), with a new adapter and projection.
+
+        Args:
+            path_or_name: a `.nemo` file, or a model's name on NGC or Hugging Face.
+            config: `adapter` and `output_dim`; `att_context_size` chooses among those that the model was trained for.
+
+        Raises:
+            InputError: if the file is no whole ASR `.nemo`, or its encoder cannot run frame by frame.
+        """
+        parts = read_asr_parts(path_or_name)
+        own = {key: value for key, value in config.items() if key != "att_context_size"}
+        try:
+            encoder = parts.encoder_for(config.get("att_context_size"))
+            perception = cls({**own, "preprocessor": parts.preprocessor, "encoder": encoder})
+            perception.encoder.load_state_dict(parts.weights_of("encoder"))
+            perception.preprocessor.load_state_dict(parts.weights_of("preprocessor"))
+        except InputError as error:
+            raise InputError(f"{path_or_name}: {error}") from error
+        except RuntimeError as error:  # torch's report of weights that are missing, unknown or of another shape
+            raise InputError(f"{path_or_name}: weights and configuration do not fit: {' '.join(str(error).split())}") from error
+        return perception
+
+    # ------------------------------------------------------------------ whole recordings
+
+    def forward(self, audio: Tensor, audio_lens: Tensor) -> tuple[Tensor, Tensor]:
+        """Embeddings of whole recordings.
+
+        Args:
+            audio: (B, S) float at `sample_rate`; what stands after a row's end is not heard.
+            audio_lens: (B,) samples.
+
+        Returns:
+            embeddings (B, T, H), T = ceil(S / samples_per_frame), and the frames of each row (B,), counted likewise. Each row
+            equals that row alone, and what `step` gives; beyond its end it is what silence would give.
+        """
+        if self._frame_count(audio) > _PIECE_FRAMES and not torch.is_grad_enabled():
+            return self._in_pieces(_silent_after(audio, audio_lens)), self._frame_counts(audio_lens)
+        embeddings, _ = self._adapt(self.features(self.mel(audio, audio_lens)))
+        return embeddings[:, : self._frame_count(audio)], self._frame_counts(audio_lens)
+
+    def encode(self, audio: Tensor, audio_lens: Tensor) -> tuple[Tensor, Tensor]:
+        """As `forward`, but the encoder's features (B, T, D) before the adapter: what a CTC loss looks at."""
+        features = self.features(self.mel(audio, audio_lens))
+        return features[:, : self._frame_count(audio)], self._frame_counts(audio_lens)
+
+    def mel(self, audio: Tensor, audio_lens: Tensor) -> Tensor:
+        """(B, mels, M) all mel frames that whole bursts of `audio` (B, S) look at."""
+        bursts = max(1, -(-audio.shape[1] // self.burst_samples))
+        last_centre = bursts * self.burst_samples - self.samples_per_frame
+        after = last_centre + self._half_window - audio.shape[1]  # negative where nothing looks at the end of the last frame
+        audio = F.pad(_silent_after(audio, audio_lens), (1 + self._half_window, after))
+        return log_mel(self.preprocessor.featurizer, audio)
+
+    def features(self, mel: Tensor) -> Tensor:
+        """Mel (B, mels, M) from `mel` -> encoder features (B, T, D) of whole bursts."""
+        x = subsample(self.encoder.pre_encode, mel.to(self.proj.weight.dtype))
+        return conformer_layers(self.encoder, x)
+
+    def _in_pieces(self, audio: Tensor) -> Tensor:
+        state, pieces = self.init_state(len(audio), audio.device), []
+        for piece in audio.split(_PIECE_FRAMES * self.samples_per_frame, dim=1):
+            embeddings, state = self.step(piece, state)
+            pieces.append(embeddings)
+        return torch.cat([*pieces, self.step(audio[:, :0], state, final=True)[0]], dim=1)
+
+    # ------------------------------------------------------------------ streams
+
+    def init_state(self, batch_size: int, device: torch.device | str | None = None) -> PerceptionState:
+        """The state of `batch_size` streams that have not begun."""
+        device = device or self.proj.weight.device
+        featurizer = self.preprocessor.featurizer
+        mel_history = window_history(self.encoder.subsampling_factor)
+        looks_back = isinstance(self.modality_adapter, ConformerEncoder)
+        return PerceptionState(
+            samples=torch.zeros(batch_size, history(featurizer), device=device),
+            mel=torch.zeros(batch_size, featurizer.nfilt, mel_history, device=device),
+            frames=torch.zeros(batch_size, dtype=torch.long, device=device),
+            encoder=ConformerCache.empty(self.encoder, batch_size, device),
+            adapter=ConformerCache.empty(self.modality_adapter, batch_size, device) if looks_back else None,
+            heard=torch.zeros(batch_size, dtype=torch.long, device=device),
+            waiting=torch.zeros(batch_size, self.burst_samples, device=device),
+        )
+
+    def step(self, audio: Tensor, state: PerceptionState, final: bool = False) -> tuple[Tensor, PerceptionState]:
+        """The next audio of streams that all have the same age, such as one caller's, in chunks of any size.
+
+        Args:
+            audio: (B, n) float, n >= 0.
+            state: from `init_state` or the step before; not changed.
+            final: this is the end; the frames still owed are made. Only `reset` makes such a state useful again.
+
+        Returns:
+            embeddings (B, t, H) of the t >= 0 frames that are complete now, and the next state.
+        """
+        heard, frames = int(state.heard[0]), int(state.frames[0])
+        assert bool((state.heard == heard).all()), "step: the rows have heard different amounts; step_burst takes such rows."
+        num_waiting = self.lead_samples + heard - frames * self.samples_per_frame
+        stream = torch.cat([state.waiting[:, :num_waiting], audio], dim=1)
+        heard += audio.shape[1]
+        owed = -(-heard // self.samples_per_frame) - frames
+        bursts = -(-owed // self.burst_frames) if final else stream.shape[1] // self.burst_samples
+        stream = F.pad(stream, (0, max(0, bursts * self.burst_samples - stream.shape[1])))
+        now, later = stream[:, : bursts * self.burst_samples], stream[:, bursts * self.burst_samples :]
+        embeddings, state = self._advance(now, state) if bursts else (audio.new_zeros(len(audio), 0, self.output_dim), state)
+        waiting = F.pad(later, (0, self.burst_samples - later.shape[1]))
+        state = replace(state, heard=state.heard + audio.shape[1], waiting=waiting)
+        return embeddings[:, :owed] if final else embeddings, state
+
+    def step_burst(self, audio: Tensor, state: PerceptionState, live: Tensor) -> tuple[Tensor, PerceptionState]:
+        """One burst of streams of any age: callers that come and go, in one batch of constant shape.
+
+        Args:
+            audio: (B, burst_samples) float: each row's next burst, its stream beginning with `lead_samples` zeros.
+            state: from `init_state` or the step before; not changed.
+            live: (B,) bool: rows that have a burst now. The others stay as they are.
+
+        Returns:
+            embeddings (B, burst_frames, H), without meaning in rows that are not live, and the next state.
+        """
+        embeddings, after = self._advance(audio, state)
+        return embeddings, after.merged(live, state)
+
+    def _advance(self, audio: Tensor, state: PerceptionState) -> tuple[Tensor, PerceptionState]:
+        """One burst or several of every row: (B, n * burst_samples) -> (B, n * burst_frames, H)."""
+        samples = torch.cat([state.samples, audio], dim=1)
+        mel = torch.cat([state.mel, log_mel(self.preprocessor.featurizer, samples)], dim=2)
+        x = subsample(self.encoder.pre_encode, mel.to(self.proj.weight.dtype), state.frames)
+        x, encoder = conformer_step(self.encoder, x, state.encoder)
+        embeddings, adapter = self._adapt(x, state.adapter)
+        return embeddings, replace(
+            state,
+            samples=samples[:, -state.samples.shape[1] :],
+            mel=mel[:, :, -state.mel.shape[2] :],
+            frames=state.frames + x.shape[1],
+            encoder=encoder,
+            adapter=adapter,
+        )
+
+    # ------------------------------------------------------------------ both
+
+    def _adapt(self, features: Tensor, cache: ConformerCache | None = None) -> tuple[Tensor, ConformerCache | None]:
+        """Encoder features (B, T, D) -> embeddings (B, T, H), of a stream where there is a cache."""
+        adapter = self.modality_adapter
+        if isinstance(adapter, ConformerEncoder):
+            features = adapter.pre_encode(features)
+            if cache is None:
+                features = conformer_layers(adapter, features)
+            else:
+                features, cache = conformer_step(adapter, features, cache)
+        else:
+            features = adapter(features)
+        return self.proj(features), cache
+
+    @property
+    def _half_window(self) -> int:
+        """Samples that a mel frame looks at on either side of its centre."""
+        return self.preprocessor.featurizer.win_length // 2
+
+    def _frame_count(self, audio: Tensor) -> int:
+        return self.frame_rate.count_samples(audio.shape[1], self.sample_rate)
+
+    def _frame_counts(self, audio_lens: Tensor) -> Tensor:
+        return -(-audio_lens // self.samples_per_frame)
+
+
+def _built(module: type[nn.Module], arguments: dict[str, Any], what: str) -> Any:
+    """A NeMo module, with its complaints about arguments in our words."""
+    try:
+        return module(**arguments)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"perception.{what}: NeMo's {module.__name__} refuses the configuration: {error}") from error
+
+
+def _silent_after(audio: Tensor, audio_lens: Tensor) -> Tensor:
+    """Audio (B, S) with zeros after each row's end."""
+    positions = torch.arange(audio.shape[1], device=audio.device)
+    return audio.masked_fill(positions >= audio_lens[:, None], 0.0)
