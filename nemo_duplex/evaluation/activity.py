@@ -69,7 +69,8 @@ class SileroVad:
         try:
             from silero_vad import get_speech_timestamps, load_silero_vad
         except ImportError as error:
-            raise InputError(f"vad=silero needs the package silero-vad ({error}): pip install silero-vad, or use vad=energy.")
+            cure = "pip install silero-vad, or use vad=energy."
+            raise InputError(f"vad=silero needs the package silero-vad ({error}): {cure}") from error
         self._model, self._timestamps = load_silero_vad(), get_speech_timestamps
 
     def __call__(self, audio: np.ndarray, sample_rate: int) -> list[Span]:
@@ -154,10 +155,11 @@ def read_channel(tokens: Sequence[int] | np.ndarray, layout: ChannelLayout) -> C
     marks = {layout.text_bos, layout.text_eos, layout.text_pad}
     bos, eos = (np.flatnonzero(tokens == mark).tolist() for mark in (layout.text_bos, layout.text_eos))
     activity = channel_activity(bos, eos, len(tokens))
-    turns = tuple(
-        ChannelTurn(t.start, t.end, tuple(i for i in tokens[t.start : t.end].tolist() if i not in marks))
-        for t in activity.turns
-    )
+
+    def written(turn: ChannelTurn) -> tuple[int, ...]:
+        return tuple(i for i in tokens[turn.start : turn.end].tolist() if i not in marks)
+
+    turns = tuple(ChannelTurn(t.start, t.end, written(t)) for t in activity.turns)
     return ChannelActivity(turns, activity.unterminated, activity.orphan_eos)
 
 
@@ -174,7 +176,7 @@ def _levels(audio: np.ndarray, window: int) -> np.ndarray:
 def _runs(active: np.ndarray) -> list[tuple[int, int]]:
     """Half-open runs of True."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], active.astype(np.int8), [0]])))
-    return list(zip(edges[::2].tolist(), edges[1::2].tolist()))
+    return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
 
 
 def _joined(spans: list[tuple[int, int]], gap: int) -> list[tuple[int, int]]:

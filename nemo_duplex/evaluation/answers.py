@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from nemo_duplex.conversation import Turn
 from nemo_duplex.evaluation.confidence import Estimate, estimate_ratio
-from nemo_duplex.evaluation.record import Question, Record
+from nemo_duplex.evaluation.record import Question, Record, Reference
 
 Verdict = Literal["right", "wrong", "missing"]
 
@@ -27,6 +27,7 @@ class Answer:
     """
 
     question: Question
+    reference: Reference
     said: Turn | None
     verdict: Verdict
     cut_off: bool
@@ -44,21 +45,19 @@ def words(text: str) -> list[str]:
 
 def answers(record: Record) -> list[Answer]:
     """The answer to every question that has a reference: the first agent turn between its start and the next question's."""
-    return [_answer(q, record.agent) for q in record.questions if q.reference is not None]
+    return [_answer(q, q.reference, record.agent) for q in record.questions if q.reference is not None]
 
 
-def _answer(question: Question, agent: Sequence[Turn]) -> Answer:
-    reference = question.reference
-    assert reference is not None, "a question without a reference cannot be marked"
+def _answer(question: Question, reference: Reference, agent: Sequence[Turn]) -> Answer:
     said = next((t for t in agent if question.turn.start < t.start < question.next_start), None)
     if said is None:
-        return Answer(question, None, "missing", False, False)
+        return Answer(question, reference, None, "missing", False, False)
     heard = words(said.text)
     cut_off = said.end > question.next_start or bool(said.custom.get("unfinished"))
     matches = _begins if cut_off else _equals
     right = any(matches(heard, words(text)) for text in reference.texts)
     has_answer = bool(reference.answer) and _contains(heard, words(reference.answer))
-    return Answer(question, said, "right" if right else "wrong", cut_off, has_answer)
+    return Answer(question, reference, said, "right" if right else "wrong", cut_off, has_answer)
 
 
 def _equals(said: list[str], reference: list[str]) -> bool:
@@ -75,7 +74,7 @@ def _contains(said: list[str], part: list[str]) -> bool:
     return any(said[i : i + len(part)] == part for i in range(len(said) - len(part) + 1))
 
 
-def exact_match(marked: Sequence[Sequence[Answer]], seed: int = 0) -> dict[str, object]:
+def exact_match(marked: Sequence[Sequence[Answer]], seed: int = 0) -> dict[str, Any]:
     """Shares of right answers, with intervals, over the answers of many conversations (one list each).
 
     Returns:
@@ -87,22 +86,17 @@ def exact_match(marked: Sequence[Sequence[Answer]], seed: int = 0) -> dict[str, 
         parts = [(sum(map(right, counted)), len(counted)) for counted in ([a for a in row if counts(a)] for row in marked)]
         return estimate_ratio(parts, proportion=True, seed=seed)
 
-    families = sorted({a.question.reference.family for row in marked for a in row} - {""})
+    def of_family(family: str, seen: bool) -> Estimate:
+        return share(lambda a: not a.cut_off and a.reference.family == family and a.reference.seen is seen)
+
+    families = sorted({a.reference.family for row in marked for a in row} - {""})
     return {
         "all": share(lambda a: not a.cut_off),
-        "seen": share(lambda a: not a.cut_off and a.question.reference.seen is True),
-        "unseen": share(lambda a: not a.cut_off and a.question.reference.seen is False),
+        "seen": share(lambda a: not a.cut_off and a.reference.seen is True),
+        "unseen": share(lambda a: not a.cut_off and a.reference.seen is False),
         "cut_off": share(lambda a: a.cut_off),
-        "contains_answer": share(lambda a: not a.cut_off and bool(a.question.reference.answer), lambda a: a.has_answer),
-        "families": {
-            family: {
-                name: share(
-                    lambda a: not a.cut_off and a.question.reference.family == family and a.question.reference.seen in seen
-                )
-                for name, seen in (("seen", [True]), ("unseen", [False]))
-            }
-            for family in families
-        },
+        "contains_answer": share(lambda a: not a.cut_off and bool(a.reference.answer), lambda a: a.has_answer),
+        "families": {f: {"seen": of_family(f, True), "unseen": of_family(f, False)} for f in families},
     }
 
 

@@ -65,7 +65,7 @@ def perform(
     with tqdm(total=sum(c.duration for c in cuts), desc=label, disable=label is None, unit="s", unit_scale=True) as progress:
         for batch in batches:
             batch_cuts = [cuts[i] for i in batch]
-            for i, record in zip(batch, _perform_batch(agent, batch_cuts, vad, device)):
+            for i, record in zip(batch, _perform_batch(agent, batch_cuts, vad, device), strict=True):
                 records[i] = record
             progress.update(sum(cut.duration for cut in batch_cuts))
     return [records[i] for i in range(len(cuts))]
@@ -82,7 +82,7 @@ def _perform_batch(agent: Agent, cuts: Sequence[Cut], vad: Vad, device: str) -> 
     audios = [torch.from_numpy(cut.load_audio()[0]) for cut in cuts]
     lens = torch.tensor([len(a) for a in audios], device=device)
     signal = torch.nn.utils.rnn.pad_sequence(audios, batch_first=True).to(device)
-    for cut, (sound, turns, unterminated, orphans) in zip(cuts, _replies(agent, signal, lens)):
+    for cut, (sound, turns, unterminated, orphans) in zip(cuts, _replies(agent, signal, lens), strict=True):
         samples = round(cut.duration * agent.agent_sample_rate)
         sound = np.pad(sound[:samples], (0, max(0, samples - len(sound))))
         yield Record(
@@ -106,7 +106,7 @@ def _replies(agent: Agent, signal: Tensor, lens: Tensor) -> Iterator[tuple[np.nd
         spans = channel.spans(frame_rate, agent.layout.text_lead, agent.layout.speech_delay)
         turns = [
             Turn("agent", start, end, agent.tokenizer.ids_to_text(list(turn.ids)).strip(), custom=_custom(turn.end, frames))
-            for turn, (start, end) in zip(channel.turns, spans)
+            for turn, (start, end) in zip(channel.turns, spans, strict=True)
         ]
         yield out["audio"][row, :samples].float().cpu().numpy(), turns, channel.unterminated, channel.orphan_eos
 

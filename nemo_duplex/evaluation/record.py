@@ -107,9 +107,10 @@ def check(cut: Cut, sample_rate: int) -> None:
             f"Cut {cut.id} has no supervisions of the user, so nothing tells when the user speaks. Write the corpus with "
             "examples/synthesize.py, or add supervisions with speaker 'user'."
         )
-    if cut.has_custom("target_audio") and abs(cut.target_audio.duration - cut.duration) > FRAME_RATE.seconds:
+    agent = cut.target_audio.duration if cut.has_custom("target_audio") else cut.duration
+    if abs(agent - cut.duration) > FRAME_RATE.seconds:
         raise InputError(
-            f"Cut {cut.id}: the user channel lasts {cut.duration:.2f} s and the agent channel {cut.target_audio.duration:.2f} s, "
+            f"Cut {cut.id}: the user channel lasts {cut.duration:.2f} s and the agent channel {agent:.2f} s, "
             "expected the same. Write the corpus again."
         )
 
@@ -129,10 +130,10 @@ def questions(cut: Cut) -> tuple[Question, ...]:
     listed = conversation.custom.get("references")
     if listed is not None and len(listed) != len(users):
         raise InputError(
-            f"Cut {cut.id} has {len(users)} user turns and {len(listed)} references, expected as many. Write it again."
+            f"Cut {cut.id} has {len(users)} user turns and {len(listed)} references, expected as many. Write the corpus again."
         )
     found = []
-    for i, (user, following) in enumerate(zip(users, nexts)):
+    for i, (user, following) in enumerate(zip(users, nexts, strict=True)):
         answers = [t for t in conversation.agent if user.start < t.start < following]
         if user.custom.get("unfinished"):
             reference = None  # the recording ends within the question
@@ -145,5 +146,5 @@ def questions(cut: Cut) -> tuple[Question, ...]:
 
 
 def _reference(texts: str | list[str], custom: Mapping[str, Any]) -> Reference:
-    texts = (texts,) if isinstance(texts, str) else tuple(texts)
-    return Reference(texts, custom.get("answer", ""), custom.get("family", ""), custom.get("seen"))
+    right = (texts,) if isinstance(texts, str) else tuple(texts)
+    return Reference(right, custom.get("answer", ""), custom.get("family", ""), custom.get("seen"))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 import tempfile
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -28,10 +28,8 @@ from nemo_duplex.frames import Seconds
 LABEL = "biased bigram ASR, not reportable"
 _DISCOUNT = 0.5  # taken from every bigram's count and left to words that never followed
 _MARGIN: Seconds = 0.2  # heard around a turn: a codec smears its edges
-_PEAK, _NOISE = (
-    0.7,
-    0.002,
-)  # level, and noise laid under it: after digital silence PocketSphinx mishears (24 % wrong, with noise 1.4 %)
+# Level, and noise laid under it: PocketSphinx mishears after digital silence (24 % wrong, with the noise 1.4 %).
+_PEAK, _NOISE = 0.7, 0.002
 
 
 @dataclass(frozen=True)
@@ -52,15 +50,10 @@ def word_errors(reference: str, heard: str) -> tuple[int, int]:
 
 def spoken_by_agent(record: Record) -> list[Utterance]:
     """The agent's whole turns. One that was cut off may have written more than it said, so it is left out."""
-    return [
-        Utterance(
-            record.id, turn.text, _stretch(record.audio / 32768, record.sample_rate, turn.start, turn.end), record.sample_rate
-        )
-        for turn in record.agent
-        if turn.text
-        and not turn.custom.get("unfinished")
-        and not any(turn.start < q.turn.start < turn.end for q in record.questions)
-    ]
+    interrupted = [t for t in record.agent if any(t.start < q.turn.start < t.end for q in record.questions)]
+    whole = [t for t in record.agent if t.text and t not in interrupted and not t.custom.get("unfinished")]
+    audio, rate = record.audio / np.float32(32768), record.sample_rate
+    return [Utterance(record.id, t.text, _stretch(audio, rate, t.start, t.end), rate) for t in whole]
 
 
 def spoken_by_reference(record: Record) -> list[Utterance]:
@@ -151,7 +144,9 @@ def bigram_arpa(sentences: Sequence[Sequence[str]]) -> str:
     followed = Counter(first for s in marked for first in s[:-1])
     kinds = Counter(first for first, _ in bigrams)
     total = sum(unigrams.values())
-    covered = Counter()  # the unigram mass of the words that do follow: backing off must not count it again
+    covered: defaultdict[str, float] = defaultdict(
+        float
+    )  # the unigram mass of the words that do follow: backing off must not count it again
     for first, second in bigrams:
         covered[first] += unigrams[second] / total
     lines = [f"\\data\\\nngram 1={len(unigrams) + 1}\nngram 2={len(bigrams)}\n\n\\1-grams:"]
