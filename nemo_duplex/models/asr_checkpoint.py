@@ -22,7 +22,6 @@ _CONFIG, _WEIGHTS = "model_config.yaml", "model_weights.ckpt"
 class AsrParts:
     """Configurations and weights of an ASR model's preprocessor and encoder."""
 
-    source: str
     preprocessor: dict[str, Any]
     encoder: dict[str, Any]
     weights: dict[str, Tensor]
@@ -42,7 +41,7 @@ class AsrParts:
         contexts = trained if isinstance(trained[0], list) else [trained]
         chosen = contexts[0] if att_context_size is None else list(att_context_size)
         if chosen not in contexts:
-            raise InputError(f"{self.source}: att_context_size {chosen} is none of those it was trained for: {contexts}.")
+            raise InputError(f"att_context_size {chosen} is none of those that the model was trained for: {contexts}.")
         return {**self.encoder, "att_context_size": chosen, "att_context_probs": None}
 
 
@@ -58,10 +57,9 @@ def read_asr_parts(path_or_name: str | Path) -> AsrParts:
     path = _downloaded(str(path_or_name))
     try:
         with tarfile.open(path) as archive:
-            files = {Path(member.name).name: member for member in archive.getmembers() if member.isfile()}
-            config, weights = (archive.extractfile(files[name]).read() for name in (_CONFIG, _WEIGHTS))
-        config = OmegaConf.to_container(OmegaConf.create(config.decode("utf-8")))
-        weights = torch.load(io.BytesIO(weights), map_location="cpu", weights_only=True)
+            files = {Path(member.name).name: archive.extractfile(member) for member in archive.getmembers() if member.isfile()}
+            config = OmegaConf.to_container(OmegaConf.load(io.TextIOWrapper(files[_CONFIG], "utf-8")))
+            weights = torch.load(io.BytesIO(files[_WEIGHTS].read()), map_location="cpu", weights_only=True)
     except (tarfile.TarError, EOFError, OSError, KeyError, RuntimeError, UnicodeDecodeError, pickle.UnpicklingError) as error:
         raise InputError(
             f"{path} is not a whole .nemo file ({type(error).__name__}: {error}). Copy or train it again."
@@ -71,7 +69,7 @@ def read_asr_parts(path_or_name: str | Path) -> AsrParts:
             f"{path} holds a {str(config.get('target', 'model without a class')).rsplit('.', 1)[-1]}, expected a speech "
             "recognition model with preprocessor and encoder (CTC, RNNT or hybrid)."
         )
-    return AsrParts(str(path_or_name), config["preprocessor"], config["encoder"], weights)
+    return AsrParts(config["preprocessor"], config["encoder"], weights)
 
 
 def _downloaded(path_or_name: str) -> Path:

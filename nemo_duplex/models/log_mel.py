@@ -1,7 +1,7 @@
 """NeMo's log-mel spectrogram, for any stretch of a stream, bit for bit the same however the stream is cut.
 
 A mel frame lies around its centre: frame m looks at `window` samples around sample m * hop. NeMo computes whole files; here
-the caller brings the samples that the first frame looks back on, and the arithmetic, with NeMo's window and filters, is the same.
+the caller brings the samples that the first frame looks back on; the arithmetic, with NeMo's window and filters, is the same.
 
     samples     |<- history ->|<------------- hop * M ------------->|
                  1 + window - hop                                   ^ the last sample of the last frame's window

@@ -23,10 +23,10 @@ from nemo.collections.asr.modules import AudioToMelSpectrogramPreprocessor, Conf
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nemo_duplex.frames import FRAME_RATE, FrameRate
 from nemo_duplex.inputs import InputError
 from nemo_duplex.models.asr_checkpoint import read_asr_parts
 from nemo_duplex.models.conformer_cache import ConformerCache, conformer_layers, conformer_step
+from nemo_duplex.models.frame_encoder import FrameEncoder, silent_after
 from nemo_duplex.models.log_mel import history, log_mel
 from nemo_duplex.models.perception_config import conformer_adapter, perception_config
 from nemo_duplex.models.subsampling import subsample, window_history
@@ -57,20 +57,20 @@ class PerceptionState:
 
         def pick(name: str) -> Tensor:
             mine = getattr(self, name)
-            return torch.where(rows.view(-1, *[1] * (mine.dim() - 1)), mine, 0 if others is None else getattr(others, name))
+            return torch.where(rows.view(-1, *[1] * (mine.dim() - 1)), mine, getattr(others, name) if others else 0)
 
         return PerceptionState(
             samples=pick("samples"),
             mel=pick("mel"),
             frames=pick("frames"),
-            encoder=self.encoder.merged(rows, others and others.encoder),
-            adapter=self.adapter and self.adapter.merged(rows, others and others.adapter),
+            encoder=self.encoder.merged(rows, others.encoder if others else None),
+            adapter=self.adapter.merged(rows, others.adapter if others else None) if self.adapter else None,
             heard=pick("heard"),
             waiting=pick("waiting"),
         )
 
 
-class Perception(nn.Module):
+class Perception(FrameEncoder):
     """Encoder, adapter and projection.
 
     Args:
@@ -82,9 +82,6 @@ class Perception(nn.Module):
 
     Attributes:
         config: the same, complete: `Perception(perception.config)` has weights of the same names and shapes.
-        sample_rate: Hz of the audio.
-        burst_frames: frames that are computed together (right context + 1).
-        burst_samples: audio of a burst.
         lead_samples: zeros that stand before a stream's audio in `step_burst`.
 
     Raises:
@@ -92,11 +89,13 @@ class Perception(nn.Module):
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
-        super().__init__()
-        self.config = perception_config(config)
-        encoder, adapter = self.config["encoder"], self.config["adapter"]
-        self.preprocessor = _built(AudioToMelSpectrogramPreprocessor, self.config["preprocessor"], "preprocessor")
-        self.encoder = _built(ConformerEncoder, encoder, "encoder")
+        config = perception_config(config)
+        encoder, adapter = config["encoder"], config["adapter"]
+        super().__init__(
+            _built(AudioToMelSpectrogramPreprocessor, config["preprocessor"], "preprocessor"),
+            _built(ConformerEncoder, encoder, "encoder"),
+        )
+        self.config = config
         width = self.encoder._feat_out
         if adapter["kind"] == "mlp":
             self.modality_adapter: nn.Module = nn.Sequential(nn.Linear(width, adapter["hidden"]), nn.SiLU())
@@ -104,15 +103,9 @@ class Perception(nn.Module):
         else:
             self.modality_adapter = _built(ConformerEncoder, conformer_adapter(encoder, adapter, width), "adapter")
             width = self.modality_adapter._feat_out
-        self.output_dim: int = self.config["output_dim"]
+        self.output_dim: int = config["output_dim"]
         self.proj = nn.Linear(width, self.output_dim)
-
-        self.sample_rate: int = self.preprocessor.featurizer.sample_rate
-        self.frame_rate: FrameRate = FRAME_RATE
-        self.samples_per_frame = FRAME_RATE.samples_per_frame(self.sample_rate)
-        self.burst_frames: int = encoder["att_context_size"][1] + 1
-        self.burst_samples = self.burst_frames * self.samples_per_frame
-        self.lead_samples = self.samples_per_frame - self._half_window
+        self.lead_samples = self.samples_per_frame - self.half_window
 
     @classmethod
     def from_asr(cls, path_or_name: str, config: Mapping[str, Any]) -> Perception:
@@ -141,38 +134,12 @@ class Perception(nn.Module):
     # ------------------------------------------------------------------ whole recordings
 
     def forward(self, audio: Tensor, audio_lens: Tensor) -> tuple[Tensor, Tensor]:
-        """Embeddings of whole recordings.
-
-        Args:
-            audio: (B, S) float at `sample_rate`; what stands after a row's end is not heard.
-            audio_lens: (B,) samples.
-
-        Returns:
-            embeddings (B, T, H), T = ceil(S / samples_per_frame), and the frames of each row (B,), counted likewise. Each row
-            equals that row alone, and what `step` gives; beyond its end it is what silence would give.
-        """
-        if self._frame_count(audio) > _PIECE_FRAMES and not torch.is_grad_enabled():
-            return self._in_pieces(_silent_after(audio, audio_lens)), self._frame_counts(audio_lens)
+        """Embeddings (B, T, H) of whole recordings, and the frames of each row (B,): `encode`, adapted; equal to `step`."""
+        frames = self.count(audio.shape[1])
+        if frames > _PIECE_FRAMES and not torch.is_grad_enabled():
+            return self._in_pieces(silent_after(audio, audio_lens)), self.counts(audio_lens)
         embeddings, _ = self._adapt(self.features(self.mel(audio, audio_lens)))
-        return embeddings[:, : self._frame_count(audio)], self._frame_counts(audio_lens)
-
-    def encode(self, audio: Tensor, audio_lens: Tensor) -> tuple[Tensor, Tensor]:
-        """As `forward`, but the encoder's features (B, T, D) before the adapter: what a CTC loss looks at."""
-        features = self.features(self.mel(audio, audio_lens))
-        return features[:, : self._frame_count(audio)], self._frame_counts(audio_lens)
-
-    def mel(self, audio: Tensor, audio_lens: Tensor) -> Tensor:
-        """(B, mels, M) all mel frames that whole bursts of `audio` (B, S) look at."""
-        bursts = max(1, -(-audio.shape[1] // self.burst_samples))
-        last_centre = bursts * self.burst_samples - self.samples_per_frame
-        after = last_centre + self._half_window - audio.shape[1]  # negative where nothing looks at the end of the last frame
-        audio = F.pad(_silent_after(audio, audio_lens), (1 + self._half_window, after))
-        return log_mel(self.preprocessor.featurizer, audio)
-
-    def features(self, mel: Tensor) -> Tensor:
-        """Mel (B, mels, M) from `mel` -> encoder features (B, T, D) of whole bursts."""
-        x = subsample(self.encoder.pre_encode, mel.to(self.proj.weight.dtype))
-        return conformer_layers(self.encoder, x)
+        return embeddings[:, :frames], self.counts(audio_lens)
 
     def _in_pieces(self, audio: Tensor) -> Tensor:
         state, pieces = self.init_state(len(audio), audio.device), []
@@ -215,7 +182,7 @@ class Perception(nn.Module):
         num_waiting = self.lead_samples + heard - frames * self.samples_per_frame
         stream = torch.cat([state.waiting[:, :num_waiting], audio], dim=1)
         heard += audio.shape[1]
-        owed = -(-heard // self.samples_per_frame) - frames
+        owed = self.count(heard) - frames
         bursts = -(-owed // self.burst_frames) if final else stream.shape[1] // self.burst_samples
         stream = F.pad(stream, (0, max(0, bursts * self.burst_samples - stream.shape[1])))
         now, later = stream[:, : bursts * self.burst_samples], stream[:, bursts * self.burst_samples :]
@@ -269,17 +236,6 @@ class Perception(nn.Module):
             features = adapter(features)
         return self.proj(features), cache
 
-    @property
-    def _half_window(self) -> int:
-        """Samples that a mel frame looks at on either side of its centre."""
-        return self.preprocessor.featurizer.win_length // 2
-
-    def _frame_count(self, audio: Tensor) -> int:
-        return self.frame_rate.count_samples(audio.shape[1], self.sample_rate)
-
-    def _frame_counts(self, audio_lens: Tensor) -> Tensor:
-        return -(-audio_lens // self.samples_per_frame)
-
 
 def _built(module: type[nn.Module], arguments: dict[str, Any], what: str) -> Any:
     """A NeMo module, with its complaints about arguments in our words."""
@@ -287,9 +243,3 @@ def _built(module: type[nn.Module], arguments: dict[str, Any], what: str) -> Any
         return module(**arguments)
     except (TypeError, ValueError) as error:
         raise InputError(f"perception.{what}: NeMo's {module.__name__} refuses the configuration: {error}") from error
-
-
-def _silent_after(audio: Tensor, audio_lens: Tensor) -> Tensor:
-    """Audio (B, S) with zeros after each row's end."""
-    positions = torch.arange(audio.shape[1], device=audio.device)
-    return audio.masked_fill(positions >= audio_lens[:, None], 0.0)

@@ -62,7 +62,7 @@ def cache_aware(encoder: dict[str, Any]) -> dict[str, Any]:
                 f"encoder.{key} is {value!r}, expected {' or '.join(repr(a) for a in allowed)}: {reason}. "
                 "Take a cache-aware streaming checkpoint, such as stt_en_fastconformer_hybrid_large_streaming_80ms."
             )
-    context = encoder.get("att_context_size")
+    context: Any = encoder.get("att_context_size")
     pair = isinstance(context, list) and len(context) == 2 and all(isinstance(side, int) for side in context)
     if not pair or min(context) < 0 or context[0] % (context[1] + 1):
         raise InputError(
