@@ -24,8 +24,9 @@ import sys
 import textwrap
 import threading
 import traceback
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from nemo_duplex.inputs import InputError
 

@@ -12,9 +12,10 @@ A key that no YAML of ours has is an error, wherever it comes from: nothing is s
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Iterable, Iterator, Sequence
+from typing import Any
 
 import yaml
 from hydra import compose, initialize_config_dir
@@ -26,7 +27,14 @@ from omegaconf.errors import OmegaConfBaseException
 from nemo_duplex.inputs import InputError
 
 REQUIRED = "???"
-_EXPECTED = {bool: "true or false", int: "a whole number", float: "a number", str: "text", list: "a list: [a,b]", dict: "keys below it"}
+_EXPECTED = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    list: "a list: [a,b]",
+    dict: "keys below it",
+}
 
 
 @dataclass(frozen=True)
@@ -143,8 +151,12 @@ class ScriptConfig:
             if (path := folder / f"{name}.yaml").is_file():
                 return path
         parents = {Path(name).parent for _ in self._folders}
-        known = sorted((parent / p.stem).as_posix() for f in self._folders for parent in parents for p in (f / parent).glob("*.yaml"))
-        raise InputError(f"{referrer}There is no configuration {name!r}.{_nearest(name, known)} There are: {', '.join(known) or 'none'}.")
+        known = sorted(
+            (parent / p.stem).as_posix() for f in self._folders for parent in parents for p in (f / parent).glob("*.yaml")
+        )
+        raise InputError(
+            f"{referrer}There is no configuration {name!r}.{_nearest(name, known)} There are: {', '.join(known) or 'none'}."
+        )
 
     def _compose(self, name: str, choices: list[str]) -> DictConfig:
         further = [f"hydra.searchpath=[{','.join(f'file://{f}' for f in self._folders[1:])}]"] if self._folders[1:] else []
@@ -230,7 +242,7 @@ def _typed(key: str, value: Any, default: Any) -> Any:
 
 
 def _nearest(key: str, known: Iterable[str]) -> str:
-    """" Did you mean ...?" with the known key nearest to `key`, one with the same last part first; "" if none is near."""
+    """ " Did you mean ...?" with the known key nearest to `key`, one with the same last part first; "" if none is near."""
     known = list(known)
     same_end = [k for k in known if k.rsplit(".")[-1] == key.rsplit(".")[-1]]
     near = same_end[:1] or difflib.get_close_matches(key, known, n=1, cutoff=0.5)

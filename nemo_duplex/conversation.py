@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 from nemo_duplex.frames import Seconds
 from nemo_duplex.inputs import InputError
@@ -106,7 +107,9 @@ class Conversation:
         object.__setattr__(self, "turns", tuple(sorted(self.turns, key=lambda t: (t.start, t.speaker))))
         late = [t for t in self.turns if t.end > self.duration + 1e-3]
         if late:
-            raise InputError(f"Conversation {self.id} lasts {self.duration:.3f} s, but a turn of it ends at {late[0].end:.3f} s.")
+            raise InputError(
+                f"Conversation {self.id} lasts {self.duration:.3f} s, but a turn of it ends at {late[0].end:.3f} s."
+            )
 
     def of(self, speaker: Speaker) -> tuple[Turn, ...]:
         """The turns of one speaker."""

@@ -51,7 +51,9 @@ def read_mono(path: str | Path, sample_rate: int, what: str = "audio") -> np.nda
     try:
         samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
-        raise InputError(f"{what}: {path} cannot be read as audio ({error.error_string}). Convert it to wav or flac.") from error
+        raise InputError(
+            f"{what}: {path} cannot be read as audio ({error.error_string}). Convert it to wav or flac."
+        ) from error
     if samples.shape[1] != 1:
         raise InputError(f"{what}: {path} has {samples.shape[1]} channels, expected one. Keep the speaker's channel.")
     if len(samples) == 0:

@@ -7,8 +7,8 @@ import errno
 import hashlib
 import os
 import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Callable, Iterator
 
 from nemo_duplex.inputs import InputError
 

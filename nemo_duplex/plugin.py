@@ -10,8 +10,9 @@ from __future__ import annotations
 import importlib.abc
 import importlib.util
 import sys
+from collections.abc import Callable
 from types import ModuleType
-from typing import Callable
+from typing import Any
 
 PREFIX = "nemo_duplex."
 
@@ -23,7 +24,7 @@ def allow_own_targets(common: ModuleType) -> None:
         allowed.append(PREFIX)
 
 
-def provide_fused_adam(optimizers: ModuleType) -> None:
+def provide_fused_adam(optimizers: Any) -> None:
     """Lets `name: fused_adam` resolve everywhere: apex on CUDA where it is installed, else AdamW, the same algorithm."""
     import torch
 
@@ -45,9 +46,11 @@ def provide_fused_adam(optimizers: ModuleType) -> None:
 
     get_optimizer.provides_fused_adam = True  # type: ignore[attr-defined]
     optimizers.get_optimizer = get_optimizer
-    importers = [m for n, m in sys.modules.items() if n.startswith("nemo.core.") and getattr(m, "get_optimizer", None) is resolve]
+    importers = [
+        m for n, m in sys.modules.items() if n.startswith("nemo.core.") and getattr(m, "get_optimizer", None) is resolve
+    ]
     for module in importers:
-        module.get_optimizer = get_optimizer
+        vars(module)["get_optimizer"] = get_optimizer
     _provide_parameters()
 
 
@@ -88,9 +91,11 @@ class _WhenImported(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return self._loaders[spec.name].create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        name = module.__spec__.name
+        spec = module.__spec__
+        assert spec is not None, f"{module.__name__} is imported without a spec."
+        name = spec.name
         loader = self._loaders.pop(name)
-        module.__spec__.loader = module.__loader__ = loader
+        spec.loader = module.__loader__ = loader
         loader.exec_module(module)
         WHEN_IMPORTED[name](module)
 

@@ -1,0 +1,46 @@
+# make install | test | check | demo | clean. All of them work on a fresh machine with Python 3.10 to 3.12 and a C compiler.
+#
+#   PYTHON=python3.12 make install     another interpreter
+#   make demo MINUTES=5                less time: everything shrinks with it
+#   make demo FROM_SCRATCH=1           trains the small encoder and codec too, instead of taking the bundled ones
+#   make demo OUT=folder               another folder than demo/
+
+suitable = $(shell $(1) -c 'import sys; print((3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null)
+PYTHON ?= $(firstword $(foreach python,python3 python3.12 python3.11 python3.10,$(if $(filter True,$(call suitable,$(python))),$(python))))
+
+# The environment is up to date when it was made from this very setup.py and these constraints.
+BIN := .venv/bin
+STAMP := .venv/installed-$(shell cat setup.py constraints.txt | cksum | cut -d ' ' -f 1)
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: install test check demo clean
+.DELETE_ON_ERROR:
+
+install: $(STAMP)
+
+# torch comes first, alone: whatever else needs it must take this one.
+$(STAMP): setup.py constraints.txt
+	@test "$(call suitable,$(PYTHON))" = True || \
+	  { echo "error: Python 3.10, 3.11 or 3.12 is needed (got '$(PYTHON)'). Install one, then: PYTHON=/path/to/python3.11 make install"; exit 2; }
+	@echo "Installing into .venv with $(PYTHON), a few minutes ..."
+	@$(BIN)/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
+	@rm -f .venv/installed-*
+	$(PIP) "$$(grep '^torch==' constraints.txt)" setuptools
+	$(PIP) --no-build-isolation --editable '.[tts,eval,test,dev]'
+	@touch $@
+
+test: install
+	$(BIN)/python -m pytest
+
+check: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -m "not slow"
+
+demo: install
+	@$(BIN)/python examples/demo.py $(if $(OUT),out=$(OUT)) $(if $(MINUTES),minutes=$(MINUTES)) $(if $(FROM_SCRATCH),from_scratch=true)
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

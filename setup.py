@@ -1,0 +1,56 @@
+"""What the package is and needs. Tool settings stand in pyproject.toml, pinned versions in constraints.txt."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_namespace_packages, setup
+
+ROOT = Path(__file__).parent
+
+EXTRAS = {
+    "tts": ["espeakng-loader"],  # eSpeak NG is GPL-3: loaded at run time where it is installed, never part of this package
+    "eval": ["pocketsphinx", "silero-vad>=5"],
+    "lora": ["peft"],
+    "ray": ["ray"],
+    "test": ["build", "pytest"],
+    "dev": ["mypy", "pre-commit", "ruff", "types-PyYAML"],
+}
+
+setup(
+    name="nemo_duplex",
+    version=re.search(r'^__version__ = "(.+)"$', (ROOT / "nemo_duplex/__init__.py").read_text(), re.MULTILINE)[1],
+    description="Full-duplex speech-to-speech agents from any language model, as a NeMo collection (SALM-Duplex).",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8") if (ROOT / "README.md").exists() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.10,<3.13",
+    packages=[*find_namespace_packages(include=["nemo_duplex*"], exclude=["*__pycache__*"]), "nemo_duplex.conf"],
+    package_dir={"nemo_duplex.conf": "conf"},
+    package_data={
+        "": ["*.nemo", "*.model", "*.json", "*.md", "*.txt", "*.html", "*.css", "*.js"],
+        "nemo_duplex.conf": ["**/*.yaml"],
+    },
+    install_requires=[
+        "nemo_toolkit[asr-only,common-only,core]==3.0.0",
+        "hydra-core>=1.3",
+        "kaldialign",
+        "lhotse>=1.33",
+        "lightning>=2.2.1",
+        "matplotlib",
+        "numpy",
+        "omegaconf>=2.3",
+        "pyyaml",
+        "sacrebleu",
+        "scipy",
+        "sentencepiece",
+        "soundfile",
+        "soxr",
+        "tensorboard",
+        "torch>=2.6",
+        "tqdm",
+        "transformers",
+        "urllib3",  # lhotse imports it without declaring it
+    ],
+    extras_require=EXTRAS,
+)
