@@ -144,7 +144,8 @@ def bigram_arpa(sentences: Sequence[Sequence[str]]) -> str:
     followed = Counter(first for s in marked for first in s[:-1])
     kinds = Counter(first for first, _ in bigrams)
     total = sum(unigrams.values())
-    covered: defaultdict[str, float] = defaultdict(
+    # the unigram mass of the words that do follow: backing off must not count it again
+    covered: defaultdict[str, float] = defaultdict(float)
         float
     )  # the unigram mass of the words that do follow: backing off must not count it again
     for first, second in bigrams:

@@ -196,7 +196,8 @@ def _onsets_inside(users: Sequence[_Milliseconds], onsets: Sequence[int], grace:
 def _responses(users: Sequence[_Milliseconds], onsets: Sequence[int], end: int, grace: int) -> tuple[Response, ...]:
     """The response to every user turn; what the agent says before the first one (a greeting) answers nothing."""
     responses = []
-    for (start, stop), (following, _) in zip(users, [*users[1:], (end, end)]):
+    for i, (start, stop) in enumerate(users):
+        following = users[i + 1][0] if i + 1 < len(users) else end
         room = _seconds(following - stop)
         onset = next((t for t in onsets if start < t < following), None)
         if onset is None:
@@ -282,7 +283,7 @@ def _restricted(barge_in: BargeIn, window: Seconds) -> Seconds:
 
 
 def _ratio(parts: Iterable[tuple[float, float]]) -> float | None:
-    numerators, denominators = zip(*parts, (0, 0))
+    numerators, denominators = zip(*parts, (0, 0), strict=True)
     return sum(numerators) / sum(denominators) if sum(denominators) else None
 
 
