@@ -146,8 +146,6 @@ def bigram_arpa(sentences: Sequence[Sequence[str]]) -> str:
     total = sum(unigrams.values())
     # the unigram mass of the words that do follow: backing off must not count it again
     covered: defaultdict[str, float] = defaultdict(float)
-        float
-    )  # the unigram mass of the words that do follow: backing off must not count it again
     for first, second in bigrams:
         covered[first] += unigrams[second] / total
     lines = [f"\\data\\\nngram 1={len(unigrams) + 1}\nngram 2={len(bigrams)}\n\n\\1-grams:"]
