@@ -1,7 +1,7 @@
 """Speak dialogues into a corpus of two-channel cuts.
 
-    python examples/synthesize.py out=corpus hours=3 duration=12.8
-    python examples/synthesize.py out=corpus hours=100 source=[dialogues.jsonl] slice=$SLURM_ARRAY_TASK_ID/16
+python examples/synthesize.py out=corpus hours=3 duration=12.8
+python examples/synthesize.py out=corpus hours=100 source=[dialogues.jsonl] slice=$SLURM_ARRAY_TASK_ID/16
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from nemo_duplex.cli import script
 
 @script("synthesize")
 def main(cfg: DictConfig) -> None:
-    """Speaks text dialogues into two-channel cuts (Lhotse Shar) with barge-in, pauses and noise, to train and test a duplex agent."""
+    """Speaks text dialogues into two-channel cuts (Lhotse Shar), with barge-in, pauses inside user turns, and noise."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # one thread per worker process
 
     from nemo_duplex.inputs import InputError

@@ -1,11 +1,12 @@
-"""One dialogue, from its number to a two-channel Lhotse cut. A pure function of (spec, set, number): any worker makes the same."""
+"""One dialogue, from its number to a two-channel Lhotse cut: a pure function, so any worker makes the same."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from typing import Any, Iterator, Literal
+from functools import lru_cache, partial
+from typing import Any, Literal
 
 import numpy as np
 import soundfile
@@ -21,7 +22,7 @@ from nemo_duplex.synthesis.timing import Rhythm, impatient, schedule
 from nemo_duplex.synthesis.tts.utterance import SpeechEngine, Utterance, Voice
 from nemo_duplex.synthesis.tts.voices import AGENT_VOICE, NUM_SPEAKERS, user_voice
 
-SetName = Literal["train", "dev", "impatient", "agent"]
+DialogueSet = Literal["train", "dev", "impatient"]
 
 # First number of a dialogue's seed. Impatient has dev's: same texts, voices and surroundings.
 _SEED_OF_SPLIT: dict[Split, int] = {"train": 0, "dev": 1}
@@ -65,55 +66,59 @@ class SpokenConversation:
         return place([(t, self.utterances[speaker, t.custom["exchange"]]) for t in turns], num_samples, sample_rate)
 
 
-class DialogueSpeaker:
-    """Speaks the dialogues of a source."""
+class DialogueCuts:
+    """The dialogues of a source as cuts, by number."""
 
     def __init__(self, spec: DialogueSpec, source: TextSource, engine: SpeechEngine) -> None:
         self.spec, self._source, self._engine = spec, source, engine
         self._answer = lru_cache(maxsize=4096)(lambda text: engine.speak(text, AGENT_VOICE))
 
-    def cut(self, set_name: SetName, index: int) -> MonoCut:
-        """Dialogue `index` of `train`, `dev` or `impatient`, or utterance `index` of `agent`.
+    def cut(self, set_name: DialogueSet, index: int) -> MonoCut:
+        """Dialogue `index` of a set, as a two-channel cut.
 
         Raises:
             InputError: with the id of the dialogue, if it cannot be spoken.
         """
-        split: Split = "train" if set_name == "train" else "dev"
-        spoken = self.spoken(split, index)
-        _, surroundings = self._generators(split, index)
-        if set_name == "impatient":
-            spoken = self._impatient(spoken)
+        spoken = self.spoken(set_name, index)
+        conversation = spoken.conversation
         speech = spoken.audio("user", USER_SAMPLE_RATE)
         agent = spoken.audio("agent", AGENT_SAMPLE_RATE)
-        leaked = resample(agent, AGENT_SAMPLE_RATE, USER_SAMPLE_RATE)
-        user, done = user_channel(speech, leaked, USER_SAMPLE_RATE, self.spec.surroundings, surroundings)
-        custom = dict(spoken.conversation.custom) | {"set": set_name, "surroundings": done}
-        return _cut(replace(spoken.conversation, custom=custom), user, agent)
+        _, _, rng = self._generators(_split_of(set_name), index)
+        loudspeaker = partial(resample, agent, AGENT_SAMPLE_RATE, USER_SAMPLE_RATE)
+        user, done = user_channel(speech, loudspeaker, USER_SAMPLE_RATE, self.spec.surroundings, rng)
+        custom = dict(conversation.custom) | {"set": set_name, "surroundings": done}
+        return _cut(replace(conversation, custom=custom), user, agent)
 
-    def spoken(self, split: Split, index: int) -> SpokenConversation:
+    def spoken(self, set_name: DialogueSet, index: int) -> SpokenConversation:
         """Dialogue `index` with its times and utterances, before the channels are mixed: cheap."""
-        rng, _ = self._generators(split, index)
+        split = _split_of(set_name)
+        content, rhythm_rng, _ = self._generators(split, index)
         name = f"{split}-{self.spec.seed}-{index:07d}"
-        voice = user_voice(split, int(rng.integers(NUM_SPEAKERS[split])))
+        voice = user_voice(split, int(content.integers(NUM_SPEAKERS[split])))
         duration = self.spec.duration if split == "train" else None
-        custom = {"seed": self.spec.seed, "index": index, "voice": voice.id, "engine": f"{self._engine.name} {self._engine.version}"}
-        if split == "train" and rng.random() < self.spec.quiet:
-            length = duration or FRAME_RATE.time(FRAME_RATE.nearest(rng.uniform(*self.spec.quiet_length)))
+        engine = f"{self._engine.name} {self._engine.version}"
+        custom = {"seed": self.spec.seed, "index": index, "voice": voice.id, "engine": engine}
+        if split == "train" and content.random() < self.spec.quiet:
+            length = duration or FRAME_RATE.time(FRAME_RATE.nearest(content.uniform(*self.spec.quiet_length)))
             return SpokenConversation(Conversation(name, length, (), custom | {"source": "quiet"}), {})
+        rhythm = self.spec.rhythm
+        if set_name == "impatient":  # made from the dialogue of dev as it goes when the user hears every answer out
+            rhythm = replace(rhythm, barge_in=0.0)
         sources: list[str] = []
         utterances: dict[tuple[str, int], Utterance] = {}
         try:
-            exchanges = self._exchanges(split, index, endless=duration is not None, rng=rng, sources=sources)
-            turns = self._turns(exchanges, voice, rng, utterances)
-            conversation = schedule(name, turns, self.spec.rhythm, rng, duration)
+            exchanges = self._exchanges(split, index, duration is not None, content, sources)
+            conversation = schedule(name, self._turns(exchanges, voice, content, utterances), rhythm, rhythm_rng, duration)
         except InputError as error:
             raise InputError(f"Dialogue {name} (from {', '.join(sources)}): {error}") from None
-        return SpokenConversation(replace(conversation, custom=custom | {"source": " ".join(sources)}), utterances)
+        conversation = replace(conversation, custom=custom | {"source": " ".join(sources)})
+        if set_name == "impatient":
+            conversation = impatient(conversation, rhythm)
+        return SpokenConversation(conversation, utterances)
 
-    def _generators(self, split: Split, index: int) -> tuple[np.random.Generator, np.random.Generator]:
-        """For what is said and when, and for the surroundings: one dialogue sounds alike in dev and Impatient."""
-        speech, surroundings = np.random.default_rng([self.spec.seed, _SEED_OF_SPLIT[split], index]).spawn(2)
-        return speech, surroundings
+    def _generators(self, split: Split, index: int) -> list[np.random.Generator]:
+        """For what is said, for when, and for the surroundings: apart, so that dev and Impatient share what they should."""
+        return np.random.default_rng([self.spec.seed, _SEED_OF_SPLIT[split], index]).spawn(3)
 
     def _exchanges(
         self, split: Split, index: int, endless: bool, rng: np.random.Generator, sources: list[str]
@@ -154,13 +159,9 @@ class DialogueSpeaker:
                 Turn("agent", 0.0, answer.duration, exchange.agent, words=answer.words, custom=agent_custom),
             )
 
-    def _impatient(self, spoken: SpokenConversation) -> SpokenConversation:
-        answers = {
-            number: Turn("agent", 0.0, utterance.duration, utterance.text)
-            for (speaker, number), utterance in spoken.utterances.items()
-            if speaker == "agent"
-        }
-        return replace(spoken, conversation=impatient(spoken.conversation, answers, self.spec.rhythm))
+
+def _split_of(set_name: DialogueSet) -> Split:
+    return "train" if set_name == "train" else "dev"
 
 
 def agent_utterances(texts: list[str], engine: SpeechEngine) -> Iterator[tuple[str, np.ndarray]]:

@@ -6,10 +6,11 @@ import os
 import re
 import signal
 import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import connection, get_context, parent_process
-from typing import Any, Callable, Iterator, Sequence, TypeVar
+from typing import Any, TypeVar
 
 from nemo_duplex.inputs import InputError
 
@@ -36,7 +37,7 @@ def run_locally(work: Callable[[Job], Any], jobs: Sequence[Job], workers: int) -
                 yield future.result()
     except BrokenProcessPool:
         raise InputError(
-            "A worker process was killed, probably because memory ran out: run again with fewer workers, it goes on where it was."
+            "A worker process was killed, probably for lack of memory: run again with fewer workers, it goes on where it was."
         ) from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
@@ -55,7 +56,7 @@ def parse_slice(text: str) -> tuple[int, int]:
 
 
 def _become_worker() -> None:
-    """Ctrl-C reaches the whole process group, and the parent alone decides on it; without a parent there is nobody to work for."""
+    """Leaves Ctrl-C, which reaches the whole process group, to the parent; and does not outlive the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from math import gcd
-from typing import Any, Iterable, Literal
+from typing import Any, Literal
 
 import numpy as np
-from scipy.signal import fftconvolve, resample_poly
+from scipy.signal import fftconvolve, firwin, resample_poly
 
 from nemo_duplex.conversation import Turn
 from nemo_duplex.frames import Seconds
@@ -26,7 +28,7 @@ class Surroundings:
     """What may happen to the user's channel. Shares are chances in 0..1, pairs are ranges to draw from evenly.
 
     Args:
-        gain_db: level of the speech.
+        level_db: RMS of the speech against full scale; voices as loud as each other before it.
         noise: share of recordings with noise, over their whole length.
         noise_snr_db: speech against noise, both as RMS.
         quiet_level_db: RMS of the noise where nobody speaks, against full scale.
@@ -36,7 +38,7 @@ class Surroundings:
         leak_db: level of that against the agent's own.
     """
 
-    gain_db: tuple[float, float] = (-14.0, 0.0)
+    level_db: tuple[float, float] = (-34.0, -18.0)
     noise: float = 0.6
     noise_snr_db: tuple[float, float] = (8.0, 35.0)
     quiet_level_db: tuple[float, float] = (-60.0, -28.0)
@@ -50,8 +52,14 @@ def resample(audio: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
     """(S,) float32 at another rate, with ceil(S * to / from) samples."""
     if from_rate == to_rate:
         return audio
-    common = gcd(from_rate, to_rate)
-    return resample_poly(audio, to_rate // common, from_rate // common).astype(np.float32)
+    up, down = to_rate // gcd(from_rate, to_rate), from_rate // gcd(from_rate, to_rate)
+    return resample_poly(audio, up, down, window=_lowpass(max(up, down))).astype(np.float32)
+
+
+@lru_cache(maxsize=8)
+def _lowpass(factor: int) -> np.ndarray:
+    """The filter that `resample_poly` makes by default, made once."""
+    return firwin(20 * factor + 1, 1 / factor, window=("kaiser", 5.0)).astype(np.float32)
 
 
 def place(turns: Iterable[tuple[Turn, Utterance]], num_samples: int, sample_rate: int) -> np.ndarray:
@@ -70,12 +78,13 @@ def place(turns: Iterable[tuple[Turn, Utterance]], num_samples: int, sample_rate
 
 
 def user_channel(
-    speech: np.ndarray, agent: np.ndarray, sample_rate: int, surroundings: Surroundings, rng: np.random.Generator
+    speech: np.ndarray, agent: Callable[[], np.ndarray], sample_rate: int, surroundings: Surroundings, rng: np.random.Generator
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """The user's speech as a microphone hears it.
 
     Args:
-        speech, agent: (S,) float32 at `sample_rate`; zeros where nobody speaks.
+        speech: (S,) float32 at `sample_rate`; zeros where nobody speaks.
+        agent: gives the agent's channel, likewise; called where it leaks into the microphone.
 
     Returns:
         (S,) float32, and what was done to it, for the cut's custom.
@@ -83,15 +92,15 @@ def user_channel(
     done: dict[str, Any] = {}
     spoken = speech[np.abs(speech) > 1e-3]
     if len(spoken):
-        done["gain_db"] = _draw(rng, surroundings.gain_db)
-        channel = speech * _amplitude(done["gain_db"])
-        level = float(np.sqrt(np.mean(np.square(spoken)))) * _amplitude(done["gain_db"])
+        done["level_db"] = _draw(rng, surroundings.level_db)
+        level = _amplitude(done["level_db"])
+        channel = speech * (level / float(np.sqrt(np.mean(np.square(spoken)))))
         if rng.random() < surroundings.room:
             done["room_decay"] = _draw(rng, surroundings.room_decay)
             channel = _in_room(channel, done["room_decay"], sample_rate, rng)
         if rng.random() < surroundings.leak:
             done["leak_db"] = _draw(rng, surroundings.leak_db)
-            channel = channel + _leak(agent, done["leak_db"], sample_rate, rng)
+            channel = channel + _leak(agent(), done["leak_db"], sample_rate, rng)
         noise_level = None
         if rng.random() < surroundings.noise:
             done["noise_snr_db"] = _draw(rng, surroundings.noise_snr_db)
@@ -119,7 +128,7 @@ def noise(num_samples: int, sample_rate: int, color: NoiseColor, rng: np.random.
 def _in_room(audio: np.ndarray, decay: Seconds, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
     """With the echo of a room: noise that decays exponentially after a direct sound at 0, so that no time shifts."""
     length = round(decay * sample_rate)
-    response = rng.standard_normal(length) * 10 ** (-3 * np.arange(length) / length) * rng.uniform(0.01, 0.05)
+    response = rng.standard_normal(length) * 10 ** (-3 * np.arange(length) / length) * rng.uniform(0.005, 0.03)
     response[0] = 1.0
     return fftconvolve(audio, response)[: len(audio)]
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from dataclasses import asdict, dataclass, field
-from functools import cache, cached_property, lru_cache, partial
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import Any, Iterator, Sequence
+from typing import Any, cast
 
 import numpy as np
 from lhotse import MonoCut
@@ -18,7 +19,7 @@ import nemo_duplex
 from nemo_duplex.frames import AGENT_SAMPLE_RATE, FRAME_RATE, Seconds
 from nemo_duplex.inputs import InputError
 from nemo_duplex.outputs import require_space, whole_file
-from nemo_duplex.synthesis.dialogue_cuts import DialogueSpeaker, DialogueSpec, agent_utterances, utterance_cut
+from nemo_duplex.synthesis.dialogue_cuts import DialogueCuts, DialogueSet, DialogueSpec, agent_utterances, utterance_cut
 from nemo_duplex.synthesis.executors import run_locally
 from nemo_duplex.synthesis.grammar import Grammar
 from nemo_duplex.synthesis.shards import Shard, clear, shards_of
@@ -32,6 +33,7 @@ _SHARD_SIZE = {"train": 50, "dev": 50, "impatient": 50, "agent": 300}
 _FIELDS = {name: ("recording", "target_audio") for name in SETS} | {"agent": ("recording",)}
 _PILOT = 40  # dialogues that tell how many it takes for the hours asked for
 _BYTES_PER_HOUR = 130e6  # FLAC: 45 to 80 MB user (noise does not compress), 36 MB agent
+_SHORTEST: Seconds = 4.0  # of cuts of one length: less holds no exchange
 _FORMAT = 1  # of what is written; a change makes old and new shards different
 
 
@@ -54,30 +56,40 @@ class CorpusSpec:
     dialogues: DialogueSpec = field(default_factory=DialogueSpec)
 
     def __post_init__(self) -> None:
-        shares = {name: getattr(self.dialogues, name) for name in ("pause", "quiet")} | {"barge_in": self.dialogues.rhythm.barge_in}
+        dialogues = self.dialogues
+        shares = {"pause": dialogues.pause, "quiet": dialogues.quiet}
+        shares |= {"barge_in": dialogues.rhythm.barge_in, "long_silence": dialogues.rhythm.long_silence}
         for name, share in shares.items():
             if not 0 <= share <= 1:
                 raise InputError(f"{name}={share}: expected a share from 0 to 1.")
-        for name in ("hours", "dev", "agent_utterances"):
-            if getattr(self, name) < 0:
-                raise InputError(f"{name}={getattr(self, name)}: expected 0 or more.")
-        duration = self.dialogues.duration
-        if duration is not None:
-            frames = FRAME_RATE.nearest(duration)
-            if duration < 4 or abs(FRAME_RATE.time(frames) - duration) > 1e-6:
+        amounts = {"hours": self.hours, "dev": self.dev, "agent_utterances": self.agent_utterances, "seed": dialogues.seed}
+        for name, amount in amounts.items():
+            if amount < 0:
+                raise InputError(f"{name}={amount}: expected 0 or more.")
+        if not 0 < dialogues.rhythm.response_gap <= 5:
+            raise InputError(f"response_gap={dialogues.rhythm.response_gap}: expected seconds, more than 0 and up to 5.")
+        if dialogues.duration is not None:
+            whole = FRAME_RATE.time(FRAME_RATE.nearest(dialogues.duration))
+            if dialogues.duration < _SHORTEST or abs(whole - dialogues.duration) > 1e-6:
                 raise InputError(
-                    f"duration={duration}: expected at least 4 s and a multiple of {FRAME_RATE.seconds} s, "
-                    f"such as {max(FRAME_RATE.time(frames), 4.0):g}."
+                    f"duration={dialogues.duration}: expected {_SHORTEST:g} s or more, a multiple of {FRAME_RATE.seconds} s, "
+                    f"such as {max(whole, _SHORTEST):g}."
                 )
 
 
 def synthesize(
-    spec: CorpusSpec, out: Path, sets: Sequence[str] = SETS, workers: int = 1, slice: tuple[int, int] = (0, 1), overwrite: bool = False
+    spec: CorpusSpec,
+    out: Path,
+    sets: Sequence[str] = SETS,
+    workers: int = 1,
+    slice: tuple[int, int] = (0, 1),
+    overwrite: bool = False,
 ) -> dict[str, Any] | None:
-    """Makes the corpus, or what is missing of it.
+    """Makes the sets of a corpus, or what is missing of them.
 
     Args:
-        slice: (i, n): only every n-th shard from i on, for a job of several on one folder.
+        slice: (i, n): only every n-th shard from i on, for one of n jobs on one folder.
+        overwrite: whether to remove first what the folder holds of any set.
 
     Returns:
         What `corpus.json` says; None while shards of other slices are missing.
@@ -88,23 +100,22 @@ def synthesize(
     for name in sets:
         if name not in SETS:
             raise InputError(f"sets: {name!r} is none of {', '.join(SETS)}.")
+    if overwrite and slice != (0, 1):
+        raise InputError("overwrite=true would remove what the other slices make: use an empty folder, or leave the slice out.")
     maker = _maker(spec)
     shards = [shard for name in sets for shard in maker.shards(name)]
     if overwrite:
-        for name in sets:
+        for name in SETS:
             clear(out, name)
-    own = shards[slice[0] :: slice[1]]
-    todo = [shard for shard in own if shard.done(out) is None]
+    todo = [shard for shard in shards[slice[0] :: slice[1]] if shard.done(out) is None]
     hours = sum(maker.seconds_per_item(shard.set_name) * shard.count for shard in todo) / 3600
     require_space(out, int(hours * _BYTES_PER_HOUR))
-    work = partial(_make_shard, spec, out)
     with tqdm(total=sum(s.count for s in todo), desc="synthesis", unit=" cuts", disable=not todo, delay=2) as progress:
-        for marker in run_locally(work, todo, workers):
+        for marker in run_locally(partial(_make_shard, spec, out), todo, workers):
             progress.update(marker["shard"]["count"])
-    markers = [shard.done(out) for shard in shards]
-    if any(marker is None for marker in markers):
+    if any(shard.done(out) is None for shard in shards):
         return None
-    return _summarize(spec, maker, out, [m for m in markers if m is not None])
+    return _summarize(maker, out)
 
 
 class _Maker:
@@ -114,7 +125,8 @@ class _Maker:
         self.spec = spec
         self.engine = EspeakEngine(voice_data())
         self.source: TextSource = DialogueFiles(spec.source) if spec.source else Grammar()
-        self.speaker = DialogueSpeaker(spec.dialogues, self.source, self.engine)
+        self.dialogues = DialogueCuts(spec.dialogues, self.source, self.engine)
+        self._seconds: dict[str, Seconds] = {}
 
     def shards(self, set_name: str) -> list[Shard]:
         return shards_of(set_name, self._num_items(set_name), _SHARD_SIZE[set_name], self._fingerprint)
@@ -124,17 +136,22 @@ class _Maker:
         cuts = self._utterances(shard, content) if shard.set_name == "agent" else self._dialogues(shard, content)
         return shard.write(out, cuts, _FIELDS[shard.set_name], content)
 
-    @cache
     def seconds_per_item(self, set_name: str) -> Seconds:
         """Mean length of the first items."""
+        if set_name not in self._seconds:
+            lengths = list(self._lengths(set_name))
+            self._seconds[set_name] = sum(lengths) / len(lengths)
+        return self._seconds[set_name]
+
+    def _lengths(self, set_name: str) -> Iterator[Seconds]:
         if set_name == "agent":
-            lengths = [len(audio) / AGENT_SAMPLE_RATE for _, audio in agent_utterances(self.agent_texts[:_PILOT], self.engine)]
+            for _, audio in agent_utterances(self.agent_texts[:_PILOT], self.engine):
+                yield len(audio) / AGENT_SAMPLE_RATE
         elif set_name == "train" and self.spec.dialogues.duration is not None:
-            return self.spec.dialogues.duration
+            yield self.spec.dialogues.duration
         else:
-            split = "train" if set_name == "train" else "dev"
-            lengths = [self.speaker.spoken(split, index).conversation.duration for index in range(_PILOT)]
-        return sum(lengths) / len(lengths)
+            for index in range(_PILOT):
+                yield self.dialogues.spoken(cast(DialogueSet, set_name), index).conversation.duration
 
     @cached_property
     def agent_texts(self) -> list[str]:
@@ -149,8 +166,8 @@ class _Maker:
     def _fingerprint(self) -> str:
         made_of = {
             "format": _FORMAT,
-            "spec": asdict(self.spec),
-            "source": self.source.describe(),
+            "spec": asdict(replace(self.spec, source=())),  # its content counts, not where it lies
+            "source": self.source.describe()["sha256"],
             "engine": [self.engine.name, self.engine.version],
             "agent": asdict(AGENT_VOICE),
         }
@@ -161,7 +178,7 @@ class _Maker:
         texts: set[str] = set()
         voices: set[str] = set()
         for index in range(shard.first, shard.first + shard.count):
-            cut = self.speaker.cut(shard.set_name, index)  # type: ignore[arg-type]
+            cut = self.dialogues.cut(cast(DialogueSet, shard.set_name), index)
             counts.update(_events(cut))
             texts |= {s.custom.get("full_text", s.text) for s in cut.supervisions}
             voices.add(cut.custom["voice"])
@@ -207,30 +224,38 @@ def _events(cut: MonoCut) -> dict[str, float]:
     }
 
 
-def _summarize(spec: CorpusSpec, maker: _Maker, out: Path, markers: list[dict[str, Any]]) -> dict[str, Any]:
-    """Writes corpus.json, and texts.txt with the texts of train for a tokenizer."""
+def _summarize(maker: _Maker, out: Path) -> dict[str, Any]:
+    """Writes corpus.json about the sets that are whole, and texts.txt with the texts of train, for a tokenizer."""
     sets: dict[str, Any] = {}
-    for name in dict.fromkeys(marker["shard"]["set_name"] for marker in markers):
-        own = [marker for marker in markers if marker["shard"]["set_name"] == name]
-        counts: Counter[str] = Counter()
-        for marker in own:
-            counts.update(marker["counts"])
-        voices = {voice for marker in own for voice in marker["voices"]}
-        sets[name] = {"hours": round(counts.pop("seconds", 0) / 3600, 3)} | {k: v for k, v in counts.items() if v}
-        sets[name]["speakers"] = len(voices)
-        if counts["onsets_after_the_first"]:
-            sets[name]["interruption_rate"] = round(counts["interruptions"] / counts["onsets_after_the_first"], 4)
-    texts = sorted({text for marker in markers if marker["shard"]["set_name"] == "train" for text in marker["texts"]})
-    if texts:
-        with whole_file(out / "texts.txt") as path:
-            path.write_text("\n".join(texts) + "\n", encoding="utf-8")
+    for name in SETS:
+        markers = [shard.done(out) for shard in maker.shards(name)]
+        whole = [marker for marker in markers if marker is not None]
+        if whole and len(whole) == len(markers):
+            sets[name] = _facts(whole)
+            if name == "train":
+                texts = sorted({text for marker in whole for text in marker["texts"]})
+                with whole_file(out / "texts.txt") as path:
+                    path.write_text("\n".join(texts) + "\n", encoding="utf-8")
     summary = {
         "sets": sets,
         "source": maker.source.describe(),
-        "spec": asdict(spec),
-        "speakers_in_all": NUM_SPEAKERS,
+        "spec": asdict(maker.spec),
+        "speakers_to_draw_from": NUM_SPEAKERS,
         "versions": {"nemo_duplex": nemo_duplex.__version__, maker.engine.name: maker.engine.version, "numpy": np.__version__},
     }
     with whole_file(out / "corpus.json") as path:
         path.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     return summary
+
+
+def _facts(markers: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the shards of a set hold together."""
+    counts: Counter[str] = Counter()
+    for marker in markers:
+        counts.update(marker["counts"])
+    facts: dict[str, Any] = {"hours": round(counts.pop("seconds", 0) / 3600, 3)}
+    facts |= {key: count for key, count in counts.items() if count}
+    facts["speakers"] = len({voice for marker in markers for voice in marker["voices"]})
+    if counts["onsets_after_the_first"]:
+        facts["interruption_rate"] = round(counts["interruptions"] / counts["onsets_after_the_first"], 4)
+    return facts

@@ -1,9 +1,9 @@
 """Shards of a corpus on disk: written whole, marked when done, not written again.
 
-    <out>/<set>/shar/     cuts.000000.jsonl.gz  recording.000000.tar  target_audio.000000.tar   and nothing else:
-                          Lhotse takes every file there for a field
-    <out>/<set>/state/    000000.json: what the shard holds and the hash of each of its files
-    <out>/<set>/part.*    a shard being written; what a killed run leaves is removed by the next one
+<out>/<set>/shar/     cuts.000000.jsonl.gz  recording.000000.tar  target_audio.000000.tar   and nothing else:
+                      Lhotse takes every file there for a field
+<out>/<set>/state/    000000.json: what the shard holds and the hash of each of its files
+<out>/<set>/part.*    a shard being written; what a killed run leaves is removed by the next one
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Iterable
+from typing import Any
 
 from lhotse import MonoCut
 from lhotse.shar import SharWriter

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Iterator, Literal, Protocol, Sequence
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -85,10 +86,10 @@ class DialogueFiles:
         self._paths = [existing_file(path, "source") for path in paths]
         dialogues: dict[str, Dialogue] = {}
         for path in self._paths:
-            for place, row in _rows(path):
-                dialogue = _dialogue(row, place)
+            for number, row in _rows(path):
+                dialogue = _dialogue(row, path, number)
                 if dialogue.id in dialogues:
-                    raise InputError(f"{place}: the id {dialogue.id!r} occurs twice. Give every dialogue its own id.")
+                    raise InputError(f"{path}:{number}: the id {dialogue.id!r} occurs twice. Give every dialogue its own id.")
                 dialogues[dialogue.id] = dialogue
         if len(dialogues) < 2:
             raise InputError(f"source: {len(dialogues)} dialogue in {len(self._paths)} file; train and dev need at least two.")
@@ -120,32 +121,29 @@ def _digest(text: str) -> int:
     return int(hashlib.md5(text.encode()).hexdigest(), 16)
 
 
-def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Rows with their place (`file:line`), for errors."""
-    text = path.read_text(encoding="utf-8")
-    if text.lstrip().startswith("["):
-        try:
-            rows = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{path}:{error.lineno}: not JSON ({error.msg}).") from None
-        numbered = [(f"{path}: row {i + 1}", row) for i, row in enumerate(rows)]
-    else:
-        numbered = []
-        for i, line in enumerate(text.splitlines()):
+def _rows(path: Path) -> Iterator[tuple[int, Any]]:
+    """Rows of a JSON list or of JSON lines, with their number: of the row, or of the line."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise InputError(f"source: {path} is not UTF-8 text, expected JSON lines.") from None
+    try:
+        if text.lstrip().startswith("["):
+            yield from enumerate(json.loads(text), start=1)
+            return
+        for number, line in enumerate(text.splitlines(), start=1):
             if line.strip():
-                try:
-                    numbered.append((f"{path}:{i + 1}", json.loads(line)))
-                except json.JSONDecodeError as error:
-                    raise InputError(f"{path}:{i + 1}: not a line of JSON ({error.msg}).") from None
-    for place, row in numbered:
-        if not isinstance(row, dict):
-            raise InputError(f"{place}: expected an object with turns, got {type(row).__name__}.")
-        yield place, row
+                yield number, json.loads(line)
+    except json.JSONDecodeError as error:
+        line_number = error.lineno if text.lstrip().startswith("[") else number
+        raise InputError(f"{path}:{line_number}: not a row of JSON ({error.msg}).") from None
 
 
-def _dialogue(row: dict[str, Any], place: str) -> Dialogue:
-    name = str(row.get("id", row.get("prompt_id", place)))
-    where = f"{place} (dialogue {name})" if name != place else place
+def _dialogue(row: Any, path: Path, number: int) -> Dialogue:
+    if not isinstance(row, dict):
+        raise InputError(f"{path}:{number}: expected an object with turns, got {type(row).__name__}.")
+    name = str(row.get("id", row.get("prompt_id", f"{path.name}:{number}")))
+    where = f"{path}:{number} (dialogue {name})"
     turns = _turns(row, where)
     if turns and turns[0][0] == "system":
         turns = turns[1:]
@@ -155,8 +153,8 @@ def _dialogue(row: dict[str, Any], place: str) -> Dialogue:
         expected = ("user", "agent")[i % 2]
         if role != expected:
             raise InputError(f"{where}: turn {i + 1} is by {role!r}, expected {expected!r}: turns must alternate, user first.")
-        if not text:
-            raise InputError(f"{where}: turn {i + 1} is empty.")
+        if not any(character.isalnum() for character in text):
+            raise InputError(f"{where}: turn {i + 1} has nothing to say ({text!r}).")
         if len(text) > _MAX_CHARACTERS:
             raise InputError(
                 f"{where}: turn {i + 1} has {len(text)} characters, more than 25 s of speech; "
@@ -188,7 +186,8 @@ def _turns(row: dict[str, Any], where: str) -> list[tuple[str, str]]:
 
 def _turn(turn: Any, role_key: str, text_key: str, where: str, number: int) -> tuple[str, str]:
     if not isinstance(turn, dict) or role_key not in turn or text_key not in turn:
-        raise InputError(f"{where}: turn {number + 1} is {str(turn)[:60]!r}, expected an object with {role_key!r} and {text_key!r}.")
+        given = str(turn)[:60]
+        raise InputError(f"{where}: turn {number + 1} is {given!r}, expected an object with {role_key!r} and {text_key!r}.")
     role = str(turn[role_key]).lower()
     if role in _USER_ROLES:
         role = "user"

@@ -13,8 +13,9 @@ Agent turns start and are cut on frame edges, so the model's targets have no rou
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -73,24 +74,19 @@ def schedule(
         on the user turn that interrupts, `cut` (time) on the answer that stops, `exchange` (number) on both.
     """
     turns: list[Turn] = []
-    onset = _draw(rng, rhythm.first_onset)
-    gap, barge_in = onset, False
+    onset = gap = _draw(rng, rhythm.first_onset)
+    barge_in = False
     pending = next(exchanges, None)
     while pending is not None and (duration is None or onset < duration):
         following = next(exchanges, None)
-        user, answer = pending
-        events = {"exchange": len(turns) // 2, "gap": round(gap, 4)}
-        if barge_in:
-            events["barge_in"] = True
-        user = _at(user, onset, events)
+        number = {"exchange": len(turns) // 2}
+        user = _moved(pending[0], onset, number | {"gap": round(gap, 4)} | ({"barge_in": True} if barge_in else {}))
         start = frame_rate.time(frame_rate.nearest(user.end + rhythm.response_gap))
-        answer = _at(answer, start, {"exchange": len(turns) // 2, "gap": round(start - user.end, 4)})
-        if following is not None:
-            barge_in = rng.random() < rhythm.barge_in
-            onset = _next_onset(answer, barge_in, rhythm, rng)
-            gap = onset - answer.end
-            if barge_in:
-                answer = _stopped(answer, onset, rhythm, frame_rate)
+        answer = _moved(pending[1], start, number | {"gap": round(start - user.end, 4)})
+        onset, barge_in = _next_onset(answer, rhythm, rng)
+        gap = onset - answer.end
+        if barge_in and following is not None:
+            answer = _stopped(answer, onset, rhythm, frame_rate)
         turns += [user, answer]
         pending = following
     if duration is not None:
@@ -100,68 +96,77 @@ def schedule(
 
 
 def impatient(
-    conversation: Conversation, answers: dict[int, Turn], rhythm: Rhythm, factor: float = 0.5, frame_rate: FrameRate = FRAME_RATE
+    conversation: Conversation, rhythm: Rhythm, factor: float = 0.5, frame_rate: FrameRate = FRAME_RATE
 ) -> Conversation:
     """The same user with less patience: every silence between two user turns is `factor` of what it was (paper, section 5.2).
 
-    The agent's turns are gone: this set is answered by the model, not compared sample by sample. What it should say
-    stays in `custom["references"]`, one list of texts per user turn.
+    The agent's turns are gone: this set is answered by a model, not compared sample by sample. What it should say stays in
+    `custom["references"]`, one list of texts per user turn.
 
     Args:
-        conversation: with all user turns whole.
-        answers: exchange number -> the whole answer, before any cut, for `interrupts`.
+        conversation: in which the user hears every answer out, so that there is patience to lose.
 
     Returns:
-        The conversation; `custom["interrupts"]` tells for each user turn whether it starts while an agent that answers as the
-        references do would be speaking. Six seconds are left for the last answer, or more if it is longer.
+        The conversation. Each user turn but the first has in its custom the `silence` before it and the `source_silence`
+        that it was made from. `custom["interrupts"]` tells for each whether it starts while an agent would speak that
+        answers on time with the references. Six seconds are left for the last answer, or more if it is longer.
+
+    Raises:
+        ValueError: with the conversation's id, if an answer was cut off or is missing.
     """
-    users, interrupts, texts = [], [], []
-    expected: tuple[Seconds, Seconds] | None = None
-    for i, turn in enumerate(conversation.user):
-        onset = turn.start if i == 0 else users[-1].end + factor * (turn.start - conversation.user[i - 1].end)
-        custom = {k: v for k, v in turn.custom.items() if k not in ("gap", "barge_in")}
-        moved = replace(turn.shifted(onset - turn.start), custom=_shifted_events(custom, onset - turn.start))
-        interrupts.append(expected is not None and expected[0] < onset < expected[1])
-        answer = answers[turn.custom["exchange"]]
+    if len(conversation.user) != len(conversation.agent) or any(turn.was_cut for turn in conversation.agent):
+        raise ValueError(f"Conversation {conversation.id}: Impatient needs one whole answer for every user turn.")
+    users: list[Turn] = []
+    interrupts: list[bool] = []
+    expected = (0.0, 0.0)  # when the answer to the turn before would be heard
+    for before, turn, answer in zip((None, *conversation.user), conversation.user, conversation.agent):
+        events = {}
+        onset = turn.start
+        if before is not None:
+            silence = turn.start - before.end
+            onset = users[-1].end + factor * silence
+            events = {"silence": round(factor * silence, 4), "source_silence": round(silence, 4)}
+        moved = _moved(turn, onset - turn.start, events)
+        moved = replace(moved, custom={k: v for k, v in moved.custom.items() if k != "gap"})
+        interrupts.append(expected[0] < onset < expected[1])
         start = frame_rate.time(frame_rate.nearest(moved.end + rhythm.response_gap))
         expected = (start, start + answer.duration)
-        texts.append([answer.text])
         users.append(moved)
-    end = max(users[-1].end + 6.0, expected[1] + rhythm.tail) if users and expected else conversation.duration
-    custom = dict(conversation.custom) | {
-        "source": conversation.id,
-        "factor": factor,
-        "references": texts,
-        "interrupts": interrupts,
-    }
-    return Conversation(f"{conversation.id}-impatient", frame_rate.time(frame_rate.count(end)), tuple(users), custom)
+    end = max(users[-1].end + 6.0, expected[1] + rhythm.tail) if users else conversation.duration
+    custom = {"source": conversation.id, "factor": factor, "interrupts": interrupts}
+    custom["references"] = [[answer.text] for answer in conversation.agent]
+    return Conversation(
+        f"{conversation.id}-impatient", frame_rate.time(frame_rate.count(end)), tuple(users), dict(conversation.custom) | custom
+    )
 
 
 def _draw(rng: np.random.Generator, bounds: tuple[float, float]) -> float:
     return float(rng.uniform(*bounds))
 
 
-def _at(turn: Turn, start: Seconds, events: dict) -> Turn:
-    """A turn moved from its own time to the conversation's, with the events of its place."""
-    return replace(turn.shifted(start), custom=_shifted_events(turn.custom, start) | events)
-
-
-def _shifted_events(custom, by: Seconds) -> dict:
-    custom = dict(custom)
+def _moved(turn: Turn, by: Seconds, events: Mapping[str, Any]) -> Turn:
+    """The turn `by` Seconds later, with the pauses in its custom, and with the events of its place."""
+    custom = dict(turn.custom)
     if "pauses" in custom:
         custom["pauses"] = [[round(start + by, 4), round(end + by, 4)] for start, end in custom["pauses"]]
-    return custom
+    return replace(turn.shifted(by), custom=custom | dict(events))
 
 
-def _next_onset(answer: Turn, barge_in: bool, rhythm: Rhythm, rng: np.random.Generator) -> Seconds:
-    if barge_in:
-        return answer.start + _draw(rng, rhythm.barge_in_at) * answer.duration
-    kind = rng.random()
+def _next_onset(answer: Turn, rhythm: Rhythm, rng: np.random.Generator) -> tuple[Seconds, bool]:
+    """When the user goes on after an answer, and whether that is a barge-in.
+
+    All kinds are drawn, and then one is chosen, so that a rhythm without barge-ins differs in nothing but the barge-ins.
+    """
+    inside = answer.start + _draw(rng, rhythm.barge_in_at) * answer.duration
+    later = answer.end + _draw(rng, rhythm.gap)
+    promptly = answer.end + _draw(rng, rhythm.prompt_gap)
+    much_later = answer.end + _draw(rng, rhythm.long_gap)
+    interrupts, kind = rng.random() < rhythm.barge_in, rng.random()
+    if interrupts:
+        return inside, True
     if kind < rhythm.long_silence:
-        return answer.end + _draw(rng, rhythm.long_gap)
-    if kind < rhythm.long_silence + rhythm.prompt:
-        return answer.end + _draw(rng, rhythm.prompt_gap)
-    return answer.end + _draw(rng, rhythm.gap)
+        return much_later, False
+    return (promptly if kind < rhythm.long_silence + rhythm.prompt else later), False
 
 
 def _stopped(answer: Turn, onset: Seconds, rhythm: Rhythm, frame_rate: FrameRate) -> Turn:
@@ -179,6 +184,9 @@ def _within(turns: list[Turn], duration: Seconds, frame_rate: FrameRate) -> tupl
         if turn.start > duration - frame_rate.seconds / 2:
             continue
         if turn.end > duration:
-            turn = replace(turn.cut_at(duration), custom=dict(turn.custom) | {"unfinished": True})
+            custom = dict(turn.custom) | {"unfinished": True}
+            if "pauses" in custom:
+                custom["pauses"] = [pause for pause in custom["pauses"] if pause[1] <= duration]
+            turn = replace(turn.cut_at(duration), custom=custom)
         kept.append(turn)
     return tuple(kept)

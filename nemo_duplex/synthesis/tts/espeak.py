@@ -12,6 +12,7 @@ Two habits of the library shape this file (measured, eSpeak NG 1.52):
 from __future__ import annotations
 
 import ctypes
+import os
 import re
 import threading
 import zlib
@@ -78,7 +79,7 @@ class EspeakEngine:
 
     def __init__(self, data: Path | None = None) -> None:
         library, own_data = espeak_paths()
-        self._path, self._data = str(library), str(data or own_data).encode()
+        self._path, self._data = str(library), os.fsencode(data or own_data)
         with _lock:
             opened = _Library(self._path, self._data)
             self.version, self.sample_rate = opened.version, opened.sample_rate
@@ -90,6 +91,7 @@ class EspeakEngine:
         Raises:
             InputError: if eSpeak does not know the voice or makes no sound of the text.
         """
+        self._check_variant(voice)
         with _lock:
             library = _Library(self._path, self._data)
             try:
@@ -102,6 +104,12 @@ class EspeakEngine:
         words = word_times(text, onsets, len(audio), self.sample_rate)
         return Utterance(text, audio, self.sample_rate, words)
 
+    def _check_variant(self, voice: Voice) -> None:
+        """eSpeak takes a voice with an unknown variant for the voice without it, and says nothing."""
+        _, plus, variant = voice.name.partition("+")
+        if plus and not (Path(os.fsdecode(self._data)) / "voices" / "!v" / variant).is_file():
+            raise InputError(f"eSpeak NG has no voice variant {variant!r} (speaker {voice.id}) in {os.fsdecode(self._data)}.")
+
 
 class _Library:
     """One mapping of libespeak-ng into the process; `close` unmaps it, and with it all that it remembers."""
@@ -110,21 +118,29 @@ class _Library:
         self._library = ctypes.CDLL(path)
         self.sample_rate = self._library.espeak_Initialize(_SYNCHRONOUS, _BUFFER_MS, data, _DONT_EXIT)
         if self.sample_rate <= 0:
-            raise InputError(f"eSpeak NG cannot read its data folder {data.decode()}: delete it, it is made again.")
+            raise InputError(f"eSpeak NG cannot read its data folder {os.fsdecode(data)}: delete it, it is made again.")
         self._library.espeak_Info.restype = ctypes.c_char_p
         self.version = self._library.espeak_Info(None).decode().split()[0]
         self._samples: list[bytes] = []
         self._onsets: dict[int, int] = {}
+        self._failure: BaseException | None = None
         self._callback = _Callback(self._receive)  # ctypes does not keep it alive
         self._library.espeak_SetSynthCallback(self._callback)
 
     def _receive(self, samples, count, events) -> int:
-        if samples and count > 0:
-            self._samples.append(ctypes.string_at(samples, 2 * count))
-        for event in _until_end(events):
-            if event.type == _EVENT_WORD:
-                self._onsets.setdefault(event.text_position - 1, event.sample)
-        return 0
+        """Called by eSpeak with a piece of audio and its events; returns whether to stop.
+
+        ctypes drops what is raised here, and a Ctrl-C while eSpeak speaks is raised here: keep it for `speak`.
+        """
+        try:
+            if samples and count > 0:
+                self._samples.append(ctypes.string_at(samples, 2 * count))
+            for event in _until_end(events):
+                if event.type == _EVENT_WORD:
+                    self._onsets.setdefault(event.text_position - 1, event.sample)
+        except BaseException as error:
+            self._failure = error
+        return 0 if self._failure is None else 1
 
     def speak(self, text: str, voice: Voice, seed: int) -> tuple[np.ndarray, dict[int, int]]:
         """(S,) int16, and for each word that eSpeak reports {its first character: its first sample}."""
@@ -138,6 +154,8 @@ class _Library:
         failed = self._library.espeak_Synth(data, size, 0, _POSITION_CHARACTER, 0, _UTF8, None, None)
         assert not failed, f"espeak_Synth returned {failed} for {text!r}"
         self._library.espeak_Synchronize()
+        if self._failure is not None:
+            raise self._failure
         return np.frombuffer(b"".join(self._samples), np.int16), self._onsets
 
     def close(self) -> None:

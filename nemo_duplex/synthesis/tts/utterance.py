@@ -60,7 +60,7 @@ class Utterance:
         """
         word = next((w for w in self.words[1:] if w.offset == offset), None)
         if word is None:
-            raise ValueError(f"No word of {self.text!r} after the first starts at character {offset}, so no pause can go there.")
+            raise ValueError(f"No pause can go to character {offset} of {self.text!r}: no word after the first starts there.")
         at, fade = round(word.start * self.sample_rate), round(FADE * self.sample_rate)
         ramp = np.linspace(0.0, 1.0, fade, dtype=np.float32)
         before, after = self.audio[:at].copy(), self.audio[at:].copy()
@@ -73,7 +73,7 @@ class Utterance:
 
 
 class SpeechEngine(Protocol):
-    """Text to speech as the pipeline needs it. `speak` is a pure function of its arguments: same text, same voice, same samples."""
+    """Text to speech as the pipeline needs it. `speak` is a pure function: same text and voice, same samples."""
 
     name: str
     version: str

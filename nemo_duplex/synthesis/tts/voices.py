@@ -52,15 +52,13 @@ def voice_data(cache: Path | None = None) -> Path:
     Raises:
         InputError: if the wheel is not installed, or the path is longer than eSpeak can take.
     """
-    variants = {
-        _variant_name(split, i): _variant_file(split, i) for split, count in NUM_VARIANTS.items() for i in range(count)
-    }
+    variants = {_variant_name(split, i): _variant_file(split, i) for split, count in NUM_VARIANTS.items() for i in range(count)}
     library, source = espeak_paths()
     content = "".join(variants.values()) + str(library.stat().st_size)
     home = cache or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nemo_duplex"
     folder = home / f"espeak-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
     if len(os.fsencode(folder)) > _MAX_PATH:
-        raise InputError(f"eSpeak NG cannot read data from a path over {_MAX_PATH} bytes: set XDG_CACHE_HOME shorter than {home}.")
+        raise InputError(f"eSpeak NG takes data paths of up to {_MAX_PATH} bytes: set XDG_CACHE_HOME to less than {home}.")
     if folder.exists():
         return folder
     home.mkdir(parents=True, exist_ok=True)
