@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,6 +23,7 @@ from nemo_duplex.models.backbone import Backbone
 from nemo_duplex.models.duplex_lm import AgentTargets, DuplexLM, lay_out
 from nemo_duplex.models.losses import DuplexLoss, LossWeights, duplex_loss, speech_loss, text_loss
 from nemo_duplex.models.perception import Perception
+from nemo_duplex.nemo_file import read_nemo_config
 
 if TYPE_CHECKING:
     from nemo_duplex.streaming.session import Session
@@ -77,6 +79,24 @@ class DuplexS2SModel(ModelPT):
         """There is none to download: `make demo` trains one."""
         return []
 
+    @classmethod
+    def restore_from(cls, restore_path: str, *args: Any, **kwargs: Any) -> DuplexS2SModel:
+        """Reads an `agent.nemo`; arguments as `ModelPT.restore_from`. Needs no network and no other file.
+
+        Raises:
+            InputError: if the file is missing, truncated, another model, of a newer format, or its weights do not fit.
+        """
+        read_nemo_config(restore_path, "model", cls.__name__)
+        try:
+            return super().restore_from(str(restore_path), *args, **kwargs)
+        except InputError:
+            raise
+        except (RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(f"model: {restore_path} cannot be restored ({reason}). Copy or train it again.") from error
+        finally:  # NeMo forgets this after a failure, and later models would get no data loaders
+            cls._set_model_restore_state(is_being_restored=False)
+
     def _check_grids(self) -> None:
         heard, spoken = self.perception.frame_rate, self.audio_codec.frame_rate
         if heard.hz != spoken.hz:
@@ -95,8 +115,10 @@ class DuplexS2SModel(ModelPT):
     def forward(self, batch: DuplexBatch) -> tuple[Tensor, AgentTargets, Tensor]:
         """Teacher-forced: hidden states (B, T, H), the targets they predict, and which frames are valid (B, T)."""
         user, _ = self.perception(batch.user_audio, batch.user_audio_lens)
-        targets = lay_out(batch.agent_tokens, self._codes(batch), self.layout)
-        return self.lm(user, targets.tokens, targets.codes), targets, batch.valid
+        valid = batch.valid
+        tokens = batch.agent_tokens.where(valid, self.layout.text_pad)  # the layout moves text ahead: no padding may come along
+        targets = lay_out(tokens, self._codes(batch), self.layout)
+        return self.lm(user, targets.tokens, targets.codes), targets, valid
 
     def _codes(self, batch: DuplexBatch) -> Tensor:
         """(B, K, T) codes of the batch: made once with the data, else now, without gradient."""
