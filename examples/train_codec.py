@@ -1,0 +1,29 @@
+"""Train the agent's codec on one speaker, or personalise a trained one, and write it as codec.nemo.
+
+python examples/train_codec.py data=corpus out=codec minutes=20
+python examples/train_codec.py data=wavs out=codec init=codec.nemo freeze_encoder=true matrix_rate=3e-3 rate=1e-3
+"""
+
+from __future__ import annotations
+
+from omegaconf import DictConfig, OmegaConf
+
+from nemo_duplex.cli import script
+
+
+@script("train_codec")
+def main(cfg: DictConfig) -> None:
+    """Trains the agent's codec on one speaker. Started again with the same `out` it goes on where it was."""
+    import torch
+
+    from nemo_duplex.codec.training import CodecTrainingConfig, train_codec
+
+    settings = OmegaConf.to_container(cfg)
+    if threads := settings.pop("threads"):
+        torch.set_num_threads(threads)
+    quality = train_codec(CodecTrainingConfig(**settings))
+    print(f"{cfg.out}/codec.nemo: {', '.join(f'{key} {value}' for key, value in quality.items())}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""NeMo's causal HiFi-GAN codec decoder, one step at a time. It reads NeMo's modules by their attributes and imports none.
+
+    causal convolution, kernel k, dilation d     remembers its last (k - 1) d input columns
+    transposed convolution, kernel 2 s, stride s remembers its last input column: column j sounds in samples j s .. (j + 2) s
+
+All begin at zero, which is what NeMo pads the start of an utterance with: a stream and a whole utterance are the same numbers.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+from nemo_duplex.codec.streaming_decoder import Buffers
+from nemo_duplex.inputs import InputError
+
+
+class HiFiGANStepper:
+    """The `FrameDecoder` of a NeMo `CausalHiFiGANDecoder`.
+
+    Args:
+        decoder: the network.
+        fold: whether to step a copy whose weight norm is computed once instead of at every step. Faster, at the price of
+            memory, and the copy does not follow when the decoder is trained.
+
+    Raises:
+        InputError: if a layer of the decoder looks ahead.
+    """
+
+    def __init__(self, decoder: nn.Module, fold: bool = False) -> None:
+        self.decoder = _folded(decoder) if fold else decoder
+        self._layers = [m for m in self.decoder.modules() if hasattr(m, "padding_total") or hasattr(m, "trim_right_ratio")]
+        for layer in self._layers:
+            _require_causal(layer)
+
+    def initial_buffers(self, batch_size: int) -> Buffers:
+        """Zeros: the input columns that each convolution remembers, in the order of `decoder.modules()`."""
+        like = next(self.decoder.parameters())
+        return tuple(like.new_zeros(batch_size, m.conv.in_channels, _memory(m)) for m in self._layers)
+
+    def step(self, inputs: torch.Tensor, buffers: Buffers) -> tuple[torch.Tensor, Buffers]:
+        """Dequantised codes (B, D, n) -> audio (B, n * samples_per_frame) and the buffers after them."""
+        memory = {id(layer): buffer for layer, buffer in zip(self._layers, buffers)}
+        decoder = self.decoder
+
+        def run(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
+            past = memory[id(layer)]
+            columns = torch.cat([past, x], dim=-1)
+            memory[id(layer)] = columns[..., columns.shape[-1] - past.shape[-1] :]
+            return layer.activation(_convolve(layer, columns, x.shape[-1]))
+
+        def residual(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
+            branches = []
+            for branch in layer.res_blocks:
+                out = x
+                for block in branch.res_blocks:
+                    hidden = run(block.input_conv, block.input_activation(out))
+                    out = out + run(block.skip_conv, block.skip_activation(hidden))
+                branches.append(out)
+            return sum(branches) / len(branches)
+
+        x = run(decoder.pre_conv, inputs)
+        for activation, upsample, layer in zip(decoder.activations, decoder.up_sample_conv_layers, decoder.res_layers):
+            x = residual(layer, run(upsample, activation(x)))
+        x = decoder.out_activation(run(decoder.post_conv, decoder.post_activation(x)))
+        return x[:, 0], tuple(memory[id(layer)] for layer in self._layers)
+
+
+def _is_transposed(layer: nn.Module) -> bool:
+    return hasattr(layer, "trim_right_ratio")
+
+
+def _memory(layer: nn.Module) -> int:
+    """Input columns that `layer` needs from before the ones given."""
+    kernel_size, stride = layer.conv.kernel_size[0], layer.conv.stride[0]
+    return -(-(kernel_size - stride) // stride) if _is_transposed(layer) else (kernel_size - 1) * layer.conv.dilation[0]
+
+
+def _convolve(layer: nn.Module, columns: torch.Tensor, new: int) -> torch.Tensor:
+    """What `layer` makes of the last `new` of the columns (B, C, memory + new), before its activation."""
+    conv = layer.conv
+    if not _is_transposed(layer):
+        return nn.functional.conv1d(columns, conv.weight, conv.bias, dilation=conv.dilation, groups=conv.groups)
+    stride = conv.stride[0]
+    out = nn.functional.conv_transpose1d(columns, conv.weight, conv.bias, stride=stride, groups=conv.groups)
+    start = (columns.shape[-1] - new) * stride
+    return out[..., start : start + new * stride]
+
+
+def _require_causal(layer: nn.Module) -> None:
+    if _is_transposed(layer):
+        ahead = layer.padding_left != 0
+    else:
+        ahead = layer.conv.stride[0] != 1 or layer.extra_pad_mode != "constant"
+    if ahead:
+        raise InputError(f"This codec cannot be streamed: a {type(layer).__name__} of its decoder looks ahead.")
+
+
+def _folded(decoder: nn.Module) -> nn.Module:
+    folded = copy.deepcopy(decoder)
+    for module in [m for m in folded.modules() if parametrize.is_parametrized(m)]:
+        parametrize.remove_parametrizations(module, "weight")
+    return folded.requires_grad_(False)

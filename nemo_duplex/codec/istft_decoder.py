@@ -1,0 +1,124 @@
+"""The small codec's decoder: codes to audio by causal ConvNeXt blocks and an inverse short-time Fourier transform.
+
+Where time goes, for the bundled codec (1764 samples per frame, 7 columns of hop 252, window 1008):
+
+    frame      |               t               |              t+1              |
+    column     | 7t | .. | .. | .. | .. |7t+5|7t+6|
+    window of column 7t  [----------------]              starts at its own hop and reaches 1008 samples ahead
+    sample s   is final when the column that starts at or before s is there: the next one begins behind it
+
+So a frame of codes gives its 1764 samples at once, nothing later changes them (zero look-ahead), and what its windows reach
+beyond the frame is the tail that a stream carries over. The windows add up to one from the fourth column on; a stream begins as
+though silence came before it, whole or in parts, so both are the same numbers. The price of causal windows is that a column
+sounds mainly 2 hops (23 ms) later; the encoder, which may look ahead, learns that shift.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from nemo_duplex.codec.convnext import ConvNeXtBlock
+
+Buffers = tuple[torch.Tensor, ...]
+
+# Spectra grow with exp(); the loudest bin of a full-scale signal stays far below this, and float32 far above.
+_LOG_MAGNITUDE_LIMIT = 6.0
+
+
+class IstftDecoder(nn.Module):
+    """Dequantised codes (B, D, T) to audio (B, S), with the interface of NeMo's codec decoders and an exact streaming step.
+
+    Args:
+        input_dim: D, the quantizer's width.
+        samples_per_frame: samples of audio that one frame holds.
+        columns_per_frame: spectra per frame; divides `samples_per_frame`.
+        overlap: hops that one window spans.
+        frame_channels, frame_blocks: width and depth before the upsampling, at the codec's frame rate.
+        channels, blocks: width and depth after it, at the rate of the spectra.
+        kernel_size: columns (before the upsampling: frames) that one block sees, itself and the past.
+        expansion: hidden width of a block in multiples of its width.
+    """
+
+    def __init__(
+        self,
+        input_dim: int,
+        samples_per_frame: int,
+        columns_per_frame: int,
+        overlap: int = 4,
+        frame_channels: int = 256,
+        frame_blocks: int = 1,
+        channels: int = 192,
+        blocks: int = 5,
+        kernel_size: int = 7,
+        expansion: int = 3,
+    ) -> None:
+        super().__init__()
+        assert samples_per_frame % columns_per_frame == 0, f"{samples_per_frame} samples are not {columns_per_frame} whole hops"
+        self.samples_per_frame = samples_per_frame
+        self.columns_per_frame = columns_per_frame
+        self.overlap = overlap
+        self.hop = samples_per_frame // columns_per_frame
+        self.window_size = self.hop * overlap
+
+        self.embed = nn.Conv1d(input_dim, frame_channels, kernel_size=1)
+        self.frame_blocks = _stack(frame_channels, frame_blocks, kernel_size, expansion)
+        self.upsample = nn.Linear(frame_channels, columns_per_frame * channels)
+        self.blocks = _stack(channels, blocks, kernel_size, expansion)
+        self.norm = nn.LayerNorm(channels)
+        self.head = nn.Linear(channels, 2 * (self.window_size // 2 + 1))
+        window = torch.hann_window(self.window_size)
+        self.register_buffer("window", window / window.view(overlap, self.hop).sum(0).mean(), persistent=False)
+
+    def forward(self, inputs: torch.Tensor, input_len: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, D, T), (B,) -> audio (B, T * samples_per_frame), lengths (B,); what lies beyond a length is zero."""
+        audio, _ = self.step(inputs, self.initial_buffers(len(inputs)))
+        audio_len = input_len * self.samples_per_frame
+        inside = torch.arange(audio.shape[1], device=audio.device) < audio_len[:, None]
+        return audio * inside, audio_len
+
+    def initial_buffers(self, batch_size: int) -> Buffers:
+        """What a stream remembers before its first frame: zeros. Left context of each block, then the tail of the windows."""
+        like = self.head.weight
+        blocks = (*self.frame_blocks, *self.blocks)
+        contexts = (like.new_zeros(batch_size, block.channels, block.context) for block in blocks)
+        return (*contexts, like.new_zeros(batch_size, self.overlap - 1, self.hop))
+
+    def step(self, inputs: torch.Tensor, buffers: Buffers) -> tuple[torch.Tensor, Buffers]:
+        """(B, D, n) dequantised codes of the next n frames -> audio (B, n * samples_per_frame), and the buffers after them."""
+        pasts, after = iter(buffers), []
+
+        def run(block: ConvNeXtBlock, x: torch.Tensor) -> torch.Tensor:
+            padded = torch.cat([next(pasts), x], dim=-1)
+            after.append(padded[..., padded.shape[-1] - block.context :])
+            return block(padded, lead=block.context)
+
+        x = self.embed(inputs)
+        for block in self.frame_blocks:
+            x = run(block, x)
+        batch_size, _, frames = x.shape
+        x = self.upsample(x.transpose(1, 2)).reshape(batch_size, frames * self.columns_per_frame, -1).transpose(1, 2)
+        for block in self.blocks:
+            x = run(block, x)
+        audio, tail = self._overlap_add(self._windows(x.transpose(1, 2)), next(pasts))
+        return audio, (*after, tail)
+
+    def _windows(self, x: torch.Tensor) -> torch.Tensor:
+        """Columns (B, J, C) -> one windowed piece of audio each, (B, J, window_size)."""
+        log_magnitude, phase = self.head(self.norm(x)).float().chunk(2, dim=-1)
+        spectrum = torch.polar(log_magnitude.clamp(max=_LOG_MAGNITUDE_LIMIT).exp(), phase)
+        return torch.fft.irfft(spectrum, n=self.window_size) * self.window
+
+    def _overlap_add(self, windows: torch.Tensor, tail: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Windows (B, J, window_size) onto the tail (B, overlap - 1, hop) -> audio (B, J * hop) and the next tail."""
+        batch_size, columns, _ = windows.shape
+        pieces = windows.view(batch_size, columns, self.overlap, self.hop)
+        ahead = self.overlap - 1
+        total = nn.functional.pad(tail, (0, 0, 0, columns))
+        for i in range(self.overlap):
+            total = total + nn.functional.pad(pieces[:, :, i], (0, 0, i, ahead - i))
+        return total[:, :columns].reshape(batch_size, columns * self.hop), total[:, columns:]
+
+
+def _stack(channels: int, blocks: int, kernel_size: int, expansion: int) -> nn.ModuleList:
+    return nn.ModuleList(ConvNeXtBlock(channels, expansion * channels, kernel_size) for _ in range(blocks))

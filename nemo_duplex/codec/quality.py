@@ -1,0 +1,50 @@
+"""How well a codec reconstructs speech that it was not trained on, and what it costs."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from nemo_duplex.codec.fsq_codec import FSQCodec
+from nemo_duplex.codec.reconstruction import mel_distance
+
+_TIMED_STEPS = 50
+
+
+def measure_quality(codec: FSQCodec, utterances: list[torch.Tensor]) -> dict[str, Any]:
+    """Encodes and decodes the utterances, each (S,), one by one.
+
+    Returns:
+        `mel_distance`: mean absolute difference of natural log-mel magnitudes; `held_out`: utterances measured on;
+        `codes_used`: share of each codebook that they use; `kbps`: bit rate; `step_ms`: median time of one streamed frame;
+        `parameters`: weights.
+    """
+    distances, used = [], [set[int]() for _ in range(codec.num_codebooks)]
+    for audio in tqdm(utterances, desc="Measuring quality", unit="utterance", leave=False, delay=5):
+        codes, frames = codec.encode(audio[None], torch.tensor([len(audio)]))
+        decoded, _ = codec.decode(codes, frames)
+        distances.append(mel_distance(audio, decoded[0, : len(audio)], codec.sample_rate))
+        for book, row in zip(used, codes[0].tolist()):
+            book.update(row)
+    return {
+        "mel_distance": round(sum(distances) / len(distances), 4),
+        "held_out": len(utterances),
+        "codes_used": [round(len(book) / codec.codebook_size, 3) for book in used],
+        "kbps": round(codec.num_codebooks * math.log2(codec.codebook_size) * float(codec.frame_rate.hz) / 1000, 3),
+        "step_ms": round(_step_milliseconds(codec), 2),
+        "parameters": sum(p.numel() for p in codec.parameters()),
+    }
+
+
+def _step_milliseconds(codec: FSQCodec) -> float:
+    decoder, times = codec.streaming_decoder(), []
+    state = decoder.init_state(1)
+    for _ in range(_TIMED_STEPS):
+        started = time.perf_counter()
+        _, state = decoder.step(codec.silence_codes[None, :, None], state)
+        times.append(1000 * (time.perf_counter() - started))
+    return sorted(times)[len(times) // 2]

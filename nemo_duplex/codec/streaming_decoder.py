@@ -1,0 +1,74 @@
+"""Codes to audio, frame by frame and exactly: what comes out in parts is what `FSQCodec.decode` gives for the whole.
+
+    decoder = codec.streaming_decoder()
+    state = decoder.init_state(batch_size=2)
+    audio, state = decoder.step(codes, state)        # (B, K, n) -> (B, n * samples_per_frame), any n, as often as you like
+    state.reset(mask)                                # rows whose stream ended start anew; the others do not notice
+
+What is remembered differs by decoder, so each brings its own step (`FrameDecoder`): the small codec's `IstftDecoder` has one,
+NeMo's `CausalHiFiGANDecoder` gets one from `HiFiGANStepper`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+Buffers = tuple[torch.Tensor, ...]
+
+
+@dataclass
+class DecoderState:
+    """What a batch of streams remembers between steps; a stream that begins remembers zeros.
+
+    Its tensors are never changed in place, so `dataclasses.replace(state)` is a snapshot.
+
+    Args:
+        buffers: tensors of (B, ...), in the decoder's own order.
+    """
+
+    buffers: Buffers
+
+    def reset(self, mask: torch.Tensor) -> None:
+        """Lets the rows where `mask` (B,) is True begin anew; the other rows stay bit-identical."""
+        self.buffers = tuple(b.masked_fill(mask.to(b.device).view(-1, *[1] * (b.dim() - 1)), 0.0) for b in self.buffers)
+
+
+class FrameDecoder(Protocol):
+    """A decoder network with zero look-ahead, one step at a time; `step` over all frames at once is its whole decode."""
+
+    def initial_buffers(self, batch_size: int) -> Buffers:
+        """Zeros: what is remembered before the first frame."""
+
+    def step(self, inputs: torch.Tensor, buffers: Buffers) -> tuple[torch.Tensor, Buffers]:
+        """Dequantised codes (B, D, n) of the next n frames -> audio (B, n * samples_per_frame), and the buffers after it."""
+
+
+class StreamingDecoder:
+    """Decodes many streams of any age in one batch.
+
+    Args:
+        dequantize: codes (B, K, n) -> (B, D, n); raises InputError for codes out of range.
+        decoder: the network.
+    """
+
+    def __init__(self, dequantize: Callable[[torch.Tensor], torch.Tensor], decoder: FrameDecoder) -> None:
+        self._dequantize = dequantize
+        self._decoder = decoder
+
+    def init_state(self, batch_size: int) -> DecoderState:
+        """The state of `batch_size` streams that begin, on the codec's device."""
+        return DecoderState(self._decoder.initial_buffers(batch_size))
+
+    @torch.no_grad()
+    def step(self, codes: torch.Tensor, state: DecoderState) -> tuple[torch.Tensor, DecoderState]:
+        """(B, K, n) codes of the next n frames -> their audio (B, n * samples_per_frame), and the state after them.
+
+        Raises:
+            InputError: if a code is out of range (a special id of the language model is not a sound).
+        """
+        audio, buffers = self._decoder.step(self._dequantize(codes), state.buffers)
+        return audio, DecoderState(buffers)
