@@ -8,11 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 _Z95 = 1.959963984540054  # the normal quantile of a two-sided 95 % interval
+_MOST_DRAWN = 20_000_000  # conversations drawn for one interval (80 MB); very large sets get fewer resamples of more
 
 Interval = tuple[float, float]
 
@@ -59,7 +61,9 @@ def wilson(successes: int, trials: int, z: float = _Z95) -> Interval | None:
     share, spread = successes / trials, z * z / trials
     centre = share + spread / 2
     half = z * math.sqrt(share * (1 - share) / trials + spread / (4 * trials))
-    return max(0.0, (centre - half) / (1 + spread)), min(1.0, (centre + half) / (1 + spread))
+    low = 0.0 if successes == 0 else (centre - half) / (1 + spread)
+    high = 1.0 if successes == trials else (centre + half) / (1 + spread)
+    return low, high
 
 
 def cluster_bootstrap(parts: Sequence[tuple[float, float]], resamples: int = 10_000, seed: int = 0) -> Interval | None:
@@ -68,14 +72,16 @@ def cluster_bootstrap(parts: Sequence[tuple[float, float]], resamples: int = 10_
     Draws in which nothing is counted below the line say nothing and are left out. None with fewer than two conversations
     that count, where resampling cannot show any spread.
     """
-    counted = np.array(parts, dtype=float).reshape(-1, 2)
+    counted = np.array(parts, dtype=np.float32).reshape(-1, 2)
     if (counted[:, 1] > 0).sum() < 2:
         return None
-    ratios = []
-    rng = np.random.default_rng(seed)
-    for block in np.array_split(np.arange(resamples), max(1, resamples * len(counted) // 1_000_000)):
-        times = rng.multinomial(len(counted), np.full(len(counted), 1 / len(counted)), size=len(block))
-        above, below = (times @ counted).T
-        ratios.append(above[below > 0] / below[below > 0])
-    low, high = np.percentile(np.concatenate(ratios), [2.5, 97.5])
+    above, below = (_draws(len(counted), min(resamples, max(1000, _MOST_DRAWN // len(counted))), seed) @ counted).T
+    low, high = np.percentile(above[below > 0] / below[below > 0], [2.5, 97.5])
     return float(low), float(high)
+
+
+@lru_cache(maxsize=4)
+def _draws(conversations: int, resamples: int, seed: int) -> np.ndarray:
+    """(resamples, conversations) float32: how often each is drawn. The same for every rate of a set, so made once."""
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(conversations, np.full(conversations, 1 / conversations), size=resamples).astype(np.float32)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import soxr
 from lhotse.cut import Cut
 
 from nemo_duplex.conversation import Conversation, Turn
@@ -84,6 +85,13 @@ class Record:
     def user_audio(self) -> np.ndarray:
         """(S,) float32 at the cut's sampling rate; read anew each time, a test set may be long."""
         return self.cut.load_audio()[0]
+
+    def stereo(self, sample_rate: int) -> np.ndarray:
+        """(S, 2) float32 at `sample_rate`: the user on the left, the agent on the right."""
+        left = soxr.resample(self.user_audio, self.cut.sampling_rate, sample_rate)
+        right = soxr.resample(self.audio / np.float32(32768), self.sample_rate, sample_rate)
+        samples = round(self.duration * sample_rate)
+        return np.stack([np.pad(side[:samples], (0, max(0, samples - len(side)))) for side in (left, right)], axis=1)
 
 
 def check(cut: Cut, sample_rate: int) -> None:

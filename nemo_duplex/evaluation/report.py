@@ -1,0 +1,144 @@
+"""report.html: one file that needs nothing else, with the numbers, the pictures and the sound of an evaluation."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import soundfile
+
+from nemo_duplex.evaluation.scores import Judged
+from nemo_duplex.evaluation.timeline import timeline_svg
+
+#: Table 2 of the paper (Interspeech 2025), its own test sets and model. Shown beside ours, never mixed with them.
+PAPER = {
+    "UltraChat": {"success_rate": 0.83, "mean_stop_latency": 0.52, "false_alarm_rate": 0.0, "first_response_latency": 0.72},
+    "Impatient": {"success_rate": 0.945, "mean_stop_latency": 0.69, "false_alarm_rate": 0.0, "first_response_latency": 0.92},
+}
+#: Which of the paper's sets a set of ours is like.
+LIKE = {"impatient": "Impatient", "dev": "UltraChat"}
+
+_AUDIO_RATE = 16000
+_TITLES = {
+    "success_rate": "Barge-in success",
+    "mean_stop_latency": "Stop latency",
+    "false_alarm_rate": "False alarms",
+    "first_response_latency": "First response",
+}
+_EXPLAINED = {
+    "success_rate": "stops within 1.5 s when the user starts to speak",
+    "mean_stop_latency": "from the user's onset to silence, over successes",
+    "false_alarm_rate": "user turns that the agent broke into",
+    "first_response_latency": "from the end of the first user turn to the agent's voice",
+}
+
+
+@dataclass(frozen=True)
+class Example:
+    """A conversation to show, and the set it is from."""
+
+    set_name: str
+    judged: Judged
+
+
+def write_html(path: Path, report: Mapping[str, Any], examples: Sequence[Example]) -> None:
+    """Writes the page.
+
+    Args:
+        report: what `evaluate` returns.
+        examples: conversations to draw and to hear; each costs about 30 kB per second.
+    """
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    environment.filters |= {"percent": percent, "seconds": seconds, "interval": interval}
+    here = files("nemo_duplex.evaluation")
+    template = environment.from_string((here / "report.html").read_text(encoding="utf-8"))
+    page = template.render(
+        report=report,
+        sets=report["sets"],
+        paper=PAPER,
+        like=LIKE,
+        cards=_cards(report["sets"]),
+        examples=[_shown(example) for example in examples],
+        style=(here / "report.css").read_text(encoding="utf-8"),
+        script=(here / "report.js").read_text(encoding="utf-8"),
+    )
+    path.write_text(page, encoding="utf-8")
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    return "–" if value is None else f"{100 * value:.{digits}f} %"
+
+
+def seconds(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f} s"
+
+
+def interval(estimate: Mapping[str, Any], unit: str) -> str:
+    """A 95 % interval as "94.1 to 99.8 %"; nothing where there is none."""
+    if not estimate["ci95"]:
+        return ""
+    low, high = estimate["ci95"]
+    return f"{100 * low:.1f} to {100 * high:.1f} %" if unit == "%" else f"{low:.2f} to {high:.2f} s"
+
+
+def _cards(sets: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The headline: the four numbers of the paper's table, on the hardest set there is."""
+    name = "impatient" if "impatient" in sets else next(iter(sets))
+    like = LIKE.get(name, "UltraChat")
+    cards = []
+    for metric, title in _TITLES.items():
+        unit = "s" if metric.endswith("latency") else "%"
+        written = seconds if unit == "s" else percent
+        estimate = sets[name][metric]
+        value, theirs = estimate["value"], PAPER[like][metric]
+        cards.append(
+            {
+                "title": title,
+                "value": written(value),
+                "interval": interval(estimate, unit),
+                "explained": _EXPLAINED[metric],
+                "paper": written(theirs),
+                "like": like,
+                "set": name,
+            }
+        )
+    return cards
+
+
+def _shown(example: Example) -> dict[str, Any]:
+    judged = example.judged
+    return {
+        "id": judged.record.id,
+        "set": example.set_name,
+        "duration": judged.record.duration,
+        "svg": timeline_svg(judged),
+        "audio": _data_url(judged),
+        "answers": judged.answers,
+        "faultless": not judged.mistakes,
+        "faults": _faults(judged),
+        "barge_ins": len(judged.turn_taking.barge_ins),
+    }
+
+
+def _faults(judged: Judged) -> list[str]:
+    taken = judged.turn_taking
+    counts = {
+        "talked on": sum(b.status == "failure" for b in taken.barge_ins),
+        "false alarm": len(taken.false_alarms),
+        "no response": sum(r.status == "no_response" for r in taken.responses),
+        "wrong answer": sum(a.verdict == "wrong" for a in judged.answers),
+    }
+    return [f"{count} × {name}" if count > 1 else name for name, count in counts.items() if count]
+
+
+def _data_url(judged: Judged) -> str:
+    """Both channels as FLAC inside the page: the user left, the agent right."""
+    file = io.BytesIO()
+    soundfile.write(file, judged.record.stereo(_AUDIO_RATE), _AUDIO_RATE, format="FLAC", subtype="PCM_16")
+    return "data:audio/flac;base64," + base64.b64encode(file.getvalue()).decode("ascii")

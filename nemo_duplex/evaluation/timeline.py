@@ -1,0 +1,224 @@
+"""The picture of one conversation: an SVG for the report, and the same with matplotlib for TensorBoard and the README.
+
+user    What is the capital of France?      And of Spain?
+        ~~~~~~~~~~~~~~~~~~~~                ~~~~~~~~~~~
+                        |- 0.66 s -|        |- 0.64 s: it stops
+agent                              ~~~~~~~~~~~~~~            ~~~~~~
+                                   The capital of France is   The capital of Spain ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from nemo_duplex.conversation import Turn
+from nemo_duplex.evaluation.scores import Judged
+from nemo_duplex.evaluation.turn_taking import Span
+from nemo_duplex.frames import Seconds
+
+Kind = Literal["response", "success", "failure", "censored", "alarm"]
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Something to point at between the two channels, from `start` to `end` (equal: a moment)."""
+
+    kind: Kind
+    start: Seconds
+    end: Seconds
+    label: str
+
+
+def marks(judged: Judged) -> list[Mark]:
+    """Gaps before responses, barge-ins with their verdict, false alarms; in order of time."""
+    taken, found = judged.turn_taking, []
+    for (_, end), response in zip(taken.user, taken.responses, strict=True):
+        if response.status == "ok" and response.latency is not None and response.latency > 0:
+            found.append(Mark("response", end, end + response.latency, f"{response.latency:.2f} s"))
+    for b in taken.barge_ins:
+        seen = b.stop_latency if b.stop_latency is not None else min(1.5, taken.duration - b.user_onset)
+        label = {"success": "stops", "failure": "goes on", "censored": "cut off"}[b.status]
+        latency = "" if b.stop_latency is None else f" {b.stop_latency:.2f} s"
+        found.append(Mark(b.status, b.user_onset, b.user_onset + seen, label + latency))
+    found += [Mark("alarm", t, t, "false alarm") for t in taken.false_alarms]
+    return sorted(found, key=lambda mark: mark.start)
+
+
+def envelope(audio: np.ndarray, columns: int) -> np.ndarray:
+    """(columns,) greatest level of each stretch of (S,) audio, the loudest being 1: both voices are drawn equally large."""
+    edges = np.linspace(0, len(audio), columns + 1).astype(int)[:-1]
+    peaks = np.maximum.reduceat(np.abs(audio.astype(np.float32)), edges) if len(audio) else np.zeros(columns, np.float32)
+    return peaks / max(float(peaks.max(initial=0)), 1e-3)
+
+
+def wrapped(text: str, room: int, lines: int) -> list[str]:
+    """`text` in at most so many lines of about `room` characters; what does not fit ends in an ellipsis."""
+    rows, row, rest = [], "", text.split()
+    while rest and len(rows) < lines:
+        if row and len(row) + 1 + len(rest[0]) > room:
+            rows.append(row)
+            row = ""
+            continue
+        row = f"{row} {rest.pop(0)}".strip()
+    if len(rows) < lines and row:
+        rows.append(row)
+        row = ""
+    if rest or row:
+        rows[-1] = rows[-1][: max(1, room - 1)].rstrip() + "…"
+    return rows
+
+
+# ---- SVG: sizes in pixels; colours are the report's own, by class
+_PER_SECOND = 84
+_LEFT, _TEXT, _WAVE, _BETWEEN, _AXIS = 52, 48, 46, 34, 22
+_USER = _TEXT + _WAVE // 2  # y of the middle of a waveform
+_AGENT = _TEXT + _WAVE + _BETWEEN + _WAVE // 2
+_HEIGHT = 2 * _TEXT + 2 * _WAVE + _BETWEEN + _AXIS
+_CHARACTER, _LINE = 6.1, 14
+
+
+def timeline_svg(judged: Judged) -> str:
+    """The conversation as an SVG element, drawn to scale. It takes its colours from the page (classes of report.css)."""
+    record = judged.record
+    width = _LEFT + round(record.duration * _PER_SECOND) + 12
+    parts = [
+        f'<svg class="timeline" width="{width}" height="{_HEIGHT}" viewBox="0 0 {width} {_HEIGHT}" role="img" '
+        f'data-left="{_LEFT}" data-scale="{_PER_SECOND}" aria-label="Timeline of {escape(record.id, quote=True)}">',
+        *_axis(record.duration),
+    ]
+    asked = [q.turn for q in record.questions]
+    for name, turns, spans, audio, y in (
+        ("user", asked, judged.turn_taking.user, record.user_audio, _USER),
+        ("agent", record.agent, judged.turn_taking.agent, record.audio, _AGENT),
+    ):
+        parts.append(f'<text class="lane {name}" x="0" y="{y + 4}">{name}</text>')
+        parts += _channel(name, spans, audio, y, record.duration)
+        parts += _texts(name, turns, record.duration)
+    parts += [_token_bar(turn) for turn in record.agent]
+    parts += [line for mark in marks(judged) for line in _marked(mark)]
+    parts.append(f'<line class="playhead" x1="{_LEFT}" x2="{_LEFT}" y1="0" y2="{_HEIGHT - _AXIS}"/></svg>')
+    return "\n".join(parts)
+
+
+def _x(time: Seconds) -> float:
+    return round(_LEFT + time * _PER_SECOND, 1)
+
+
+def _axis(duration: Seconds) -> Iterator[str]:
+    bottom = _HEIGHT - _AXIS
+    for second in range(int(duration) + 1):
+        yield f'<line class="grid" x1="{_x(second)}" x2="{_x(second)}" y1="{_TEXT - 6}" y2="{bottom}"/>'
+        yield f'<text class="tick" x="{_x(second)}" y="{_HEIGHT - 6}">{second} s</text>'
+
+
+def _channel(name: str, spans: Sequence[Span], audio: np.ndarray, y: int, duration: Seconds) -> Iterator[str]:
+    for start, end in spans:
+        yield (
+            f'<rect class="span {name}" x="{_x(start)}" y="{y - _WAVE // 2}" width="{(end - start) * _PER_SECOND:.1f}" '
+            f'height="{_WAVE}" rx="6"/>'
+        )
+    levels = envelope(audio, max(2, round(duration * _PER_SECOND / 2)))
+    heights = 0.5 + levels * (_WAVE / 2 - 3)
+    upper = [f"{_LEFT + 2 * i},{y - h:.1f}" for i, h in enumerate(heights)]
+    lower = [f"{_LEFT + 2 * i},{y + h:.1f}" for i, h in enumerate(heights)]
+    yield f'<polygon class="wave {name}" points="{" ".join(upper + lower[::-1])}"/>'
+
+
+def _texts(name: str, turns: Sequence[Turn], duration: Seconds) -> Iterator[str]:
+    """What is said: the user's text stands on its waveform, the agent's hangs under its own."""
+    for i, turn in enumerate(turns):
+        end = turns[i + 1].start if i + 1 < len(turns) else duration
+        room = max(6, int((max(end, turn.end) - turn.start) * _PER_SECOND / _CHARACTER) - 1)
+        rows = wrapped(turn.text, room, 3)
+        y = _TEXT - 7 - _LINE * (len(rows) - 1) if name == "user" else _AGENT + _WAVE // 2 + 20
+        spans = (f'<tspan x="{_x(turn.start)}" y="{y + _LINE * n}">{escape(row)}</tspan>' for n, row in enumerate(rows))
+        yield f'<text class="said {name}">{"".join(spans)}<title>{escape(turn.text)}</title></text>'
+
+
+def _token_bar(turn: Turn) -> str:
+    """A thin line under the agent's waveform: the turn as its text channel has it."""
+    y = _AGENT + _WAVE // 2 + 3
+    return f'<rect class="tokens" x="{_x(turn.start)}" y="{y}" width="{turn.duration * _PER_SECOND:.1f}" height="3" rx="1.5"/>'
+
+
+def _marked(mark: Mark) -> Iterator[str]:
+    top, bottom = _TEXT + _WAVE, _TEXT + _WAVE + _BETWEEN
+    middle = (top + bottom) / 2
+    if mark.kind == "response":
+        yield f'<line class="mark response" x1="{_x(mark.start)}" x2="{_x(mark.end)}" y1="{middle}" y2="{middle}"/>'
+        yield f'<text class="label response" x="{_x((mark.start + mark.end) / 2)}" y="{middle - 4}">{mark.label}</text>'
+        return
+    edge = top - _WAVE if mark.kind != "alarm" else bottom + _WAVE
+    yield f'<line class="mark {mark.kind}" x1="{_x(mark.start)}" x2="{_x(mark.start)}" y1="{edge}" y2="{middle}"/>'
+    width = max((mark.end - mark.start) * _PER_SECOND, len(mark.label) * 6.4 + 10)
+    yield f'<rect class="pill {mark.kind}" x="{_x(mark.start)}" y="{middle - 9}" width="{width:.1f}" height="18" rx="4"/>'
+    if mark.end > mark.start:
+        yield f'<line class="mark {mark.kind}" x1="{_x(mark.end)}" x2="{_x(mark.end)}" y1="{middle}" y2="{bottom + _WAVE}"/>'
+    yield f'<text class="verdict" x="{_x(mark.start) + 5}" y="{middle + 4}">{mark.label}</text>'
+
+
+# ---- matplotlib
+_COLORS = {"user": "#2563c9", "agent": "#c2570c"}
+_VERDICTS: dict[Kind, str] = {
+    "response": "#6b7280",
+    "success": "#15803d",
+    "failure": "#b91c1c",
+    "censored": "#6b7280",
+    "alarm": "#b91c1c",
+}
+
+
+def timeline_figure(judged: Judged) -> Figure:
+    """The conversation as a matplotlib figure."""
+    record, taken = judged.record, judged.turn_taking
+    figure = Figure(figsize=(max(9.0, min(26.0, record.duration * 0.95)), 3.4), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    room = 10.5 * figure.get_figwidth() / record.duration  # characters of the 8-point font per second
+    asked = [q.turn for q in record.questions]
+    for name, turns, spans, audio, y, up in (
+        ("user", asked, taken.user, record.user_audio, 1.0, 1),
+        ("agent", record.agent, taken.agent, record.audio, -1.0, -1),
+    ):
+        levels = envelope(audio, 1200)
+        times = np.linspace(0, record.duration, len(levels))
+        axes.fill_between(times, y - 0.5 * levels, y + 0.5 * levels, color=_COLORS[name], linewidth=0)
+        for start, end in spans:
+            axes.fill_between([start, end], y - 0.55, y + 0.55, color=_COLORS[name], alpha=0.13, linewidth=0)
+        for i, turn in enumerate(turns):
+            end = turns[i + 1].start if i + 1 < len(turns) else record.duration
+            rows = wrapped(turn.text, max(6, int((end - turn.start) * room) - 1), 3)
+            axes.text(turn.start, y + 0.68 * up, "\n".join(rows), fontsize=8, va="bottom" if up > 0 else "top", color="#1f2937")
+    for mark in marks(judged):
+        _draw(axes, mark)
+    axes.set(xlim=(0, record.duration), ylim=(-2.7, 2.7), yticks=[1, -1], yticklabels=["user", "agent"], xlabel="seconds")
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(left=False)
+    axes.set_title(record.id, fontsize=9, loc="left", color="#6b7280")
+    return figure
+
+
+def _draw(axes, mark: Mark) -> None:
+    color = _VERDICTS[mark.kind]
+    if mark.kind == "response":
+        axes.annotate(
+            "", (mark.end, 0), (mark.start, 0), arrowprops={"arrowstyle": "|-|,widthA=0.2,widthB=0.2", "color": color}
+        )
+        axes.text((mark.start + mark.end) / 2, 0.1, mark.label, ha="center", fontsize=7, color=color)
+        return
+    axes.plot([mark.start, mark.start], [0, -1.6 if mark.kind == "alarm" else 1.6], color=color, linewidth=1, linestyle=":")
+    axes.plot([mark.start, mark.end], [0, 0], color=color, linewidth=4, solid_capstyle="butt")
+    axes.text(mark.start, -0.12, mark.label, fontsize=7, va="top", color=color)
+
+
+def write_png(path: Path, judged: Judged) -> None:
+    """Draws the conversation to a PNG file."""
+    timeline_figure(judged).savefig(path, format="png")
