@@ -27,12 +27,8 @@ Lengths = Mapping[tuple[str, ...], Seconds]
 
 def lengths_of_answers(cuts: Iterable[Cut]) -> dict[tuple[str, ...], Seconds]:
     """How long each reference answer takes when nobody interrupts it, as far as the corpus says (`whole_duration`)."""
-    turns = [turn for cut in cuts for turn in Conversation.from_cut(cut).agent]
-    return {
-        tuple(words(turn.full_text or turn.text)): turn.custom["whole_duration"]
-        for turn in turns
-        if "whole_duration" in turn.custom
-    }
+    turns = [turn for cut in cuts for turn in Conversation.from_cut(cut).agent if "whole_duration" in turn.custom]
+    return {tuple(words(turn.full_text or turn.text)): turn.custom["whole_duration"] for turn in turns}
 
 
 def never_listens(judged: Sequence[Judged], lengths: Lengths, seed: int = 0) -> dict[str, Any]:

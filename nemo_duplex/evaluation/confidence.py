@@ -77,7 +77,7 @@ def cluster_bootstrap(parts: Sequence[tuple[float, float]], resamples: int = 10_
         return None
     above, below = (_draws(len(counted), min(resamples, max(1000, _MOST_DRAWN // len(counted))), seed) @ counted).T
     low, high = np.percentile(above[below > 0] / below[below > 0], [2.5, 97.5])
-    return float(low), float(high)
+    return round(float(low), 6), round(float(high), 6)
 
 
 @lru_cache(maxsize=4)

@@ -63,7 +63,7 @@ def evaluate(
     *,
     batch_size: int = 8,
     vad: str = "energy",
-    asr_turns: int = 100,
+    asr_turns: int = 60,
     examples: int = 6,
     seed: int = 0,
     device: str = "cpu",

@@ -14,6 +14,7 @@ from nemo_duplex.evaluation.confidence import Estimate
 from nemo_duplex.evaluation.record import Record
 from nemo_duplex.evaluation.speech import LABEL, BigramRecogniser, spoken_by_agent, spoken_by_reference, word_error_rate
 from nemo_duplex.evaluation.turn_taking import Rules, Span, TurnTaking, estimates, measure, pool
+from nemo_duplex.frames import Seconds
 
 #: User turns come exact from the manifest. The agent is found by a VAD, whose pauses inside an answer are no new turns.
 AUDIO_RULES = Rules(agent_merge_gap=0.5)
@@ -21,6 +22,14 @@ AUDIO_RULES = Rules(agent_merge_gap=0.5)
 CHANNEL_RULES = Rules()
 #: Merge gaps for which the headline is repeated: nothing else moves it as much.
 SENSITIVITY = (0.2, 0.5, 1.5)
+_HEADLINE = (
+    "n_barge_in",
+    "success_rate",
+    "mean_stop_latency",
+    "false_alarm_rate",
+    "first_response_latency",
+    "no_response_rate",
+)
 _LOOSE_GRACE = 0.5  # of FD-Bench, beside the paper's 0.1
 
 
@@ -109,7 +118,8 @@ def events(name: str, judged: Sequence[Judged]) -> Iterator[dict[str, Any]]:
     """Every event of a set as a row of events.csv, conversation by conversation in order of time."""
     for j in judged:
         taken = j.turn_taking
-        rows = [("barge_in", b.user_onset, b.status, b.stop_latency, "resumed" if b.resumed else "") for b in taken.barge_ins]
+        rows: list[tuple[str, Seconds, str, Seconds | None, str]] = []
+        rows += [("barge_in", b.user_onset, b.status, b.stop_latency, "resumed" if b.resumed else "") for b in taken.barge_ins]
         rows += [("false_alarm", t, "failure", None, "") for t in taken.false_alarms]
         rows += [("false_alarm", t, "excused", None, "") for t in taken.false_alarms_excused]
         rows += [("collision", t, "", None, "") for t in taken.collisions]
@@ -132,34 +142,29 @@ def _again(record: Record, rules: Rules) -> TurnTaking:
 
 
 def _headline(taken: Sequence[TurnTaking]) -> dict[str, Any]:
-    names = (
-        "n_barge_in",
-        "success_rate",
-        "mean_stop_latency",
-        "false_alarm_rate",
-        "first_response_latency",
-        "no_response_rate",
-    )
-    return {name: value for name, value in pool(taken).items() if name in names}
+    pooled = pool(taken)
+    return {name: pooled[name] for name in _HEADLINE}
 
 
 def _text_channel(judged: Sequence[Judged]) -> dict[str, Any]:
     """The same metrics from the text channel, and how far it and the sound are apart."""
-    channels = [
-        [(t.start, min(t.end, j.record.duration)) for t in j.record.agent if t.start < j.record.duration] for j in judged
-    ]
-    taken = [measure(j.record.user, spans, j.record.duration, CHANNEL_RULES) for j, spans in zip(judged, channels, strict=True)]
-    heard = [j.turn_taking.agent for j in judged]
-    pairs = [(turn, found) for turns, spoken in zip(channels, heard, strict=True) for turn in turns
-             if (found := _overlapping(turn, spoken)) is not None]  # fmt: skip
+    taken = [measure(j.record.user, _written(j.record), j.record.duration, CHANNEL_RULES) for j in judged]
+    both = [(_written(j.record), j.turn_taking.agent) for j in judged]
+    pairs = [(turn, _overlapping(turn, heard)) for written, heard in both for turn in written]
+    matched = [(turn, found) for turn, found in pairs if found is not None]
     return pool(taken) | {
         "unterminated": sum(j.record.unterminated for j in judged),
         "orphan_eos": sum(j.record.orphan_eos for j in judged),
-        "onset_difference": _mean_absolute([found[0] - turn[0] for turn, found in pairs]),
-        "offset_difference": _mean_absolute([found[1] - turn[1] for turn, found in pairs]),
-        "written_but_not_heard": sum(_overlapping(t, s) is None for ts, s in zip(channels, heard, strict=True) for t in ts),
-        "heard_but_not_written": sum(_overlapping(s, ts) is None for ts, ss in zip(channels, heard, strict=True) for s in ss),
+        "onset_difference": _mean_absolute([found[0] - turn[0] for turn, found in matched]),
+        "offset_difference": _mean_absolute([found[1] - turn[1] for turn, found in matched]),
+        "written_but_not_heard": len(pairs) - len(matched),
+        "heard_but_not_written": sum(_overlapping(span, written) is None for written, heard in both for span in heard),
     }
+
+
+def _written(record: Record) -> list[Span]:
+    """The turns of the text channel, as far as the recording lasts."""
+    return [(t.start, min(t.end, record.duration)) for t in record.agent if t.start < record.duration]
 
 
 def _overlapping(span: Span, others: Sequence[Span]) -> Span | None:

@@ -61,7 +61,8 @@ def envelope(audio: np.ndarray, columns: int) -> np.ndarray:
 
 def wrapped(text: str, room: int, lines: int) -> list[str]:
     """`text` in at most so many lines of about `room` characters; what does not fit ends in an ellipsis."""
-    rows, row, rest = [], "", text.split()
+    rows: list[str] = []
+    row, rest = "", text.split()
     while rest and len(rows) < lines:
         if row and len(row) + 1 + len(rest[0]) > room:
             rows.append(row)
