@@ -98,7 +98,7 @@ class ScriptConfig:
 
     def checked(self) -> DictConfig:
         """The values, every one of them given and resolved."""
-        missing = sorted(OmegaConf.missing_keys(self.values))
+        missing = [key for key, value in self.leaves() if value == REQUIRED]
         if missing:
             named = "; ".join(f"{key} ({self.explanation(key).rstrip('.') or 'required'})" for key in missing)
             raise InputError(f"Not given: {named}. Add {' '.join(f'{key}=...' for key in missing)}")

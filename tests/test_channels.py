@@ -1,0 +1,44 @@
+"""The special ids of the text and speech channels: all different, all where the paper has them."""
+
+from __future__ import annotations
+
+import pytest
+
+from nemo_duplex.channels import ChannelLayout
+
+PAPER = dict(text_vocab_size=32003, text_pad=32000, text_bos=32001, text_eos=32002, num_codebooks=4, codebook_size=4032)
+
+
+def test_the_papers_vocabulary():
+    layout = ChannelLayout(**PAPER)
+    assert layout.speech_vocab_size == 4037
+    assert layout.speech_delay == 1
+    assert layout.text_lead == 2, "text BOS stands beside the frame before speech BOS, two before the first heard code"
+
+
+def test_speech_specials_are_five_different_ids_above_the_codes():
+    layout = ChannelLayout(**PAPER)
+    specials = [layout.speech_bos, layout.speech_eos, layout.speech_start, layout.speech_pad, layout.speech_spare]
+    assert sorted(specials) == list(range(4032, 4037))
+
+
+@pytest.mark.parametrize("shared", [dict(text_pad=32002), dict(text_bos=32000), dict(text_eos=32001)])
+def test_shared_text_ids_are_refused(shared):
+    """TinyLlama-chat pads with EOS: then the model could never tell silence from the end of a turn."""
+    with pytest.raises(ValueError, match="three different ids"):
+        ChannelLayout(**{**PAPER, **shared})
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        (dict(text_eos=32003), "eos id 32003 lies outside"),
+        (dict(text_pad=-1), "pad id -1 lies outside"),
+        (dict(num_codebooks=0), "needs codebooks"),
+        (dict(codebook_size=0), "needs codebooks"),
+        (dict(speech_delay=-1), "Speech cannot lead text"),
+    ],
+)
+def test_a_layout_out_of_range_is_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        ChannelLayout(**{**PAPER, **wrong})

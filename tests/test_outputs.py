@@ -1,0 +1,117 @@
+"""Whole or not there: what stays on disk when writing ends well, fails, is interrupted, or finds the disk full."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import shutil
+from collections import namedtuple
+
+import pytest
+
+from nemo_duplex.inputs import InputError
+from nemo_duplex.outputs import require_space, sha256, whole_file, whole_folder
+
+Usage = namedtuple("Usage", "total used free")
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: Usage(100, 100, 0))
+
+
+def names(folder):
+    return sorted(p.name for p in folder.iterdir())
+
+
+def test_a_file_appears_whole(tmp_path):
+    with whole_file(tmp_path / "new" / "a.wav") as part:
+        assert part.suffix == ".wav", "writers choose their format by the suffix"
+        part.write_text("whole")
+        assert not (tmp_path / "new" / "a.wav").exists()
+    assert names(tmp_path / "new") == ["a.wav"]
+    assert (tmp_path / "new" / "a.wav").read_text() == "whole"
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit])
+def test_a_failed_write_leaves_the_older_file(tmp_path, error):
+    (tmp_path / "a.txt").write_text("old")
+    with pytest.raises(error), whole_file(tmp_path / "a.txt") as part:
+        part.write_text("ha")
+        raise error
+    assert names(tmp_path) == ["a.txt"]
+    assert (tmp_path / "a.txt").read_text() == "old"
+
+
+def test_a_folder_is_no_file(tmp_path):
+    with pytest.raises(InputError, match="is a folder, expected the name of a file"), whole_file(tmp_path):
+        pass
+
+
+def test_a_folder_appears_whole(tmp_path):
+    with whole_folder(tmp_path / "run") as part:
+        (part / "x").write_text("x")
+        assert not (tmp_path / "run").exists()
+    assert names(tmp_path) == ["run"] and names(tmp_path / "run") == ["x"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_failed_folder_leaves_the_older_one(tmp_path, error):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "old").touch()
+    with pytest.raises(error), whole_folder(tmp_path / "run", replace=True) as part:
+        (part / "new").touch()
+        raise error
+    assert names(tmp_path) == ["run"] and names(tmp_path / "run") == ["old"]
+
+
+def test_replacing_a_folder_leaves_nothing_of_the_older_one(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "old").touch()
+    with whole_folder(tmp_path / "run", replace=True) as part:
+        (part / "new").touch()
+    assert names(tmp_path) == ["run"] and names(tmp_path / "run") == ["new"]
+
+
+def test_nobodys_data_is_thrown_away_unasked(tmp_path):
+    """`out=~` must not replace a home."""
+    (tmp_path / "thesis").touch()
+    with pytest.raises(InputError, match="holds something already"), whole_folder(tmp_path):
+        pass
+    assert names(tmp_path) == ["thesis"]
+
+
+def test_an_empty_folder_may_be_filled_and_a_file_may_not(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with whole_folder(tmp_path / "empty") as part:
+        (part / "x").touch()
+    assert names(tmp_path / "empty") == ["x"]
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="is a file, expected the name of a folder"), whole_folder(tmp_path / "file"):
+        pass
+
+
+def test_a_full_disk_is_called_so_whatever_the_library_says(tmp_path, full_disk):
+    """torch.save reports a full disk as RuntimeError('unexpected pos 64 vs 0')."""
+    with pytest.raises(OSError) as caught, whole_file(tmp_path / "model.nemo") as part:
+        part.write_text("some")
+        raise RuntimeError("unexpected pos 64 vs 0")
+    assert caught.value.errno == errno.ENOSPC
+    assert names(tmp_path) == []
+
+
+def test_ctrl_c_on_a_full_disk_is_ctrl_c(tmp_path, full_disk):
+    with pytest.raises(KeyboardInterrupt), whole_file(tmp_path / "model.nemo"):
+        raise KeyboardInterrupt
+
+
+def test_require_space(tmp_path):
+    require_space(tmp_path / "not" / "yet", 1)
+    with pytest.raises(InputError, match=r"not/yet: this needs about 1000000000.0 GB, and the disk has"):
+        require_space(tmp_path / "not" / "yet", 10**18)
+
+
+def test_sha256(tmp_path):
+    data = bytes(range(256)) * 10000
+    (tmp_path / "f").write_bytes(data)
+    assert sha256(tmp_path / "f") == hashlib.sha256(data).hexdigest()
