@@ -1,0 +1,67 @@
+"""When each token of a turn is spoken, from the word times that a synthesiser knows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from nemo_duplex.conversation import Turn
+from nemo_duplex.frames import FRAME_RATE, FrameRate, Seconds
+
+_WORD_START = "▁"  # how SentencePiece writes the space before a word
+
+
+class PieceTokenizer(Protocol):
+    """A tokenizer whose tokens are pieces of the text; NeMo's SentencePiece tokenizer is one."""
+
+    def text_to_tokens(self, text: str) -> list[str]: ...
+
+    def tokens_to_ids(self, tokens: list[str]) -> list[int]: ...
+
+
+def token_times(turn: Turn, tokenizer: PieceTokenizer) -> list[tuple[int, Seconds]]:
+    """Each token of the turn's text with the time at which its last character has been spoken.
+
+    Within a word, characters are taken to last equally long; what stands between words belongs to the one before it.
+    Empty for a turn without word times.
+    """
+    if not turn.words:
+        return []
+    pieces = tokenizer.text_to_tokens(turn.text)
+    times, position = [], -1 if pieces and pieces[0].startswith(_WORD_START) else 0  # the first word has no space before it
+    for piece, token in zip(pieces, tokenizer.tokens_to_ids(pieces)):
+        position += len(piece)
+        times.append((token, _spoken(turn, position)))
+    return times
+
+
+def token_path(
+    turns: Iterable[Turn], num_frames: int, tokenizer: PieceTokenizer, blank: int, rate: FrameRate = FRAME_RATE
+) -> Tensor:
+    """Tokens (T,) at the frames in which they are spoken, `blank` elsewhere: one of the paths that CTC sums over, the right one.
+
+    A token whose frame is taken goes into the next free one; those for which none is left are dropped.
+    """
+    path = torch.full((num_frames,), blank, dtype=torch.long)
+    free = 0
+    for turn in turns:
+        for token, time in token_times(turn, tokenizer):
+            frame = max(free, rate.frame_at(time))
+            if frame < num_frames:
+                path[frame] = token
+            free = frame + 1
+    return path
+
+
+def _spoken(turn: Turn, position: int) -> Seconds:
+    """When the first `position` characters of the turn's text have been spoken."""
+    time = turn.start
+    for word in turn.words:
+        if position <= word.offset:
+            break
+        share = min(1.0, (position - word.offset) / len(word.text))
+        time = word.start + share * (word.end - word.start)
+    return time
