@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 import soundfile
-from lhotse import MonoCut, Recording, SupervisionSegment
+from lhotse import MonoCut, Recording
 from lhotse.audio import AudioSource
 
 from nemo_duplex.conversation import Conversation, Turn
@@ -164,24 +164,10 @@ def _split_of(set_name: DialogueSet) -> Split:
     return "train" if set_name == "train" else "dev"
 
 
-def agent_utterances(texts: list[str], engine: SpeechEngine) -> Iterator[tuple[str, np.ndarray]]:
-    """Each text, and the agent saying it: (S,) float32 at 22.05 kHz. The same text is the same samples, always."""
-    for text in texts:
-        spoken = engine.speak(text, AGENT_VOICE)
-        yield text, resample(spoken.audio, spoken.sample_rate, AGENT_SAMPLE_RATE)
-
-
-def utterance_cut(name: str, text: str, audio: np.ndarray) -> MonoCut:
-    """A cut of one agent utterance, for the codec."""
-    recording = _recording(name, audio, AGENT_SAMPLE_RATE)
-    supervision = SupervisionSegment(name, name, 0.0, recording.duration, text=text, speaker="agent", language="en")
-    return MonoCut(name, 0.0, recording.duration, 0, recording=recording, supervisions=[supervision])
-
-
 def _cut(conversation: Conversation, user: np.ndarray, agent: np.ndarray) -> MonoCut:
     custom: dict[str, Any] = dict(conversation.custom)
-    custom["target_audio"] = _recording(f"{conversation.id}-agent", agent, AGENT_SAMPLE_RATE)
-    recording = _recording(conversation.id, user, USER_SAMPLE_RATE)
+    custom["target_audio"] = recording_of(f"{conversation.id}-agent", agent, AGENT_SAMPLE_RATE)
+    recording = recording_of(conversation.id, user, USER_SAMPLE_RATE)
     return MonoCut(
         id=conversation.id,
         start=0.0,
@@ -193,7 +179,7 @@ def _cut(conversation: Conversation, user: np.ndarray, agent: np.ndarray) -> Mon
     )
 
 
-def _recording(name: str, audio: np.ndarray, sample_rate: int) -> Recording:
+def recording_of(name: str, audio: np.ndarray, sample_rate: int) -> Recording:
     """A recording in memory, in the 16 bits that FLAC will keep."""
     file = io.BytesIO()
     soundfile.write(file, audio, sample_rate, format="WAV", subtype="PCM_16")

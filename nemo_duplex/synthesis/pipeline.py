@@ -19,21 +19,23 @@ import nemo_duplex
 from nemo_duplex.frames import AGENT_SAMPLE_RATE, FRAME_RATE, Seconds
 from nemo_duplex.inputs import InputError
 from nemo_duplex.outputs import require_space, whole_file
-from nemo_duplex.synthesis.dialogue_cuts import DialogueCuts, DialogueSet, DialogueSpec, agent_utterances, utterance_cut
+from nemo_duplex.synthesis.dialogue_cuts import DialogueCuts, DialogueSet, DialogueSpec
 from nemo_duplex.synthesis.executors import run_locally
 from nemo_duplex.synthesis.grammar import Grammar
 from nemo_duplex.synthesis.shards import Shard, clear, shards_of
 from nemo_duplex.synthesis.text_sources import DialogueFiles, TextSource
 from nemo_duplex.synthesis.tts.espeak import EspeakEngine
 from nemo_duplex.synthesis.tts.voices import AGENT_VOICE, NUM_SPEAKERS, voice_data
+from nemo_duplex.synthesis.utterances import agent_utterances, utterance_cut
 
 SETS = ("train", "dev", "impatient", "agent")
 
 _SHARD_SIZE = {"train": 50, "dev": 50, "impatient": 50, "agent": 300}
 _FIELDS = {name: ("recording", "target_audio") for name in SETS} | {"agent": ("recording",)}
-_PILOT = 40  # dialogues that tell how many it takes for the hours asked for
+_PILOT = 50  # dialogues that tell how many it takes for the hours asked for, within some 5 %
 _BYTES_PER_HOUR = 130e6  # FLAC: 45 to 80 MB user (noise does not compress), 36 MB agent
 _SHORTEST: Seconds = 4.0  # of cuts of one length: less holds no exchange
+_MOST = 1_000_000  # of anything: a slip of the finger must not fill the memory
 _FORMAT = 1  # of what is written; a change makes old and new shards different
 
 
@@ -42,7 +44,7 @@ class CorpusSpec:
     """A corpus. The same spec is the same bytes, with any number of workers or slices.
 
     Args:
-        hours: of train, within a few dialogues.
+        hours: of train; about so many where dialogues are whole.
         dev: dialogues of dev, and of Impatient.
         agent_utterances: sentences for the codec besides the answers.
         source: files of dialogues; none: the built-in grammar.
@@ -64,8 +66,8 @@ class CorpusSpec:
                 raise InputError(f"{name}={share}: expected a share from 0 to 1.")
         amounts = {"hours": self.hours, "dev": self.dev, "agent_utterances": self.agent_utterances, "seed": dialogues.seed}
         for name, amount in amounts.items():
-            if amount < 0:
-                raise InputError(f"{name}={amount}: expected 0 or more.")
+            if not 0 <= amount <= _MOST:
+                raise InputError(f"{name}={amount}: expected 0 to {_MOST}.")
         if not 0 < dialogues.rhythm.response_gap <= 5:
             raise InputError(f"response_gap={dialogues.rhythm.response_gap}: expected seconds, more than 0 and up to 5.")
         if dialogues.duration is not None:
@@ -150,7 +152,7 @@ class _Maker:
         elif set_name == "train" and self.spec.dialogues.duration is not None:
             yield self.spec.dialogues.duration
         else:
-            for index in range(_PILOT):
+            for index in range(_PILOT if set_name == "train" else min(_PILOT, max(self.spec.dev, 1))):
                 yield self.dialogues.spoken(cast(DialogueSet, set_name), index).conversation.duration
 
     @cached_property

@@ -81,7 +81,8 @@ def schedule(
         following = next(exchanges, None)
         number = {"exchange": len(turns) // 2}
         user = _moved(pending[0], onset, number | {"gap": round(gap, 4)} | ({"barge_in": True} if barge_in else {}))
-        start = frame_rate.time(frame_rate.nearest(user.end + rhythm.response_gap))
+        free = frame_rate.count(turns[-1].end) if turns else 0  # a word is soon said: the answer before may not be over
+        start = frame_rate.time(max(frame_rate.nearest(user.end + rhythm.response_gap), free))
         answer = _moved(pending[1], start, number | {"gap": round(start - user.end, 4)})
         onset, barge_in = _next_onset(answer, rhythm, rng)
         gap = onset - answer.end

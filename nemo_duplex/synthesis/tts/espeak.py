@@ -12,6 +12,7 @@ Two habits of the library shape this file (measured, eSpeak NG 1.52):
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import re
 import threading
@@ -50,6 +51,7 @@ class _Event(ctypes.Structure):
 
 _Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
 _lock = threading.Lock()
+_log = logging.getLogger(__name__)
 
 
 def espeak_paths() -> tuple[Path, Path]:
@@ -84,6 +86,9 @@ class EspeakEngine:
             opened = _Library(self._path, self._data)
             self.version, self.sample_rate = opened.version, opened.sample_rate
             opened.close()
+        first, second = (self.speak("Hello.", Voice("self-test", "en-us+klatt2")).audio for _ in range(2))
+        if not np.array_equal(first, second):
+            _log.warning("eSpeak NG cannot be unloaded in this process: the same text is not the same samples twice.")
 
     def speak(self, text: str, voice: Voice) -> Utterance:
         """`text` in `voice`, the same samples every time.
@@ -98,7 +103,7 @@ class EspeakEngine:
                 samples, onsets = library.speak(text, voice, seed=zlib.crc32(f"{voice.id}|{text}".encode()))
             finally:
                 library.close()
-        if not len(samples):
+        if not len(samples) or not any(character.isalnum() for character in text):
             raise InputError(f"eSpeak NG makes no sound of the text {text!r}: give it words to say.")
         audio = samples.astype(np.float32) / 32768
         words = word_times(text, onsets, len(audio), self.sample_rate)
@@ -118,6 +123,7 @@ class _Library:
         self._library = ctypes.CDLL(path)
         self.sample_rate = self._library.espeak_Initialize(_SYNCHRONOUS, _BUFFER_MS, data, _DONT_EXIT)
         if self.sample_rate <= 0:
+            _unmap(self._library)  # one mapping that stays, and every later utterance depends on those before it
             raise InputError(f"eSpeak NG cannot read its data folder {os.fsdecode(data)}: delete it, it is made again.")
         self._library.espeak_Info.restype = ctypes.c_char_p
         self.version = self._library.espeak_Info(None).decode().split()[0]

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from nemo_duplex.conversation import Conversation
+from nemo_duplex.inputs import InputError
+from nemo_duplex.synthesis.dialogue_cuts import DialogueCuts, DialogueSpec
+from nemo_duplex.synthesis.grammar import Grammar
+from nemo_duplex.synthesis.mix import Surroundings
+from nemo_duplex.synthesis.text_sources import Dialogue, Exchange
+from nemo_duplex.synthesis.tts.espeak import EspeakEngine
+from nemo_duplex.synthesis.tts.utterance import Voice
+from nemo_duplex.synthesis.tts.voices import voice_data
+from tests.synthesis.tones import ToneEngine
+
+CLEAN = Surroundings(noise=0.0, room=0.0, leak=0.0)
+
+
+def cuts(**spec) -> DialogueCuts:
+    return DialogueCuts(DialogueSpec(**spec), Grammar(), ToneEngine())
+
+
+def test_channels_have_the_same_frames():
+    for set_name, index in (("train", 0), ("dev", 0), ("impatient", 0), ("train", 1)):
+        cut = cuts(duration=6.4).cut(set_name, index)
+        user, agent = cut.load_audio(), cut.load_target_audio()
+        assert (cut.recording.sampling_rate, cut.target_audio.sampling_rate) == (16000, 22050)
+        assert user.shape[1] % 1280 == 0
+        assert user.shape[1] // 1280 == agent.shape[1] // 1764 == round(cut.duration / 0.08)
+        assert cut.duration == 6.4 or set_name != "train"
+
+
+def test_supervisions_are_where_the_sound_is():
+    cut = cuts(surroundings=CLEAN, pause=0.0).cut("dev", 3)
+    conversation = Conversation.from_cut(cut)
+    for speaker, audio, rate in (("user", cut.load_audio()[0], 16000), ("agent", cut.load_target_audio()[0], 22050)):
+        speaking = np.zeros(len(audio), dtype=bool)
+        for turn in conversation.of(speaker):
+            start, end = round(turn.start * rate), round(turn.end * rate)
+            speaking[start:end] = True
+            assert np.sqrt(np.mean(np.square(audio[start:end]))) > 0.01
+        edge = round(0.01 * rate)  # the resampler's filter rings
+        outside = ~np.convolve(speaking, np.ones(2 * edge + 1), "same").astype(bool)
+        assert outside.any() and np.abs(audio[outside]).max() < 1e-3
+
+
+def test_turns_come_back_from_the_cut():
+    source = cuts(pause=1.0)
+    for index in range(8):
+        made, read = source.spoken("dev", index).conversation, Conversation.from_cut(source.cut("dev", index))
+        assert len(made.turns) == len(read.turns) >= 4
+        for a, b in zip(made.turns, read.turns):
+            assert (a.speaker, a.text, a.full_text) == (b.speaker, b.text, b.full_text)
+            assert (b.start, b.end) == pytest.approx((a.start, a.end), abs=1e-5)
+            assert dict(a.custom) == dict(b.custom)
+            assert [w.text for w in a.words] == [w.text for w in b.words]
+        assert all({"answer", "family", "seen", "exchange", "voice", "gap"} <= set(t.custom) for t in read.turns)
+        assert {"seed", "index", "voice", "engine", "source", "surroundings"} <= set(read.custom)
+
+
+def test_pauses_lie_inside_user_turns_and_are_silent():
+    source, found = cuts(surroundings=CLEAN, pause=1.0), 0
+    for index in range(6):
+        cut = source.cut("dev", index)
+        audio = cut.load_audio()[0]
+        for turn in Conversation.from_cut(cut).user:
+            for start, end in turn.custom.get("pauses", []):
+                found += 1
+                assert turn.start < start < end < turn.end
+                assert 0.2 <= end - start <= 0.7
+                assert np.abs(audio[round((start + 0.01) * 16000) : round((end - 0.01) * 16000)]).max() < 1e-3
+    assert found > 10
+
+
+def test_shares_are_what_was_asked_for():
+    def count(key, **spec) -> int:
+        conversations = [cuts(**spec).spoken("train", i).conversation for i in range(60)]
+        if key == "quiet":
+            return sum(not c.turns for c in conversations)
+        return sum(key in t.custom for c in conversations for t in c.user)
+
+    assert count("pauses", pause=0.0) == 0 and count("quiet", quiet=0.0) == 0
+    assert 5 < count("quiet", quiet=0.2) < 20
+    users = sum(len(cuts(quiet=0.0).spoken("train", i).conversation.user) for i in range(60))
+    assert 0.2 < count("pauses", quiet=0.0) / users < 0.4
+
+
+def test_a_quiet_cut_has_noise_and_a_silent_agent():
+    cut = cuts(quiet=1.0, duration=6.4).cut("train", 0)
+    assert not cut.supervisions and cut.load_audio().any() and not cut.load_target_audio().any()
+    assert cuts(quiet=1.0).cut("dev", 0).supervisions  # dev has none
+
+
+def test_impatient_is_dev_with_less_patience():
+    source = cuts()
+    for index in range(4):
+        dev, made = source.cut("dev", index), source.cut("impatient", index)
+        questions = Conversation.from_cut(dev).user
+        turns = Conversation.from_cut(made).turns
+        assert made.custom["source"] == dev.id and made.custom["voice"] == dev.custom["voice"]
+        assert made.custom["surroundings"]["level_db"] == dev.custom["surroundings"]["level_db"]
+        assert [t.text for t in turns] == [t.text for t in questions] and all(t.speaker == "user" for t in turns)
+        assert turns[0].start == pytest.approx(questions[0].start, abs=1e-6)
+        answers = [t.full_text or t.text for t in Conversation.from_cut(dev).agent]
+        assert made.custom["references"] == [[answer] for answer in answers]
+        assert not made.load_target_audio().any()
+
+
+def test_a_dialogue_depends_on_its_number_and_the_seed_alone():
+    a, b = cuts(duration=6.4), cuts(duration=6.4)
+    b.cut("train", 9)
+    b.cut("dev", 2)
+    first, again = a.cut("train", 4), b.cut("train", 4)
+    assert first.supervisions == again.supervisions
+    assert np.array_equal(first.load_audio(), again.load_audio())
+    assert np.array_equal(first.load_target_audio(), again.load_target_audio())
+    assert not np.array_equal(first.load_audio(), cuts(duration=6.4, seed=1).cut("train", 4).load_audio())
+
+
+def test_an_answer_is_the_same_samples_wherever_it_is_given():
+    """Then a codec gives it the same codes, and the model one thing to learn."""
+    source = DialogueCuts(DialogueSpec(), OneQuestion(), EspeakEngine(voice_data()))
+    spoken = []
+    for index in range(3):
+        cut = source.cut("train", index)
+        agent = cut.load_target_audio()[0]
+        for turn in Conversation.from_cut(cut).agent:
+            if not turn.was_cut:
+                spoken.append(agent[round(turn.start * 22050) : round(turn.end * 22050)])
+    assert len(spoken) >= 2 and len({audio.tobytes() for audio in spoken}) == 1
+
+
+def test_a_dialogue_that_cannot_be_spoken_is_named():
+    class Mute(ToneEngine):
+        def speak(self, text: str, voice: Voice):
+            raise InputError("no sound")
+
+    mute = DialogueCuts(DialogueSpec(quiet=0.0), OneQuestion(), Mute())
+    with pytest.raises(InputError, match=r"Dialogue train-0-0000005 \(from one-5\): no sound"):
+        mute.cut("train", 5)
+
+
+class OneQuestion:
+    def dialogue(self, split, index, rng) -> Dialogue:
+        exchange = Exchange("What is the capital of France?", "The capital of France is Paris.", "Paris", "capital")
+        return Dialogue(f"one-{index}", (exchange, replace(exchange), replace(exchange)))

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+
+from nemo_duplex.inputs import InputError
+from nemo_duplex.synthesis.executors import parse_slice, run_locally
+
+
+def square(n: int) -> tuple[int, int]:
+    return n * n, os.getpid()
+
+
+def fail_at_two(n: int) -> int:
+    if n == 2:
+        raise InputError("job 2 is wrong")
+    return n
+
+
+def die_at_one(n: int) -> int:
+    if n == 1:
+        os._exit(9)
+    time.sleep(0.05)
+    return n
+
+
+def test_one_worker_works_here_and_two_elsewhere():
+    here = list(run_locally(square, [1, 2, 3], 1))
+    assert here == [(1, os.getpid()), (4, os.getpid()), (9, os.getpid())]
+    there = list(run_locally(square, [1, 2, 3], 2))
+    assert sorted(n for n, _ in there) == [1, 4, 9] and os.getpid() not in {pid for _, pid in there}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_error_in_a_job_comes_through(workers):
+    with pytest.raises(InputError, match="job 2 is wrong"):
+        list(run_locally(fail_at_two, list(range(6)), workers))
+
+
+def test_a_killed_worker_is_one_line_and_no_hang():
+    with pytest.raises(InputError, match="A worker process was killed"):
+        list(run_locally(die_at_one, list(range(6)), 2))
+
+
+def test_slices_share_out_the_jobs():
+    assert parse_slice("0/1") == (0, 1) and parse_slice("3/4") == (3, 4)
+    for wrong in ("4/4", "-1/4", "1", "a/b", "1/0", ""):
+        with pytest.raises(InputError, match=f"slice={wrong}: expected i/n"):
+            parse_slice(wrong)

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+import numpy as np
+
+from nemo_duplex.synthesis.grammar import Grammar
+
+GRAMMAR = Grammar()
+TEXTS = [text for e in GRAMMAR.exchanges for text in (e.user, e.agent)]
+
+
+def drawn(split: str, count: int) -> list:
+    return [e for i in range(count) for e in GRAMMAR.dialogue(split, i, np.random.default_rng(i)).exchanges]
+
+
+def test_size_is_what_a_small_model_learns_in_minutes():
+    facts = GRAMMAR.describe()
+    assert 380 <= facts["questions"]["train"] <= 500
+    assert 250 <= facts["answers"] <= 360
+    assert facts["words"] <= 300
+
+
+def test_every_question_has_one_answer_that_its_text_contains():
+    assert len({e.user for e in GRAMMAR.exchanges}) == len(GRAMMAR.exchanges)
+    for e in GRAMMAR.exchanges:
+        assert e.answer.lower() in e.agent.lower(), e
+
+
+def test_texts_are_spoken_as_they_are_written():
+    for text in TEXTS:
+        assert re.fullmatch(r"[A-Z][a-zA-Z,:' ]*[.?]", text), text
+        assert "  " not in text and "|" not in text
+
+
+def test_arithmetic_is_right():
+    names = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen".split()
+    for e in GRAMMAR.exchanges:
+        if e.family in ("sum", "difference"):
+            first, sign, second, _, result = e.agent.rstrip(".").lower().split()
+            a, b = names.index(first), names.index(second)
+            assert names.index(result) == (a + b if sign == "plus" else a - b)
+
+
+def test_pauses_stand_before_words_and_what_precedes_them_is_no_question():
+    questions = {e.user.rstrip(".?") for e in GRAMMAR.exchanges}
+    paused = [e for e in GRAMMAR.exchanges if e.pauses]
+    assert len(paused) > 0.9 * len(GRAMMAR.exchanges)
+    for e in paused:
+        for offset in e.pauses:
+            assert e.user[offset - 1] == " " and e.user[offset].isalnum()
+            assert e.user[:offset].strip(" ,:") not in questions
+
+
+def test_open_families_keep_a_part_for_dev_and_closed_ones_nothing():
+    families, unseen = Counter(e.family for e in GRAMMAR.exchanges), Counter(e.family for e in GRAMMAR.exchanges if not e.seen)
+    assert set(unseen) == {"sum", "difference", "number", "echo"}
+    assert all(0.08 <= unseen[family] / families[family] <= 0.20 for family in unseen)
+    assert not {e.agent for e in GRAMMAR.exchanges if e.seen} & {e.agent for e in GRAMMAR.exchanges if not e.seen}
+
+
+def test_held_out_questions_are_made_of_parts_that_train_asks_about():
+    known = {word for e in GRAMMAR.exchanges if e.seen for word in re.findall("[a-z]+", f"{e.user} {e.agent}".lower())}
+    assert all(set(re.findall("[a-z]+", text.lower())) <= known for text in TEXTS)
+
+
+def test_train_asks_no_held_out_question_and_dev_a_quarter():
+    assert all(e.seen for e in drawn("train", 300))
+    share = sum(not e.seen for e in drawn("dev", 500)) / len(drawn("dev", 500))
+    assert 0.20 < share < 0.30
+
+
+def test_every_question_of_train_comes_up():
+    asked = Counter(e.user for e in drawn("train", 3000))
+    assert set(asked) == {e.user for e in GRAMMAR.exchanges if e.seen}
+    assert max(asked.values()) < 8 * np.median(list(asked.values()))
+
+
+def test_agent_texts_are_the_answers_of_train_and_new_sentences():
+    texts = GRAMMAR.agent_texts(100)
+    answers = {e.agent for e in GRAMMAR.exchanges if e.seen}
+    assert len(set(texts)) == len(texts) == len(answers) + 100
+    assert answers <= set(texts)
+    assert not set(texts) & {e.agent for e in GRAMMAR.exchanges if not e.seen}

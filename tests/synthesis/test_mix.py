@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nemo_duplex.conversation import Turn
+from nemo_duplex.synthesis.mix import CUT_FADE, Surroundings, noise, place, resample, user_channel
+from nemo_duplex.synthesis.tts.utterance import Utterance
+
+DRY = Surroundings(noise=0.0, room=0.0, leak=0.0)
+
+
+def tone(seconds: float, rate: int, hz: float = 440.0) -> np.ndarray:
+    return (0.5 * np.sin(2 * np.pi * hz * np.arange(round(seconds * rate)) / rate)).astype(np.float32)
+
+
+def silence(samples: int):
+    return lambda: np.zeros(samples, dtype=np.float32)
+
+
+def db(power: float) -> float:
+    return 10 * np.log10(power)
+
+
+def test_resampling_keeps_a_tone_in_place():
+    made, expected = resample(tone(1.0, 22050), 22050, 16000), tone(1.0, 16000)
+    assert made.dtype == np.float32 and len(made) == 16000
+    assert np.abs(made - expected)[200:-200].max() < 1e-3
+    assert db(np.square(resample(tone(1.0, 22050, hz=10000.0), 22050, 16000)).mean()) < -40  # above 8 kHz: gone, not folded
+
+
+def test_utterances_lie_at_their_turns():
+    utterance = Utterance("a", tone(0.5, 22050), 22050)
+    channel = place([(Turn("agent", 0.8, 1.3, "a"), utterance)], 22050 * 2, 22050)
+    assert np.array_equal(channel[17640 : 17640 + 11025], utterance.audio)
+    assert not channel[:17640].any() and not channel[17640 + 11025 :].any()
+
+
+def test_a_turn_that_was_cut_stops_at_its_end_and_fades_before_it():
+    utterance = Utterance("a b", np.ones(22050, dtype=np.float32), 22050)
+    channel = place([(Turn("agent", 0.0, 0.4, "a", full_text="a b"), utterance)], 22050, 22050)
+    end, fade = round(0.4 * 22050), round(CUT_FADE * 22050)
+    assert not channel[end:].any()
+    assert (channel[: end - fade] == 1).all()
+    assert (np.diff(channel[end - fade : end]) < 0).all() and channel[end - 1] == 0
+
+
+def test_speech_gets_the_level_that_is_written_down():
+    speech = np.concatenate([np.zeros(8000, np.float32), tone(1.0, 16000)])
+    channel, done = user_channel(speech, silence(24000), 16000, DRY, np.random.default_rng(0))
+    assert set(done) == {"level_db"}
+    assert db(np.square(channel[8000:]).mean()) == pytest.approx(done["level_db"], abs=0.1)
+    assert not channel[:8000].any()
+
+
+def test_noise_covers_the_whole_channel_at_the_ratio_that_is_written_down():
+    speech = np.concatenate([np.zeros(32000, np.float32), tone(1.0, 16000)])
+    surroundings = Surroundings(noise=1.0, room=0.0, leak=0.0)
+    for seed in range(6):
+        channel, done = user_channel(speech, silence(48000), 16000, surroundings, np.random.default_rng(seed))
+        in_gap = db(np.square(channel[:32000]).mean())
+        assert done["level_db"] - in_gap == pytest.approx(done["noise_snr_db"], abs=2.0)
+        assert 8 <= done["noise_snr_db"] <= 35
+
+
+@pytest.mark.parametrize(("color", "slope"), [("white", 0), ("pink", -3), ("brown", -6)])
+def test_noise_falls_by_its_colour(color, slope):
+    audio = noise(160000, 16000, color, np.random.default_rng(0))
+    assert np.square(audio).mean() == pytest.approx(1.0, rel=1e-3)
+    power = np.square(np.abs(np.fft.rfft(audio)))
+    octaves = [db(power[10 * low : 20 * low].mean()) for low in (250, 500, 1000, 2000)]
+    assert np.diff(octaves) == pytest.approx([slope] * 3, abs=0.6)
+
+
+def test_where_nobody_speaks_there_is_noise_alone():
+    channel, done = user_channel(np.zeros(16000, np.float32), silence(16000), 16000, Surroundings(), np.random.default_rng(0))
+    assert set(done) == {"noise_level_db", "noise"}
+    assert db(np.square(channel).mean()) == pytest.approx(done["noise_level_db"], abs=0.1)
+
+
+def test_a_room_adds_an_echo_and_shifts_nothing():
+    speech = np.concatenate([np.zeros(4000, np.float32), tone(0.5, 16000), np.zeros(8000, np.float32)])
+    channel, done = user_channel(
+        speech, silence(20000), 16000, Surroundings(noise=0.0, room=1.0, leak=0.0), np.random.default_rng(1)
+    )
+    assert "room_decay" in done
+    assert np.abs(channel[:4000]).max() < 1e-6 < np.square(channel[12000:12800]).mean()
+    lag = np.argmax(np.correlate(channel[4000:5000], speech[4000:4600], "valid"))
+    assert lag == 0
+
+
+def test_the_agent_leaks_late_and_faintly():
+    agent = tone(1.0, 16000, hz=1000.0)
+    speech = np.concatenate([np.zeros(24000, np.float32), tone(0.5, 16000)])
+    heard = np.concatenate([agent, np.zeros(16000, np.float32)])
+    channel, done = user_channel(
+        speech, lambda: heard, 16000, Surroundings(noise=0.0, room=0.0, leak=1.0), np.random.default_rng(0)
+    )
+    assert not channel[: round(0.02 * 16000)].any()
+    assert db(np.square(channel[4000:14000]).mean() / np.square(agent).mean()) == pytest.approx(done["leak_db"], abs=0.2)
+    assert -35 <= done["leak_db"] <= -25
+
+
+def test_nothing_clips():
+    speech = np.zeros(16000, np.float32)
+    speech[::400] = 1.0  # peaks 26 dB over their mean
+    loud = Surroundings(level_db=(-1.0, -1.0), noise=1.0, noise_snr_db=(0.0, 0.0))
+    channel, _ = user_channel(speech, silence(16000), 16000, loud, np.random.default_rng(0))
+    assert np.abs(channel).max() <= 0.99 + 1e-6

@@ -1,0 +1,164 @@
+"""The timeline's promises, over many drawn conversations."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import cycle
+
+import numpy as np
+import pytest
+
+from nemo_duplex.conversation import Conversation, Turn, Word
+from nemo_duplex.frames import FRAME_RATE
+from nemo_duplex.synthesis.timing import Rhythm, impatient, schedule
+
+FRAME = FRAME_RATE.seconds
+
+
+def turn(speaker: str, duration: float, pauses: list | None = None) -> Turn:
+    words = tuple(Word(f"w{i}", 3 * i, i * duration / 5, (i + 1) * duration / 5) for i in range(5))
+    return Turn(speaker, 0.0, duration, "w0 w1 w2 w3 w4.", words=words, custom={"pauses": pauses} if pauses else {})
+
+
+def exchanges(rng: np.random.Generator, count: int) -> list[tuple[Turn, Turn]]:
+    return [(turn("user", rng.uniform(0.4, 3), [[0.1, 0.35]]), turn("agent", rng.uniform(0.5, 5))) for _ in range(count)]
+
+
+def drawn(seed: int, rhythm: Rhythm, duration: float | None = None) -> Conversation:
+    rng = np.random.default_rng(seed)
+    content = exchanges(rng, 6)
+    return schedule(f"c{seed}", iter(content) if duration is None else cycle(content), rhythm, rng, duration)
+
+
+@pytest.mark.parametrize("duration", [None, 12.8])
+def test_agent_answers_on_the_grid_nearest_to_its_gap(duration):
+    for seed in range(100):
+        conversation = drawn(seed, Rhythm(), duration)
+        users = {t.custom["exchange"]: t for t in conversation.user}
+        for answer in conversation.agent:
+            gap = answer.start - users[answer.custom["exchange"]].end
+            assert 0.64 - FRAME / 2 - 1e-3 <= gap <= 0.64 + FRAME / 2 + 1e-3
+            assert answer.start / FRAME == pytest.approx(round(answer.start / FRAME), abs=1e-6)
+            assert answer.custom["gap"] == pytest.approx(gap, abs=1e-3)
+
+
+def test_agent_stops_on_the_frame_edge_before_the_stop_delay():
+    cuts = wholes = 0
+    for seed in range(100):
+        conversation = drawn(seed, Rhythm(barge_in=0.7))
+        users = {t.custom["exchange"]: t for t in conversation.user}
+        for answer in conversation.agent:
+            following = users.get(answer.custom["exchange"] + 1)
+            barged = following is not None and following.custom.get("barge_in", False)
+            if not answer.was_cut:
+                wholes += 1
+                assert "cut" not in answer.custom
+                assert not barged or answer.end <= following.start + 0.64 + 1e-6
+                continue
+            cuts += 1
+            assert following is not None and barged
+            assert following.custom["gap"] < 0
+            assert 0.64 - FRAME < answer.end - following.start <= 0.64 + 1e-3
+            assert answer.end / FRAME == pytest.approx(round(answer.end / FRAME), abs=1e-6)
+            assert answer.custom["cut"] == answer.end
+            assert answer.full_text is not None and answer.full_text.startswith(answer.text)
+    assert cuts > 100 and wholes > 100
+
+
+def test_barge_ins_come_as_often_and_where_they_were_asked_for():
+    never, always = drawn(0, Rhythm(barge_in=0.0)), drawn(0, Rhythm(barge_in=1.0))
+    assert not any(t.custom.get("barge_in") for t in never.user)
+    assert [t.custom.get("barge_in", False) for t in always.user] == [False] + [True] * 5
+    places = []
+    for seed in range(60):
+        for answer, following in zip((c := drawn(seed, Rhythm(barge_in=1.0))).agent, c.user[1:]):
+            whole = answer.words[0].start + 5 * (answer.words[1].start - answer.words[0].start) - answer.start
+            places.append((following.start - answer.start) / whole)
+    assert 0.20 <= min(places) < 0.25 and 0.80 < max(places) <= 0.85
+
+
+def test_turns_of_one_speaker_never_overlap_however_short_they_are():
+    """A word is said in less than the agent takes to stop; the next answer used to start on top of the old one."""
+    rng = np.random.default_rng(0)
+    short = [(turn("user", 0.1), turn("agent", 4.0)) for _ in range(6)]
+    conversation = schedule("short", iter(short), Rhythm(barge_in=1.0, response_gap=0.16), rng)
+    for turns in (conversation.user, conversation.agent):
+        assert all(before.end <= after.start + 1e-6 for before, after in zip(turns, turns[1:]))
+
+
+def test_a_whole_conversation_ends_on_the_grid_with_its_tail():
+    for seed in range(30):
+        conversation = drawn(seed, Rhythm())
+        last = max(t.end for t in conversation.turns)
+        assert 1.0 - 1e-6 <= conversation.duration - last < 1.0 + FRAME
+        assert conversation.duration / FRAME == pytest.approx(round(conversation.duration / FRAME), abs=1e-6)
+        assert [t.custom["exchange"] for t in conversation.agent] == list(range(6))
+
+
+def test_a_conversation_of_given_length_is_full_and_marks_what_runs_over():
+    unfinished = 0
+    for seed in range(60):
+        conversation = drawn(seed, Rhythm(), 12.8)
+        assert conversation.duration == 12.8
+        assert max(t.end for t in conversation.turns) > 12.8 - 7.0
+        for t in conversation.turns:
+            assert t.end <= 12.8 + 1e-9
+            assert t.custom.get("unfinished", False) == (t.was_cut and "cut" not in t.custom or t.end == 12.8 and t.was_cut)
+            assert all(t.start <= start and end <= t.end for start, end in t.custom.get("pauses", []))
+            unfinished += t.custom.get("unfinished", False)
+    assert unfinished > 20
+
+
+def test_pauses_and_words_move_with_their_turn():
+    for t in drawn(3, Rhythm()).user:
+        assert t.custom["pauses"] == [[pytest.approx(t.start + 0.1, abs=1e-3), pytest.approx(t.start + 0.35, abs=1e-3)]]
+        assert t.words[0].start == pytest.approx(t.start)
+
+
+def test_without_barge_ins_nothing_else_changes():
+    """Impatient and dev are the same dialogue: up to the first barge-in, to the sample."""
+    hasty, patient = drawn(1, Rhythm(barge_in=0.5)), drawn(1, Rhythm(barge_in=0.0))
+    first = next(i for i, t in enumerate(hasty.user) if t.custom.get("barge_in"))
+    assert first >= 1
+    assert [t.start for t in hasty.user[:first]] == [t.start for t in patient.user[:first]]
+    gaps = [(h.custom["gap"], p.custom["gap"]) for h, p in zip(hasty.user, patient.user) if not h.custom.get("barge_in")]
+    assert gaps and all(h == p for h, p in gaps)
+
+
+def test_impatient_halves_every_silence_and_keeps_the_rest():
+    for seed in range(40):
+        source = drawn(seed, Rhythm(barge_in=0.0))
+        made = impatient(source, Rhythm())
+        assert made.agent == ()
+        assert made.user[0].start == source.user[0].start
+        for i in range(1, 6):
+            silence = made.user[i].start - made.user[i - 1].end
+            source_silence = source.user[i].start - source.user[i - 1].end
+            assert silence == pytest.approx(source_silence / 2)
+            assert made.user[i].custom["silence"] == pytest.approx(silence, abs=1e-3)
+            assert made.user[i].custom["source_silence"] == pytest.approx(source_silence, abs=1e-3)
+        assert [t.text for t in made.user] == [t.text for t in source.user]
+        assert [t.duration for t in made.user] == pytest.approx([t.duration for t in source.user])
+        assert made.custom["references"] == [[t.text] for t in source.agent]
+        assert made.custom["factor"] == 0.5 and made.custom["source"] == source.id
+        assert made.duration >= made.user[-1].end + 6.0
+        assert made.duration < source.duration or made.duration < made.user[-1].end + 7.0
+
+
+def test_impatient_knows_which_turns_interrupt():
+    """Answer of 4 s after a gap of 0.64 s, next turn 1 s later: halved, the turn starts 2.82 s after the question."""
+    source = schedule(
+        "c", iter([(turn("user", 1.0), turn("agent", 4.0)) for _ in range(3)]),
+        Rhythm(barge_in=0.0, prompt=0.0, long_silence=0.0, gap=(1.0, 1.0)), np.random.default_rng(0),
+    )  # fmt: skip
+    assert impatient(source, Rhythm()).custom["interrupts"] == [False, True, True]
+    assert impatient(source, Rhythm(), factor=1.0).custom["interrupts"] == [False, False, False]
+    assert impatient(source, Rhythm(), factor=0.1).custom["interrupts"] == [False, False, False]  # before the agent starts
+
+
+def test_impatient_refuses_a_conversation_that_was_cut():
+    hasty = drawn(0, Rhythm(barge_in=1.0))
+    with pytest.raises(ValueError, match="Conversation c0: Impatient needs one whole answer"):
+        impatient(hasty, Rhythm())
+    with pytest.raises(ValueError, match="c0"):
+        impatient(replace(hasty, turns=hasty.user), Rhythm())
