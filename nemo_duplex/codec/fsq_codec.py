@@ -8,6 +8,8 @@ a speaker encoder: NeMo downloads some of them) is left out.
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -25,10 +27,10 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from nemo_duplex.codec.hifigan_stepper import HiFiGANStepper
-from nemo_duplex.codec.nemo_file import find_nemo_file, read_nemo_file
 from nemo_duplex.codec.streaming_decoder import FrameDecoder, StreamingDecoder
 from nemo_duplex.frames import FrameRate
 from nemo_duplex.inputs import InputError
+from nemo_duplex.nemo_file import find_nemo_file, read_nemo_file
 from nemo_duplex.outputs import whole_file
 
 PARTS = ("audio_encoder", "vector_quantizer", "audio_decoder")
@@ -87,6 +89,15 @@ class FSQCodec(nn.Module):
         """What `FSQCodec(config)` builds this codec from, without its weights."""
         return copy.deepcopy(self._config)
 
+    @property
+    def fingerprint(self) -> str:
+        """64 hexadecimal digits that name what decides the codes, encoder and quantizer: same fingerprint, same codes."""
+        digest = hashlib.sha256(json.dumps([self._config[part] for part in PARTS[:2]], sort_keys=True).encode())
+        for key, value in sorted(self.model.state_dict().items()):
+            if key.startswith(PARTS[:2]):
+                digest.update(key.encode() + value.detach().cpu().float().numpy().tobytes())
+        return digest.hexdigest()
+
     # --- files -------------------------------------------------------------------------------------------------------
 
     @classmethod
@@ -96,8 +107,8 @@ class FSQCodec(nn.Module):
         Raises:
             InputError: if there is no such file, it is truncated, holds another class of model, or its weights do not fit.
         """
-        path = find_nemo_file(source)
-        config, weights = read_nemo_file(path, AudioCodecModel.__name__)
+        path = find_nemo_file(source, "codec")
+        config, weights = read_nemo_file(path, "codec", AudioCodecModel.__name__)
         try:
             codec = cls(config)
         except InputError as error:
@@ -216,7 +227,7 @@ class FSQCodec(nn.Module):
         """Decodes frame by frame, exactly as `decode` (see `StreamingDecoder`).
 
         Args:
-            fold: whether weight norm, where the decoder has it, is computed once: faster, but what steps is then a copy.
+            fold: whether weight norm, where the decoder has it, is computed once: faster, but it then steps the weights of now.
 
         Raises:
             InputError: if this codec's decoder looks ahead.
@@ -272,7 +283,10 @@ def _essential(cfg: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _build(config: Mapping[str, Any]) -> AudioCodecModel:
-    model = AudioCodecModel(OmegaConf.create({**config, **_TRAINED_ELSEWHERE})).eval()
+    try:
+        model = AudioCodecModel(OmegaConf.create({**config, **_TRAINED_ELSEWHERE})).eval()
+    except Exception as error:  # what NeMo, hydra and the parts themselves raise for a class or an argument that is not theirs
+        raise InputError(f"This codec config does not build: {' '.join(str(error).split())[:200]}") from error
     for name in ("mel_loss_fn", "stft_loss_fn"):  # their filters would travel in every checkpoint
         setattr(model, name, None)
     return model

@@ -8,11 +8,8 @@ All begin at zero, which is what NeMo pads the start of an utterance with: a str
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import nn
-from torch.nn.utils import parametrize
 
 from nemo_duplex.codec.streaming_decoder import Buffers
 from nemo_duplex.inputs import InputError
@@ -23,18 +20,19 @@ class HiFiGANStepper:
 
     Args:
         decoder: the network.
-        fold: whether to step a copy whose weight norm is computed once instead of at every step. Faster, at the price of
-            memory, and the copy does not follow when the decoder is trained.
+        fold: whether weight norm is computed now instead of at every step. Faster, at the price of memory, and what is stepped
+            then does not follow when the decoder is trained or moved.
 
     Raises:
         InputError: if a layer of the decoder looks ahead.
     """
 
     def __init__(self, decoder: nn.Module, fold: bool = False) -> None:
-        self.decoder = _folded(decoder) if fold else decoder
-        self._layers = [m for m in self.decoder.modules() if hasattr(m, "padding_total") or hasattr(m, "trim_right_ratio")]
+        self.decoder = decoder
+        self._layers = [m for m in decoder.modules() if hasattr(m, "padding_total") or _is_transposed(m)]
         for layer in self._layers:
             _require_causal(layer)
+        self._folded = {id(layer): layer.conv.weight.detach().clone() for layer in self._layers} if fold else {}
 
     def initial_buffers(self, batch_size: int) -> Buffers:
         """Zeros: the input columns that each convolution remembers, in the order of `decoder.modules()`."""
@@ -50,7 +48,7 @@ class HiFiGANStepper:
             past = memory[id(layer)]
             columns = torch.cat([past, x], dim=-1)
             memory[id(layer)] = columns[..., columns.shape[-1] - past.shape[-1] :]
-            return layer.activation(_convolve(layer, columns, x.shape[-1]))
+            return layer.activation(self._convolve(layer, columns, x.shape[-1]))
 
         def residual(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
             branches = []
@@ -68,6 +66,18 @@ class HiFiGANStepper:
         x = decoder.out_activation(run(decoder.post_conv, decoder.post_activation(x)))
         return x[:, 0], tuple(memory[id(layer)] for layer in self._layers)
 
+    def _convolve(self, layer: nn.Module, columns: torch.Tensor, new: int) -> torch.Tensor:
+        """What `layer` makes of the last `new` of the columns (B, C, memory + new), before its activation."""
+        conv = layer.conv
+        weight = self._folded.get(id(layer))
+        weight = conv.weight if weight is None else weight
+        if not _is_transposed(layer):
+            return nn.functional.conv1d(columns, weight, conv.bias, dilation=conv.dilation, groups=conv.groups)
+        stride = conv.stride[0]
+        out = nn.functional.conv_transpose1d(columns, weight, conv.bias, stride=stride, groups=conv.groups)
+        start = (columns.shape[-1] - new) * stride
+        return out[..., start : start + new * stride]
+
 
 def _is_transposed(layer: nn.Module) -> bool:
     return hasattr(layer, "trim_right_ratio")
@@ -79,17 +89,6 @@ def _memory(layer: nn.Module) -> int:
     return -(-(kernel_size - stride) // stride) if _is_transposed(layer) else (kernel_size - 1) * layer.conv.dilation[0]
 
 
-def _convolve(layer: nn.Module, columns: torch.Tensor, new: int) -> torch.Tensor:
-    """What `layer` makes of the last `new` of the columns (B, C, memory + new), before its activation."""
-    conv = layer.conv
-    if not _is_transposed(layer):
-        return nn.functional.conv1d(columns, conv.weight, conv.bias, dilation=conv.dilation, groups=conv.groups)
-    stride = conv.stride[0]
-    out = nn.functional.conv_transpose1d(columns, conv.weight, conv.bias, stride=stride, groups=conv.groups)
-    start = (columns.shape[-1] - new) * stride
-    return out[..., start : start + new * stride]
-
-
 def _require_causal(layer: nn.Module) -> None:
     if _is_transposed(layer):
         ahead = layer.padding_left != 0
@@ -97,10 +96,3 @@ def _require_causal(layer: nn.Module) -> None:
         ahead = layer.conv.stride[0] != 1 or layer.extra_pad_mode != "constant"
     if ahead:
         raise InputError(f"This codec cannot be streamed: a {type(layer).__name__} of its decoder looks ahead.")
-
-
-def _folded(decoder: nn.Module) -> nn.Module:
-    folded = copy.deepcopy(decoder)
-    for module in [m for m in folded.modules() if parametrize.is_parametrized(m)]:
-        parametrize.remove_parametrizations(module, "weight")
-    return folded.requires_grad_(False)

@@ -18,7 +18,7 @@ from nemo_duplex.inputs import InputError, existing_folder
 _FULL_SCALE = 32767
 
 
-class Utterances:
+class Recordings:
     """The utterances of a folder: a corpus of `synthesize.py` (its set `agent`), a Lhotse Shar folder, or a tree of wav files.
 
     Args:
@@ -88,27 +88,27 @@ class Crops(IterableDataset):
     A crop may begin up to a frame before its utterance or end behind it, so that onsets, endings and silence are learnt too.
 
     Args:
-        utterances: what to draw from.
+        recordings: what to draw from.
         indices: which of them.
         samples: length of a crop.
         margin: samples by which a crop may stick out.
         seed: of the draws.
     """
 
-    def __init__(self, utterances: Utterances, indices: list[int], samples: int, margin: int, seed: tuple[int, ...]) -> None:
-        self.utterances = utterances
+    def __init__(self, recordings: Recordings, indices: list[int], samples: int, margin: int, seed: tuple[int, ...]) -> None:
+        self.recordings = recordings
         self.indices = indices
         self.samples = samples
         self.margin = margin
         self.seed = seed
-        lengths = np.array([len(utterances.samples[i]) for i in indices], dtype=np.float64)
+        lengths = np.array([len(recordings.samples[i]) for i in indices], dtype=np.float64)
         self._weights = lengths / lengths.sum()  # every second of speech is drawn as often as any other
 
     def __iter__(self) -> Iterator[torch.Tensor]:
         """(samples,) float32 crops."""
         rng = np.random.default_rng(self.seed)
         while True:
-            audio = self.utterances.audio(self.indices[rng.choice(len(self.indices), p=self._weights)])
+            audio = self.recordings.audio(self.indices[rng.choice(len(self.indices), p=self._weights)])
             start = int(rng.integers(-self.margin, max(1, len(audio) - self.samples + self.margin)))
             piece = audio[max(start, 0) : start + self.samples]
             before = max(-start, 0)

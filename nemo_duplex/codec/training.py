@@ -26,7 +26,7 @@ from nemo_duplex.budget import TimeBudget
 from nemo_duplex.codec.fsq_codec import FSQCodec
 from nemo_duplex.codec.quality import measure_quality
 from nemo_duplex.codec.reconstruction import ReconstructionLoss
-from nemo_duplex.codec.utterances import Crops, Utterances
+from nemo_duplex.codec.recordings import Crops, Recordings
 from nemo_duplex.inputs import InputError
 from nemo_duplex.outputs import sha256, whole_file
 
@@ -77,18 +77,18 @@ class CodecTraining(pl.LightningModule):
     Args:
         codec: trained in place.
         config: sizes and rates.
-        utterances, indices: what to draw crops from.
+        recordings, indices: what to draw crops from.
         budget: the share of it that is spent sets the learning rate: a cosine from the peak down.
     """
 
     def __init__(
-        self, codec: FSQCodec, config: CodecTrainingConfig, utterances: Utterances, indices: list[int], budget: TimeBudget
+        self, codec: FSQCodec, config: CodecTrainingConfig, recordings: Recordings, indices: list[int], budget: TimeBudget
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.codec = codec
         self.config = config
-        self.utterances = utterances
+        self.recordings = recordings
         self.indices = indices
         self.budget = budget
         self.loss = ReconstructionLoss(codec.sample_rate)
@@ -116,7 +116,7 @@ class CodecTraining(pl.LightningModule):
         """Crops of the current epoch; a training that goes on after an interruption draws what it would have drawn."""
         frame = self.codec.samples_per_frame
         seed = (self.config.seed, self.current_epoch)
-        crops = Crops(self.utterances, self.indices, self.config.crop_frames * frame, frame, seed)
+        crops = Crops(self.recordings, self.indices, self.config.crop_frames * frame, frame, seed)
         return DataLoader(crops, batch_size=self.config.batch_size)
 
     def on_train_epoch_start(self) -> None:
@@ -196,15 +196,15 @@ def train_codec(config: CodecTrainingConfig) -> dict[str, Any]:
 
     pl.seed_everything(config.seed, verbose=False)
     codec = FSQCodec.restore(config.init) if config.init else FSQCodec(config.codec)
-    utterances = Utterances(config.data, codec.sample_rate)
-    kept, held_out = utterances.split(_MAX_HELD_OUT)
+    recordings = Recordings(config.data, codec.sample_rate)
+    kept, held_out = recordings.split(_MAX_HELD_OUT)
     budget = TimeBudget(config.minutes)
-    training = CodecTraining(codec, config, utterances, kept, budget)
+    training = CodecTraining(codec, config, recordings, kept, budget)
     _fit(training, out, config)
 
     codec.cpu().requires_grad_(False).measure_silence()
     codec.save_to(codec_file, half=config.half)
-    quality = measure_quality(FSQCodec.restore(codec_file), [utterances.audio(i) for i in held_out])
+    quality = measure_quality(FSQCodec.restore(codec_file), [recordings.audio(i) for i in held_out])
     quality |= {"steps": training.step, "minutes": config.minutes, "seed": config.seed, "sha256": sha256(codec_file)}
     with whole_file(quality_file) as part:
         part.write_text(json.dumps(quality, indent=2) + "\n")

@@ -1,0 +1,276 @@
+"""FSQCodec: any of NeMo's geometries, codes that depend on the audio alone, strict files."""
+
+from __future__ import annotations
+
+import copy
+import io
+import tarfile
+
+import pytest
+import torch
+import yaml
+from nemo.collections.tts.models.audio_codec import AudioCodecModel
+
+from nemo_duplex.codec.fsq_codec import FSQCodec
+from nemo_duplex.inputs import InputError
+from tests.codec.codecs import MODULES, hifigan_config, nanocodec_config
+from tests.dummies import CODEC, speech_like
+
+GEOMETRIES = {
+    "small": (CODEC, 2, 36, 1764, 12.5),
+    "nanocodec 0.6 kbps": (nanocodec_config(), 4, 4032, 1764, 12.5),
+    "nanocodec 1.78 kbps": (hifigan_config(13, [8, 7, 6, 6], [7, 7, 6, 3, 2]), 13, 2016, 1764, 12.5),
+    "nanocodec 1.89 kbps": (hifigan_config(8, [8, 7, 6, 6], [8, 8, 4, 2, 2]), 8, 2016, 1024, 22050 / 1024),
+}
+
+
+@pytest.fixture(scope="module")
+def nano() -> FSQCodec:
+    torch.manual_seed(1)
+    return FSQCodec(nanocodec_config())
+
+
+def speech(seconds: float, seed: int = 0) -> torch.Tensor:
+    return speech_like(seconds, seed, 22050)[None]
+
+
+@pytest.mark.parametrize("name", GEOMETRIES)
+def test_geometry_comes_from_the_config(name):
+    config, num_codebooks, codebook_size, samples_per_frame, rate = GEOMETRIES[name]
+    codec = FSQCodec(config)
+    assert (codec.num_codebooks, codec.codebook_size, codec.samples_per_frame) == (
+        num_codebooks,
+        codebook_size,
+        samples_per_frame,
+    )
+    assert float(codec.frame_rate.hz) == pytest.approx(rate)
+    assert codec.silence_codes.shape == (num_codebooks,) and codec.silence_codes.dtype == torch.long
+
+    audio = speech(0.5)
+    codes, lens = codec.encode(audio, torch.tensor([audio.shape[1]]))
+    frames = -(-audio.shape[1] // samples_per_frame)
+    assert codes.shape == (1, num_codebooks, frames) and codes.dtype == torch.long and lens.tolist() == [frames]
+    assert 0 <= codes.min() and codes.max() < codebook_size
+    decoded, samples = codec.decode(codes, lens)
+    assert decoded.shape == (1, frames * samples_per_frame) and samples.tolist() == [frames * samples_per_frame]
+
+
+@pytest.mark.parametrize("config", [CODEC, nanocodec_config()], ids=["small", "nanocodec"])
+def test_is_what_nemo_computes(config):
+    codec = FSQCodec(config)
+    audio = speech(0.8)
+    lens = torch.tensor([audio.shape[1]])
+    codes, frames = codec.encode(audio, lens)
+    with torch.no_grad():
+        theirs, _ = codec.model.encode(audio=audio, audio_len=lens)
+        decoded, _ = codec.model.decode(tokens=theirs, tokens_len=frames)
+    assert torch.equal(codes, theirs.long())
+    assert decoded.abs().max() > 0.01
+    torch.testing.assert_close(codec.decode(codes, frames)[0], decoded, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("samples, frames", [(0, 0), (1, 1), (1764, 1), (1765, 2), (17640, 10)])
+def test_the_last_frame_is_filled_up(nano, samples, frames):
+    codes, lens = nano.encode(speech(1.0)[:, :samples], torch.tensor([samples]))
+    assert lens.tolist() == [frames] and codes.shape[2] == frames
+
+
+def test_codes_do_not_depend_on_the_batch(nano):
+    audio = torch.cat([speech(1.0, seed) for seed in range(3)])
+    lens = torch.tensor([22050, 9000, 4000])
+    codes, frames = nano.encode(audio, lens)
+    for row in range(3):
+        alone, _ = nano.encode(audio[row : row + 1, : lens[row]], lens[row : row + 1])
+        assert torch.equal(codes[row, :, : frames[row]], alone[0])
+        assert torch.equal(codes[row, :, frames[row] :], nano.silence_codes[:, None].expand(-1, 13 - int(frames[row])))
+
+
+def test_rows_are_silent_beyond_their_length(nano):
+    codes = torch.randint(0, 4032, (2, 4, 6))
+    audio, samples = nano.decode(codes, torch.tensor([6, 2]))
+    alone, _ = nano.decode(codes[1:, :, :2], torch.tensor([2]))
+    assert samples.tolist() == [6 * 1764, 2 * 1764]
+    torch.testing.assert_close(audio[1, : 2 * 1764], alone[0], atol=1e-5, rtol=0)
+    assert audio[1, 2 * 1764 :].abs().max() == 0
+
+
+@pytest.mark.parametrize("code", [-1, 4032, 4036])
+def test_a_code_out_of_range_is_named(nano, code):
+    codes = torch.zeros(2, 4, 3, dtype=torch.long)
+    codes[1, 2, 0] = code
+    with pytest.raises(InputError, match=f"Code {code} of codebook 2, frame 0, row 1 .* 0 to 4031"):
+        nano.decode(codes, torch.tensor([3, 3]))
+    nano.decode(codes, torch.tensor([3, 0]))  # beyond the row's length anything may stand
+    with pytest.raises(InputError, match=f"Code {code} "):
+        nano.streaming_decoder().step(codes, nano.streaming_decoder().init_state(2))
+
+
+def test_audio_that_is_no_number_is_refused(nano):
+    with pytest.raises(InputError, match="NaN"):
+        nano.encode(torch.full((1, 1764), float("nan")), torch.tensor([1764]))
+
+
+def test_silence_codes_are_what_zeros_become(nano):
+    codes, _ = nano.encode(torch.zeros(1, 40 * 1764), torch.tensor([40 * 1764]))
+    assert torch.equal(codes[0, :, 20], nano.silence_codes)
+
+
+def test_long_audio_is_decoded_in_blocks_without_a_seam():
+    """NeMo computes lengths in float32, exact below 2^24 samples only; we never hand it so many."""
+    codec = FSQCodec(CODEC)
+    codes = torch.randint(0, 36, (1, 2, 600))
+    audio, _ = codec.decode(codes, torch.tensor([600]))
+    with torch.no_grad():
+        whole, _ = codec.model.decode(tokens=codes, tokens_len=torch.tensor([600]))
+    torch.testing.assert_close(audio, whole, atol=1e-6, rtol=0)
+
+
+def test_codes_are_the_same_whatever_the_surrounding_precision(nano):
+    audio = speech(0.5)
+    codes, _ = nano.encode(audio, torch.tensor([audio.shape[1]]))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(nano.encode(audio, torch.tensor([audio.shape[1]]))[0], codes)
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def test_written_and_read_back_it_is_the_same_codec(nano, tmp_path):
+    nano.save_to(tmp_path / "codec.nemo")
+    again = FSQCodec.restore(tmp_path / "codec.nemo")
+    audio = speech(0.6)
+    lens = torch.tensor([audio.shape[1]])
+    codes, frames = nano.encode(audio, lens)
+    assert torch.equal(again.encode(audio, lens)[0], codes)
+    assert torch.equal(again.decode(codes, frames)[0], nano.decode(codes, frames)[0])
+    assert torch.equal(again.silence_codes, nano.silence_codes) and again.fingerprint == nano.fingerprint
+    assert [p.name for p in tmp_path.iterdir()] == ["codec.nemo"]
+
+
+def test_config_and_weights_rebuild_it(nano):
+    again = FSQCodec(copy.deepcopy(nano.config))
+    again.load_state_dict(nano.state_dict())
+    assert torch.equal(again.silence_codes, nano.silence_codes) and again.fingerprint == nano.fingerprint
+    assert yaml.safe_load(yaml.safe_dump(nano.config)) == nano.config == nanocodec_config()
+
+
+def test_nemo_reads_the_file_too(tmp_path):
+    codec = FSQCodec(CODEC)
+    codec.save_to(tmp_path / "codec.nemo", half=True)
+    theirs = AudioCodecModel.restore_from(str(tmp_path / "codec.nemo"), map_location="cpu")
+    ours = FSQCodec.restore(tmp_path / "codec.nemo")
+    codes, lens = torch.randint(0, 36, (1, 2, 5)), torch.tensor([5])
+    with torch.no_grad():
+        decoded, _ = theirs.decode(tokens=codes, tokens_len=lens)
+    assert decoded.dtype == torch.float32
+    torch.testing.assert_close(ours.decode(codes, lens)[0], decoded, atol=1e-6, rtol=0)
+
+
+def test_half_the_bits_are_half_the_file_and_read_back_into_float32(nano, tmp_path):
+    nano.save_to(tmp_path / "whole.nemo")
+    nano.save_to(tmp_path / "half.nemo", half=True)
+    assert (tmp_path / "half.nemo").stat().st_size < 0.7 * (tmp_path / "whole.nemo").stat().st_size
+    restored = FSQCodec.restore(tmp_path / "half.nemo")
+    assert all(p.dtype == torch.float32 for p in restored.parameters())
+    assert all(p.dtype == torch.float32 for p in nano.parameters())
+
+
+def test_the_fingerprint_names_what_decides_the_codes():
+    codec = FSQCodec(CODEC)
+    before = codec.fingerprint
+    with torch.no_grad():
+        codec.model.audio_decoder.head.weight.add_(1)
+        assert codec.fingerprint == before
+        codec.model.audio_encoder.head.weight.add_(1)
+    assert codec.fingerprint != before
+
+
+def test_what_a_codec_was_trained_with_is_left_out(tmp_path):
+    """Discriminators and speech models of a published .nemo would be downloaded, or would not even import."""
+    training = {
+        "discriminator": {"_target_": f"{MODULES}.Discriminator", "discriminators": [{"_target_": "os.system"}]},
+        "use_scl_loss": True,
+        "use_slm_loss": True,
+        "slm_encoder": {"_target_": f"{MODULES}.SLMEncoder", "slm_model_name": "microsoft/wavlm-base-plus"},
+        "train_ds": {"dataset": {"_target_": "nowhere"}},
+        "optim": {"_target_": "torch.optim.Adam"},
+        "target": "nemo.collections.tts.models.audio_codec.AudioCodecModel",
+    }
+    codec = FSQCodec(nanocodec_config() | training)
+    assert codec.config == nanocodec_config()
+    weights = codec.model.state_dict() | {"discriminator.weight": torch.zeros(3), "speaker_encoder.weight": torch.zeros(3)}
+    path = write_nemo(tmp_path / "published.nemo", nanocodec_config() | training, weights)
+    assert FSQCodec.restore(path).fingerprint == codec.fingerprint
+
+
+@pytest.mark.parametrize("problem", ["lacks", "has no place for", "has another shape of"])
+def test_weights_must_fit(tmp_path, problem):
+    weights = dict(FSQCodec(CODEC).model.state_dict())
+    if problem == "lacks":
+        del weights["audio_decoder.head.bias"]
+    elif problem == "has no place for":
+        weights["audio_decoder.blocks.1.norm.weight"] = torch.zeros(8)
+    else:
+        weights["audio_decoder.head.bias"] = torch.zeros(7)
+    path = write_nemo(tmp_path / "codec.nemo", CODEC | {"target": "AudioCodecModel"}, weights)
+    with pytest.raises(InputError, match=f"codec.nemo: the checkpoint {problem} 1 of .* audio_decoder"):
+        FSQCodec.restore(path)
+
+
+def test_files_that_are_no_codec(tmp_path, nano):
+    nano.save_to(tmp_path / "codec.nemo")
+    whole = (tmp_path / "codec.nemo").read_bytes()
+    (tmp_path / "truncated.nemo").write_bytes(whole[: len(whole) // 2])
+    write_nemo(tmp_path / "asr.nemo", {"target": "nemo.collections.asr.models.EncDecCTCModelBPE"}, {})
+    write_nemo(tmp_path / "half.nemo", {"target": "AudioCodecModel", "sample_rate": 22050}, {})
+    for name, words in {
+        "none.nemo": "there is no file",
+        "truncated.nemo": "truncated",
+        "asr.nemo": "EncDecCTCModelBPE, expected a AudioCodecModel",
+        "half.nemo": "lacks samples_per_frame",
+    }.items():
+        with pytest.raises(InputError, match=words) as error:
+            FSQCodec.restore(tmp_path / name)
+        assert name in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"vector_quantizer": {"_target_": f"{MODULES}.MultiBandMelEncoder"}}, "does not build"),
+        ({"audio_encoder": {"_target_": "os.system"}}, "does not build"),
+        ({"output_sample_rate": 44100}, "44100"),
+        ({"semantic_codec_path": "other.nemo"}, "semantic"),
+        ({"audio_decoder": None}, "lacks audio_decoder"),
+    ],
+)
+def test_configs_of_other_codecs(change, words):
+    with pytest.raises(InputError, match=words):
+        FSQCodec(CODEC | change)
+
+
+def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
+    codec = FSQCodec(CODEC)
+
+    def breaks(path):
+        open(path, "wb").write(b"half")
+        raise OSError(5, "disk on fire")
+
+    monkeypatch.setattr(codec.model, "save_to", breaks)
+    with pytest.raises(OSError):
+        codec.save_to(tmp_path / "codec.nemo")
+    assert not list(tmp_path.iterdir())
+
+
+def write_nemo(path, config, weights):
+    buffer = io.BytesIO()
+    torch.save(weights, buffer)
+    with tarfile.open(path, "w") as archive:
+        for name, data in {
+            "model_config.yaml": yaml.safe_dump(config).encode(),
+            "model_weights.ckpt": buffer.getvalue(),
+        }.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return path
