@@ -1,0 +1,176 @@
+"""A chain of commands: what runs again after a change, an interruption, a failure, and what does not."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from nemo_duplex.chain import Chain, Step
+from nemo_duplex.inputs import InputError
+
+# Appends its name to a diary, copies its inputs into its output.
+WORK = """
+import pathlib, sys
+out, name, *inputs = sys.argv[1:]
+out = pathlib.Path(out)
+with open(out.parent / "diary", "a") as diary: diary.write(name)
+made = out / name / "made"
+made.parent.mkdir(exist_ok=True)
+made.write_text(name + "".join((out / i / "made").read_text() for i in inputs))
+"""
+
+
+@pytest.fixture
+def out(tmp_path) -> Path:
+    return tmp_path / "out"
+
+
+def step(out: Path, name: str, *after: str, program: str = WORK, **changes) -> Step:
+    command = (sys.executable, "-c", program, str(out), name, *after)
+    return Step(**{**dict(name=name, about=f"makes {name}", command=command, outputs=[f"{name}/made"], after=after), **changes})
+
+
+def diary(out: Path) -> str:
+    """The steps that ran since the last look."""
+    path = out.parent / "diary"
+    text = path.read_text() if path.exists() else ""
+    path.unlink(missing_ok=True)
+    return text
+
+
+def groups(out: Path, source: Path | None = None):
+    reads = [source] if source else []
+    return [[step(out, "a", reads=reads)], [step(out, "b", "a"), step(out, "c")], [step(out, "d", "b", "c")]]
+
+
+def test_steps_run_in_order_and_only_once(out, capsys):
+    seconds = Chain(out, groups(out)).run()
+    ran = diary(out)
+    assert ran[0] == "a" and ran[-1] == "d" and sorted(ran) == list("abcd")
+    assert (out / "d" / "made").read_text() == "dbac"
+    assert list(seconds) == list("abcd") and all(s > 0 for s in seconds.values())
+    assert "[4/4] d: makes d" in capsys.readouterr().out
+
+    assert Chain(out, groups(out)).run() == seconds, "the seconds of the run that did the work"
+    assert diary(out) == ""
+    assert capsys.readouterr().out.count("done before") == 4
+
+
+def test_a_change_redoes_the_step_and_what_builds_on_it(out, tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "x.py").write_text("1")
+    Chain(out, groups(out, source)).run()
+    diary(out)
+    (source / "x.py").write_text("2")
+    Chain(out, groups(out, source)).run()
+    assert diary(out) == "abd"
+    changed = groups(out, source)
+    changed[1][1] = step(out, "c", program=WORK + "\n# another command")
+    Chain(out, changed).run()
+    assert diary(out) == "cd"
+
+
+def test_an_output_that_was_removed_is_made_again(out):
+    Chain(out, groups(out)).run()
+    diary(out)
+    (out / "c" / "made").unlink()
+    Chain(out, groups(out)).run()
+    assert diary(out) == "c"
+
+
+def test_a_failed_step_is_named_and_the_next_run_goes_on(out):
+    fails = "import sys; print('half'); sys.exit(2)"
+    broken = groups(out)
+    broken[2] = [step(out, "d", "b", "c", program=fails)]
+    with pytest.raises(InputError, match="The step d ended with exit code 2. Run the same command again"):
+        Chain(out, broken).run()
+    diary(out)
+    Chain(out, groups(out)).run()
+    assert diary(out) == "d"
+
+
+def test_side_by_side_a_failed_step_is_quoted_and_the_other_finishes(out):
+    fails = "import sys; print('loading\\r 50 %\\nerror: no voice'); sys.exit(2)"
+    broken = groups(out)
+    broken[1][0] = step(out, "b", "a", program=fails)
+    with pytest.raises(
+        InputError, match=r"The step b ended with exit code 2. It said: error: no voice \(all of it in .*b.log\)"
+    ):
+        Chain(out, broken).run()
+    assert diary(out) == "ac"
+
+
+def test_a_step_that_writes_nothing_is_not_done(out):
+    with pytest.raises(InputError, match="The step a ended well, but there is no .*a/made"):
+        Chain(out, [[step(out, "a", program="pass")]]).run()
+
+
+# Counts up in a file and is slow at it: what a training is, with its checkpoint.
+SLOW = """
+import pathlib, sys, time
+folder = pathlib.Path(sys.argv[1]) / "t"
+folder.mkdir(exist_ok=True)
+count = folder / "count"
+for i in range(int(count.read_text()) if count.exists() else 0, 40):
+    count.write_text(str(i + 1))
+    print(i, flush=True)
+    time.sleep(0.05)
+(folder / "made").write_text("whole")
+"""
+
+
+@pytest.mark.parametrize("stop, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("beside", [False, True], ids=["alone", "side by side"])
+def test_an_interrupted_step_goes_on_where_it_was(out, tmp_path, stop, code, beside):
+    program = tmp_path / "program.py"
+    second = ", Step('u', 'slow too', [sys.executable, '-c', 'import time; time.sleep(60)'], ['u'])" if beside else ""
+    program.write_text(f"""
+import signal, sys
+from nemo_duplex.chain import Chain, Step
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+try:
+    Chain({str(out)!r}, [[Step('t', 'slow', [sys.executable, '-c', {SLOW!r}, {str(out)!r}], ['t']){second}]]).run()
+except KeyboardInterrupt:
+    sys.exit(130)
+""")
+    process = subprocess.Popen([sys.executable, str(program)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    count = out / "t" / "count"
+    deadline = time.monotonic() + 20
+    while not (count.exists() and count.read_text() not in ("", "1", "2")):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(stop)
+    assert process.wait(timeout=20) == code
+    reached = int(count.read_text())
+    time.sleep(0.2)
+    assert int(count.read_text()) == reached < 40, "the step outlived its chain"
+
+    seconds = Chain(out, [[Step("t", "slow", [sys.executable, "-c", SLOW, str(out)], ["t"])]]).run()
+    assert (out / "t" / "made").read_text() == "whole"
+    assert seconds["t"] > 2.0, "the seconds before the interruption count"
+    assert not os.path.exists(out / "u")
+
+
+def test_a_step_begun_with_another_command_loses_what_it_left(out):
+    Chain(out, [[Step("t", "slow", [sys.executable, "-c", SLOW, str(out)], ["t"])]]).run()
+    faster = SLOW.replace("0.05", "0.01")
+    Chain(out, [[Step("t", "slow", [sys.executable, "-c", faster + "\nassert i == 39", str(out)], ["t"])]]).run()
+
+
+def test_a_folder_of_somebody_else_is_left_alone(tmp_path):
+    (tmp_path / "thesis").touch()
+    with pytest.raises(InputError, match="holds something that this command did not write"):
+        Chain(tmp_path, [])
+
+
+def test_a_missing_source_is_named(out, tmp_path):
+    with pytest.raises(InputError, match="There is no .*gone.nemo"):
+        Chain(out, [[step(out, "a", reads=[tmp_path / "gone.nemo"])]]).run()
+    assert not out.exists(), "nothing is left behind"
