@@ -18,6 +18,7 @@ from lhotse.cut import Cut
 from nemo_duplex.conversation import Conversation
 from nemo_duplex.evaluation.answers import words
 from nemo_duplex.evaluation.confidence import estimate_ratio
+from nemo_duplex.evaluation.record import Record
 from nemo_duplex.evaluation.scores import Judged
 from nemo_duplex.frames import Seconds
 
@@ -48,14 +49,20 @@ def never_listens(judged: Sequence[Judged], lengths: Lengths, seed: int = 0) -> 
     }
 
 
+def whole_length(record: Record, start: Seconds, lengths: Lengths) -> Seconds | None:
+    """How long the answer takes that the agent began at `start`, if it says what it should; None where nobody knows."""
+    asked = [q for q in record.questions if q.turn.start < start < q.next_start]
+    if not asked or asked[0].reference is None:
+        return None
+    return lengths.get(tuple(words(asked[0].reference.texts[0])))
+
+
 def _own_stops(judged: Judged, lengths: Lengths) -> list[Seconds]:
     """For each barge-in whose answer is known: when after the user's onset it would have ended by itself."""
     stops = []
     for event in judged.turn_taking.barge_ins:
         start = next(a for a, b in judged.turn_taking.agent if a < event.user_onset < b)
-        asked = [q for q in judged.record.questions if q.turn.start < start < q.next_start]
-        if asked and asked[0].reference:
-            length = lengths.get(tuple(words(asked[0].reference.texts[0])))
-            if length is not None:
-                stops.append(start + length - event.user_onset)
+        whole = whole_length(judged.record, start, lengths)
+        if whole is not None:
+            stops.append(start + whole - event.user_onset)
     return stops

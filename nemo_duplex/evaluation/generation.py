@@ -71,18 +71,11 @@ def perform(
     return [records[i] for i in range(len(cuts))]
 
 
-def reply(agent: Agent, audio: np.ndarray, device: str = "cpu") -> tuple[np.ndarray, list[Turn]]:
-    """What the agent says to one user channel (S,): its own channel (S',) float32, and the turns of its text channel."""
-    signal = torch.from_numpy(np.asarray(audio, np.float32))[None].to(device)
-    (sound, turns, _, _), *_ = _replies(agent, signal, torch.tensor([signal.shape[1]], device=device))
-    return sound, turns
-
-
 def _perform_batch(agent: Agent, cuts: Sequence[Cut], vad: Vad, device: str) -> Iterator[Record]:
     audios = [torch.from_numpy(cut.load_audio()[0]) for cut in cuts]
     lens = torch.tensor([len(a) for a in audios], device=device)
     signal = torch.nn.utils.rnn.pad_sequence(audios, batch_first=True).to(device)
-    for cut, (sound, turns, unterminated, orphans) in zip(cuts, _replies(agent, signal, lens), strict=True):
+    for cut, (sound, turns, unterminated, orphans) in zip(cuts, replies(agent, signal, lens), strict=True):
         samples = round(cut.duration * agent.agent_sample_rate)
         sound = np.pad(sound[:samples], (0, max(0, samples - len(sound))))
         yield Record(
@@ -97,7 +90,15 @@ def _perform_batch(agent: Agent, cuts: Sequence[Cut], vad: Vad, device: str) -> 
         )
 
 
-def _replies(agent: Agent, signal: Tensor, lens: Tensor) -> Iterator[tuple[np.ndarray, list[Turn], int, int]]:
+def replies(agent: Agent, signal: Tensor, lens: Tensor) -> Iterator[tuple[np.ndarray, list[Turn], int, int]]:
+    """What the agent says to each of B user channels.
+
+    Args:
+        signal: (B, S) float32 at the agent's `user_sample_rate`; lens: (B,) samples.
+
+    Yields:
+        its sound (S',) float32, the turns of its text channel, how many of them had no EOS, and EOS outside any turn.
+    """
     out = agent.offline_inference(signal, lens)
     for row in range(len(signal)):
         frames, samples = int(out["tokens_len"][row]), int(out["audio_len"][row])

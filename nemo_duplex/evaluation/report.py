@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -71,11 +71,38 @@ def write_html(path: Path, report: Mapping[str, Any], examples: Sequence[Example
     path.write_text(page, encoding="utf-8")
 
 
+def table(report: Mapping[str, Any]) -> str:
+    """The headline as a few lines of text for a terminal."""
+    sets = report["sets"]
+    rows = [["", *sets, "paper, UltraChat", "paper, Impatient"]]
+    for metric, title in _TITLES.items():
+        written = _written(metric)
+        ours = [f"{written(s[metric]['value'])} (n {s[metric]['n']:g})" for s in sets.values()]
+        rows.append([title, *ours, *(written(theirs[metric]) for theirs in PAPER.values())])
+    rows.append(["No response", *(percent(s["no_response_rate"]["value"]) for s in sets.values()), "", ""])
+    for kind in ("seen", "unseen"):
+        match = [s["exact_match"][kind] for s in sets.values()]
+        rows.append([f"Exact answers, {kind}", *(f"{percent(e['value'])} (n {e['n']:g})" for e in match), "", ""])
+    deaf = (percent(s["never_listens"]["success_rate"]["value"]) for s in sets.values())
+    rows.append(["(success if it never listened)", *deaf, "", ""])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    failed = [f"control fails: {c['name']}: {c['detail']}" for c in report["controls"] if not c["passed"]]
+    held = f"controls: {len(report['controls']) - len(failed)} of {len(report['controls'])} hold"
+    return "\n".join([*lines, *([held] if report["controls"] else []), *failed])
+
+
+def _written(metric: str) -> Callable[[float | None], str]:
+    return seconds if metric.endswith("latency") else percent
+
+
 def percent(value: float | None, digits: int = 1) -> str:
+    """A share as "94.5 %"; a dash where it is undefined."""
     return "–" if value is None else f"{100 * value:.{digits}f} %"
 
 
 def seconds(value: float | None) -> str:
+    """A time as "0.69 s"; a dash where it is undefined."""
     return "–" if value is None else f"{value:.2f} s"
 
 
@@ -93,8 +120,7 @@ def _cards(sets: Mapping[str, Any]) -> list[dict[str, Any]]:
     like = LIKE.get(name, "UltraChat")
     cards = []
     for metric, title in _TITLES.items():
-        unit = "s" if metric.endswith("latency") else "%"
-        written = seconds if unit == "s" else percent
+        unit, written = "s" if metric.endswith("latency") else "%", _written(metric)
         estimate = sets[name][metric]
         value, theirs = estimate["value"], PAPER[like][metric]
         cards.append(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import platform
 import time
@@ -19,13 +20,14 @@ import nemo_duplex
 from nemo_duplex.evaluation.activity import voice_activity
 from nemo_duplex.evaluation.answers import reference_texts
 from nemo_duplex.evaluation.baseline import lengths_of_answers, never_listens
+from nemo_duplex.evaluation.controls import controls
 from nemo_duplex.evaluation.generation import Agent, perform
 from nemo_duplex.evaluation.report import Example, write_html
 from nemo_duplex.evaluation.scores import Judged, events, judge, spoken_text, summary
 from nemo_duplex.evaluation.speech import BigramRecogniser
 from nemo_duplex.evaluation.timeline import write_png
 from nemo_duplex.inputs import InputError, existing_folder
-from nemo_duplex.outputs import whole_file
+from nemo_duplex.outputs import whole_file, whole_folder
 
 #: Raised when a key of report.json changes its place or meaning.
 SCHEMA_VERSION = 1
@@ -42,6 +44,8 @@ def read_sets(data: str | Path, names: Sequence[str], limit: int | None = None) 
     Raises:
         InputError: if a folder is missing or holds no shards, or a set has no cuts.
     """
+    if limit is not None and limit < 1:
+        raise InputError(f"limit={limit}: expected at least 1, or null for all conversations.")
     sets = {}
     for name in names:
         folder = existing_folder(existing_folder(data, "data") / name / "shar", f"set {name!r}")
@@ -50,7 +54,7 @@ def read_sets(data: str | Path, names: Sequence[str], limit: int | None = None) 
                 f"set {name!r}: {folder} holds no Lhotse Shar (cuts.*.jsonl.gz). Write it with examples/synthesize.py."
             )
         cuts = CutSet.from_shar(in_dir=folder)
-        sets[name] = list(cuts.subset(first=limit) if limit else cuts)
+        sets[name] = list(itertools.islice(cuts, limit))
         if not sets[name]:
             raise InputError(f"set {name!r}: {folder} has no cuts. Write it again with examples/synthesize.py.")
     return sets
@@ -65,6 +69,7 @@ def evaluate(
     vad: str = "energy",
     asr_turns: int = 60,
     examples: int = 6,
+    control_turns: int = 5,
     seed: int = 0,
     device: str = "cpu",
     provenance: Mapping[str, Any] | None = None,
@@ -78,6 +83,7 @@ def evaluate(
         out: folder for report.json, report.html, events.csv, timelines/ and conversation.wav.
         vad: what finds the agent's speech: energy or silero.
         asr_turns: agent turns per set and voice that the offline recogniser listens to; 0 leaves it out.
+        control_turns: conversations in which the interrupter is muted, besides noise and silence; 0 leaves all controls out.
         examples: conversations shown and heard in report.html, the worst first.
         seed: of every draw.
         provenance: what is evaluated (model file, checksum, corpus), for the report.
@@ -88,33 +94,28 @@ def evaluate(
     Raises:
         InputError: naming the set without cuts or the cut that cannot be evaluated.
     """
-    started, out = time.perf_counter(), Path(out)
+    started = time.perf_counter()
+    detector = voice_activity(vad)
     judged: dict[str, list[Judged]] = {}
     for name, cuts in sets.items():
         cuts = list(cuts)
         if not cuts:
             raise InputError(f"set {name!r} has no cuts: there is nothing to evaluate.")
         label = name if progress else None
-        records = perform(agent, cuts, voice_activity(vad), batch_size=batch_size, device=device, label=label)
+        records = perform(agent, cuts, detector, batch_size=batch_size, device=device, label=label)
         judged[name] = [judge(record) for record in records]
-    report: dict[str, Any] = {
-        "schema_version": SCHEMA_VERSION,
-        "provenance": {
-            **dict(provenance or {}),
-            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "vad": vad,
-            "seed": seed,
-            "versions": _versions(),
-        },
-        "sets": {name: summary(rows, seed) for name, rows in judged.items()},
-    }
-    lengths = lengths_of_answers(j.record.cut for rows in judged.values() for j in rows)
+    about = dict(provenance or {}) | {"created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "vad": vad, "seed": seed}
+    report: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "provenance": about | {"versions": _versions()}}
+    report["sets"] = {name: summary(rows, seed) for name, rows in judged.items()}
+    everything = [j for rows in judged.values() for j in rows]
+    lengths = lengths_of_answers(j.record.cut for j in everything)
     for name, rows in judged.items():
         report["sets"][name]["never_listens"] = never_listens(rows, lengths, seed)
+    held = controls(agent, everything, lengths, control_turns, device) if control_turns else []
+    report["controls"] = [control.as_dict() for control in held]
     _listen(report, judged, asr_turns, seed)
     report["provenance"]["seconds"] = round(time.perf_counter() - started, 1)
-    shown = choose_examples(judged, examples)
-    _write(out, report, judged, shown)
+    _write(Path(out), report, judged, choose_examples(judged, examples))
     return report
 
 
@@ -152,9 +153,9 @@ def _write(out: Path, report: dict[str, Any], judged: Mapping[str, Sequence[Judg
         writer.writerows(rows)
     with whole_file(out / "report.html") as path:
         write_html(path, report, shown)
-    for example in shown:
-        with whole_file(out / "timelines" / f"{example.set_name}-{example.judged.record.id}.png") as path:
-            write_png(path, example.judged)
+    with whole_folder(out / "timelines", replace=True) as folder:
+        for example in shown:
+            write_png(folder / f"{example.set_name}-{example.judged.record.id}.png", example.judged)
     if shown:
         record = min(shown, key=lambda e: e.judged.mistakes).judged.record
         with whole_file(out / "conversation.wav") as path:

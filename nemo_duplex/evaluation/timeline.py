@@ -83,7 +83,7 @@ _LEFT, _TEXT, _WAVE, _BETWEEN, _AXIS = 52, 48, 46, 34, 22
 _USER = _TEXT + _WAVE // 2  # y of the middle of a waveform
 _AGENT = _TEXT + _WAVE + _BETWEEN + _WAVE // 2
 _HEIGHT = 2 * _TEXT + 2 * _WAVE + _BETWEEN + _AXIS
-_CHARACTER, _LINE = 6.1, 14
+_CHARACTER, _LINE = 6.6, 14
 
 
 def timeline_svg(judged: Judged) -> str:

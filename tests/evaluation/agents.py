@@ -6,6 +6,7 @@ conversation by its first samples.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 
 import numpy as np
@@ -93,7 +94,10 @@ class Echo(FakeAgent):
 
 
 class Oracle(FakeAgent):
-    """The reference agent, `delay` seconds late (a multiple of the frame), or deaf to barge-ins."""
+    """The reference agent, `delay` seconds late (a multiple of the frame), or with `stops=False` deaf to barge-ins.
+
+    It does listen: it answers a question, and stops for an interrupter, only if there is sound where they should speak.
+    """
 
     def __init__(self, cuts, delay=0.0, stops=True):
         super().__init__()
@@ -102,16 +106,35 @@ class Oracle(FakeAgent):
 
     @staticmethod
     def _key(user):
-        return np.asarray(user, np.float32).tobytes()
+        return hashlib.sha256(np.asarray(user[: 3 * USER_SAMPLE_RATE], np.float32).tobytes()).hexdigest()
 
     def does(self, user):
-        cut = self.score[self._key(user)]
-        turns = [t.shifted(self.delay) for t in Conversation.from_cut(cut).agent]
-        if not self.stops:
-            turns = [replace(t, end=t.start + t.custom["whole_duration"], text=t.full_text or t.text) for t in turns]
-            return voice(turns, cut.duration, AGENT_SAMPLE_RATE), turns
-        sound = cut.load_target_audio()[0]
-        return np.concatenate([np.zeros(round(self.delay * AGENT_SAMPLE_RATE)), sound]), turns
+        cut = self.score.get(self._key(user))
+        if cut is None:
+            return np.zeros(0), []
+        recorded = Conversation.from_cut(cut)
+        turns = self.turns(
+            recorded, lambda turn: np.abs(user[round(turn.start * 16000) : round(turn.end * 16000)]).mean() > 0.003
+        )
+        late = [t.shifted(self.delay) for t in turns]
+        if turns == list(recorded.agent):
+            return np.concatenate([np.zeros(round(self.delay * AGENT_SAMPLE_RATE)), cut.load_target_audio()[0]]), late
+        return voice(late, cut.duration, AGENT_SAMPLE_RATE), late
+
+    def turns(self, recorded, hears):
+        """What it says to those user turns that it hears."""
+        said = []
+        for question, turn in zip(recorded.user, recorded.agent, strict=True):
+            stopped = self.stops and any(turn.start < u.start < turn.end and hears(u) for u in recorded.user)
+            if turn.was_cut and not stopped:
+                whole = turn.start + turn.custom["whole_duration"]
+                turn = replace(turn, end=whole, text=turn.full_text, full_text=None)
+            said += [turn] if hears(question) else []
+        return said
+
+
+def _during(turn, user):
+    return user[round(turn.start * USER_SAMPLE_RATE) : round(turn.end * USER_SAMPLE_RATE)]
 
 
 def syllables(seconds, rate):

@@ -6,11 +6,13 @@ import pytest
 
 from nemo_duplex.channels import ChannelLayout
 from nemo_duplex.evaluation.activity import SileroVad, channel_activity, energy_vad, read_channel, voice_activity
+from nemo_duplex.evaluation.turn_taking import Rules, measure
 from nemo_duplex.frames import FrameRate
 from nemo_duplex.inputs import InputError
 
 GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "turn_taking.json").read_text())
 RATE = 22050
+PAUSES = Rules(agent_merge_gap=0.5)
 
 
 @pytest.fixture
@@ -60,6 +62,37 @@ def test_energy_ignores_a_click_and_spans_a_closure(rng):
 def test_energy_follows_an_agent_that_never_pauses(rng):
     # without a pause there is no noise to know, so its faint edges (80 ms here) may be taken for it; nothing else may
     assert np.asarray(energy_vad(syllables(8, rng), RATE)) == pytest.approx(np.asarray([(0, 8)]), abs=0.1)
+
+
+@pytest.fixture(scope="module")
+def spoken():
+    """eSpeak's agent voice saying three answers, 1 s apart: (S,) audio, and where each is louder than a whisper."""
+    from nemo_duplex.synthesis.tts.espeak import EspeakEngine
+    from nemo_duplex.synthesis.tts.voices import AGENT_VOICE, voice_data
+
+    engine, parts, spans, at = EspeakEngine(voice_data()), [np.zeros(RATE)], [], RATE
+    for text in ("The capital of France is Paris.", "It is six.", "You said: the quiet teacher waits."):
+        utterance = engine.speak(text, AGENT_VOICE)
+        assert utterance.sample_rate == RATE
+        heard = np.flatnonzero(np.abs(utterance.audio) > 0.004 * np.abs(utterance.audio).max())
+        spans.append(((at + heard[0]) / RATE, (at + heard[-1]) / RATE))
+        parts += [utterance.audio, np.zeros(RATE)]
+        at += len(utterance.audio) + RATE
+    return np.concatenate(parts), spans
+
+
+@pytest.mark.parametrize("noise_db", [None, -65])
+def test_energy_on_the_agent_voice(spoken, noise_db, rng):
+    audio, spans = spoken
+    noise = 0 if noise_db is None else recording([], len(audio) / RATE, rng, noise_db)
+    turns = measure([], energy_vad(audio + noise, RATE), 30, PAUSES)
+    assert np.asarray(turns.agent) == pytest.approx(np.asarray(spans), abs=0.03)
+
+
+def test_silero_on_the_agent_voice(spoken):
+    audio, spans = spoken
+    turns = measure([], voice_activity("silero")(audio, RATE), 30, PAUSES)
+    assert np.asarray(turns.agent) == pytest.approx(np.asarray(spans), abs=0.15)
 
 
 def test_silero_hears_nothing_in_silence(rng):

@@ -48,3 +48,17 @@ def test_nothing_is_heard_in_silence_and_unknown_words_are_listed():
     assert recogniser.unknown == ["zzyqx"]
     assert recogniser.transcribe(np.zeros(22050), 22050) == ""
     assert recogniser.transcribe(np.zeros(0), 22050) == ""
+
+
+def test_the_agent_voice_is_understood():
+    from nemo_duplex.synthesis.grammar import Grammar
+    from nemo_duplex.synthesis.tts.espeak import EspeakEngine
+    from nemo_duplex.synthesis.tts.voices import AGENT_VOICE, voice_data
+
+    texts = sorted({exchange.agent for exchange in Grammar().exchanges})
+    engine, recogniser = EspeakEngine(voice_data()), BigramRecogniser(texts)
+    said = [(text, engine.speak(text, AGENT_VOICE)) for text in texts[::25]]
+    rate = word_error_rate(recogniser, [Utterance(text, text, u.audio, u.sample_rate) for text, u in said])
+    assert rate.n > 50 and rate.value < 0.15
+    swapped = [Utterance(text, text, u.audio, u.sample_rate) for (text, _), (_, u) in zip(said, said[1:], strict=False)]
+    assert word_error_rate(recogniser, swapped).value > 0.5

@@ -1,0 +1,155 @@
+"""Controls: what an agent that listens must do, and one that has only learnt the rhythm of its corpus would not.
+
+noise alone, silence for a minute     it never speaks
+the interrupter muted                 it finishes its answer: so it was the user's voice that stopped it
+
+   user    |- question -|          |--- next ---|           as recorded: the agent stops
+   agent                   |-----------x
+
+   user    |- question -|          . . . muted . . .        the same up to the onset, then the room's own noise
+   agent                   |------------------------|
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from lhotse.cut import Cut
+
+from nemo_duplex.evaluation.activity import Vad, energy_vad
+from nemo_duplex.evaluation.baseline import Lengths, whole_length
+from nemo_duplex.evaluation.generation import Agent, perform, replies
+from nemo_duplex.evaluation.record import Record
+from nemo_duplex.evaluation.scores import AUDIO_RULES, Judged, judge
+from nemo_duplex.evaluation.turn_taking import BargeIn, Span, measure
+from nemo_duplex.frames import Seconds
+from nemo_duplex.synthesis.mix import NoiseColor, noise
+
+_COLORS: tuple[NoiseColor, ...] = ("white", "pink", "brown")
+_LONGER: Seconds = 0.16  # two frames: less is no difference
+_MUTE_BEFORE: Seconds = 0.03  # the manifest's onset may be a little late
+
+
+@dataclass(frozen=True)
+class Control:
+    """The outcome of a control.
+
+    `passed` is None where the control says nothing, as for a conversation without a barge-in.
+    """
+
+    name: str
+    passed: bool | None
+    detail: str
+    figures: dict[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def noise_only(
+    agent: Agent,
+    seconds: Seconds = 20.0,
+    levels_db: Sequence[float] = (-55.0, -40.0, -28.0),
+    seed: int = 0,
+    device: str = "cpu",
+    vad: Vad = energy_vad,
+) -> Control:
+    """Noise of three colours at each level (RMS re full scale), and nobody speaks: the agent must not either."""
+    rng, rate = np.random.default_rng(seed), agent.user_sample_rate
+    rows = {
+        f"{color} {level:g} dB": 10 ** (level / 20) * noise(round(seconds * rate), rate, color, rng)
+        for color in _COLORS
+        for level in levels_db
+    }
+    spoken = _spoken(agent, np.stack(list(rows.values())), device, vad)
+    heard = {name: found for name, found in zip(rows, spoken, strict=True) if found}
+    detail = f"spoke over {', '.join(heard)}" if heard else f"silent through {len(rows)} x {seconds:g} s of noise"
+    return Control("noise alone", not heard, detail, {"spoken_seconds": heard})
+
+
+def silence(agent: Agent, seconds: Seconds = 60.0, device: str = "cpu", vad: Vad = energy_vad) -> Control:
+    """Digital silence: the agent must not speak."""
+    (spoken,) = _spoken(agent, np.zeros((1, round(seconds * agent.user_sample_rate))), device, vad)
+    detail = f"spoke for {spoken:.1f} s" if spoken else f"silent for {seconds:g} s"
+    return Control("silence", not spoken, detail, {"spoken_seconds": spoken})
+
+
+def muted_interrupter(
+    agent: Agent, cut: Cut, lengths: Lengths | None = None, device: str = "cpu", vad: Vad = energy_vad
+) -> Control:
+    """Plays a conversation twice, the second time without the user who interrupts: the agent must then finish its answer.
+
+    The first barge-in is taken that the agent stops for well before its answer would have ended by itself.
+
+    Args:
+        lengths: how long answers take (`lengths_of_answers`); without it, every barge-in is taken to cut its answer off.
+    """
+    (record,) = perform(agent, [cut], vad, batch_size=1, device=device)
+    return _without_interrupter(agent, judge(record), lengths, device, vad)
+
+
+def _without_interrupter(agent: Agent, judged: Judged, lengths: Lengths | None, device: str, vad: Vad) -> Control:
+    record = judged.record
+    event = next((b for b in judged.turn_taking.successes if _cuts_off(judged, b, lengths)), None)
+    if event is None:
+        return Control("interrupter muted", None, f"{record.id}: no barge-in that cuts an answer off")
+    assert event.stop_latency is not None, "a success was seen to stop"
+    stop = event.user_onset + event.stop_latency
+    muted = muted_from(record, event.user_onset - _MUTE_BEFORE)
+    ((sound, turns, *_),) = replies(agent, torch.from_numpy(muted)[None].to(device), torch.tensor([len(muted)], device=device))
+    again = measure([], vad(sound, agent.agent_sample_rate), record.duration, AUDIO_RULES)
+    goes_on = _around(again.agent, event.user_onset)
+    end = goes_on[1] if goes_on else event.user_onset
+    text = next((t.text for t in turns if t.start < event.user_onset < t.end), "")
+    finished = stop + _LONGER <= end < record.duration
+    detail = f"{record.id}: interrupted at {event.user_onset:.2f} s it stops at {stop:.2f} s, not interrupted at {end:.2f} s"
+    return Control("interrupter muted", finished, detail, {"stop": stop, "stop_muted": end, "text_muted": text})
+
+
+def controls(agent: Agent, judged: Iterable[Judged], lengths: Lengths, most: int, device: str = "cpu") -> list[Control]:
+    """Noise, silence, and the muted interrupter in the first `most` conversations where it says something."""
+    muted = (_without_interrupter(agent, j, lengths, device, energy_vad) for j in judged)
+    telling = itertools.islice((control for control in muted if control.passed is not None), most)
+    return [noise_only(agent, device=device), silence(agent, device=device), *telling]
+
+
+def muted_from(record: Record, time: Seconds) -> np.ndarray:
+    """(S,) float32: the user's channel, from `time` on with only what it sounds like where nobody speaks."""
+    audio, rate = record.user_audio.copy(), record.cut.sampling_rate
+    start = round(time * rate)
+    speech = np.zeros(len(audio), bool)
+    for a, b in record.user:
+        speech[max(0, round((a - 0.1) * rate)) : round((b + 0.3) * rate)] = True  # a room goes on sounding for a while
+    background = audio[:start][~speech[:start]]
+    if len(background) < rate // 10:
+        background = np.zeros(rate, np.float32)
+    repeats = -(-(len(audio) - start) // len(background))
+    audio[start:] = np.tile(background, repeats)[: len(audio) - start]
+    return audio
+
+
+def _cuts_off(judged: Judged, event: BargeIn, lengths: Lengths | None) -> bool:
+    turn = _around(judged.turn_taking.agent, event.user_onset)
+    assert turn is not None, "a barge-in lies inside an agent turn"
+    whole = whole_length(judged.record, turn[0], lengths or {})
+    return lengths is None or (whole is not None and turn[1] + _LONGER < turn[0] + whole)
+
+
+def _around(spans: Sequence[Span], time: Seconds) -> Span | None:
+    return next((span for span in spans if span[0] < time < span[1]), None)
+
+
+def _spoken(agent: Agent, signal: np.ndarray, device: str, vad: Vad) -> list[Seconds]:
+    """For each user channel (B, S): seconds of agent speech, by its sound or by its text channel, whichever says more."""
+    lens = torch.full((len(signal),), signal.shape[1], device=device)
+    heard = torch.from_numpy(signal.astype(np.float32)).to(device)
+    spoken = []
+    for sound, turns, *_ in replies(agent, heard, lens):
+        by_sound = sum(b - a for a, b in vad(sound, agent.agent_sample_rate))
+        spoken.append(round(max(by_sound, sum(t.duration for t in turns)), 3))
+    return spoken

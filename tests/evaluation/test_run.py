@@ -1,0 +1,208 @@
+"""Agents whose behaviour is known must bracket every metric, from their audio to report.json."""
+
+import csv
+import json
+from dataclasses import replace
+
+import pytest
+import soundfile
+from lhotse import CutSet
+from lhotse.shar import SharWriter
+
+from nemo_duplex.conversation import Conversation, Turn
+from nemo_duplex.evaluation.activity import energy_vad
+from nemo_duplex.evaluation.generation import perform
+from nemo_duplex.evaluation.run import choose_examples, evaluate, read_sets
+from nemo_duplex.evaluation.scores import judge
+from nemo_duplex.frames import AGENT_SAMPLE_RATE, FRAME_RATE
+from nemo_duplex.inputs import InputError
+from tests.evaluation.agents import Echo, Oracle, Silent, Talker, cut_of, dialogue, voice
+
+
+def run(agent, cuts, folder, **options):
+    quick = {"asr_turns": 0, "control_turns": 0, "examples": 0, "progress": False}
+    return evaluate(agent, {"dev": cuts}, folder, **(quick | options))["sets"]["dev"]
+
+
+def values(found, *names):
+    return tuple(found[name]["value"] for name in names)
+
+
+def test_the_oracle_does_everything_right(cuts, tmp_path):
+    found = run(Oracle(cuts), cuts, tmp_path)
+    assert values(found, "success_rate", "false_alarm_rate", "no_response_rate", "early_rate") == (1, 0, 0, 0)
+    assert found["counts"]["n_barge_in"] == 3
+    assert found["mean_stop_latency"]["value"] == pytest.approx(0.6, abs=0.02)
+    assert found["first_response_latency"]["value"] == pytest.approx(0.7, abs=0.02)
+    for kind in ("seen", "unseen", "cut_off"):
+        assert (found["exact_match"][kind]["value"], found["exact_match"][kind]["n"]) == (1, 3), kind
+    assert found["text_channel"]["success_rate"] == 1
+    assert found["text_channel"]["onset_difference"] < 0.02 and found["text_channel"]["offset_difference"] < 0.05
+
+
+@pytest.mark.parametrize("delay", [0.08, 0.4])
+def test_a_delayed_oracle_is_later_by_exactly_that(delay, cuts, tmp_path):
+    on_time, late = (run(Oracle(cuts, delay=d), cuts, tmp_path) for d in (0, delay))
+    for name in ("mean_stop_latency", "first_response_latency", "response_latency"):
+        assert late[name]["value"] - on_time[name]["value"] == pytest.approx(delay, abs=0.003), name
+
+
+def test_an_agent_deaf_to_barge_ins_fails_them_and_answers_still(cuts, tmp_path):
+    found = run(Oracle(cuts, stops=False), cuts, tmp_path)
+    assert values(found, "success_rate", "mean_stop_latency", "no_response_rate") == (0, None, 0)
+    assert found["never_listens"]["success_rate"]["value"] == 0  # 2.2 s of the answer are left at the barge-in
+    assert found["exact_match"]["all"]["value"] == 1
+
+
+def test_the_baseline_knows_which_answers_end_in_time_by_themselves(tmp_path):
+    def short(turn):
+        return replace(turn, custom=dict(turn.custom) | {"whole_duration": 2.6}) if turn.was_cut else turn
+
+    conversation = dialogue("short")
+    cuts = [cut_of(replace(conversation, turns=tuple(map(short, conversation.turns))))]
+    found = run(Oracle(cuts, stops=False), cuts, tmp_path)  # ends 0.8 s after the onset although it never listens
+    assert found["success_rate"]["value"] == found["never_listens"]["success_rate"]["value"] == 1
+    assert found["never_listens"]["mean_stop_latency"]["value"] == pytest.approx(found["mean_stop_latency"]["value"], abs=0.03)
+
+
+def test_silence_answers_nothing(cuts, tmp_path):
+    found = run(Silent(), cuts, tmp_path)
+    assert values(found, "no_response_rate", "success_rate", "mean_stop_latency", "first_response_latency") == (
+        1,
+        None,
+        None,
+        None,
+    )
+    assert values(found, "false_alarm_rate") == (0,)
+    assert (found["exact_match"]["all"]["value"], found["exact_match"]["all"]["n"]) == (0, 9)
+
+
+def test_talking_on_fails_every_barge_in(cuts, tmp_path):
+    found = run(Talker(), cuts, tmp_path)
+    assert values(found, "success_rate", "mean_stop_latency", "no_response_rate") == (0, None, 1)
+    assert found["counts"]["n_barge_in"] == 9
+    assert found["stop_latency"]["restricted_mean"] == 1.5
+
+
+def test_an_echo_only_collides(cuts, tmp_path):
+    found = run(Echo(), cuts, tmp_path)
+    assert found["counts"]["n_collisions"] + found["counts"]["n_false_alarms"] + found["counts"]["n_barge_in"] > 0
+    assert found["exact_match"]["all"]["value"] == 0
+    assert found["text_channel"]["heard_but_not_written"] > 0
+
+
+def test_batches_and_order_change_nothing(cuts, tmp_path):
+    one = run(Oracle(cuts), cuts, tmp_path, batch_size=1)
+    three = run(Oracle(cuts), cuts[::-1], tmp_path, batch_size=3)
+    assert one["counts"] == three["counts"] and one["stop_latency"] == pytest.approx(three["stop_latency"])
+
+
+def test_files_are_written_and_hold_the_same(cuts, tmp_path):
+    report = evaluate(Oracle(cuts), {"dev": cuts}, tmp_path, asr_turns=0, control_turns=1, examples=2, progress=False)
+    written = json.loads((tmp_path / "report.json").read_text())
+    assert written["sets"]["dev"]["success_rate"]["value"] == report["sets"]["dev"]["success_rate"]["value"]
+    assert [c["id"] for c in written["conversations"]["dev"]] == ["d0", "d1", "d2"]
+    assert written["sets"]["dev"]["spoken_wer"] == {"not_run": "asr_turns=0"}
+    assert written["provenance"]["versions"]["lhotse"] and written["schema_version"] == 1
+    rows = list(csv.DictReader((tmp_path / "events.csv").open()))
+    assert [r["verdict"] for r in rows if r["event"] == "barge_in"] == ["success"] * 3
+    assert len([r for r in rows if r["event"] == "answer"]) == 9
+    audio, rate = soundfile.read(tmp_path / "conversation.wav")
+    assert rate == 22050 and audio.shape[1] == 2 and len(audio) / rate == pytest.approx(16, abs=0.2)
+    assert len(list((tmp_path / "timelines").glob("*.png"))) == 2
+    assert [c["name"] for c in written["controls"][:2]] == ["noise alone", "silence"]
+
+
+def test_the_voice_is_compared_with_its_text(cuts, tmp_path):
+    found = run(Oracle(cuts), cuts, tmp_path, asr_turns=4)
+    assert found["spoken_wer"]["value"] > 0.5, "a buzz says nothing"
+    assert found["spoken_wer"]["backend"] == "biased bigram ASR, not reportable"
+    assert found["reference_wer"]["n"] > 0 and isinstance(found["spoken_wer_gap_points"], float)
+
+
+def test_a_missing_recogniser_is_said_and_not_replaced(cuts, tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "pocketsphinx", None)
+    found = run(Silent(), cuts, tmp_path, asr_turns=4)
+    assert "pocketsphinx is not installed" in found["spoken_wer"]["not_run"]
+
+
+def test_worst_first_and_then_some_good_ones(cuts, tmp_path):
+    bad = [judge(r) for r in perform(Talker(), cuts, energy_vad)]
+    good = [judge(r) for r in perform(Oracle(cuts), cuts, energy_vad)]
+    shown = choose_examples({"a": good, "b": bad}, 3)
+    assert [e.set_name for e in shown] == ["b", "b", "a"]
+    assert len(choose_examples({"a": good}, 2)) == 2 and choose_examples({"b": bad}, 0) == []
+
+
+def impatient(conversation):
+    users = tuple(conversation.user)
+    custom = {"references": [["the capital of France is Paris"], ["it is Madrid"], ["a word"]]}
+    return replace(conversation, turns=users, custom=custom)
+
+
+class Answering(Oracle):
+    """Says the listed references 0.8 s after each question."""
+
+    def does(self, user):
+        cut = self.score[self._key(user)]
+        turns = []
+        for turn, texts in zip(Conversation.from_cut(cut).user, cut.custom["references"], strict=True):
+            start = FRAME_RATE.time(FRAME_RATE.nearest(turn.end + 0.8))
+            turns.append(Turn("agent", start, start + 0.8, texts[0]))
+        return voice(turns, cut.duration, AGENT_SAMPLE_RATE), turns
+
+
+def test_references_without_an_agent_voice(tmp_path):
+    cuts = [cut_of(impatient(dialogue("i0")))]
+    found = run(Answering(cuts), cuts, tmp_path, asr_turns=2)
+    assert (found["exact_match"]["all"]["value"], found["exact_match"]["all"]["n"]) == (1, 3)
+    assert (found["exact_match"]["seen"]["n"], found["exact_match"]["unseen"]["n"]) == (2, 1)
+    assert found["reference_wer"]["value"] is None and found["spoken_wer_gap_points"] is None
+
+
+# ---- at the door
+
+
+def refused(match, *cuts):
+    with pytest.raises(InputError, match=match):
+        evaluate(Silent(), {"dev": cuts}, "nowhere", progress=False)
+
+
+def test_bad_cuts_are_named(cuts):
+    refused("set 'dev' has no cuts")
+    refused("Cut slow.*8000 Hz.*16000 Hz", cut_of(dialogue("slow"), user_rate=8000))
+    refused("Cut uneven.*16.00 s.*12.00 s", cut_of(dialogue("uneven"), agent_seconds=12))
+    refused("Cut mute has no supervisions", cut_of(replace(dialogue("mute"), turns=())))
+    torn = cut_of(replace(impatient(dialogue("torn")), custom={"references": [["one"]]}))
+    refused("Cut torn has 3 user turns and 1 references", torn)
+    with pytest.raises(InputError, match="vad=ears"):
+        evaluate(Silent(), {"dev": cuts}, "nowhere", vad="ears")
+
+
+def test_nothing_is_written_for_bad_cuts(tmp_path):
+    with pytest.raises(InputError):
+        run(Silent(), [cut_of(replace(dialogue("mute"), turns=()))], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_sets_are_read_from_a_corpus(cuts, tmp_path):
+    folder = tmp_path / "corpus" / "dev" / "shar"
+    folder.mkdir(parents=True)
+    with SharWriter(str(folder), fields={"recording": "flac", "target_audio": "flac"}, shard_size=2) as writer:
+        for cut in CutSet.from_cuts(cuts):
+            writer.write(cut)
+    assert [c.id for c in read_sets(tmp_path / "corpus", ["dev"])["dev"]] == ["d0", "d1", "d2"]
+    assert [c.id for c in read_sets(tmp_path / "corpus", ["dev"], limit=1)["dev"]] == ["d0"]
+    for data, names, message in (
+        (tmp_path / "corpus", ["impatient"], "set 'impatient': there is no folder"),
+        (tmp_path / "nothing", ["dev"], "data: there is no folder"),
+        (tmp_path, ["corpus"], "set 'corpus': there is no folder"),
+    ):
+        with pytest.raises(InputError, match=message):
+            read_sets(data, names)
+    with pytest.raises(InputError, match="limit=0"):
+        read_sets(tmp_path / "corpus", ["dev"], limit=0)
+    (tmp_path / "odd" / "dev" / "shar").mkdir(parents=True)
+    (tmp_path / "odd" / "dev" / "shar" / "notes.txt").write_text("?")
+    with pytest.raises(InputError, match="holds no .*Shar"):
+        read_sets(tmp_path / "odd", ["dev"])

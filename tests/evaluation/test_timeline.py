@@ -1,0 +1,66 @@
+import re
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from nemo_duplex.evaluation.activity import energy_vad
+from nemo_duplex.evaluation.generation import perform
+from nemo_duplex.evaluation.scores import judge
+from nemo_duplex.evaluation.timeline import envelope, marks, timeline_figure, timeline_svg, wrapped, write_png
+from tests.evaluation.agents import Oracle, Talker
+
+
+@pytest.fixture(scope="module")
+def judged(cuts):
+    return judge(perform(Oracle(cuts), cuts[:1], energy_vad)[0])
+
+
+def test_events_are_marked_in_order(judged, cuts):
+    kinds = [(m.kind, m.label) for m in marks(judged)]
+    assert [k for k, _ in kinds] == ["response", "success", "response", "response"]
+    assert re.fullmatch(r"stops 0\.(59|60|61) s", kinds[1][1])
+    failed = judge(perform(Talker(), cuts[:1], energy_vad)[0])
+    assert [(m.kind, m.label) for m in marks(failed)] == [("failure", "goes on")] * 3
+
+
+def test_the_picture_is_well_formed_and_says_what_was_said(judged):
+    picture = ElementTree.fromstring(timeline_svg(judged))
+    spoken = [t.findtext("title") for t in picture.iter("text") if t.get("class", "").startswith("said")]
+    assert "What is the capital of France?" in spoken and "it is Madrid" in spoken
+    verdicts = [t.text for t in picture.iter("text") if t.get("class") == "verdict"]
+    assert len(verdicts) == 1
+    scale, left = float(picture.get("data-scale")), float(picture.get("data-left"))
+    spans = [float(r.get("x")) for r in picture.iter("rect") if r.get("class") == "span user"]
+    assert spans == pytest.approx([left + scale * t for t in (1.0, 5.0, 9.5)], abs=0.1)
+
+
+def test_text_from_a_corpus_cannot_break_the_page(cuts):
+    from dataclasses import replace
+
+    record = perform(Oracle(cuts), cuts[:1], energy_vad)[0]
+    evil = replace(record, agent=tuple(replace(t, text='</svg><script>alert("1")</script>') for t in record.agent))
+    picture = timeline_svg(judge(evil))
+    assert "<script>" not in picture and ElementTree.fromstring(picture) is not None
+
+
+def test_text_is_wrapped_and_shortened():
+    assert wrapped("one two three four", 9, 3) == ["one two", "three", "four"]
+    assert wrapped("one two three four five", 9, 2) == ["one two", "three…"]
+    assert wrapped("", 9, 2) == []
+    assert wrapped("incomprehensibilities", 9, 1) == ["incomprehensibilities"]
+
+
+def test_an_envelope_keeps_the_peaks_where_they_are():
+    audio = np.zeros(1000, np.int16)
+    audio[501] = -8000
+    levels = envelope(audio, 10)
+    assert levels.argmax() == 5 and levels[5] == 1 and levels.sum() == 1
+    assert envelope(np.zeros(0), 4).tolist() == [0, 0, 0, 0]
+
+
+def test_the_same_with_matplotlib(judged, tmp_path):
+    texts = [t.get_text() for t in timeline_figure(judged).axes[0].texts]
+    assert any(t.startswith("stops 0.") for t in texts) and "it is Madrid" in texts
+    write_png(tmp_path / "picture.png", judged)
+    assert (tmp_path / "picture.png").read_bytes()[:4] == b"\x89PNG"
