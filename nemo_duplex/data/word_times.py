@@ -9,13 +9,16 @@ import torch
 from torch import Tensor
 
 from nemo_duplex.conversation import Turn
+from nemo_duplex.data.text_channel import TextTokenizer
 from nemo_duplex.frames import FRAME_RATE, FrameRate, Seconds
 
 _WORD_START = "▁"  # how SentencePiece writes the space before a word
 
 
-class PieceTokenizer(Protocol):
+class PieceTokenizer(TextTokenizer, Protocol):
     """A tokenizer whose tokens are pieces of the text; NeMo's SentencePiece tokenizer is one."""
+
+    vocab_size: int
 
     def text_to_tokens(self, text: str) -> list[str]: ...
 
@@ -39,17 +42,23 @@ def token_times(turn: Turn, tokenizer: PieceTokenizer) -> list[tuple[int, Second
 
 
 def token_path(
-    turns: Iterable[Turn], num_frames: int, tokenizer: PieceTokenizer, blank: int, rate: FrameRate = FRAME_RATE
+    turns: Iterable[Turn],
+    num_frames: int,
+    tokenizer: PieceTokenizer,
+    blank: int,
+    since: Seconds = 0.0,
+    rate: FrameRate = FRAME_RATE,
 ) -> Tensor:
     """Tokens (T,) at the frames in which they are spoken, `blank` elsewhere: one of the paths that CTC sums over, the right one.
 
+    Frame 0 starts at the time `since`, and no turn before it.
     A token whose frame is taken goes into the next free one; those for which none is left are dropped.
     """
     path = torch.full((num_frames,), blank, dtype=torch.long)
     free = 0
     for turn in turns:
         for token, time in token_times(turn, tokenizer):
-            frame = max(free, rate.frame_at(time))
+            frame = max(free, rate.frame_at(time - since))
             if frame < num_frames:
                 path[frame] = token
             free = frame + 1

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import io
-import pickle
-import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from omegaconf import OmegaConf
 from torch import Tensor
 
 from nemo_duplex.inputs import InputError, existing_file
+from nemo_duplex.nemo_file import read_nemo_file
 
-_CONFIG, _WEIGHTS = "model_config.yaml", "model_weights.ckpt"
+_WHAT = "speech recognition model"
 
 
 @dataclass(frozen=True)
@@ -55,19 +51,11 @@ def read_asr_parts(path_or_name: str | Path) -> AsrParts:
         InputError: if there is no such file or model, or it is truncated or no ASR model.
     """
     path = _downloaded(str(path_or_name))
-    try:
-        with tarfile.open(path) as archive:
-            files = {Path(member.name).name: archive.extractfile(member) for member in archive.getmembers() if member.isfile()}
-            config = OmegaConf.to_container(OmegaConf.load(io.TextIOWrapper(files[_CONFIG], "utf-8")))
-            weights = torch.load(io.BytesIO(files[_WEIGHTS].read()), map_location="cpu", weights_only=True)
-    except (tarfile.TarError, EOFError, OSError, KeyError, RuntimeError, UnicodeDecodeError, pickle.UnpicklingError) as error:
-        raise InputError(
-            f"{path} is not a whole .nemo file ({type(error).__name__}: {error}). Copy or train it again."
-        ) from error
+    config, weights = read_nemo_file(path, _WHAT)
     if not isinstance(config.get("encoder"), dict) or not isinstance(config.get("preprocessor"), dict):
         raise InputError(
-            f"{path} holds a {str(config.get('target', 'model without a class')).rsplit('.', 1)[-1]}, expected a speech "
-            "recognition model with preprocessor and encoder (CTC, RNNT or hybrid)."
+            f"{path} holds a {str(config.get('target', 'model without a class')).rsplit('.', 1)[-1]}, expected a {_WHAT} "
+            "with preprocessor and encoder (CTC, RNNT or hybrid)."
         )
     return AsrParts(config["preprocessor"], config["encoder"], weights)
 
@@ -76,7 +64,7 @@ def _downloaded(path_or_name: str) -> Path:
     """The `.nemo` file itself, or the copy that NeMo keeps of a published one."""
     is_name = not path_or_name.endswith(".nemo") and not Path(path_or_name).exists()
     if not is_name:
-        return existing_file(path_or_name, "speech recognition model")
+        return existing_file(path_or_name, _WHAT)
     from nemo.collections.asr.models import ASRModel
 
     try:

@@ -1,0 +1,28 @@
+"""Train a small streaming encoder on the user's side of a corpus (CTC), and write it as encoder.nemo, a NeMo speech recogniser.
+
+python examples/train_encoder.py data=corpus out=encoder minutes=20
+"""
+
+from __future__ import annotations
+
+from omegaconf import DictConfig, OmegaConf
+
+from nemo_duplex.cli import script
+
+
+@script("train_encoder")
+def main(cfg: DictConfig) -> None:
+    """Trains a streaming encoder for an agent's ear. Started again with the same `out` it goes on where it was."""
+    import torch
+
+    from nemo_duplex.models.ctc_training import EncoderTrainingConfig, train_encoder
+
+    settings = OmegaConf.to_container(cfg)
+    if threads := settings.pop("threads"):
+        torch.set_num_threads(threads)
+    quality = train_encoder(EncoderTrainingConfig(**settings))
+    print(f"{cfg.out}/encoder.nemo: {', '.join(f'{key} {value}' for key, value in quality.items())}")
+
+
+if __name__ == "__main__":
+    main()

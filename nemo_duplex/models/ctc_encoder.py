@@ -1,0 +1,108 @@
+"""A small streaming speech recogniser, whose encoder becomes the agent's ear (paper, section 4.1).
+
+The model is NeMo's own EncDecCTCModelBPE and its `.nemo` a normal NeMo checkpoint; the forward is the agent's (`FrameEncoder`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from nemo.collections.asr.metrics.wer import word_error_rate
+from nemo.collections.asr.models import EncDecCTCModelBPE
+from nemo.core.connectors.save_restore_connector import SaveRestoreConnector
+from omegaconf import OmegaConf
+from sentencepiece import SentencePieceProcessor
+from torch import Tensor
+
+from nemo_duplex.data.utterances import Utterance, UtteranceBatch, collate
+from nemo_duplex.models.frame_encoder import FrameEncoder
+from nemo_duplex.models.perception_config import perception_config
+from nemo_duplex.outputs import whole_file
+
+
+def ctc_model(preprocessor: dict[str, Any], encoder: dict[str, Any], tokenizer: str | Path) -> EncDecCTCModelBPE:
+    """A NeMo CTC model with random weights.
+
+    Args:
+        preprocessor, encoder: as for `Perception`.
+        tokenizer: the SentencePiece model, in a file called tokenizer.model.
+
+    Raises:
+        InputError: if the encoder is not cache-aware with 80 ms frames.
+    """
+    checked = perception_config({"preprocessor": preprocessor, "encoder": encoder, "output_dim": 1})
+    asr = "nemo.collections.asr.modules"
+    vocabulary = SentencePieceProcessor(str(tokenizer))
+    pieces = (vocabulary.id_to_piece(i) for i in range(vocabulary.vocab_size()))
+    (Path(tokenizer).parent / "vocab.txt").write_text("\n".join(pieces) + "\n")  # NeMo wants it beside the model
+    config = {
+        "sample_rate": checked["preprocessor"]["sample_rate"],
+        "preprocessor": {"_target_": f"{asr}.AudioToMelSpectrogramPreprocessor", **checked["preprocessor"]},
+        "encoder": {"_target_": f"{asr}.ConformerEncoder", **checked["encoder"]},
+        "decoder": {"_target_": f"{asr}.ConvASRDecoder", "feat_in": None, "num_classes": -1, "vocabulary": []},
+        "tokenizer": {"dir": str(Path(tokenizer).parent), "type": "bpe"},
+        "ctc_reduction": "mean_volume",  # per token: long and short utterances weigh the same
+    }
+    return EncDecCTCModelBPE(OmegaConf.create(config))
+
+
+@torch.no_grad()
+def centre_input(asr: EncDecCTCModelBPE, batch: UtteranceBatch) -> None:
+    """Sets the first convolution up so that it starts as if log-mels had mean 0 and deviation 1.
+
+    Streamable features are not normalised (they lie around -11 with a deviation of 4), and random weights are made for those
+    that are: without this the first minutes of training go into finding it out.
+    """
+    mel = FrameEncoder(asr.preprocessor, asr.encoder).mel(batch.audio, batch.audio_lens)
+    first = asr.encoder.pre_encode.conv[0]
+    first.weight.div_(mel.std())
+    first.bias.sub_(first.weight.sum(dim=(1, 2, 3)) * mel.mean())
+
+
+@torch.inference_mode()
+def transcribe(asr: EncDecCTCModelBPE, utterances: Sequence[Utterance], batch_size: int = 16) -> list[str]:
+    """Greedy transcripts, in the order given, with the forward that the agent uses."""
+    hearing, blank = FrameEncoder(asr.preprocessor, asr.encoder), asr.decoder.num_classes_with_blank - 1
+    was_training = asr.training
+    asr.eval()
+    order = sorted(range(len(utterances)), key=lambda i: utterances[i].duration)
+    texts = [""] * len(utterances)
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        batch = collate([utterances[i].whole() for i in chosen], [torch.zeros(0)] * len(chosen)).to(asr.device)
+        features, frames = hearing.encode(batch.audio, batch.audio_lens)
+        best = asr.decoder(encoder_output=features.transpose(1, 2)).argmax(-1)
+        for i, row, count in zip(chosen, best, frames):
+            ids = torch.unique_consecutive(row[:count])
+            texts[i] = asr.tokenizer.ids_to_text(ids[ids != blank].tolist())
+    asr.train(was_training)
+    return texts
+
+
+def error_rate(transcripts: Sequence[str], utterances: Sequence[Utterance]) -> float:
+    """Word error rate, pooled; case and punctuation do not count."""
+    return word_error_rate([_words(t) for t in transcripts], [_words(u.text) for u in utterances])
+
+
+def _words(text: str) -> str:
+    kept = "".join(c if c.isalnum() or c in "' " else " " for c in text.lower())
+    return " ".join(kept.split())
+
+
+def save_ctc_model(asr: EncDecCTCModelBPE, path: str | Path) -> None:
+    """Writes the `.nemo`, whole or not at all, with weights in float16: half the size. Any NeMo restores it in float32."""
+    with whole_file(path) as part:
+        _HalfSize().save_to(asr, str(part))
+
+
+class _HalfSize(SaveRestoreConnector):
+    @staticmethod
+    def _save_state_dict_to_disk(state_dict: dict[str, Tensor], filepath: str) -> None:
+        def small(name: str, weight: Tensor) -> bool:  # the mel filters are computed, not learnt: they stay exact
+            return weight.is_floating_point() and not name.startswith("preprocessor.")
+
+        halved = {name: w.half() if small(name, w) else w for name, w in state_dict.items()}
+        SaveRestoreConnector._save_state_dict_to_disk(halved, filepath)

@@ -1,0 +1,316 @@
+"""CTC pre-training of a small streaming encoder on the user's side of a corpus, in a budget of minutes.
+
+Single turns come first: from random weights, whole conversations alone do not get off the ground. Then conversations come in,
+with their noise, silences and echoes, because that is what an agent hears.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from nemo.collections.asr.models import EncDecCTCModelBPE
+from torch import Tensor
+from torch.nn.functional import nll_loss
+from torch.utils.data import DataLoader, IterableDataset
+from tqdm import tqdm
+
+from nemo_duplex.budget import TimeBudget
+from nemo_duplex.data.tokenizer import train_tokenizer
+from nemo_duplex.data.utterances import UNKNOWN, Utterance, UtteranceBatch, UtteranceBatches, read_utterances
+from nemo_duplex.inputs import InputError, existing_file, existing_folder
+from nemo_duplex.models.ctc_encoder import centre_input, ctc_model, error_rate, save_ctc_model, transcribe
+from nemo_duplex.models.frame_encoder import FrameEncoder
+from nemo_duplex.outputs import sha256, whole_file
+
+# A checkpoint to go on from is written after this many steps.
+_STEPS_PER_EPOCH = 100
+# The learning rate ends at this share of its peak.
+_FINAL_RATE = 0.02
+# Most frames are blank; a blank counts less than a token, so that tokens are learnt from the start.
+_BLANK_WEIGHT = 0.3
+
+
+@dataclass(frozen=True)
+class EncoderTrainingConfig:
+    """What a training is; the keys of `conf/train_encoder.yaml`, explained there."""
+
+    data: str
+    out: str
+    minutes: float
+    seed: int
+    tokenizer_size: int
+    preprocessor: Mapping[str, Any]
+    encoder: Mapping[str, Any]
+    batch_seconds: float
+    aligned: float
+    turns_alone: float
+    conversations: float
+    matrix_rate: float
+    rate: float
+    warmup_steps: int
+    mel_masks: Sequence[int]
+    accelerator: str
+    precision: str
+
+    def __post_init__(self) -> None:
+        for name in ("minutes", "tokenizer_size", "batch_seconds", "matrix_rate", "rate"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name}={getattr(self, name)}: expected more than zero.")
+        for name in ("aligned", "turns_alone", "conversations"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name}={getattr(self, name)}: expected a share, 0 to 1.")
+        if len(self.mel_masks) != 4:
+            raise InputError(f"mel_masks={list(self.mel_masks)}: expected [bands, band width, stretches, stretch width].")
+
+
+class CTCTraining(pl.LightningModule):
+    """What Lightning trains.
+
+    Matrices inside the layers learn by Muon (orthogonalised momentum, Keller Jordan 2024), everything else by AdamW.
+
+    Args:
+        asr: trained in place.
+        config: rates and shares.
+        turns, conversations: the utterances of the corpus, by turn and by conversation.
+        budget: the share of it that is spent sets the learning rate (a cosine from the peak down) and the curriculum.
+    """
+
+    def __init__(
+        self,
+        asr: EncDecCTCModelBPE,
+        config: EncoderTrainingConfig,
+        turns: Sequence[Utterance],
+        conversations: Sequence[Utterance],
+        budget: TimeBudget,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.asr = asr
+        self.config = config
+        self.budget = budget
+        self.turns = UtteranceBatches(turns, asr.tokenizer, config.batch_seconds, config.seed)
+        self.conversations = UtteranceBatches(conversations, asr.tokenizer, config.batch_seconds, config.seed)
+        self.step = 0
+
+    @property
+    def share(self) -> float:
+        """Share of the training that is done."""
+        return min(1.0, self.budget.share)
+
+    def train_dataloader(self) -> DataLoader:
+        return DataLoader(Curriculum(self), batch_size=None)
+
+    def on_train_epoch_start(self) -> None:
+        torch.manual_seed(hash((self.config.seed, self.current_epoch)))  # a training that goes on masks what it would have
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        matrices, others = [], []
+        for name, parameter in self.asr.named_parameters():
+            inner = parameter.dim() == 2 and ".layers." in name and "pos_bias" not in name
+            (matrices if inner else others).append(parameter)
+        return [
+            torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0.01),
+            torch.optim.Muon(matrices, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"),
+        ]
+
+    def training_step(self, batch: UtteranceBatch, batch_index: int) -> None:
+        hearing = FrameEncoder(self.asr.preprocessor, self.asr.encoder)
+        features = hearing.features(masked(hearing.mel(batch.audio, batch.audio_lens), *self.config.mel_masks))
+        log_probs = self.asr.decoder(encoder_output=features.transpose(1, 2))
+        if self.share < self.config.aligned and bool((batch.paths != UNKNOWN).any()):
+            loss = path_loss(log_probs, batch.paths)
+        else:
+            loss = self.asr.loss(
+                log_probs=log_probs,
+                targets=batch.tokens,
+                input_lengths=hearing.counts(batch.audio_lens),
+                target_lengths=batch.token_lens,
+            )
+        self._update(loss)
+        self.log("loss", loss, batch_size=len(batch.audio))
+        if self.share >= 1:
+            self.trainer.should_stop = True
+
+    def _update(self, loss: Tensor) -> None:
+        warmup = min(1.0, (self.step + 1) / self.config.warmup_steps) if self.config.warmup_steps else 1.0
+        factor = warmup * (_FINAL_RATE + (1 - _FINAL_RATE) * 0.5 * (1 + math.cos(math.pi * self.share)))
+        others, matrices = self.optimizers()
+        for optimizer, peak in ((others, self.config.rate), (matrices, self.config.matrix_rate)):
+            optimizer.zero_grad()
+            for group in optimizer.param_groups:
+                group["lr"] = peak * factor
+        self.manual_backward(loss)
+        torch.nn.utils.clip_grad_norm_(self.asr.parameters(), 1.0)
+        others.step()
+        matrices.step()
+        self.step += 1
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["step"] = self.step
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.step = checkpoint["step"]
+
+
+class Curriculum(IterableDataset):
+    """Batches without end, from where the training is: turns alone, then conversations more and more often."""
+
+    def __init__(self, training: CTCTraining) -> None:
+        self.training = training
+
+    def __iter__(self) -> Iterator[UtteranceBatch]:
+        training, config = self.training, self.training.config
+        index = training.step
+        while True:
+            grown = max(0.0, training.share - config.turns_alone) / max(1e-9, 1 - config.turns_alone)
+            # Spreads the conversations evenly over the batches, at whatever part: multiples of the golden ratio fill 0..1.
+            whole = (index * 0.6180339887498949) % 1.0 < config.conversations * min(1.0, grown)
+            yield (training.conversations if whole else training.turns).batch(index)
+            index += 1
+
+
+def masked(mel: Tensor, bands: int, band_width: int, stretches: int, stretch_width: int) -> Tensor:
+    """Mel (B, mels, M) with random bands and stretches of each row put to the row's mean (SpecAugment, Park et al. 2019)."""
+    mean = mel.mean(dim=(1, 2), keepdim=True)
+    for axis, count, width in ((1, bands, band_width), (2, stretches, stretch_width)):
+        size = mel.shape[axis]
+        positions = torch.arange(size, device=mel.device)
+        for _ in range(count):
+            widths = torch.randint(0, min(width, size) + 1, (len(mel), 1), device=mel.device)
+            starts = (torch.rand(len(mel), 1, device=mel.device) * (size - widths + 1)).long()
+            hidden = (positions >= starts) & (positions < starts + widths)  # (B, size)
+            mel = torch.where(hidden.unsqueeze(2 if axis == 1 else 1), mean, mel)
+    return mel
+
+
+def path_loss(log_probs: Tensor, paths: Tensor) -> Tensor:
+    """Mean negative log-likelihood of the one path on which every token is where it is spoken; the way into CTC.
+
+    CTC has to find out by itself where tokens are, which takes a small model minutes of saying nothing but blanks. Speech that
+    was synthesised comes with its word times, and so without that search.
+
+    Args:
+        log_probs: (B, T or more, V + 1), blank last.
+        paths: (B, T), UNKNOWN where nobody knows.
+    """
+    weight = torch.ones(log_probs.shape[-1], device=log_probs.device)
+    weight[-1] = _BLANK_WEIGHT
+    log_probs = log_probs[:, : paths.shape[1]].float()
+    return nll_loss(log_probs.flatten(0, 1), paths.flatten(), weight, ignore_index=UNKNOWN)
+
+
+class _Progress(pl.Callback):
+    """A bar over the whole training: its budget is time, so steps and epochs say nothing of how long it takes."""
+
+    def __init__(self) -> None:
+        self.bar = tqdm(total=100, desc="Training encoder", unit="%", bar_format="{desc}: {n:.0f}%|{bar}| {elapsed}{postfix}")
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: CTCTraining, *_: Any) -> None:
+        self.bar.n = 100 * module.share
+        if module.step % 10 == 0:
+            self.bar.set_postfix_str(f"step {module.step}, loss {trainer.callback_metrics['loss']:.3f}")
+
+    def on_train_end(self, *_: Any) -> None:
+        self.bar.close()
+
+
+def train_encoder(config: EncoderTrainingConfig) -> dict[str, Any]:
+    """Trains, and writes `<out>/encoder.nemo` and `<out>/quality.json`; returns what the latter holds.
+
+    Started again with the same `out` it goes on where it was; when it was done already, it does nothing.
+
+    Raises:
+        InputError: for data that cannot be used, an encoder that cannot be streamed, or an `out` of another training.
+    """
+    corpus, out = existing_folder(config.data, "data"), Path(config.out)
+    existing_file(corpus / "texts.txt", "data: texts of the corpus")
+    existing_folder(corpus / "train" / "shar", "data")
+    _claim(out, config)
+    encoder_file, quality_file = out / "encoder.nemo", out / "quality.json"
+    if encoder_file.is_file() and quality_file.is_file():
+        return json.loads(quality_file.read_text())
+
+    pl.seed_everything(config.seed, verbose=False)
+    turns, conversations = read_utterances(corpus / "train" / "shar")
+    tokenizer = train_tokenizer(corpus / "texts.txt", out / "tokenizer" / "tokenizer.model", config.tokenizer_size)
+    asr = ctc_model(config.preprocessor, config.encoder, tokenizer)
+    budget = TimeBudget(config.minutes)
+    training = CTCTraining(asr, config, turns, conversations, budget)
+    centre_input(asr, training.conversations.batch(0))
+    _fit(training, out, config)
+
+    save_ctc_model(asr.cpu(), encoder_file)
+    quality = {"steps": training.step, "minutes": config.minutes, "seed": config.seed, "sha256": sha256(encoder_file)}
+    for name in ("dev", "impatient"):
+        if (shar := corpus / name / "shar").is_dir():
+            quality[name] = held_out_quality(asr, *read_utterances(shar), {u.text for u in turns})
+    with whole_file(quality_file) as part:
+        part.write_text(json.dumps(quality, indent=2) + "\n")
+    return quality
+
+
+def held_out_quality(
+    asr: EncDecCTCModelBPE, turns: Sequence[Utterance], conversations: Sequence[Utterance], known: set[str]
+) -> dict[str, Any]:
+    """Word error rates of greedy decoding: of single turns, of turns whose text is not `known`, and of whole conversations."""
+    transcripts = transcribe(asr, turns)
+    unseen = [i for i, turn in enumerate(turns) if turn.text not in known]
+    return {
+        "turns": len(turns),
+        "turns_wer": round(error_rate(transcripts, turns), 4),
+        "unseen_texts": len(unseen),
+        "unseen_texts_wer": round(error_rate([transcripts[i] for i in unseen], [turns[i] for i in unseen]), 4)
+        if unseen
+        else None,
+        "conversations": len(conversations),
+        "conversations_wer": round(error_rate(transcribe(asr, conversations), conversations), 4),
+    }
+
+
+def _fit(training: CTCTraining, out: Path, config: EncoderTrainingConfig) -> None:
+    checkpoints = ModelCheckpoint(dirpath=out, save_last=True, save_top_k=0, every_n_epochs=1, enable_version_counter=False)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # which devices there are is no news
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")
+        trainer = pl.Trainer(
+            accelerator=config.accelerator,
+            devices=1,
+            precision=config.precision,
+            max_epochs=-1,
+            limit_train_batches=_STEPS_PER_EPOCH,
+            reload_dataloaders_every_n_epochs=1,
+            callbacks=[training.budget, checkpoints, _Progress()],
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        last = out / "last.ckpt"
+        trainer.fit(training, ckpt_path=str(last) if last.is_file() else None)
+        if training.share < 1:  # Lightning ends the training quietly on Ctrl-C
+            raise KeyboardInterrupt
+
+
+def _claim(out: Path, config: EncoderTrainingConfig) -> None:
+    """Notes in `out` which training it belongs to, or checks that it is this one."""
+    settings = json.loads(json.dumps(asdict(config) | {"out": None}))
+    note = out / "training.json"
+    if note.is_file():
+        before = json.loads(note.read_text())
+        changed = sorted(key for key in settings if before.get(key) != settings[key])
+        if changed:
+            raise InputError(
+                f"{out} holds a training with another {', '.join(changed)}. Give another out=, or remove that folder."
+            )
+        return
+    with whole_file(note) as part:
+        part.write_text(json.dumps(settings, indent=2) + "\n")

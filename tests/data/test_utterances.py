@@ -1,0 +1,119 @@
+"""Utterances of the user: cut where nothing else is said, with room that varies, in batches of similar length."""
+
+import numpy as np
+import pytest
+import torch
+from lhotse import CutSet, MonoCut, Recording
+from lhotse.audio import AudioSource
+
+from nemo_duplex.conversation import Conversation, Turn
+from nemo_duplex.data.utterances import GAIN_DB, UtteranceBatches, read_utterances
+from nemo_duplex.inputs import InputError
+from tests.dummies import Letters, wav_bytes
+
+RATE = 16000
+TURNS = (Turn("user", 1.0, 2.0, "one two"), Turn("agent", 2.6, 3.4, "yes"), Turn("user", 3.0, 4.5, "three"))
+
+
+def cut(name="a", seconds=6.0, rate=RATE, channels=1, turns=TURNS):
+    """A conversation whose user channel tells the time: sample s has the value s / 1000 (mod 1) / 2."""
+    ramp = (np.arange(round(seconds * rate)) / 1000 % 1 / 2).astype(np.float32)
+    samples = np.stack([ramp] * channels, axis=1).squeeze()
+    source = AudioSource("memory", list(range(channels)), wav_bytes(samples, rate))
+    recording = Recording(name, [source], rate, len(ramp), seconds)
+    supervisions = Conversation(name, seconds, turns).to_supervisions()
+    return MonoCut(name, 0, seconds, 0, recording=recording, supervisions=supervisions)
+
+
+def shar(folder, *cuts):
+    folder.mkdir(parents=True, exist_ok=True)
+    CutSet.from_cuts(cuts).to_shar(folder, fields={"recording": "wav"})
+    return folder
+
+
+def test_turns_and_conversations(tmp_path):
+    turns, conversations = read_utterances(shar(tmp_path, cut("a"), cut("b", turns=TURNS[1:2]), cut("c", turns=TURNS[2:])))
+    assert [(u.id, u.text) for u in turns] == [("a", "one two"), ("a", "three"), ("c", "three")]
+    assert [(u.id, u.text) for u in conversations] == [("a", "one two three"), ("c", "three")]
+    first, second, _ = turns
+    assert (first.first, first.last, first.earliest, first.latest) == (16000, 32000, 0, 40000)
+    assert (second.first, second.last, second.earliest, second.latest) == (48000, 72000, 40000, 96000)
+    assert conversations[0].duration == 3.5
+    assert first.audio.dtype == np.int16 and np.shares_memory(first.audio, second.audio)
+
+
+def test_the_audio_is_that_of_the_turn(tmp_path):
+    turns, _ = read_utterances(shar(tmp_path, cut()))
+    whole = turns[0].whole()
+    expected = torch.from_numpy(np.arange(16000 - 9600, 32000 + 8000) / 1000 % 1 / 2)  # the room after ends half-way
+    assert len(whole) == len(expected)
+    torch.testing.assert_close(whole, expected.float(), atol=1e-3, rtol=0)
+
+
+def test_room_and_level_vary_but_no_word_is_lost(tmp_path):
+    utterance = read_utterances(shar(tmp_path, cut()))[0][0]
+    drawn = [utterance.draw(np.random.default_rng(seed))[0] for seed in range(30)]
+    lengths = {len(audio) for audio in drawn}
+    assert len(lengths) > 20 and min(lengths) >= 16000 + 4800 and max(lengths) <= 25600 + 8000
+    gains = [20 * np.log10(audio.max().item() / 0.5) for audio in drawn]
+    assert min(gains) < -5 and max(gains) > 2 and GAIN_DB[0] - 0.1 < min(gains) and max(gains) < GAIN_DB[1] + 0.1
+
+
+def batches(tmp_path, seconds=8.0, seed=0):
+    many = [cut(f"c{i}", turns=(Turn("user", 0.5, 0.7 + 0.1 * i, "x" * (i + 1)),)) for i in range(20)]
+    return UtteranceBatches(read_utterances(shar(tmp_path, *many))[0], Letters(), seconds, seed)
+
+
+def test_an_epoch_holds_every_utterance_in_batches_of_similar_length(tmp_path):
+    made = batches(tmp_path)
+    epoch = [made.batch(i) for i in range(made._epoch_batches)]
+    assert sorted(length for batch in epoch for length in batch.token_lens.tolist()) == list(range(1, 21))
+    assert all(batch.audio.numel() <= 8.0 * RATE for batch in epoch)
+    padding = 1 - sum(b.audio_lens.sum() for b in epoch) / sum(b.audio.numel() for b in epoch)
+    assert padding < 0.25
+    for batch in epoch:
+        for row, length, tokens, count in zip(batch.audio, batch.audio_lens, batch.tokens, batch.token_lens):
+            assert row[length:].abs().sum() == 0 and row[:length].abs().sum() > 0
+            assert tokens[:count].tolist() == [ord("x")] * count
+
+
+def test_the_seed_and_the_index_decide_a_batch(tmp_path):
+    once, again, other = batches(tmp_path / "1"), batches(tmp_path / "2"), batches(tmp_path / "3", seed=1)
+    far = once.batch(100)
+    assert torch.equal(once.batch(3).audio, again.batch(3).audio)
+    assert torch.equal(far.audio, again.batch(100).audio)
+    assert not all(torch.equal(once.batch(i).token_lens, other.batch(i).token_lens) for i in range(5))
+
+
+def test_an_utterance_longer_than_a_batch_has_one_of_its_own(tmp_path):
+    made = batches(tmp_path, seconds=1.0)
+    assert [len(made.batch(i).audio) for i in range(20)] == [1] * 20
+
+
+@pytest.mark.parametrize(
+    "bad, message",
+    [
+        ({"rate": 8000}, "Cut a: the user channel has 8000 Hz and 1 channels, expected 16000 Hz and one"),
+        ({"turns": (Turn("user", 1.0, 2.0, " "),)}, "Cut a: a turn of the user has no text"),
+        ({"turns": (Turn("agent", 1.0, 2.0, "yes"),)}, "hold no turns of a speaker 'user'"),
+    ],
+)
+def test_what_cannot_be_learnt_from_is_named(tmp_path, bad, message):
+    with pytest.raises(InputError, match=message):
+        read_utterances(shar(tmp_path, cut(**bad)))
+
+
+def test_no_corpus(tmp_path):
+    with pytest.raises(InputError, match="there is no folder"):
+        read_utterances(tmp_path / "nowhere")
+    (tmp_path / "notes.txt").write_text("hello")
+    with pytest.raises(InputError, match="holds no Lhotse Shar"):
+        read_utterances(tmp_path)
+
+
+def test_a_broken_shard_is_named(tmp_path):
+    folder = shar(tmp_path, cut())
+    tar = next(folder.glob("recording.*.tar"))
+    tar.write_bytes(tar.read_bytes()[:3000])
+    with pytest.raises(InputError):
+        read_utterances(folder)
