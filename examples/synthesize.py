@@ -1,6 +1,7 @@
 """Speak dialogues into a corpus of two-channel cuts.
 
 python examples/synthesize.py out=corpus hours=3 duration=12.8
+python examples/synthesize.py out=corpus hours=3 duration=12.8 codec=codec.nemo      # adds the codes; what is there stays
 python examples/synthesize.py out=corpus hours=100 source=[dialogues.jsonl] slice=$SLURM_ARRAY_TASK_ID/16
 """
 
@@ -27,6 +28,12 @@ def main(cfg: DictConfig) -> None:
 
     if cfg.executor != "local":
         raise InputError(f"executor={cfg.executor}: there is 'local' so far; spread jobs over machines with slice=i/n.")
+    codec = None
+    if cfg.codec is not None:  # NeMo takes ten seconds to import; but a wrong file must be known before hours of work
+        from nemo_duplex.codec.fsq_codec import FSQCodec
+        from nemo_duplex.codec.precompute import add_codes
+
+        codec = FSQCodec.restore(cfg.codec)
     rhythm = Rhythm(response_gap=cfg.response_gap, barge_in=cfg.barge_in, long_silence=cfg.long_silence)
     dialogues = DialogueSpec(cfg.seed, cfg.pause, quiet=cfg.quiet, duration=cfg.duration, rhythm=rhythm)
     spec = CorpusSpec(cfg.hours, cfg.dev, cfg.agent_utterances, tuple(cfg.source), dialogues)
@@ -37,6 +44,10 @@ def main(cfg: DictConfig) -> None:
         return
     for name, facts in summary["sets"].items():
         print(f"{name}: " + ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in facts.items()))
+    for name in summary["sets"]:
+        shar = Path(cfg.out, name, "shar")
+        if codec is not None and any(shar.glob("target_audio.*")):
+            add_codes(shar, codec, replace=cfg.overwrite)
 
 
 if __name__ == "__main__":
