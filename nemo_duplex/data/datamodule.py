@@ -37,7 +37,8 @@ def shar_folder(path: str | Path, set_name: str) -> Path:
         if any(folder.glob("cuts.*.jsonl.gz")):
             return folder
     raise InputError(
-        f"data: {path} holds no Lhotse Shar (cuts.*.jsonl.gz), nor does {set_name}/shar in it. Write it with examples/synthesize.py."
+        f"data: {path} holds no Lhotse Shar (cuts.*.jsonl.gz), nor does {set_name}/shar in it. "
+        "Write it with examples/synthesize.py."
     )
 
 
@@ -46,8 +47,8 @@ class DuplexDataModule(pl.LightningDataModule):
 
     Args:
         config: `train` and `validation`, each a folder (see `shar_folder`; its sets `train` and `dev`) or None, with
-            `train_loader` and `validation_loader`, keys of NeMo's Lhotse loader. Without a folder, the loader's keys name the data
-            (`input_cfg`); without `validation`, there is none.
+            `train_loader` and `validation_loader`, keys of NeMo's Lhotse loader. Without a folder, the loader's keys name the
+            data (`input_cfg`); without `validation`, there is none.
         dataset: makes the batches; take it from the model (`model.dataset()`).
 
     Raises:

@@ -75,10 +75,13 @@ class DuplexS2SDataset(torch.utils.data.Dataset):
     def _checked(self, cut: Cut) -> Cut:
         if not cut.has_custom("target_audio") and not cut.has_custom("target_codes"):
             raise InputError(
-                f"Cut {cut.id} has no agent channel: expected the custom field 'target_audio'. Write it with examples/synthesize.py."
+                f"Cut {cut.id} has no agent channel: expected the custom field 'target_audio'. "
+                "Write it with examples/synthesize.py."
             )
         if cut.num_channels != 1:
-            raise InputError(f"Cut {cut.id}: the user channel has {cut.num_channels} channels, expected one. Split the recording.")
+            raise InputError(
+                f"Cut {cut.id}: the user channel has {cut.num_channels} channels, expected one. Split the recording."
+            )
         return cut
 
     def _tokens(self, cut: Cut, num_frames: int) -> Tensor:
@@ -89,6 +92,7 @@ class DuplexS2SDataset(torch.utils.data.Dataset):
         codes = torch.from_numpy(np.asarray(cut.load_target_codes())).long()  # (T, K)
         if codes.shape[0] != num_frames:
             raise InputError(
-                f"Cut {cut.id} has {codes.shape[0]} frames of codes for {num_frames} frames of audio. Delete its target_codes and make them again."
+                f"Cut {cut.id} has {codes.shape[0]} frames of codes for {num_frames} frames of audio. "
+                "Delete its target_codes and make them again."
             )
         return codes

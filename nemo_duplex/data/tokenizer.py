@@ -47,3 +47,16 @@ def train_tokenizer(texts: str | Path, model_path: str | Path, size: int) -> Pat
     with whole_file(model_path) as path:
         path.write_bytes(model.getvalue())
     return Path(model_path)
+
+
+def corpus_tokenizer(corpus: str | Path, model_path: str | Path, size: int) -> Path:
+    """As `train_tokenizer`, on the texts that `synthesize` wrote into its corpus folder; once: a model that is there stays."""
+    if Path(model_path).is_file():
+        return Path(model_path)
+    texts = Path(corpus) / "texts.txt"
+    if not texts.is_file():
+        raise InputError(
+            f"data: {corpus} has no texts.txt to train a tokenizer on. Give the corpus folder of examples/synthesize.py, "
+            "or a tokenizer in model.tokenizer.model_path."
+        )
+    return train_tokenizer(texts, model_path, size)

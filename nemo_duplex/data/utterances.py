@@ -61,7 +61,7 @@ class Utterance:
         return self._samples(max(self.earliest, start), min(self.latest, stop))
 
     def draw(self, random: np.random.Generator) -> tuple[Tensor, int]:
-        """(S,) float32 with a random part of the room around the speech, and at a random level; and the sample that it starts at."""
+        """(S,) float32 with a random part of the room around the speech, at a random level; and the sample it starts at."""
         before, after = (round(random.uniform(*room) * USER_SAMPLE_RATE) for room in (ROOM_BEFORE, ROOM_AFTER))
         gain = 10 ** (random.uniform(*GAIN_DB) / 20)
         start = max(self.earliest, self.first - before)
@@ -175,7 +175,7 @@ class UtteranceBatches:
         return collate(audio, [self._tokens[i] for i in chosen], paths)
 
     def _path(self, utterance: Utterance, start: int, samples: int) -> Tensor:
-        """(T,) tokens of the frames of `samples` samples from `start` on, with CTC's blank (the id after the last) between them."""
+        """(T,) tokens in the frames of `samples` samples from `start` on; between them CTC's blank, the id after the last."""
         frames = FRAME_RATE.count_samples(samples, USER_SAMPLE_RATE)
         if not all(turn.words for turn in utterance.turns):
             return torch.full((frames,), UNKNOWN)

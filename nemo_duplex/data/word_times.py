@@ -49,10 +49,10 @@ def token_path(
     since: Seconds = 0.0,
     rate: FrameRate = FRAME_RATE,
 ) -> Tensor:
-    """Tokens (T,) at the frames in which they are spoken, `blank` elsewhere: one of the paths that CTC sums over, the right one.
+    """Tokens (T,) at the frames in which they are spoken, `blank` elsewhere: the right one of the paths that CTC sums over.
 
-    Frame 0 starts at the time `since`, and no turn before it.
-    A token whose frame is taken goes into the next free one; those for which none is left are dropped.
+    Frame 0 starts at the time `since`, and no turn before it. A token whose frame is taken goes into the next free one; those
+    for which none is left are dropped.
     """
     path = torch.full((num_frames,), blank, dtype=torch.long)
     free = 0

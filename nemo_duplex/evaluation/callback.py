@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import lightning.pytorch as pl
+from lhotse import CutSet
 from lhotse.cut import Cut
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from nemo_duplex.data.datamodule import shar_folder
 from nemo_duplex.evaluation.activity import voice_activity
 from nemo_duplex.evaluation.answers import exact_match
 from nemo_duplex.evaluation.generation import perform
@@ -61,6 +65,11 @@ class EvaluationCallback(pl.Callback):
             rate = j.record.sample_rate
             writer.add_figure(f"conversation/{number}", timeline_figure(j), step)
             writer.add_audio(f"conversation/{number}", j.record.stereo(rate).mean(axis=1), step, sample_rate=rate)
+
+
+def some_dialogues(folder: str | Path, count: int) -> list[Cut]:
+    """The first `count` dialogues of a corpus' dev set, or of a Shar folder."""
+    return list(itertools.islice(CutSet.from_shar(in_dir=shar_folder(folder, "dev")), count))
 
 
 def metrics(judged: Sequence[Judged]) -> dict[str, float]:

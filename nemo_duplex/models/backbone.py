@@ -90,4 +90,6 @@ def _random_causal_lm(config: Mapping[str, Any]) -> nn.Module:
     try:
         return AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **config))
     except (ValueError, KeyError) as error:
-        raise InputError(f"transformers cannot build a causal language model from model_type {model_type!r}: {error}") from error
+        raise InputError(
+            f"transformers cannot build a causal language model from model_type {model_type!r}: {error}"
+        ) from error

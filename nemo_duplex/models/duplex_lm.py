@@ -135,7 +135,9 @@ def lay_out(tokens: Tensor, codes: Tensor, layout: ChannelLayout) -> AgentTarget
     A turn that starts before there is room for its lead has its BOS at the first frame.
     """
     batch, frames = tokens.shape
-    assert codes.shape[::2] == (batch, frames), f"Codes {tuple(codes.shape)} do not lie on the grid of tokens {tuple(tokens.shape)}."
+    assert codes.shape[::2] == (batch, frames), (
+        f"Codes {tuple(codes.shape)} do not lie on the grid of tokens {tuple(tokens.shape)}."
+    )
     starts, ends = tokens == layout.text_bos, tokens == layout.text_eos
     inside = _inside(starts, ends)
     bos_frames = _earlier(starts, 1, False) & ~inside

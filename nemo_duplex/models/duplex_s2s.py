@@ -47,7 +47,9 @@ class DuplexS2SModel(ModelPT):
         cfg = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else cfg)
         version = cfg.get("format_version", FORMAT_VERSION)
         if version > FORMAT_VERSION:
-            raise InputError(f"This model has format {version}, nemo_duplex here reads up to {FORMAT_VERSION}. Install a newer one.")
+            raise InputError(
+                f"This model has format {version}, nemo_duplex here reads up to {FORMAT_VERSION}. Install a newer one."
+            )
         perception, codec = _perception(cfg), _codec(cfg)
         super().__init__(cfg=cfg, trainer=trainer)
         tokenizer_path = self.register_artifact("tokenizer.model_path", self.cfg.tokenizer.model_path)
@@ -182,9 +184,7 @@ class DuplexS2SModel(ModelPT):
     # ------------------------------------------------------------------ inference
 
     @torch.inference_mode()
-    def offline_inference(
-        self, input_signal: Tensor, input_signal_lens: Tensor, decode_audio: bool = True
-    ) -> dict[str, Any]:
+    def offline_inference(self, input_signal: Tensor, input_signal_lens: Tensor, decode_audio: bool = True) -> dict[str, Any]:
         """The agent's side of B whole recordings, frame by frame as in a session.
 
         Args:

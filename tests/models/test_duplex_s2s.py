@@ -37,7 +37,9 @@ def batch(model, lengths=(20, 15), codes=True):
         user_audio_lens=torch.tensor(lengths) * 1280,
         agent_tokens=tokens,
         num_frames=torch.tensor(lengths),
-        agent_codes=torch.randint(0, model.layout.codebook_size, (len(lengths), model.layout.num_codebooks, frames)) if codes else None,
+        agent_codes=torch.randint(0, model.layout.codebook_size, (len(lengths), model.layout.num_codebooks, frames))
+        if codes
+        else None,
         agent_audio=None if codes else torch.stack([speech_like(frames * 0.08, s, 22050) for s in range(len(lengths))]),
         agent_audio_lens=None if codes else torch.tensor(lengths) * 1764,
     )
@@ -132,7 +134,10 @@ def drop_a_weight(folder):
 
 
 WRONG = {
-    "another model": (edit_config("nemo_duplex.models.duplex_s2s.DuplexS2SModel", "nemo.collections.asr.models.X"), "expected a DuplexS2SModel"),
+    "another model": (
+        edit_config("nemo_duplex.models.duplex_s2s.DuplexS2SModel", "nemo.collections.asr.models.X"),
+        "expected a DuplexS2SModel",
+    ),
     "newer format": (edit_config("format_version: 1", "format_version: 99"), "format 99"),
     "a weight is missing": (drop_a_weight, "lm.speech_head.projection.bias"),
     "no weights": (lambda folder: (folder / "model_weights.ckpt").unlink(), "lacks model_weights.ckpt"),
