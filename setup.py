@@ -34,6 +34,7 @@ setup(
     install_requires=[
         "nemo_toolkit[asr-only,common-only,core]==3.0.0",
         "hydra-core>=1.3",
+        "jinja2",
         "kaldialign",
         "lhotse>=1.33",
         "lightning>=2.2.1",

@@ -22,6 +22,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nemo_duplex.frames import Seconds
 from nemo_duplex.inputs import InputError
@@ -55,6 +56,15 @@ class Step:
     minutes: float = 0.0
 
 
+@dataclass(frozen=True)
+class Done:
+    """A step that is done: how long it took, interruptions apart, and whether it was now or in a run before."""
+
+    name: str
+    seconds: Seconds
+    now: bool
+
+
 class Chain:
     """Runs steps in the folder `out`; `groups` lists them in order, those of one group side by side.
 
@@ -70,8 +80,8 @@ class Chain:
             raise InputError(f"{self.out} holds something that this command did not write. Choose another folder: out=...")
         self._digests: dict[str, str] = {}
 
-    def run(self) -> dict[str, Seconds]:
-        """Runs what is not done yet. Returns how long each step took, in this run or, if it was done before, in that one.
+    def run(self) -> list[Done]:
+        """Runs what is not done yet. Returns all steps, in order.
 
         Raises:
             InputError: if a step ends with an error (which it has said itself).
@@ -92,7 +102,8 @@ class Chain:
                 )
                 print(f"[{names.index(step.name) + 1}/{len(names)}] {step.name}: {step.about} ({when})", flush=True)
             self._run_group(rest)
-        return {step.name: self._note(step)["seconds"] for group in self.groups for step in group}
+        ran = {step.name for rest in todo for step in rest}
+        return [Done(name, self._read_note(name)["seconds"], name in ran) for name in names]
 
     # --- state -------------------------------------------------------------------------------------------------------
 
@@ -101,8 +112,8 @@ class Chain:
         parts += [hashlib.sha256(path.read_bytes()).hexdigest() for path in _files(step.reads)]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
-    def _note(self, step: Step) -> dict:
-        path = self._state / f"{step.name}.json"
+    def _read_note(self, name: str) -> dict[str, Any]:
+        path = self._state / f"{name}.json"
         return json.loads(path.read_text()) if path.exists() else {"digest": None, "done": False, "seconds": 0.0}
 
     def _write_note(self, step: Step, done: bool, seconds: Seconds) -> None:
@@ -110,7 +121,7 @@ class Chain:
             part.write_text(json.dumps({"digest": self._digests[step.name], "done": done, "seconds": round(seconds, 3)}))
 
     def _is_done(self, step: Step) -> bool:
-        note = self._note(step)
+        note = self._read_note(step.name)
         return note["done"] and note["digest"] == self._digests[step.name] and self._missing(step) is None
 
     def _missing(self, step: Step) -> str | None:
@@ -118,7 +129,7 @@ class Chain:
 
     def _begin(self, step: Step) -> Seconds:
         """Clears what another version of the step left. Returns the seconds that this one has had already."""
-        note = self._note(step)
+        note = self._read_note(step.name)
         if note["digest"] == self._digests[step.name]:
             return note["seconds"]
         for path in [found for pattern in step.outputs for found in self.out.glob(pattern)]:

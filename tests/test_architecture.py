@@ -11,7 +11,21 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "nemo_duplex"
 LAYERS = [
     # The vocabulary (time, tokens, turns), and what every room and script shares: errors, whole files, configuration.
-    {"frames", "channels", "conversation", "inputs", "outputs", "config", "cli", "plugin", "chain", "nemo_file", "budget", "bundled"},
+    {
+        "frames",
+        "channels",
+        "conversation",
+        "inputs",
+        "outputs",
+        "config",
+        "cli",
+        "plugin",
+        "chain",
+        "demo",
+        "nemo_file",
+        "budget",
+        "bundled",
+    },
     {"codec"},
     {"synthesis", "data"},  # siblings: they meet only in cuts on disk
     {"models"},

@@ -50,14 +50,16 @@ def groups(out: Path, source: Path | None = None):
 
 
 def test_steps_run_in_order_and_only_once(out, capsys):
-    seconds = Chain(out, groups(out)).run()
+    done = Chain(out, groups(out)).run()
     ran = diary(out)
     assert ran[0] == "a" and ran[-1] == "d" and sorted(ran) == list("abcd")
     assert (out / "d" / "made").read_text() == "dbac"
-    assert list(seconds) == list("abcd") and all(s > 0 for s in seconds.values())
+    assert [d.name for d in done] == list("abcd") and all(d.seconds > 0 and d.now for d in done)
     assert "[4/4] d: makes d" in capsys.readouterr().out
 
-    assert Chain(out, groups(out)).run() == seconds, "the seconds of the run that did the work"
+    again = Chain(out, groups(out)).run()
+    assert [d.seconds for d in again] == [d.seconds for d in done], "the seconds of the run that did the work"
+    assert not any(d.now for d in again)
     assert diary(out) == ""
     assert capsys.readouterr().out.count("done before") == 4
 
@@ -152,9 +154,9 @@ except KeyboardInterrupt:
     time.sleep(0.2)
     assert int(count.read_text()) == reached < 40, "the step outlived its chain"
 
-    seconds = Chain(out, [[Step("t", "slow", [sys.executable, "-c", SLOW, str(out)], ["t"])]]).run()
+    (done,) = Chain(out, [[Step("t", "slow", [sys.executable, "-c", SLOW, str(out)], ["t"])]]).run()
     assert (out / "t" / "made").read_text() == "whole"
-    assert seconds["t"] > 2.0, "the seconds before the interruption count"
+    assert done.seconds > 2.0, "the seconds before the interruption count"
     assert not os.path.exists(out / "u")
 
 

@@ -1,0 +1,53 @@
+"""From nothing to a duplex agent, by the other scripts: corpus, (encoder and codec,) codes, training, evaluation.
+
+python examples/demo.py [minutes=20] [from_scratch=true] [out=demo]
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from nemo_duplex.chain import Chain
+from nemo_duplex.cli import script
+from nemo_duplex.demo import BUNDLED_CODEC, BUNDLED_ENCODER, Demo
+from nemo_duplex.outputs import require_space, whole_file
+
+NEXT = """
+  {out}/agent.nemo         the agent, one self-contained file
+  {out}/report.html        open it in a browser: the numbers beside the paper's, conversations to see and to hear
+  {out}/report.json        the same numbers for programs
+  {out}/conversation.wav   a conversation, the user left, the agent right
+
+What next:
+  talk to it      python examples/infer_duplex.py model={out}/agent.nemo user=question.wav out=answer
+  train longer    make demo MINUTES=60
+  own dialogues   python examples/synthesize.py out=corpus hours=10 source=[dialogues.jsonl]
+  own model       python examples/train_duplex.py --help      any encoder, codec and language model"""
+
+
+@script("demo")
+def main(cfg: DictConfig) -> None:
+    """Speaks a small corpus, trains a tiny duplex agent on it, lets it talk, and measures how it does. Interrupted and started
+    again it goes on where it was; after a change it does again what depends on it."""
+    out = Path(cfg.out)
+    encoder, codec = Path(cfg.encoder or BUNDLED_ENCODER), Path(cfg.codec or BUNDLED_CODEC)
+    demo = Demo(out, Path(__file__).parent, cfg.minutes, cfg.from_scratch, encoder, codec, cfg.seed)
+    require_space(out, 3_000_000_000)
+    done = Chain(out, demo.plan()).run()
+    with whole_file(out / "agent.nemo") as part:
+        shutil.copyfile(out / "train" / "agent.nemo", part)
+
+    if not done[-1].now:  # otherwise it has just been said
+        from nemo_duplex.evaluation.report import table
+
+        print("\n" + table(json.loads((out / "report.json").read_text())))
+    each = ", ".join(f"{step.name} {step.seconds / 60:.1f}" for step in done)
+    print(f"\n{sum(step.seconds for step in done) / 60:.1f} minutes of work: {each}\n{NEXT.format(out=out)}")
+
+
+if __name__ == "__main__":
+    main()
