@@ -6,9 +6,10 @@ import os
 import re
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
 from multiprocessing import connection, get_context, parent_process
 from typing import Any, TypeVar
 
@@ -17,23 +18,25 @@ from nemo_duplex.inputs import InputError
 Job = TypeVar("Job")
 
 
-def run_locally(work: Callable[[Job], Any], jobs: Sequence[Job], workers: int) -> Iterator[Any]:
+def run_locally(work: Callable[[Job], Any], jobs: Sequence[Job], workers: int) -> Generator[Any, None, None]:
     """Yields `work(job)` of each job as it gets ready, from `workers` processes (1: from this one).
 
-    On an error or Ctrl-C the jobs in progress are finished, the others are not begun, and the exception goes on.
+    On an error the jobs in progress are finished, on Ctrl-C they are broken off; no other is begun, the exception goes on.
 
     Raises:
-        InputError: what `work` raises; also if a process is killed, for example because memory ran out.
+        InputError: what `work` raises; also if a process is killed, for example for lack of memory.
     """
     if workers <= 1 or len(jobs) <= 1:
         yield from map(work, jobs)
         return
     pool = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context("spawn"), initializer=_become_worker)
+    waiting = iter(jobs)
     try:
-        pending: set[Future] = {pool.submit(work, job) for job in jobs}
-        while pending:
-            ready, pending = wait(pending, return_when=FIRST_COMPLETED)
+        running: set[Future] = {pool.submit(_interruptible, work, job) for job in islice(waiting, workers)}
+        while running:
+            ready, running = wait(running, return_when=FIRST_COMPLETED)
             for future in ready:
+                running |= {pool.submit(_interruptible, work, job) for job in islice(waiting, 1)}
                 yield future.result()
     except BrokenProcessPool:
         raise InputError(
@@ -56,10 +59,19 @@ def parse_slice(text: str) -> tuple[int, int]:
 
 
 def _become_worker() -> None:
-    """Leaves Ctrl-C, which reaches the whole process group, to the parent; and does not outlive the parent."""
+    """Between its jobs a worker leaves Ctrl-C to its parent; and it does not outlive its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _interruptible(work: Callable[[Job], Any], job: Job) -> Any:
+    """Ctrl-C, which reaches the whole process group, ends the job as any exception would: it cleans up after itself."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return work(job)
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _end_with_parent() -> None:

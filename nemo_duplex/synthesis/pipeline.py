@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
@@ -113,9 +115,10 @@ def synthesize(
     hours = sum(maker.seconds_per_item(shard.set_name) * shard.count for shard in todo) / 3600
     require_space(out, int(hours * _BYTES_PER_HOUR))
     with tqdm(total=sum(s.count for s in todo), desc="synthesis", unit=" cuts", disable=not todo, delay=2) as progress:
-        for marker in run_locally(partial(_make_shard, spec, out), todo, workers):
-            progress.update(marker["shard"]["count"])
-    if any(shard.done(out) is None for shard in shards):
+        with closing(run_locally(partial(_make_shard, spec, out), todo, workers)) as markers:
+            for marker in markers:
+                progress.update(marker["shard"]["count"])
+    if any(shard.done(out, check_content=False) is None for shard in shards):
         return None
     return _summarize(maker, out)
 
@@ -161,7 +164,7 @@ class _Maker:
 
     def _num_items(self, set_name: str) -> int:
         if set_name == "train":
-            return round(self.spec.hours * 3600 / self.seconds_per_item("train"))
+            return math.ceil(self.spec.hours * 3600 / self.seconds_per_item("train") - 1e-6)
         return len(self.agent_texts) if set_name == "agent" else self.spec.dev
 
     @cached_property
@@ -230,7 +233,7 @@ def _summarize(maker: _Maker, out: Path) -> dict[str, Any]:
     """Writes corpus.json about the sets that are whole, and texts.txt with the texts of train, for a tokenizer."""
     sets: dict[str, Any] = {}
     for name in SETS:
-        markers = [shard.done(out) for shard in maker.shards(name)]
+        markers = [shard.done(out, check_content=False) for shard in maker.shards(name)]
         whole = [marker for marker in markers if marker is not None]
         if whole and len(whole) == len(markers):
             sets[name] = _facts(whole)

@@ -42,6 +42,8 @@ class Exchange:
 
 @dataclass(frozen=True)
 class Dialogue:
+    """Exchanges in order; the id names the dialogue in its source, in cuts and in errors."""
+
     id: str
     exchanges: tuple[Exchange, ...]
 

@@ -70,6 +70,7 @@ def test_every_set_is_read_back(corpus):
     assert agent[0].supervisions[0].text.endswith(".") and agent[0].supervisions[0].speaker == "agent"
 
 
+@pytest.mark.slow
 def test_two_workers_and_slices_make_the_same_bytes(corpus, tmp_path):
     sets = ("train", "dev", "impatient")
     for name in ("state", "shar"):

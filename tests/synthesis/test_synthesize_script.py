@@ -1,0 +1,85 @@
+"""The script as people run it: what is wrong is one line, and Ctrl-C leaves whole shards or nothing."""
+
+from __future__ import annotations
+
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "examples" / "synthesize.py"
+
+
+def run(capsys, *arguments: str) -> tuple[int, str]:
+    """Exit code and what is printed, of the script run in this process."""
+    main = runpy.run_path(str(SCRIPT))["main"]
+    try:
+        main(list(arguments))
+        code = 0
+    except SystemExit as end:
+        code = end.code
+    captured = capsys.readouterr()
+    return code, captured.out + captured.err
+
+
+def test_help_explains_every_key(capsys):
+    code, text = run(capsys, "--help")
+    assert code == 0
+    for key in ("out=", "hours=", "source=", "barge_in=", "duration=", "workers=", "slice="):
+        assert key in text
+
+
+def test_a_small_corpus(capsys, tmp_path):
+    arguments = (f"out={tmp_path}", "hours=0.005", "duration=6.4", "dev=1", "sets=[train,dev]", "workers=1", "barge_in=0")
+    code, text = run(capsys, *arguments)
+    assert code == 0
+    assert "train: hours 0.005, cuts 3" in text and "barge ins" not in text and "dev: hours" in text
+    assert (tmp_path / "train" / "shar" / "target_audio.000000.tar").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("hors=1",), "Unknown key 'hors'. Did you mean 'hours'?"),
+        (("hours=-3",), "hours=-3"),
+        (("duration=1",), "duration=1: expected 4 s or more"),
+        (("slice=2/2",), "slice=2/2: expected i/n"),
+        (("executor=moon",), "executor=moon"),
+        (("source=[nowhere.jsonl]",), "there is no file nowhere.jsonl"),
+        (("sets=[tests]",), "'tests' is none of train, dev"),
+    ],
+)
+def test_what_is_wrong_is_one_line(capsys, tmp_path, arguments, message):
+    code, text = run(capsys, f"out={tmp_path / 'out'}", "workers=1", *arguments)
+    assert code == 2 and message in text and text.count("\n") == 1 and text.startswith("error: ")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_that_is_a_file_is_one_line(capsys, tmp_path):
+    (tmp_path / "out").write_text("mine")
+    code, text = run(capsys, f"out={tmp_path / 'out'}", "hours=0.01", "workers=1", "sets=dev", "dev=1")
+    assert code == 2 and text.count("\n") == 1 and str(tmp_path / "out") in text
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_whole_shards_and_nothing_else(tmp_path):
+    command = [sys.executable, str(SCRIPT), f"out={tmp_path}", "hours=3", "duration=12.8", "sets=train", "workers=2"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("train/state/*.json")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    interrupted = time.monotonic()
+    _, text = process.communicate(timeout=60)
+    assert process.returncode == 130 and time.monotonic() - interrupted < 30
+    assert text.splitlines()[-1] == "interrupted: nothing half-written" and "Traceback" not in text
+    assert sorted(os.listdir(tmp_path)) == ["train"] and sorted(os.listdir(tmp_path / "train")) == ["shar", "state"]
+    done = {path.stem for path in (tmp_path / "train" / "state").iterdir()}
+    assert {path.name.split(".")[1] for path in (tmp_path / "train" / "shar").iterdir()} == done
