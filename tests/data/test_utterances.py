@@ -6,8 +6,8 @@ import torch
 from lhotse import CutSet, MonoCut, Recording
 from lhotse.audio import AudioSource
 
-from nemo_duplex.conversation import Conversation, Turn
-from nemo_duplex.data.utterances import GAIN_DB, UtteranceBatches, read_utterances
+from nemo_duplex.conversation import Conversation, Turn, Word
+from nemo_duplex.data.utterances import GAIN_DB, UNKNOWN, UtteranceBatches, read_utterances
 from nemo_duplex.inputs import InputError
 from tests.dummies import Letters, wav_bytes
 
@@ -88,6 +88,38 @@ def test_the_seed_and_the_index_decide_a_batch(tmp_path):
 def test_an_utterance_longer_than_a_batch_has_one_of_its_own(tmp_path):
     made = batches(tmp_path, seconds=1.0)
     assert [len(made.batch(i).audio) for i in range(20)] == [1] * 20
+
+
+class Pieces(Letters):
+    """One piece per word, with the word's length as its id."""
+
+    vocab_size = 9
+
+    def text_to_tokens(self, text):
+        return ["\u2581" + word for word in text.split()]
+
+    def tokens_to_ids(self, tokens):
+        return [len(token) - 1 for token in tokens]
+
+
+def test_a_path_has_every_token_where_it_is_spoken_in_the_audio_drawn(tmp_path):
+    """The word that ends at 1.5 s of the conversation is heard in the frame that holds 1.5 s less what was cut off before."""
+    words = (Word("abc", 0, 1.0, 1.5), Word("de", 4, 1.6, 2.0))
+    told = cut("told", turns=(Turn("user", 1.0, 2.0, "abc de", words=words),))
+    untold = cut("untold", turns=(Turn("user", 1.0, 2.0, "abc de"),))
+    (utterance, other), _ = read_utterances(shar(tmp_path, told, untold))
+    made = UtteranceBatches([utterance], Pieces(), seconds=9.0, seed=0)
+    seen = set()
+    for index in range(20):
+        batch = made.batch(index)
+        _, start = utterance.draw(np.random.default_rng((0, index)))
+        path = batch.paths[0]
+        assert len(path) == -(-batch.audio.shape[1] // 1280)
+        assert path[int((1.5 - start / RATE) / 0.08)] == 3 and path[int((2.0 - start / RATE) / 0.08)] == 2
+        assert (path == made.tokenizer.vocab_size).sum() == len(path) - 2
+        seen.add(start % 2560)
+    assert len(seen) > 15, "The encoder's bursts must fall differently on the same words."
+    assert (UtteranceBatches([other], Pieces(), seconds=9.0, seed=0).batch(0).paths == UNKNOWN).all()
 
 
 @pytest.mark.parametrize(
