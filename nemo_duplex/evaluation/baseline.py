@@ -1,4 +1,4 @@
-"""What an agent that never listens would score: the number that barge-in success has to be read against.
+"""What barge-in success has to be read against: what an agent that never listens would score, and how often it breaks off.
 
 Where answers are short, the agent falls silent soon after the user's onset whether it listens or not. So for every barge-in
 the report also asks when the answer would have ended by itself:
@@ -17,13 +17,16 @@ from lhotse.cut import Cut
 
 from nemo_duplex.conversation import Conversation
 from nemo_duplex.evaluation.answers import words
-from nemo_duplex.evaluation.confidence import estimate_ratio
-from nemo_duplex.evaluation.record import Record
+from nemo_duplex.evaluation.confidence import Estimate, estimate_ratio
 from nemo_duplex.evaluation.scores import Judged
+from nemo_duplex.evaluation.turn_taking import BargeIn
 from nemo_duplex.frames import Seconds
 
 #: text, as words -> how long the agent takes to say it.
 Lengths = Mapping[tuple[str, ...], Seconds]
+#: Two frames: an answer this much shorter was broken off.
+SHORTER: Seconds = 0.16
+_TELLING: Seconds = 1.0  # of the answer left unsaid at the onset; with less, stopping and ending look alike
 
 
 def lengths_of_answers(cuts: Iterable[Cut]) -> dict[tuple[str, ...], Seconds]:
@@ -39,8 +42,8 @@ def never_listens(judged: Sequence[Judged], lengths: Lengths, seed: int = 0) -> 
     """
     successes, latencies = [], []
     for j in judged:
-        window, stops = j.turn_taking.rules.barge_in_window, _own_stops(j, lengths)
-        in_time = [stop for stop in stops if stop <= window]
+        stops = [stop for b in j.turn_taking.barge_ins if (stop := own_stop(j, b, lengths)) is not None]
+        in_time = [stop for stop in stops if stop <= j.turn_taking.rules.barge_in_window]
         successes.append((len(in_time), len(stops)))
         latencies.append((sum(in_time), len(in_time)))
     return {
@@ -49,20 +52,26 @@ def never_listens(judged: Sequence[Judged], lengths: Lengths, seed: int = 0) -> 
     }
 
 
-def whole_length(record: Record, start: Seconds, lengths: Lengths) -> Seconds | None:
-    """How long the answer takes that the agent began at `start`, if it says what it should; None where nobody knows."""
-    asked = [q for q in record.questions if q.turn.start < start < q.next_start]
+def yields(judged: Sequence[Judged], lengths: Lengths, seed: int = 0) -> Estimate:
+    """How often the agent breaks off: 0 for one that never listens, however short the answers are.
+
+    Counted are the observable barge-ins that left a second or more of the answer unsaid, where the agent says what it should
+    (otherwise nobody knows how long it would have gone on). It yields if it stops two frames short of its own end.
+    """
+    parts = []
+    for j in judged:
+        right = {a.question.next_start for a in j.answers if a.verdict == "right"}
+        counted = [(b, own_stop(j, b, lengths)) for b in j.turn_taking.observable if b.user_onset in right]
+        telling = [(b.stop_latency, own) for b, own in counted if own is not None and own >= _TELLING]
+        parts.append((sum(stop is not None and stop <= own - SHORTER for stop, own in telling), len(telling)))
+    return estimate_ratio(parts, proportion=True, seed=seed)
+
+
+def own_stop(judged: Judged, event: BargeIn, lengths: Lengths) -> Seconds | None:
+    """When after the user's onset the answer would have ended by itself, if it is the reference; None where nobody knows."""
+    start = next(a for a, b in judged.turn_taking.agent if a < event.user_onset < b)
+    asked = [q for q in judged.record.questions if q.turn.start < start < q.next_start]
     if not asked or asked[0].reference is None:
         return None
-    return lengths.get(tuple(words(asked[0].reference.texts[0])))
-
-
-def _own_stops(judged: Judged, lengths: Lengths) -> list[Seconds]:
-    """For each barge-in whose answer is known: when after the user's onset it would have ended by itself."""
-    stops = []
-    for event in judged.turn_taking.barge_ins:
-        start = next(a for a, b in judged.turn_taking.agent if a < event.user_onset < b)
-        whole = whole_length(judged.record, start, lengths)
-        if whole is not None:
-            stops.append(start + whole - event.user_onset)
-    return stops
+    whole = lengths.get(tuple(words(asked[0].reference.texts[0])))
+    return None if whole is None else start + whole - event.user_onset

@@ -22,7 +22,7 @@ import torch
 from lhotse.cut import Cut
 
 from nemo_duplex.evaluation.activity import Vad, energy_vad
-from nemo_duplex.evaluation.baseline import Lengths, whole_length
+from nemo_duplex.evaluation.baseline import SHORTER, Lengths, own_stop
 from nemo_duplex.evaluation.generation import Agent, perform, replies
 from nemo_duplex.evaluation.record import Record
 from nemo_duplex.evaluation.scores import AUDIO_RULES, Judged, judge
@@ -31,7 +31,6 @@ from nemo_duplex.frames import Seconds
 from nemo_duplex.synthesis.mix import NoiseColor, noise
 
 _COLORS: tuple[NoiseColor, ...] = ("white", "pink", "brown")
-_LONGER: Seconds = 0.16  # two frames: less is no difference
 _MUTE_BEFORE: Seconds = 0.03  # the manifest's onset may be a little late
 
 
@@ -106,7 +105,7 @@ def _without_interrupter(agent: Agent, judged: Judged, lengths: Lengths | None, 
     goes_on = _around(again.agent, event.user_onset)
     end = goes_on[1] if goes_on else event.user_onset
     text = next((t.text for t in turns if t.start < event.user_onset < t.end), "")
-    finished = stop + _LONGER <= end < record.duration
+    finished = stop + SHORTER <= end < record.duration
     detail = f"{record.id}: interrupted at {event.user_onset:.2f} s it stops at {stop:.2f} s, not interrupted at {end:.2f} s"
     return Control("interrupter muted", finished, detail, {"stop": stop, "stop_muted": end, "text_muted": text})
 
@@ -134,10 +133,10 @@ def muted_from(record: Record, time: Seconds) -> np.ndarray:
 
 
 def _cuts_off(judged: Judged, event: BargeIn, lengths: Lengths | None) -> bool:
-    turn = _around(judged.turn_taking.agent, event.user_onset)
-    assert turn is not None, "a barge-in lies inside an agent turn"
-    whole = whole_length(judged.record, turn[0], lengths or {})
-    return lengths is None or (whole is not None and turn[1] + _LONGER < turn[0] + whole)
+    if lengths is None:
+        return True
+    own = own_stop(judged, event, lengths)
+    return own is not None and event.stop_latency is not None and event.stop_latency + SHORTER < own
 
 
 def _around(spans: Sequence[Span], time: Seconds) -> Span | None:

@@ -84,7 +84,9 @@ def table(report: Mapping[str, Any]) -> str:
         match = [s["exact_match"][kind] for s in sets.values()]
         rows.append([f"Exact answers, {kind}", *(f"{percent(e['value'])} (n {e['n']:g})" for e in match), "", ""])
     deaf = (percent(s["never_listens"]["success_rate"]["value"]) for s in sets.values())
-    rows.append(["(success if it never listened)", *deaf, "", ""])
+    rows.insert(2, ["(success if it never listened)", *deaf, "", ""])
+    broken = [s["yield_rate"] for s in sets.values()]
+    rows.insert(3, ["Breaks off its answer", *(f"{percent(e['value'])} (n {e['n']:g})" for e in broken), "", ""])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     failed = [f"control fails: {c['name']}: {c['detail']}" for c in report["controls"] if not c["passed"]]

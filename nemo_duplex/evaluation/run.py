@@ -19,7 +19,7 @@ from lhotse.cut import Cut
 import nemo_duplex
 from nemo_duplex.evaluation.activity import voice_activity
 from nemo_duplex.evaluation.answers import reference_texts
-from nemo_duplex.evaluation.baseline import lengths_of_answers, never_listens
+from nemo_duplex.evaluation.baseline import lengths_of_answers, never_listens, yields
 from nemo_duplex.evaluation.controls import controls
 from nemo_duplex.evaluation.generation import Agent, perform
 from nemo_duplex.evaluation.report import Example, write_html
@@ -111,6 +111,7 @@ def evaluate(
     lengths = lengths_of_answers(j.record.cut for j in everything)
     for name, rows in judged.items():
         report["sets"][name]["never_listens"] = never_listens(rows, lengths, seed)
+        report["sets"][name]["yield_rate"] = yields(rows, lengths, seed).as_dict()
     held = controls(agent, everything, lengths, control_turns, device) if control_turns else []
     report["controls"] = [control.as_dict() for control in held]
     _listen(report, judged, asr_turns, seed)

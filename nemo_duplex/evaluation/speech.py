@@ -1,7 +1,7 @@
 """Whether the agent says what it writes: its voice, transcribed, against its own text channel.
 
 Without a network there is no good speech recogniser. PocketSphinx (BSD, its English model lies in the wheel) is a poor one:
-60 % of eSpeak's words come out wrong. Given a bigram model of the very texts that can be said, it gets 1 to 4 % wrong. That
+60 % of eSpeak's words come out wrong. Given a bigram model of the very texts that can be said, it gets 1 to 6 % wrong. That
 is good enough to compare two voices with each other, and never a word error rate to report: hence the label.
 """
 
@@ -28,7 +28,7 @@ from nemo_duplex.frames import Seconds
 LABEL = "biased bigram ASR, not reportable"
 _DISCOUNT = 0.5  # taken from every bigram's count and left to words that never followed
 _MARGIN: Seconds = 0.2  # heard around a turn: a codec smears its edges
-# Level, and noise laid under it: PocketSphinx mishears after digital silence (24 % wrong, with the noise 1.4 %).
+# Level, and noise laid under it: PocketSphinx mishears after digital silence (voice en-us: 24 % wrong, with the noise 1.4 %).
 _PEAK, _NOISE = 0.7, 0.002
 
 

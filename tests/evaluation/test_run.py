@@ -36,6 +36,7 @@ def test_the_oracle_does_everything_right(cuts, tmp_path):
     assert found["first_response_latency"]["value"] == pytest.approx(0.7, abs=0.02)
     for kind in ("seen", "unseen", "cut_off"):
         assert (found["exact_match"][kind]["value"], found["exact_match"][kind]["n"]) == (1, 3), kind
+    assert (found["yield_rate"]["value"], found["yield_rate"]["n"]) == (1, 3)
     assert found["text_channel"]["success_rate"] == 1
     assert found["text_channel"]["onset_difference"] < 0.02 and found["text_channel"]["offset_difference"] < 0.05
 
@@ -50,6 +51,7 @@ def test_a_delayed_oracle_is_later_by_exactly_that(delay, cuts, tmp_path):
 def test_an_agent_deaf_to_barge_ins_fails_them_and_answers_still(cuts, tmp_path):
     found = run(Oracle(cuts, stops=False), cuts, tmp_path)
     assert values(found, "success_rate", "mean_stop_latency", "no_response_rate") == (0, None, 0)
+    assert (found["yield_rate"]["value"], found["yield_rate"]["n"]) == (0, 3)
     assert found["never_listens"]["success_rate"]["value"] == 0  # 2.2 s of the answer are left at the barge-in
     assert found["exact_match"]["all"]["value"] == 1
 
@@ -62,6 +64,7 @@ def test_the_baseline_knows_which_answers_end_in_time_by_themselves(tmp_path):
     cuts = [cut_of(replace(conversation, turns=tuple(map(short, conversation.turns))))]
     found = run(Oracle(cuts, stops=False), cuts, tmp_path)  # ends 0.8 s after the onset although it never listens
     assert found["success_rate"]["value"] == found["never_listens"]["success_rate"]["value"] == 1
+    assert found["yield_rate"]["n"] == 0, "stopping and ending look alike"
     assert found["never_listens"]["mean_stop_latency"]["value"] == pytest.approx(found["mean_stop_latency"]["value"], abs=0.03)
 
 
