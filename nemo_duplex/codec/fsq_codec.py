@@ -8,6 +8,7 @@ a speaker encoder: NeMo downloads some of them) is left out.
 from __future__ import annotations
 
 import copy
+import gzip
 import hashlib
 import json
 from collections.abc import Mapping
@@ -120,7 +121,7 @@ class FSQCodec(nn.Module):
         """Writes a `.nemo` file, whole or not at all; NeMo's own `AudioCodecModel.restore_from` reads it too.
 
         Args:
-            half: whether to store the weights in 16 bits; they are read back into 32.
+            half: whether to store the weights in 16 bits, compressed; they are read back into 32.
         """
         if Path(path).suffix != ".nemo":
             raise InputError(f"A codec is written to a .nemo file, got {path}.")
@@ -131,6 +132,8 @@ class FSQCodec(nn.Module):
             model.half()
         with whole_file(path) as part:
             model.save_to(str(part))
+            if half:
+                part.write_bytes(gzip.compress(part.read_bytes(), mtime=0))
 
     def _load(self, weights: Mapping[str, torch.Tensor], path: Path) -> None:
         """Strictly: all of the codec's own weights, each in its shape, and none that it has no place for."""

@@ -11,6 +11,7 @@ The whole agent channel of a cut is encoded as it is heard, barge-ins cut and al
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -21,7 +22,6 @@ import numpy as np
 import torch
 from lhotse import CutSet
 from lhotse.array import Array, TemporalArray
-from lhotse.cut import Cut
 from lhotse.shar import ArrayTarWriter
 from tqdm import tqdm
 
@@ -105,33 +105,19 @@ def _is_done(note: Path, made_of: dict, files: list[Path], replace: bool) -> boo
 
 def _encode_shard(shar: Path, shard: str, codec: FSQCodec, batch_size: int, path: Path) -> int:
     """Writes the codes of one shard to `path`; returns its number of cuts."""
-    cuts_file = next(shar.glob(f"cuts.{shard}.jsonl*"))
-    cuts = CutSet.from_shar(fields={"cuts": [str(cuts_file)], "target_audio": [str(_audio_file(shar, shard))]})
-    count = 0
+    channels, count = _agent_channels(shar, shard, codec), 0
     with ArrayTarWriter(str(path), shard_size=None, compression="numpy") as writer:
-        for batch in _batches(cuts, batch_size):
-            for cut, codes in zip(batch, _encode(batch, codec)):
+        while batch := list(itertools.islice(channels, batch_size)):
+            for (cut_id, _), codes in zip(batch, _encode([audio for _, audio in batch], codec)):
                 storage = Array(storage_type="shar", storage_path="", storage_key="", shape=list(codes.shape))
                 manifest = TemporalArray(storage, temporal_dim=0, frame_shift=codec.frame_rate.seconds, start=0)
-                writer.write(cut.id, codes, manifest)
+                writer.write(cut_id, codes, manifest)
             count += len(batch)
     return count
 
 
-def _batches(cuts: CutSet, size: int) -> Iterator[list[Cut]]:
-    batch: list[Cut] = []
-    for cut in cuts:
-        batch.append(cut)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
-def _encode(cuts: list[Cut], codec: FSQCodec) -> list[np.ndarray]:
-    """Codes (T, K) of each cut's whole agent channel, in the smallest integers that hold them."""
-    audios = [_agent_audio(cut, codec) for cut in cuts]
+def _encode(audios: list[torch.Tensor], codec: FSQCodec) -> list[np.ndarray]:
+    """Codes (T, K) of each whole agent channel (S,), in the smallest integers that hold them."""
     lengths = torch.tensor([len(audio) for audio in audios])
     padded = torch.nn.utils.rnn.pad_sequence(audios, batch_first=True)
     codes, frames = codec.encode(padded.to(codec.silence_codes.device), lengths)
@@ -139,19 +125,28 @@ def _encode(cuts: list[Cut], codec: FSQCodec) -> list[np.ndarray]:
     return [row[:, :count].T.cpu().numpy().astype(dtype) for row, count in zip(codes, frames.tolist())]
 
 
-def _agent_audio(cut: Cut, codec: FSQCodec) -> torch.Tensor:
-    """The agent's channel (S,) of a cut, checked."""
-    if not cut.has_custom("target_audio"):
-        raise InputError(f"Cut {cut.id} has no agent channel (custom field target_audio). Synthesise the corpus again.")
-    recording = cut.target_audio
-    if recording.sampling_rate != codec.sample_rate:
-        raise InputError(
-            f"Cut {cut.id}: the agent's channel has {recording.sampling_rate} Hz, the codec {codec.sample_rate} Hz."
-        )
-    audio = cut.load_target_audio()
-    if len(audio) != 1:
-        raise InputError(f"Cut {cut.id}: the agent's channel has {len(audio)} channels, expected one.")
-    frames, expected = codec.frame_rate.count_samples(audio.shape[1], codec.sample_rate), codec.frame_rate.count(cut.duration)
-    if frames != expected:
-        raise InputError(f"Cut {cut.id}: the agent's channel lasts {frames} frames, the user's {expected}; expected the same.")
-    return torch.from_numpy(audio[0])
+def _agent_channels(shar: Path, shard: str, codec: FSQCodec) -> Iterator[tuple[str, torch.Tensor]]:
+    """Id and agent channel (S,) of each cut of a shard, checked."""
+    files = {"cuts": next(shar.glob(f"cuts.{shard}.jsonl*")), "target_audio": _audio_file(shar, shard)}
+    culprit = f"corpus: shard {shard} of {shar}"
+    try:
+        for cut in CutSet.from_shar(fields={field: [str(file)] for field, file in files.items()}):
+            culprit = f"Cut {cut.id}"
+            if not cut.has_custom("target_audio"):
+                raise InputError(f"{culprit} has no agent channel (custom field target_audio). Synthesise the corpus again.")
+            recording, frame_rate = cut.target_audio, codec.frame_rate
+            rate = recording.sampling_rate
+            if rate != codec.sample_rate:
+                raise InputError(f"{culprit}: the agent's channel has {rate} Hz, the codec {codec.sample_rate} Hz.")
+            frames, expected = frame_rate.count_samples(recording.num_samples, rate), frame_rate.count(cut.duration)
+            if frames != expected:
+                raise InputError(f"{culprit}: the agent's channel lasts {frames} frames, the user's {expected}.")
+            audio = cut.load_target_audio()
+            if len(audio) != 1:
+                raise InputError(f"{culprit}: the agent's channel has {len(audio)} channels, expected one.")
+            yield cut.id, torch.from_numpy(audio[0])
+    except InputError:
+        raise
+    except Exception as error:  # lhotse, tarfile, zlib and json each have their own words for a broken shard
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        raise InputError(f"{culprit} cannot be read ({reason}). Synthesise the corpus again.") from error

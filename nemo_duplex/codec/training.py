@@ -102,7 +102,8 @@ class CodecTraining(pl.LightningModule):
         return min(1.0, max(self.budget.share, by_steps))
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        matrices, others = [], []
+        matrices: list[torch.nn.Parameter] = []
+        others: list[torch.nn.Parameter] = []
         for name, parameter in self.codec.model.named_parameters():
             if parameter.requires_grad:
                 inner = parameter.dim() == 2 and ".head." not in name and ".original" not in name
@@ -131,7 +132,9 @@ class CodecTraining(pl.LightningModule):
         for optimizer in optimizers:
             optimizer.zero_grad()
         self.manual_backward(loss)
-        torch.nn.utils.clip_grad_norm_([p for p in self.codec.parameters() if p.grad is not None], 1.0)
+        norm = torch.nn.utils.clip_grad_norm_([p for p in self.codec.parameters() if p.grad is not None], 1.0)
+        if not torch.isfinite(norm):
+            raise InputError(f"The training diverged at step {self.step}. Lower rate= and matrix_rate=, or take another seed=.")
         for optimizer in optimizers:
             optimizer.step()
         self.step += 1
@@ -176,7 +179,7 @@ class _Progress(pl.Callback):
         if module.step % 10 == 0:
             self.bar.set_postfix_str(f"step {module.step}, loss {trainer.callback_metrics['loss']:.3f}")
 
-    def on_train_end(self, *_: Any) -> None:
+    def teardown(self, *_: Any, **__: Any) -> None:
         self.bar.close()
 
 
@@ -189,35 +192,35 @@ def train_codec(config: CodecTrainingConfig) -> dict[str, Any]:
         InputError: for data or `init` that cannot be used, or an `out` that another training wrote.
     """
     out = Path(config.out)
-    codec_file, quality_file = out / "codec.nemo", out / "quality.json"
-    _claim(out, config)
+    codec_file, quality_file, settings_file = out / "codec.nemo", out / "quality.json", out / "training.json"
+    _require_same_training(settings_file, config)
     if codec_file.is_file() and quality_file.is_file():
         return json.loads(quality_file.read_text())
 
     pl.seed_everything(config.seed, verbose=False)
     codec = FSQCodec.restore(config.init) if config.init else FSQCodec(config.codec)
     recordings = Recordings(config.data, codec.sample_rate)
+    _write_json(settings_file, _settings(config))
     kept, held_out = recordings.split(_MAX_HELD_OUT)
-    budget = TimeBudget(config.minutes)
-    training = CodecTraining(codec, config, recordings, kept, budget)
-    _fit(training, out, config)
+    training = CodecTraining(codec, config, recordings, kept, TimeBudget(config.minutes))
+    _fit(training, out)
 
     codec.cpu().requires_grad_(False).measure_silence()
     codec.save_to(codec_file, half=config.half)
     quality = measure_quality(FSQCodec.restore(codec_file), [recordings.audio(i) for i in held_out])
     quality |= {"steps": training.step, "minutes": config.minutes, "seed": config.seed, "sha256": sha256(codec_file)}
-    with whole_file(quality_file) as part:
-        part.write_text(json.dumps(quality, indent=2) + "\n")
+    _write_json(quality_file, quality)
+    _checkpoint(out).unlink(missing_ok=True)
     return quality
 
 
-def _fit(training: CodecTraining, out: Path, config: CodecTrainingConfig) -> None:
+def _fit(training: CodecTraining, out: Path) -> None:
     checkpoints = ModelCheckpoint(dirpath=out, save_last=True, save_top_k=0, every_n_epochs=1, enable_version_counter=False)
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # which devices there are is no news
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)  # which devices there are is no news
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")
         trainer = pl.Trainer(
-            accelerator=config.accelerator,
+            accelerator=training.config.accelerator,
             devices=1,
             max_epochs=-1,
             limit_train_batches=_STEPS_PER_EPOCH,
@@ -227,23 +230,32 @@ def _fit(training: CodecTraining, out: Path, config: CodecTrainingConfig) -> Non
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        last = out / "last.ckpt"
-        trainer.fit(training, ckpt_path=str(last) if last.is_file() else None)
-        if training.share < 1:  # Lightning ends the training quietly on Ctrl-C
-            raise KeyboardInterrupt
+        try:
+            trainer.fit(training, ckpt_path=str(_checkpoint(out)) if _checkpoint(out).is_file() else None)
+        except SystemExit as end:
+            if end.code == 1:  # what Lightning makes of Ctrl-C
+                raise KeyboardInterrupt from end
+            raise
 
 
-def _claim(out: Path, config: CodecTrainingConfig) -> None:
-    """Notes in `out` which training it belongs to, or checks that it is this one."""
-    settings = json.loads(json.dumps(asdict(config) | {"out": None}))
-    note = out / "training.json"
-    if note.is_file():
-        before = json.loads(note.read_text())
-        changed = sorted(key for key in settings if before.get(key) != settings[key])
-        if changed:
-            raise InputError(
-                f"{out} holds a training with another {', '.join(changed)}. Give another out=, or remove that folder."
-            )
-        return
-    with whole_file(note) as part:
-        part.write_text(json.dumps(settings, indent=2) + "\n")
+def _checkpoint(out: Path) -> Path:
+    """What Lightning calls the checkpoint of the last finished epoch."""
+    return out / "last.ckpt"
+
+
+def _settings(config: CodecTrainingConfig) -> dict[str, Any]:
+    """The config as JSON gives it back; where it lies does not matter."""
+    return json.loads(json.dumps(asdict(config) | {"out": None}))
+
+
+def _require_same_training(settings_file: Path, config: CodecTrainingConfig) -> None:
+    if settings_file.is_file():
+        before, now = json.loads(settings_file.read_text()), _settings(config)
+        if changed := sorted(key for key in now if before.get(key) != now[key]):
+            names = ", ".join(changed)
+            raise InputError(f"{config.out} holds a training with another {names}. Give another out=, or remove that folder.")
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    with whole_file(path) as part:
+        part.write_text(json.dumps(content, indent=2) + "\n")

@@ -1,0 +1,35 @@
+"""The small encoder: frames of a row, whatever pads it; and how far it looks ahead."""
+
+from __future__ import annotations
+
+import torch
+
+from nemo_duplex.codec.mel_encoder import MelEncoder
+
+FRAME = 1764
+
+
+def encoder() -> MelEncoder:
+    return MelEncoder(8, 22050, FRAME, 7, mel_bins=20, channels=8, blocks=2, frame_channels=8).eval()
+
+
+@torch.no_grad()
+def test_a_row_does_not_hear_what_pads_it():
+    network, audio = encoder(), 0.1 * torch.randn(2, 10 * FRAME)
+    encoded, frames = network(audio=audio, audio_len=torch.tensor([10 * FRAME, 4 * FRAME]))
+    alone, _ = network(audio=audio[1:, : 4 * FRAME], audio_len=torch.tensor([4 * FRAME]))
+    assert frames.tolist() == [10, 4] and encoded.shape == (2, 8, 10)
+    torch.testing.assert_close(encoded[1, :, :4], alone[0], atol=1e-5, rtol=0)
+    assert encoded[1, :, 4:].abs().max() == 0
+
+
+@torch.no_grad()
+def test_looks_ahead_two_frames_at_most():
+    """So a barge-in, a cut of the audio, changes codes from two frames before it on: why audio is cut, and never codes."""
+    network, audio = encoder(), 0.1 * torch.randn(1, 12 * FRAME)
+    cut = audio.clone()
+    cut[:, 8 * FRAME :] = 0
+    lens = torch.tensor([12 * FRAME])
+    before, after = network(audio=audio, audio_len=lens)[0], network(audio=cut, audio_len=lens)[0]
+    torch.testing.assert_close(before[..., :6], after[..., :6], atol=1e-5, rtol=0)
+    assert not torch.allclose(before[..., 7], after[..., 7], atol=1e-3)

@@ -1,0 +1,153 @@
+"""Codes of a corpus: those of the whole agent channel, made once, complete or not there."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from lhotse import CutSet, Recording
+from lhotse.cut import MonoCut
+from lhotse.shar import SharWriter
+
+from nemo_duplex.codec import precompute
+from nemo_duplex.codec.fsq_codec import FSQCodec
+from nemo_duplex.codec.precompute import add_codes
+from nemo_duplex.inputs import InputError
+from tests.dummies import CODEC, speech_like, wav_bytes
+
+
+@pytest.fixture(scope="module")
+def codec() -> FSQCodec:
+    torch.manual_seed(0)
+    return FSQCodec(CODEC)
+
+
+def recording(name, seconds, rate, seed=0):
+    return Recording.from_bytes(wav_bytes(speech_like(seconds, seed, rate).numpy(), rate), name)
+
+
+def write_corpus(folder, seconds=(0.8, 1.6, 0.4, 1.2, 0.8), agent_rate=22050):
+    shar = folder / "train" / "shar"
+    shar.mkdir(parents=True, exist_ok=True)
+    with SharWriter(str(shar), fields={"recording": "flac", "target_audio": "flac"}, shard_size=2) as writer:
+        for i, duration in enumerate(seconds):
+            cut = MonoCut(f"cut-{i}", 0, duration, 0, recording=recording(f"cut-{i}", duration, 16000))
+            cut.target_audio = recording(f"cut-{i}", duration, agent_rate, seed=i)
+            writer.write(cut)
+    return shar
+
+
+def stored_codes(shar):
+    return {cut.id: cut.load_target_codes() for cut in CutSet.from_shar(in_dir=str(shar))}
+
+
+def test_cuts_carry_the_codes_of_their_agent_channel(tmp_path, codec):
+    shar = write_corpus(tmp_path)
+    assert add_codes(shar, codec, batch_size=2) == 5
+    cuts = list(CutSet.from_shar(in_dir=str(shar)))
+    assert len(cuts) == 5
+    for cut in cuts:
+        audio = torch.from_numpy(cut.load_target_audio())
+        codes, _ = codec.encode(audio, torch.tensor([audio.shape[1]]))
+        stored = cut.load_target_codes()
+        assert stored.shape == (round(cut.duration / 0.08), 2) and stored.dtype == np.int16
+        assert np.array_equal(stored, codes[0].T.numpy())
+    # a shorter piece of a cut takes its own frames along
+    piece = cuts[1].truncate(offset=0.4, duration=0.8)
+    assert np.array_equal(piece.load_target_codes(), cuts[1].load_target_codes()[5:15])
+
+
+def test_called_again_it_does_nothing(tmp_path, codec):
+    shar = write_corpus(tmp_path)
+    add_codes(shar, codec)
+    times = {path.name: path.stat().st_mtime_ns for path in shar.iterdir()}
+    assert add_codes(shar, codec) == 0
+    assert times == {path.name: path.stat().st_mtime_ns for path in shar.iterdir()}
+    assert [path.name for path in (shar.parent / "state").iterdir()] == ["target_codes.json"]
+
+
+def test_interrupted_it_goes_on_and_the_corpus_stays_readable(tmp_path, codec, monkeypatch):
+    shar = write_corpus(tmp_path)
+    encode, calls = precompute._encode_shard, []
+
+    def interrupted(shar, shard, codec, batch_size, path):
+        calls.append(shard)
+        count = encode(shar, shard, codec, batch_size, path)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return count
+
+    monkeypatch.setattr(precompute, "_encode_shard", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        add_codes(shar, codec)
+    assert len(list(CutSet.from_shar(in_dir=str(shar)))) == 5 and not list(shar.glob("target_codes*"))
+    assert add_codes(shar, codec) == 3  # the two shards that were not finished
+    assert calls == ["000000", "000001", "000001", "000002"]
+    assert len(stored_codes(shar)) == 5
+
+
+def test_codes_of_another_codec_are_kept_unless_told(tmp_path, codec):
+    shar = write_corpus(tmp_path)
+    add_codes(shar, codec)
+    before = stored_codes(shar)
+    torch.manual_seed(7)
+    other = FSQCodec(CODEC)
+    with pytest.raises(InputError, match="holds codes of another codec"):
+        add_codes(shar, other)
+    assert add_codes(shar, other, replace=True) == 5
+    after = stored_codes(shar)
+    assert any(not np.array_equal(before[name], after[name]) for name in before)
+    assert json.loads((shar.parent / "state" / "target_codes.json").read_text())["codec"] == other.fingerprint
+
+
+def test_a_decoder_that_learns_keeps_the_codes_valid(tmp_path, codec):
+    shar = write_corpus(tmp_path)
+    add_codes(shar, codec)
+    personal = FSQCodec(codec.config)
+    personal.load_state_dict(codec.state_dict())
+    with torch.no_grad():
+        personal.model.audio_decoder.head.weight.mul_(1.1)
+    assert add_codes(shar, personal) == 0
+
+
+def test_audio_that_changed_is_noticed(tmp_path, codec):
+    shar = write_corpus(tmp_path)
+    add_codes(shar, codec)
+    for path in shar.iterdir():
+        path.unlink()
+    write_corpus(tmp_path, seconds=(0.8, 0.8))
+    assert add_codes(shar, codec) == 2
+    write_corpus(tmp_path, seconds=(1.6, 1.6))
+    with pytest.raises(InputError, match="holds codes of other audio"):
+        add_codes(shar, codec)
+
+
+def test_a_cut_that_does_not_fit_is_named(tmp_path, codec):
+    def refused(shar, words):
+        with pytest.raises(InputError, match=words) as error:
+            add_codes(shar, codec)
+        assert "\n" not in str(error.value) and not list(shar.glob("*target_codes*"))
+
+    refused(
+        write_corpus(tmp_path / "rate", agent_rate=16000), "Cut cut-0: the agent's channel has 16000 Hz, the codec 22050 Hz"
+    )
+    shar = write_corpus(tmp_path / "short", seconds=(0.8, 0.8))
+    audio = shar / "target_audio.000000.tar"
+    audio.write_bytes((write_corpus(tmp_path / "other", seconds=(0.8, 0.4)) / audio.name).read_bytes())
+    refused(shar, "Cut cut-1: the agent's channel lasts 5 frames, the user's 10")
+    audio.write_bytes(audio.read_bytes()[:-12000])
+    refused(shar, "cannot be read")
+
+
+def test_folders_that_are_no_corpus(tmp_path, codec):
+    with pytest.raises(InputError, match="there is no folder"):
+        add_codes(tmp_path / "none", codec)
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(InputError, match="holds no cuts"):
+        add_codes(tmp_path, codec)
+    shar = write_corpus(tmp_path)
+    (shar / "target_audio.000001.tar").unlink()
+    with pytest.raises(InputError, match="holds no target_audio.000001.tar"):
+        add_codes(shar, codec)

@@ -1,0 +1,122 @@
+"""What a codec is trained on: read from either form, refused by name."""
+
+from __future__ import annotations
+
+import gzip
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from lhotse import Recording, SupervisionSegment
+from lhotse.cut import MonoCut
+from lhotse.shar import SharWriter
+
+from nemo_duplex.codec.recordings import Crops, Recordings
+from nemo_duplex.inputs import InputError
+
+RATE = 22050
+
+
+def tone(seconds: float, level: float = 0.5) -> np.ndarray:
+    return (level * np.sin(np.arange(int(seconds * RATE)) * 0.1)).astype(np.float32)
+
+
+def write_agent_shar(folder, count, rate=RATE):
+    shar = folder / "agent" / "shar"
+    shar.mkdir(parents=True)
+    with SharWriter(str(shar), fields={"recording": "flac"}, shard_size=4) as writer:
+        for i in range(count):
+            path = folder / f"{i}.wav"
+            soundfile.write(path, tone(0.3 + 0.1 * i), rate)
+            recording = Recording.from_file(path, recording_id=f"agent-{i}")
+            spoken = SupervisionSegment(f"agent-{i}", f"agent-{i}", 0, recording.duration, text="yes", speaker="agent")
+            writer.write(MonoCut(f"agent-{i}", 0, recording.duration, 0, [spoken], recording=recording))
+            path.unlink()
+
+
+def test_a_corpus_gives_its_agent_utterances(tmp_path):
+    write_agent_shar(tmp_path, 6)
+    read = Recordings(tmp_path, RATE)
+    assert read.ids == [f"cut agent-{i}" for i in range(6)]
+    assert [len(samples) for samples in read.samples] == [int((0.3 + 0.1 * i) * RATE) for i in range(6)]
+    torch.testing.assert_close(read.audio(2), torch.from_numpy(tone(0.5)), atol=1e-4, rtol=0)
+    assert Recordings(tmp_path / "agent" / "shar", RATE).ids == read.ids
+
+
+def test_a_tree_of_wavs(tmp_path):
+    (tmp_path / "b").mkdir()
+    soundfile.write(tmp_path / "b" / "2.wav", tone(0.2), RATE)
+    soundfile.write(tmp_path / "1.flac", tone(0.1), RATE)
+    (tmp_path / "notes.txt").write_text("not audio")
+    read = Recordings(tmp_path, RATE)
+    assert [len(samples) for samples in read.samples] == [2205, 4410]
+    assert read.seconds == pytest.approx(0.3)
+
+
+def test_bad_data_is_named(tmp_path):
+    def refused(words):
+        with pytest.raises(InputError) as error:
+            Recordings(tmp_path / "data", RATE)
+        assert words in str(error.value) and "\n" not in str(error.value)
+
+    refused("there is no folder")
+    (tmp_path / "data").mkdir()
+    refused("is empty")
+    (tmp_path / "data" / "notes.txt").write_text("x")
+    refused("no wav or flac files")
+    wav = tmp_path / "data" / "a.wav"
+    soundfile.write(wav, tone(0.1), 16000)
+    refused("a.wav has 16000 Hz, expected 22050 Hz")
+    soundfile.write(wav, np.stack([tone(0.1)] * 2, 1), RATE)
+    refused("a.wav has 2 channels")
+    soundfile.write(wav, np.zeros(0), RATE)
+    refused("a.wav is empty")
+    wav.write_bytes(b"RIFF not quite")
+    refused("a.wav is unreadable")
+
+
+def test_a_broken_shar_is_named(tmp_path):
+    write_agent_shar(tmp_path, 2)
+    shar = tmp_path / "agent" / "shar"
+    tar = shar / "recording.000000.tar"
+    tar.write_bytes(tar.read_bytes()[:700])
+    with pytest.raises(InputError, match="not a readable Shar folder"):
+        Recordings(tmp_path, RATE)
+    with gzip.open(shar / "cuts.000000.jsonl.gz", "wt") as file:
+        file.write("no json\n")
+    with pytest.raises(InputError, match="not a readable Shar folder"):
+        Recordings(tmp_path, RATE)
+
+
+def recordings(tmp_path, count=12):
+    for i in range(count):
+        soundfile.write(tmp_path / f"{i:02d}.wav", tone(0.2 + 0.02 * i), RATE)
+    return Recordings(tmp_path, RATE)
+
+
+def test_held_out_utterances_are_not_trained_on(tmp_path):
+    kept, held_out = recordings(tmp_path, 30).split(40)
+    assert held_out == [0, 10, 20] and sorted(kept + held_out) == list(range(30))
+
+
+def test_one_utterance_is_enough(tmp_path):
+    assert recordings(tmp_path, 1).split(40) == ([0], [0])
+
+
+def test_crops_repeat_with_the_seed_and_stick_out_at_most_the_margin(tmp_path):
+    data = recordings(tmp_path)
+    crops = [next(it) for it in [iter(Crops(data, list(range(12)), 3000, 500, (0, 1)))] for _ in range(50)]
+    again = [next(it) for it in [iter(Crops(data, list(range(12)), 3000, 500, (0, 1)))] for _ in range(50)]
+    other = [next(it) for it in [iter(Crops(data, list(range(12)), 3000, 500, (0, 2)))] for _ in range(50)]
+    assert all(torch.equal(a, b) for a, b in zip(crops, again))
+    assert not all(torch.equal(a, b) for a, b in zip(crops, other))
+    assert all(crop.shape == (3000,) and crop.dtype == torch.float32 for crop in crops)
+    silent = [(crop == 0).sum().item() for crop in crops]
+    assert max(silent) <= 510 and max(silent) > 0
+
+
+def test_an_utterance_shorter_than_a_crop_is_filled_up(tmp_path):
+    data = recordings(tmp_path, 1)
+    crop = next(iter(Crops(data, [0], 10000, 0, (0,))))
+    assert torch.equal(crop[: len(data.samples[0])], data.audio(0)) and crop[len(data.samples[0]) :].abs().max() == 0
