@@ -40,6 +40,7 @@ MAY_IMPORT_NEMO = {
     "data/datamodule.py",
     "models/asr_checkpoint.py",
     "models/ctc_encoder.py",
+    "models/ctc_training.py",
     "models/duplex_s2s.py",
     "models/perception.py",
     "plugin.py",  # it imports NeMo only after NeMo was imported

@@ -33,6 +33,8 @@ class LossWeights:
 
 
 class DuplexLoss(NamedTuple):
+    """What is minimised, and the two means that it is the weighted sum of; scalars."""
+
     total: Tensor
     text: Tensor
     speech: Tensor

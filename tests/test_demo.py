@@ -1,0 +1,57 @@
+"""The demo's plan: every command is one that its script takes, and the minutes add up. The chain itself runs in .ci/run."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from nemo_duplex.cli import _parse_arguments
+from nemo_duplex.config import ScriptConfig
+from nemo_duplex.demo import Demo
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def demo(**changes) -> Demo:
+    return Demo(**{**dict(out=Path("demo"), examples=EXAMPLES, encoder=Path("ear.nemo"), codec=Path("voice.nemo")), **changes})
+
+
+@pytest.mark.parametrize("from_scratch", [False, True])
+@pytest.mark.parametrize("minutes", [None, 1.0, 5.0, 600.0])
+def test_every_script_takes_its_keys(from_scratch, minutes):
+    for step in (s for group in demo(from_scratch=from_scratch, minutes=minutes).plan() for s in group):
+        _, path, *arguments = step.command
+        options, overrides = _parse_arguments(arguments)
+        (name,) = re.findall(r'^@script\("(\w+)"\)$', Path(path).read_text(), re.MULTILINE)
+        ScriptConfig(options.get("--config-name", name), overrides).checked()
+
+
+@pytest.mark.parametrize(
+    "changes, total",
+    [(dict(), 20), (dict(from_scratch=True), 45), (dict(minutes=5.0), 5), (dict(minutes=5.0, from_scratch=True), 5)],
+)
+def test_the_minutes_add_up(changes, total):
+    assert sum(max(step.minutes for step in group) for group in demo(**changes).plan()) == pytest.approx(total)
+
+
+def test_from_scratch_nothing_is_taken_from_elsewhere():
+    steps = {step.name: step for group in demo(from_scratch=True).plan() for step in group}
+    text = " ".join(word for step in steps.values() for word in step.command)
+    assert "ear.nemo" not in text and "voice.nemo" not in text and "bundled" not in text
+    assert [step.name for step in demo(from_scratch=True).plan()[1]] == ["codec", "encoder"], "side by side"
+    assert {"codec", "encoder"} <= set(steps["train"].after) and "codec" in steps["codes"].after
+    assert "agent" in next(word for word in steps["synthesize"].command if word.startswith("sets="))
+
+
+def test_the_given_parts_are_read():
+    """So that another bundled codec, under the same name, redoes the codes and the training."""
+    steps = {step.name: step for group in demo().plan() for step in group}
+    assert {Path("ear.nemo"), Path("voice.nemo")} <= set(steps["codes"].reads) & set(steps["train"].reads)
+
+
+def test_the_codes_use_the_corpus_as_it_was_made():
+    """Other keys would make synthesize.py refuse the folder, or make it anew."""
+    steps = {step.name: step for group in demo().plan() for step in group}
+    assert steps["codes"].command[:-1] == steps["synthesize"].command
