@@ -18,6 +18,7 @@ from lhotse.cut import Cut
 from nemo_duplex.conversation import Conversation
 from nemo_duplex.evaluation.answers import words
 from nemo_duplex.evaluation.confidence import Estimate, estimate_ratio
+from nemo_duplex.evaluation.record import Question
 from nemo_duplex.evaluation.scores import Judged
 from nemo_duplex.evaluation.turn_taking import BargeIn
 from nemo_duplex.frames import Seconds
@@ -60,18 +61,28 @@ def yields(judged: Sequence[Judged], lengths: Lengths, seed: int = 0) -> Estimat
     """
     parts = []
     for j in judged:
-        right = {a.question.next_start for a in j.answers if a.verdict == "right"}
-        counted = [(b, own_stop(j, b, lengths)) for b in j.turn_taking.observable if b.user_onset in right]
-        telling = [(b.stop_latency, own) for b, own in counted if own is not None and own >= _TELLING]
+        right = [a.question for a in j.answers if a.verdict == "right"]
+        counted = [b for b in j.turn_taking.observable if _interrupted(j, b) in right]
+        telling = [(b.stop_latency, own) for b in counted if (own := own_stop(j, b, lengths) or 0.0) >= _TELLING]
         parts.append((sum(stop is not None and stop <= own - SHORTER for stop, own in telling), len(telling)))
     return estimate_ratio(parts, proportion=True, seed=seed)
 
 
 def own_stop(judged: Judged, event: BargeIn, lengths: Lengths) -> Seconds | None:
     """When after the user's onset the answer would have ended by itself, if it is the reference; None where nobody knows."""
-    start = next(a for a, b in judged.turn_taking.agent if a < event.user_onset < b)
-    asked = [q for q in judged.record.questions if q.turn.start < start < q.next_start]
-    if not asked or asked[0].reference is None:
+    question = _interrupted(judged, event)
+    if question is None or question.reference is None:
         return None
-    whole = lengths.get(tuple(words(asked[0].reference.texts[0])))
-    return None if whole is None else start + whole - event.user_onset
+    whole = lengths.get(tuple(words(question.reference.texts[0])))
+    return None if whole is None else _onset(judged, event) + whole - event.user_onset
+
+
+def _onset(judged: Judged, event: BargeIn) -> Seconds:
+    """When the agent began the turn that the user breaks into."""
+    return next(a for a, b in judged.turn_taking.agent if a < event.user_onset < b)
+
+
+def _interrupted(judged: Judged, event: BargeIn) -> Question | None:
+    """The question that this turn answers; None if it came before any question."""
+    onset = _onset(judged, event)
+    return next((q for q in judged.record.questions if q.turn.start < onset < q.next_start), None)

@@ -188,7 +188,7 @@ def dialogue(name, shift=0.0):
     turns = (
         user(1.0, 2.5, "What is the capital of France?"),
         interrupted,
-        user(5.0, 6.4, "No, of Spain?"),
+        user(5.0003, 6.4, "No, of Spain?"),
         agent(7.04, 8.64, "it is Madrid", 1.6),
         user(9.5, 11.0, "Say a word.", family="echo", seen=False),
         agent(11.68, 13.6, "a word", 1.92, family="echo", seen=False),
