@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from pathlib import Path
 
 # Before torch, transformers or matplotlib are imported.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -25,3 +26,13 @@ def same_start():
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--agent", help="a trained agent.nemo: adds the tests of tests/agent")
+    parser.addoption("--corpus", help="the corpus folder that goes with --agent")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Tests of a trained agent need one; `make demo` trains it and `make test-agent` runs them."""
+    return True if "agent" in collection_path.parts[-2:] and not config.getoption("--agent") else None

@@ -76,7 +76,9 @@ def run(arguments):
 @pytest.mark.slow
 def test_trains_writes_and_goes_on_after_a_kill(setup, tmp_path):
     out = tmp_path / "run"
-    process = subprocess.Popen(command(setup, out, "trainer.max_steps=400"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command(setup, out, "trainer.max_steps=400"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     deadline = time.monotonic() + 200
     while not list(out.glob("checkpoints/*-last.ckpt")) and time.monotonic() < deadline:
         time.sleep(0.2)

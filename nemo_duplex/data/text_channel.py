@@ -36,9 +36,10 @@ def text_channel(
         frame   0    1    2    3    4    5    6    7
         token  pad  BOS   w1   w2  pad  pad  EOS  pad       a turn of 0.08 to 0.48 s
 
-    Text that does not fit its turn ends at EOS: what comes later is not said, so it must not be learnt (after a barge-in the
-    turn's text is already what was said before the cut). A turn that is marked `unfinished` or runs past the last frame
-    has no EOS. Where a turn starts before the one before it ended, the later BOS closes the earlier turn.
+    Text that does not fit its turn ends at EOS: what would come later must not be learnt. The text runs ahead of the voice, so
+    a turn that the user cuts off has its `full_text` up to the cut: when its words were written nobody knew of the cut, and a
+    model that had to leave out the unsaid ones would learn to stop writing at random. A turn that is marked `unfinished` or
+    runs past the last frame has no EOS. Where a turn starts before the one before it ended, the later BOS closes the earlier one.
     """
     tokens = torch.full((num_frames,), pad, dtype=torch.long)
     for turn in turns:
@@ -47,7 +48,7 @@ def text_channel(
             continue  # rounding at the very end of a cut; a conversation never holds a later turn
         stop = min(end, num_frames)
         tokens[start:stop] = pad
-        text = [bos, *tokenizer.text_to_ids(turn.text)][: max(1, stop - start)]
+        text = [bos, *tokenizer.text_to_ids(turn.full_text or turn.text)][: max(1, stop - start)]
         tokens[start : start + len(text)] = torch.tensor(text)
         if end < num_frames and end > start and not turn.custom.get("unfinished", False):
             tokens[end] = eos

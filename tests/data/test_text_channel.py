@@ -34,11 +34,14 @@ def test_text_that_overflows_ends_at_eos():
     assert overflowing_frames(Turn("agent", 0.16, 0.8, "w1"), Words()) == 0
 
 
-def test_a_turn_that_was_cut_off_keeps_only_what_was_said():
-    words = (Word("w1", 0, 0.2, 0.4), Word("w2,", 3, 0.4, 0.6), Word("w3", 7, 0.6, 0.8))
-    cut = Turn("agent", 0.16, 0.8, "w1 w2, w3", words=words).cut_at(0.56)
-    assert cut.text == "w1 w2," and cut.full_text == "w1 w2, w3"
-    assert row(cut) == [0, 0, BOS, 11, 12, 0, 0, EOS, 0, 0, 0, 0]
+def test_a_turn_that_was_cut_off_holds_what_had_been_written_by_then():
+    """The text leads: w3 was written before the cut that kept it from being said."""
+    words = (Word("w1", 0, 0.2, 0.4), Word("w2,", 3, 0.4, 0.6), Word("w3", 7, 0.6, 0.8), Word("w4", 10, 0.8, 1.0))
+    turn = Turn("agent", 0.16, 1.0, "w1 w2, w3 w4", words=words)
+    cut = turn.cut_at(0.56)
+    assert cut.text == "w1 w2," and cut.full_text == "w1 w2, w3 w4"
+    assert row(cut) == [0, 0, BOS, 11, 12, 13, 14, EOS, 0, 0, 0, 0]
+    assert row(turn.cut_at(0.4)) == [0, 0, BOS, 11, 12, EOS, 0, 0, 0, 0, 0, 0]
 
 
 def test_a_turn_that_ends_with_the_cut_or_is_unfinished_has_no_eos():

@@ -1,0 +1,38 @@
+"""What must hold of an agent that `make demo` has trained, whatever it has learnt to say."""
+
+import numpy as np
+import pytest
+import torch
+
+from nemo_duplex.evaluation.activity import voice_activity
+from nemo_duplex.evaluation.baseline import lengths_of_answers
+from nemo_duplex.evaluation.controls import controls
+from nemo_duplex.evaluation.generation import perform
+from nemo_duplex.evaluation.scores import judge
+
+
+@pytest.mark.parametrize("chunks", [[1280], [1, 7, 1279, 333, 2048, 20000]], ids=["80 ms", "odd chunks"])
+def test_a_session_equals_offline_inference(agent, sets, chunks):
+    for cut in (sets["dev"][0], sets["impatient"][1]):
+        user = torch.from_numpy(cut.load_audio()[0])[: 16000 * 15 + 77]
+        whole = agent.offline_inference(user[None], torch.tensor([len(user)]))
+        session, frames, start, i = agent.open_session(), [], 0, 0
+        while start < len(user):
+            size = chunks[i % len(chunks)]
+            frames += session.push(user[start : start + size].numpy())
+            start, i = start + size, i + 1
+        frames += session.flush()
+        assert [f.token for f in frames] == whole["tokens_text"][0].tolist()
+        assert np.array_equal(np.stack([f.codes for f in frames]), whole["tokens_audio"][0].numpy())
+        assert np.abs(np.concatenate([f.audio for f in frames]) - whole["audio"][0].numpy()).max() < 1e-4
+        assert np.abs(whole["audio"].numpy()).max() > 0.05, "An agent that says nothing would prove nothing."
+
+
+def test_it_is_the_users_voice_that_starts_and_stops_it(agent, sets):
+    """Noise alone and a minute of silence: not a word. The interrupter muted: the answer is finished."""
+    rows = [judge(record) for record in perform(agent, sets["impatient"], voice_activity("energy"))]
+    found = controls(agent, rows, lengths_of_answers(r.record.cut for r in rows), most=5)
+    assert [c.name for c in found[:2]] == ["noise alone", "silence"]
+    muted = found[2:]
+    assert len(muted) >= 3, "Too few of these conversations have a barge-in that cuts an answer off."
+    assert not [c.detail for c in found if not c.passed]
