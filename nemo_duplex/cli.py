@@ -194,7 +194,11 @@ def quiet_libraries() -> None:
     Call it before they are imported: they set the levels of their loggers as they come.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    logging.getLogger("nv_one_logger").addFilter(lambda record: False)
+    telemetry = logging.getLogger("nv_one_logger")  # NVIDIA's telemetry says at length that it is switched off
+    telemetry.addHandler(logging.NullHandler())
+    telemetry.propagate = False
+    for lightning in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
+        logging.getLogger(lightning).setLevel(logging.WARNING)  # which accelerators there are not
     logging.getLogger("nemo_logger").addFilter(_only_to_file)
     own = logging.getLogger("nemo_duplex")
     if not own.handlers:
@@ -204,8 +208,14 @@ def quiet_libraries() -> None:
         own.setLevel(logging.INFO)
 
 
+# What NeMo warns of in every run that may go on where it was.
+_EXPECTED = ("Exp_manager is logging to", "There were no checkpoints found in")
+
+
 def _only_to_file(record: logging.LogRecord) -> bool:
-    """A filter that drops nothing: it raises the level of NeMo's console handlers, which NeMo makes when imported."""
+    """A filter that raises the level of NeMo's console handlers (NeMo makes them when imported), and drops what is expected."""
+    if record.getMessage().startswith(_EXPECTED):
+        return False
     for handler in logging.getLogger("nemo_logger").handlers:
         if type(handler) is logging.StreamHandler and handler.level < logging.WARNING:
             handler.setLevel(logging.WARNING)

@@ -26,6 +26,8 @@ _PARTS = 0.45
 _SHARES = {"synthesize": 0.06, "codes": 0.09, "train": 0.65, "evaluate": 0.2}
 #: Per minute left: hours of training dialogues (0.15 are 3 h in 20 minutes), dialogues to evaluate on in each set.
 _HOURS, _DIALOGUES = 0.15, 3.0
+#: Sentences of the agent's voice that a codec is trained on, per minute of its training (1500 in 20 minutes).
+_SENTENCES = 75
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Demo:
         sets = ["train", "dev", "impatient", *(["agent"] if made else [])]
         dialogues = max(4, round(_DIALOGUES * left))
         corpus = [f"out={out}/corpus", seed, f"hours={max(0.05, _HOURS * left):.2f}", "duration=12.8", f"dev={dialogues}"]
-        corpus.append(f"sets=[{','.join(sets)}]")
+        corpus += [f"sets=[{','.join(sets)}]", *([f"agent_utterances={round(_SENTENCES * parts)}"] if made else [])]
         train = ["--config-name=duplex_tiny", f"data.train={out}/corpus", f"data.validation={out}/corpus", f"out={out}/train"]
         train += [f"minutes={minutes['train']:.2f}", seed]
         train += [f"model.pretrained_asr={encoder}", f"model.pretrained_audio_codec={codec}"]

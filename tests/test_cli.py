@@ -317,6 +317,7 @@ for handler in (console, file):
     logger.addHandler(handler)
     handler.setLevel(logging.INFO)
 logger.setLevel(logging.INFO)
+logging.getLogger("nv_one_logger.api.config").warning("telemetry is switched off")
 logger.info("chatter")
 logger.warning("a warning")
 """
