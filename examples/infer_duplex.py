@@ -1,6 +1,6 @@
 """Let an agent answer a recording: user.wav in, agent.wav, both channels in conversation.wav and a transcript out.
 
-    python examples/infer_duplex.py model=agent.nemo user=user.wav out=answer
+python examples/infer_duplex.py model=agent.nemo user=user.wav out=answer
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Reads `.nemo` files without building what they name: a whole file of the right class, or one clear line.
 
-A `.nemo` is a tar of `model_config.yaml` (with the `target` class), `model_weights.ckpt` and artifacts. NeMo finds out late, and
-in many words, that one is truncated or of another class, and building some models downloads what they were trained with.
+A `.nemo` is a tar of `model_config.yaml` (with the `target` class), `model_weights.ckpt` and artifacts. NeMo finds out late,
+and in many words, that one is truncated or of another class, and building some models downloads what they were trained with.
 """
 
 from __future__ import annotations
@@ -82,7 +82,9 @@ def _read(path: str | Path, what: str, class_name: str | None, member: str) -> b
             target = str(config.get("target", "")) if isinstance(config, dict) else ""
             if class_name is not None and target.rsplit(".")[-1] != class_name:
                 raise InputError(f"{what}: {path} is a model of class {target or 'unknown'}, expected a {class_name}.")
-            return archive.extractfile(files[member]).read()
+            content = archive.extractfile(files[member])
+            assert content is not None, f"{member} is a regular file"
+            return content.read()
     except InputError:
         raise
     except Exception as error:  # tarfile, zlib and yaml each have their own words for a broken file

@@ -63,7 +63,14 @@ CODEC = {
 }
 
 PERCEPTION = {
-    "preprocessor": {"sample_rate": 16000, "features": 20, "window_size": 0.025, "window_stride": 0.01, "normalize": "NA", "n_fft": 512},
+    "preprocessor": {
+        "sample_rate": 16000,
+        "features": 20,
+        "window_size": 0.025,
+        "window_stride": 0.01,
+        "normalize": "NA",
+        "n_fft": 512,
+    },
     "encoder": {
         "feat_in": 20,
         "n_layers": 2,
@@ -101,7 +108,9 @@ def tiny_config(folder: Path, **changes: Any) -> DictConfig:
     from nemo_duplex.data.tokenizer import train_tokenizer
 
     texts = folder / "texts.txt"
-    texts.write_text("\n".join(f"What is the {w} of {c}? It is {c}." for w in ("red", "day", "sum") for c in ("one", "two", "six")))
+    texts.write_text(
+        "\n".join(f"What is the {w} of {c}? It is {c}." for w in ("red", "day", "sum") for c in ("one", "two", "six"))
+    )
     config = {
         "pretrained_asr": None,
         "pretrained_audio_codec": None,

@@ -39,7 +39,7 @@ def text_channel(
     Text that does not fit its turn ends at EOS: what would come later must not be learnt. The text runs ahead of the voice, so
     a turn that the user cuts off has its `full_text` up to the cut: when its words were written nobody knew of the cut, and a
     model that had to leave out the unsaid ones would learn to stop writing at random. A turn that is marked `unfinished` or
-    runs past the last frame has no EOS. Where a turn starts before the one before it ended, the later BOS closes the earlier one.
+    runs past the last frame has no EOS. Where a turn starts before the one before it ended, its BOS closes the earlier one.
     """
     tokens = torch.full((num_frames,), pad, dtype=torch.long)
     for turn in turns:

@@ -126,6 +126,7 @@ class DuplexS2SModel(ModelPT):
         """(B, K, T) codes of the batch: made once with the data, else now, without gradient."""
         if batch.agent_codes is not None:
             return batch.agent_codes
+        assert batch.agent_audio is not None and batch.agent_audio_lens is not None, "A batch has codes or audio of the agent."
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             codes, _ = self.audio_codec.encode(batch.agent_audio.float(), batch.agent_audio_lens)
         frames = batch.agent_tokens.shape[1]
@@ -225,7 +226,8 @@ class DuplexS2SModel(ModelPT):
     def written(self, tokens: list[int]) -> str:
         """The text of a stretch of the text channel, without its special ids, turns separated by a space."""
         specials = {self.layout.text_pad, self.layout.text_bos, self.layout.text_eos}
-        turns, turn = [], []
+        turns: list[str] = []
+        turn: list[int] = []
         for token in [*tokens, self.layout.text_bos]:
             if token == self.layout.text_bos and turn:
                 turns.append(self.tokenizer.ids_to_text(turn))

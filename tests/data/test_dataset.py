@@ -18,7 +18,10 @@ def recording(name, seconds, rate, channels=1):
     return Recording(name, [source], rate, round(seconds * rate), seconds)
 
 
-def cut(name="a", seconds=1.6, rate=16000, agent=True, turns=(Turn("agent", 0.4, 0.8, "ab"), Turn("user", 0.1, 0.3, "q"))):
+TURNS = (Turn("agent", 0.4, 0.8, "ab"), Turn("user", 0.1, 0.3, "q"))
+
+
+def cut(name="a", seconds=1.6, rate=16000, agent=True, turns=TURNS):
     supervisions = Conversation(name, seconds, turns).to_supervisions()
     made = MonoCut(name, 0, seconds, 0, recording=recording(name, seconds, rate), supervisions=supervisions)
     if agent:
