@@ -62,7 +62,7 @@ def main(cfg: DictConfig) -> None:
     )
     model = DuplexS2SModel(cfg.model, trainer)
     data = DuplexDataModule(cfg.data, model.dataset())
-    exp_manager(trainer, OmegaConf.create({"explicit_log_dir": str(out), **EXPERIMENT}))
+    exp_manager(trainer, OmegaConf.create({"explicit_log_dir": str(out / "experiment"), **EXPERIMENT}))
     trainer.fit(model, datamodule=data)
     with whole_file(out / "agent.nemo") as path:
         model.save_to(str(path))

@@ -23,9 +23,9 @@ MINUTES, MINUTES_FROM_SCRATCH = 20.0, 45.0
 #: Share of the minutes that encoder and codec take, side by side, from scratch.
 _PARTS = 0.45
 #: Shares of the minutes that are left; the training stops by the clock, the others are given as much as fits in it.
-_SHARES = {"synthesize": 0.06, "codes": 0.09, "train": 0.65, "evaluate": 0.2}
-#: Per minute left: hours of training dialogues (0.15 are 3 h in 20 minutes), dialogues to evaluate on in each set.
-_HOURS, _DIALOGUES = 0.15, 3.0
+_SHARES = {"synthesize": 0.06, "codes": 0.06, "train": 0.7, "evaluate": 0.18}
+#: Per minute left: hours of training dialogues (0.25 are 5 h in 20 minutes), dialogues to evaluate on in each set.
+_HOURS, _DIALOGUES = 0.25, 3.0
 #: Sentences of the agent's voice that a codec is trained on, per minute of its training (1500 in 20 minutes).
 _SENTENCES = 75
 

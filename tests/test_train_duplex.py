@@ -80,18 +80,18 @@ def test_trains_writes_and_goes_on_after_a_kill(setup, tmp_path):
         command(setup, out, "trainer.max_steps=400"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     deadline = time.monotonic() + 200
-    while not list(out.glob("checkpoints/*-last.ckpt")) and time.monotonic() < deadline:
+    while not list(out.glob("experiment/checkpoints/*-last.ckpt")) and time.monotonic() < deadline:
         time.sleep(0.2)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    (last,) = out.glob("checkpoints/*-last.ckpt")
+    (last,) = out.glob("experiment/checkpoints/*-last.ckpt")
     reached = torch.load(last, weights_only=False)["global_step"]
     assert reached > 0 and not (out / "agent.nemo").exists()
 
     done = run(command(setup, out, f"trainer.max_steps={reached + 3}"))
     assert done.returncode == 0, done.stderr
     assert f"agent.nemo: {reached + 3} steps" in done.stdout
-    assert list(out.glob("events.out.tfevents*")), "TensorBoard has nothing to show."
+    assert list(out.glob("experiment/events.out.tfevents*")), "TensorBoard has nothing to show."
 
     from nemo_duplex import DuplexS2SModel
 

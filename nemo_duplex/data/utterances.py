@@ -184,7 +184,8 @@ class UtteranceBatches:
     def _order(self, epoch: int) -> list[np.ndarray]:
         random = np.random.default_rng((self.seed, 1 << 32, epoch))
         about = self._durations * random.uniform(0.9, 1.1, len(self._durations))  # so that neighbours change
-        batches, current = [], []
+        batches: list[np.ndarray] = []
+        current: list[int] = []
         for i in np.argsort(about):
             if current and (len(current) + 1) * self._durations[i] > self.seconds:
                 batches.append(np.array(current))

@@ -124,7 +124,9 @@ def _listen(report: dict[str, Any], judged: Mapping[str, Sequence[Judged]], asr_
     """Adds spoken-vs-text consistency to every set, or says why there is none."""
     missing = "asr_turns=0" if asr_turns == 0 else None
     try:
-        texts = [text for rows in judged.values() for text in reference_texts(j.record for j in rows)]
+        records = [j.record for rows in judged.values() for j in rows]
+        # What the agent wrote counts too: a recogniser that cannot hear a wrong answer would blame the voice for it.
+        texts = [*reference_texts(records), *(turn.text for record in records for turn in record.agent if turn.text)]
         recogniser = BigramRecogniser(texts) if not missing and texts else None
         missing = missing or (None if texts else "no reference texts to build the recogniser from")
     except ImportError as error:

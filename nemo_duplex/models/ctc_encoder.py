@@ -5,7 +5,7 @@ The model is NeMo's own EncDecCTCModelBPE and its `.nemo` a normal NeMo checkpoi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from nemo_duplex.models.perception_config import perception_config
 from nemo_duplex.outputs import whole_file
 
 
-def ctc_model(preprocessor: dict[str, Any], encoder: dict[str, Any], tokenizer: str | Path) -> EncDecCTCModelBPE:
+def ctc_model(preprocessor: Mapping[str, Any], encoder: Mapping[str, Any], tokenizer: str | Path) -> EncDecCTCModelBPE:
     """A NeMo CTC model with random weights.
 
     Args:

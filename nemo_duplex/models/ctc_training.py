@@ -19,7 +19,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from nemo.collections.asr.models import EncDecCTCModelBPE
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import nll_loss
 from torch.utils.data import DataLoader, IterableDataset
 from tqdm import tqdm
@@ -30,6 +30,8 @@ from nemo_duplex.data.utterances import UNKNOWN, Utterance, UtteranceBatch, Utte
 from nemo_duplex.inputs import InputError, existing_file, existing_folder
 from nemo_duplex.models.ctc_encoder import centre_input, ctc_model, error_rate, save_ctc_model, transcribe
 from nemo_duplex.models.frame_encoder import FrameEncoder
+from nemo_duplex.models.mel_augment import masked, warped
+from nemo_duplex.models.perception_config import perception_config
 from nemo_duplex.outputs import sha256, whole_file
 
 # A checkpoint to go on from is written after this many steps.
@@ -58,6 +60,7 @@ class EncoderTrainingConfig:
     matrix_rate: float
     rate: float
     warmup_steps: int
+    mel_warp: float
     mel_masks: Sequence[int]
     accelerator: str
     precision: str
@@ -71,6 +74,9 @@ class EncoderTrainingConfig:
                 raise InputError(f"{name}={getattr(self, name)}: expected a share, 0 to 1.")
         if len(self.mel_masks) != 4:
             raise InputError(f"mel_masks={list(self.mel_masks)}: expected [bands, band width, stretches, stretch width].")
+        if not 0 <= self.mel_warp < 0.5:
+            raise InputError(f"mel_warp={self.mel_warp}: expected a small share, such as 0.12, or 0 for none.")
+        perception_config({"preprocessor": self.preprocessor, "encoder": self.encoder, "output_dim": 1})
 
 
 class CTCTraining(pl.LightningModule):
@@ -114,7 +120,8 @@ class CTCTraining(pl.LightningModule):
         torch.manual_seed(hash((self.config.seed, self.current_epoch)))  # a training that goes on masks what it would have
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        matrices, others = [], []
+        matrices: list[nn.Parameter] = []
+        others: list[nn.Parameter] = []
         for name, parameter in self.asr.named_parameters():
             inner = parameter.dim() == 2 and ".layers." in name and "pos_bias" not in name
             (matrices if inner else others).append(parameter)
@@ -125,9 +132,10 @@ class CTCTraining(pl.LightningModule):
 
     def training_step(self, batch: UtteranceBatch, batch_index: int) -> None:
         hearing = FrameEncoder(self.asr.preprocessor, self.asr.encoder)
-        features = hearing.features(masked(hearing.mel(batch.audio, batch.audio_lens), *self.config.mel_masks))
+        mel = warped(hearing.mel(batch.audio, batch.audio_lens), hearing.preprocessor.featurizer.fb, self.config.mel_warp)
+        features = hearing.features(masked(mel, *self.config.mel_masks))
         log_probs = self.asr.decoder(encoder_output=features.transpose(1, 2))
-        if self.share < self.config.aligned and bool((batch.paths != UNKNOWN).any()):
+        if self.share < self.config.aligned and batch.paths is not None and batch.paths.ne(UNKNOWN).any():
             loss = path_loss(log_probs, batch.paths)
         else:
             loss = self.asr.loss(
@@ -177,20 +185,6 @@ class Curriculum(IterableDataset):
             whole = (index * 0.6180339887498949) % 1.0 < config.conversations * min(1.0, grown)
             yield (training.conversations if whole else training.turns).batch(index)
             index += 1
-
-
-def masked(mel: Tensor, bands: int, band_width: int, stretches: int, stretch_width: int) -> Tensor:
-    """Mel (B, mels, M) with random bands and stretches of each row put to the row's mean (SpecAugment, Park et al. 2019)."""
-    mean = mel.mean(dim=(1, 2), keepdim=True)
-    for axis, count, width in ((1, bands, band_width), (2, stretches, stretch_width)):
-        size = mel.shape[axis]
-        positions = torch.arange(size, device=mel.device)
-        for _ in range(count):
-            widths = torch.randint(0, min(width, size) + 1, (len(mel), 1), device=mel.device)
-            starts = (torch.rand(len(mel), 1, device=mel.device) * (size - widths + 1)).long()
-            hidden = (positions >= starts) & (positions < starts + widths)  # (B, size)
-            mel = torch.where(hidden.unsqueeze(2 if axis == 1 else 1), mean, mel)
-    return mel
 
 
 def path_loss(log_probs: Tensor, paths: Tensor) -> Tensor:
