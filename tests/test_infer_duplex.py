@@ -1,0 +1,75 @@
+"""examples/infer_duplex.py: a recording in, both channels out; what is wrong is one line."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from tests.dummies import speech_like, tiny_model
+
+SCRIPT = Path(__file__).parent.parent / "examples" / "infer_duplex.py"
+
+
+@pytest.fixture(scope="module")
+def infer():
+    spec = importlib.util.spec_from_file_location("infer_duplex", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+@pytest.fixture(scope="module")
+def agent(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("agent")
+    tiny_model(folder).save_to(str(folder / "agent.nemo"))
+    return folder / "agent.nemo"
+
+
+@pytest.fixture
+def question(tmp_path):
+    soundfile.write(tmp_path / "question.wav", speech_like(1.3, sample_rate=8000).numpy(), 8000)
+    return tmp_path / "question.wav"
+
+
+def test_writes_both_channels_of_equal_length(infer, agent, question, tmp_path, capsys):
+    infer([f"model={agent}", f"user={question}", f"out={tmp_path / 'answer'}", "tail=0.5", "chunk=0.05"])
+    spoken, rate = soundfile.read(tmp_path / "answer" / "agent.wav")
+    both, _ = soundfile.read(tmp_path / "answer" / "conversation.wav")
+    assert rate == 22050 and len(spoken) == 23 * 1764, "1.8 s are 23 frames."
+    assert both.shape == (len(spoken), 2) and np.abs(both[:22050, 0]).max() > 0.05
+    assert (tmp_path / "answer" / "transcript.txt").is_file()
+    assert "real-time factor" in capsys.readouterr().out
+
+
+def wrong_files(folder):
+    soundfile.write(folder / "stereo.wav", np.zeros((800, 2)), 16000)
+    soundfile.write(folder / "none.wav", np.zeros(0), 16000)
+    (folder / "text.wav").write_text("this is no audio")
+    (folder / "empty.wav").touch()
+    (folder / "cut.nemo").write_bytes(b"half a tar")
+
+
+WRONG = {
+    "user=missing.wav": "there is no file",
+    "user=stereo.wav": "has 2 channels, expected one",
+    "user=none.wav": "holds no samples",
+    "user=text.wav": "cannot be read as audio",
+    "user=empty.wav": "is empty",
+    "model=missing.nemo": "there is no file",
+    "model=cut.nemo": "is truncated or no .nemo",
+    "chunks=1": "chunk",
+}
+
+
+@pytest.mark.parametrize("key, message", WRONG.items(), ids=WRONG)
+def test_what_is_wrong_is_one_line(infer, agent, question, tmp_path, capsys, monkeypatch, key, message):
+    wrong_files(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as end:
+        infer([f"model={agent}", f"user={question}", "out=answer", key])
+    assert end.value.code == 2
+    error = capsys.readouterr().err.strip()
+    assert message in error and len(error.splitlines()) == 1
+    assert not (tmp_path / "answer").exists()
