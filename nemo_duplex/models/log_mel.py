@@ -74,7 +74,9 @@ def log_mel(featurizer: nn.Module, samples: Tensor) -> Tensor:
             center=False,
             return_complex=True,
         )
-        power = torch.view_as_real(spectrum).square().sum(-1).pow(featurizer.mag_power / 2)
+        power = spectrum.real.square() + spectrum.imag.square()
+        if featurizer.mag_power != 2:
+            power = power.pow(featurizer.mag_power / 2)
         mel = featurizer.fb.float() @ power
         guard = featurizer.log_zero_guard_value_fn(mel)
         return torch.log(mel + guard if featurizer.log_zero_guard_type == "add" else mel.clamp(min=guard))
