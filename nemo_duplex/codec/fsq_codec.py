@@ -137,7 +137,7 @@ class FSQCodec(nn.Module):
 
     def _load(self, weights: Mapping[str, torch.Tensor], path: Path) -> None:
         """Strictly: all of the codec's own weights, each in its shape, and none that it has no place for."""
-        own = {key: value for key, value in weights.items() if key.partition(".")[0] in PARTS}
+        own = {_todays_name(key): value for key, value in weights.items() if key.partition(".")[0] in PARTS}
         expected = {key: value for key, value in self.model.state_dict().items() if key.partition(".")[0] in PARTS}
         problems = {
             "lacks": expected.keys() - own.keys(),
@@ -283,6 +283,17 @@ def _essential(cfg: Mapping[str, Any]) -> dict[str, Any]:
         rates = f"hears {plain['sample_rate']} Hz and speaks {plain['output_sample_rate']} Hz"
         raise InputError(f"This codec {rates}; expected one rate.")
     return copy.deepcopy({key: plain[key] for key in keys})
+
+
+def _todays_name(key: str) -> str:
+    """What torch calls a weight-normalised weight since 2.0; checkpoints of older NeMo have its former names."""
+    for former, todays in (
+        (".weight_g", ".parametrizations.weight.original0"),
+        (".weight_v", ".parametrizations.weight.original1"),
+    ):
+        if key.endswith(former):
+            return key.removesuffix(former) + todays
+    return key
 
 
 def _build(config: Mapping[str, Any]) -> AudioCodecModel:

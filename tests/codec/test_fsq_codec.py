@@ -203,6 +203,18 @@ def test_what_a_codec_was_trained_with_is_left_out(tmp_path):
     assert FSQCodec.restore(path).fingerprint == codec.fingerprint
 
 
+def test_weights_under_their_former_names_are_read(nano, tmp_path):
+    names = {"parametrizations.weight.original0": "weight_g", "parametrizations.weight.original1": "weight_v"}
+    weights = {}
+    for key, value in nano.model.state_dict().items():
+        for todays, former in names.items():
+            key = key.replace(todays, former)
+        weights[key] = value
+    assert any(key.endswith("weight_g") for key in weights)
+    path = write_nemo(tmp_path / "old.nemo", nanocodec_config() | {"target": "AudioCodecModel"}, weights)
+    assert FSQCodec.restore(path).fingerprint == nano.fingerprint
+
+
 @pytest.mark.parametrize("problem", ["lacks", "has no place for", "has another shape of"])
 def test_weights_must_fit(tmp_path, problem):
     weights = dict(FSQCodec(CODEC).model.state_dict())
