@@ -78,17 +78,21 @@ def _read(path: str | Path, what: str, class_name: str | None, member: str) -> b
             files = {Path(m.name).name: m for m in archive.getmembers() if m.isfile()}
             if missing := {_CONFIG, _WEIGHTS} - files.keys():
                 raise InputError(f"{what}: {path} is no .nemo file of a model: it lacks {' and '.join(sorted(missing))}.")
-            config = yaml.safe_load(archive.extractfile(files[_CONFIG]))
+            config = yaml.safe_load(_content(archive, files[_CONFIG]))
             target = str(config.get("target", "")) if isinstance(config, dict) else ""
             if class_name is not None and target.rsplit(".")[-1] != class_name:
                 raise InputError(f"{what}: {path} is a model of class {target or 'unknown'}, expected a {class_name}.")
-            content = archive.extractfile(files[member])
-            assert content is not None, f"{member} is a regular file"
-            return content.read()
+            return _content(archive, files[member])
     except InputError:
         raise
     except Exception as error:  # tarfile, zlib and yaml each have their own words for a broken file
         raise _broken(path, what, error) from error
+
+
+def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = archive.extractfile(member)
+    assert file is not None, f"{member.name} is a regular file"
+    return file.read()
 
 
 def _broken(path: str | Path, what: str, error: Exception) -> InputError:
