@@ -139,7 +139,11 @@ def tiny_model(folder: Path, **changes: Any) -> DuplexS2SModel:
         for weight in model.lm.backbone.parameters():
             if weight.dim() == 2:
                 torch.nn.init.normal_(weight, std=0.4)
-        model.perception.proj.weight.mul_(10)  # so that what is heard matters beside what was said
+        # What is heard must outweigh what was said, or the model falls into saying one thing for ever.
+        heard, _ = model.perception(speech_like(4.0)[None], torch.tensor([64000]))
+        scale = 3.0 / heard.std(dim=(0, 1)).clamp(min=1e-6)
+        model.perception.proj.weight.mul_(scale[:, None])
+        model.perception.proj.bias.copy_((model.perception.proj.bias - heard.mean(dim=(0, 1))) * scale)
     return model
 
 
