@@ -19,7 +19,6 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
-
 # A job in the background of a shell is started deaf to Ctrl-C, and its children with it; some tests press it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -61,8 +61,7 @@ def yields(judged: Sequence[Judged], lengths: Lengths, seed: int = 0) -> Estimat
     """
     parts = []
     for j in judged:
-        right = [a.question for a in j.answers if a.verdict == "right"]
-        counted = [b for b in j.turn_taking.observable if _interrupted(j, b) in right]
+        counted = [b for b in j.turn_taking.observable if says_the_reference(j, b)]
         telling = [(b.stop_latency, own) for b in counted if (own := own_stop(j, b, lengths) or 0.0) >= _TELLING]
         parts.append((sum(stop is not None and stop <= own - SHORTER for stop, own in telling), len(telling)))
     return estimate_ratio(parts, proportion=True, seed=seed)
@@ -75,6 +74,11 @@ def own_stop(judged: Judged, event: BargeIn, lengths: Lengths) -> Seconds | None
         return None
     whole = lengths.get(tuple(words(question.reference.texts[0])))
     return None if whole is None else _onset(judged, event) + whole - event.user_onset
+
+
+def says_the_reference(judged: Judged, event: BargeIn) -> bool:
+    """Whether the turn that the user breaks into is the right answer, as far as it goes; of another nobody knows the end."""
+    return _interrupted(judged, event) in [a.question for a in judged.answers if a.verdict == "right"]
 
 
 def _onset(judged: Judged, event: BargeIn) -> Seconds:

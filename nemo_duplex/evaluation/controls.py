@@ -22,7 +22,7 @@ import torch
 from lhotse.cut import Cut
 
 from nemo_duplex.evaluation.activity import Vad, energy_vad
-from nemo_duplex.evaluation.baseline import SHORTER, Lengths, own_stop
+from nemo_duplex.evaluation.baseline import SHORTER, Lengths, own_stop, says_the_reference
 from nemo_duplex.evaluation.generation import Agent, perform, replies
 from nemo_duplex.evaluation.record import Record
 from nemo_duplex.evaluation.scores import AUDIO_RULES, Judged, judge
@@ -135,7 +135,7 @@ def muted_from(record: Record, time: Seconds) -> np.ndarray:
 def _cuts_off(judged: Judged, event: BargeIn, lengths: Lengths | None) -> bool:
     if lengths is None:
         return True
-    own = own_stop(judged, event, lengths)
+    own = own_stop(judged, event, lengths) if says_the_reference(judged, event) else None
     return own is not None and event.stop_latency is not None and event.stop_latency + SHORTER < own
 
 
