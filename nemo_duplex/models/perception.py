@@ -77,7 +77,8 @@ class Perception(FrameEncoder):
         config: plain dict of
             preprocessor: arguments of NeMo's AudioToMelSpectrogramPreprocessor;
             encoder: arguments of NeMo's ConformerEncoder, cache-aware;
-            adapter: `kind: mlp` with `hidden`, or `kind: conformer` with those arguments that differ from the encoder's;
+            adapter: `kind: mlp` with `hidden`, `kind: conformer` with those arguments that differ from the encoder's, or
+                `kind: identity`, which leaves all to the projection;
             output_dim: H of the language model.
 
     Attributes:
@@ -92,39 +93,38 @@ class Perception(FrameEncoder):
         config = perception_config(config)
         encoder, adapter = config["encoder"], config["adapter"]
         super().__init__(
-            _built(AudioToMelSpectrogramPreprocessor, config["preprocessor"], "preprocessor"),
-            _built(ConformerEncoder, encoder, "encoder"),
+            built(AudioToMelSpectrogramPreprocessor, config["preprocessor"], "preprocessor"),
+            built(ConformerEncoder, encoder, "encoder"),
         )
         self.config = config
-        width = self.encoder._feat_out
-        if adapter["kind"] == "mlp":
-            self.modality_adapter: nn.Module = nn.Sequential(nn.Linear(width, adapter["hidden"]), nn.SiLU())
-            width = adapter["hidden"]
-        else:
-            self.modality_adapter = _built(ConformerEncoder, conformer_adapter(encoder, adapter, width), "adapter")
-            width = self.modality_adapter._feat_out
+        self.modality_adapter, width = built_adapter(adapter, encoder, self.encoder._feat_out)
         self.output_dim: int = config["output_dim"]
         self.proj = nn.Linear(width, self.output_dim)
         self.lead_samples = self.samples_per_frame - self.half_window
 
     @classmethod
-    def from_asr(cls, path_or_name: str, config: Mapping[str, Any]) -> Perception:
+    def from_asr(cls, path_or_name: str, config: Mapping[str, Any], weights: bool = True) -> Perception:
         """Preprocessor and encoder of a NeMo ASR model (CTC, RNNT or hybrid), with a new adapter and projection.
 
         Args:
             path_or_name: a `.nemo` file, or a model's name on NGC or Hugging Face.
-            config: `adapter` and `output_dim`; `att_context_size` chooses among those that the model was trained for.
+            config: `adapter` and `output_dim`; `att_context_size` chooses among those that the model was trained for; what
+                `encoder` says replaces the checkpoint's arguments (its dropout, for example).
+            weights: False takes the architecture alone, with random weights.
 
         Raises:
             InputError: if the file is no whole ASR `.nemo`, or its encoder cannot run frame by frame.
         """
         parts = read_asr_parts(path_or_name)
         own = {key: value for key, value in config.items() if key != "att_context_size"}
+        changes = {key: value for key, value in (own.get("encoder") or {}).items() if value is not None}
         try:
-            encoder = parts.encoder_for(config.get("att_context_size"))
+            context = config.get("att_context_size") or changes.pop("att_context_size", None)
+            encoder = {**parts.encoder_for(context), **changes}
             perception = cls({**own, "preprocessor": parts.preprocessor, "encoder": encoder})
-            perception.encoder.load_state_dict(parts.weights_of("encoder"))
-            perception.preprocessor.load_state_dict(parts.weights_of("preprocessor"))
+            if weights:
+                perception.encoder.load_state_dict(parts.weights_of("encoder"))
+                perception.preprocessor.load_state_dict(parts.weights_of("preprocessor"))
         except InputError as error:
             raise InputError(f"{path_or_name}: {error}") from error
         except RuntimeError as error:  # torch's report of weights that are missing, unknown or of another shape
@@ -237,7 +237,17 @@ class Perception(FrameEncoder):
         return self.proj(features), cache
 
 
-def _built(module: type[nn.Module], arguments: dict[str, Any], what: str) -> Any:
+def built_adapter(adapter: Mapping[str, Any], encoder: Mapping[str, Any], width: int) -> tuple[nn.Module, int]:
+    """The adapter behind an encoder of `width` features, and how many it gives to the projection."""
+    if adapter["kind"] == "identity":
+        return nn.Identity(), width
+    if adapter["kind"] == "mlp":
+        return nn.Sequential(nn.Linear(width, adapter["hidden"]), nn.SiLU()), adapter["hidden"]
+    conformer = built(ConformerEncoder, conformer_adapter(encoder, adapter, width), "adapter")
+    return conformer, conformer._feat_out
+
+
+def built(module: type[nn.Module], arguments: dict[str, Any], what: str) -> Any:
     """A NeMo module, with its complaints about arguments in our words."""
     try:
         return module(**arguments)

@@ -1,4 +1,7 @@
-"""The door of `Perception`: its configuration completed, and everything refused that cannot run frame by frame at 80 ms."""
+"""The door of `Perception`: its configuration completed, and everything refused that cannot run frame by frame at 80 ms.
+
+`WholePerception` has the same door but for one thing: its encoder may hear the whole recording before it answers.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,8 @@ from nemo_duplex.frames import FRAME_RATE
 from nemo_duplex.inputs import InputError
 from nemo_duplex.models.log_mel import streamable
 
-_KEYS = ("preprocessor", "encoder", "adapter", "output_dim")
+_KEYS = ("preprocessor", "encoder", "adapter", "output_dim", "whole_recordings")
+_KINDS = ("mlp", "conformer", "identity")
 
 #: What each argument of a cache-aware ConformerEncoder must be, and what it is there for.
 _CACHE_AWARE = {
@@ -34,67 +38,92 @@ def perception_config(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         InputError: for an unknown or missing key, an encoder that is not cache-aware, or frames that are not 80 ms long.
     """
-    config = _plain(config)
-    for key in config:
-        if key not in _KEYS:
-            near = difflib.get_close_matches(key, _KEYS, n=1, cutoff=0.0)[0]
-            raise InputError(f"perception: unknown key {key!r}. Did you mean {near!r}?")
-    for key in ("preprocessor", "encoder", "output_dim"):
-        if key not in config:
-            raise InputError(f"perception: there is no key {key!r}. It needs {', '.join(_KEYS)}.")
+    config = _described(config)
     preprocessor = streamable(config["preprocessor"])
-    encoder = cache_aware({key: value for key, value in config["encoder"].items() if key != "_target_"})
+    encoder = cache_aware(_arguments(config["encoder"]))
     encoder.setdefault("feat_in", preprocessor["features"])
     _check_frames(preprocessor, encoder)
     adapter = _adapter(config.get("adapter") or {}, encoder)
+    if adapter["kind"] == "conformer":
+        cache_aware(conformer_adapter(encoder, adapter, encoder["d_model"]), "adapter")
+        context, right = adapter.get("att_context_size", encoder["att_context_size"]), encoder["att_context_size"][1]
+        if context[1] != right:
+            raise InputError(
+                f"perception.adapter.att_context_size is {context}: its right context must be the encoder's, {right}, "
+                "so that both work on the same bursts."
+            )
     return {"preprocessor": preprocessor, "encoder": encoder, "adapter": adapter, "output_dim": config["output_dim"]}
 
 
-def cache_aware(encoder: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a ConformerEncoder that can be streamed.
+def whole_perception_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration of `WholePerception`, complete and plain; `whole_recordings: true` in it says what it is for.
+
+    Raises:
+        InputError: for an unknown or missing key, or frames that are not 80 ms long.
+    """
+    config = _described(config)
+    preprocessor = _arguments(config["preprocessor"]) | {"dither": 0.0, "pad_to": 0}
+    encoder = _arguments(config["encoder"])
+    encoder.setdefault("feat_in", preprocessor.get("features", 64))
+    _check_frames(preprocessor, encoder)
+    adapter = _adapter(config.get("adapter") or {}, encoder)
+    own = {"preprocessor": preprocessor, "encoder": encoder, "adapter": adapter, "output_dim": config["output_dim"]}
+    return own | {"whole_recordings": True}
+
+
+def cache_aware(encoder: dict[str, Any], what: str = "encoder") -> dict[str, Any]:
+    """The arguments of a ConformerEncoder that can be streamed; `what` names it in errors.
 
     Raises:
         InputError: naming the argument that stands against it.
     """
+    subsamples = encoder.get("subsampling_factor", 4) > 1
     for key, (allowed, reason) in _CACHE_AWARE.items():
+        if key in ("causal_downsampling", "subsampling") and not subsamples:
+            continue
         if (value := encoder.get(key, _NEMO_DEFAULTS[key])) not in allowed:
             raise InputError(
-                f"encoder.{key} is {value!r}, expected {' or '.join(repr(a) for a in allowed)}: {reason}. "
+                f"{what}.{key} is {value!r}, expected {' or '.join(repr(a) for a in allowed)}: {reason}. "
                 "Take a cache-aware streaming checkpoint, such as stt_en_fastconformer_hybrid_large_streaming_80ms."
             )
     context: Any = encoder.get("att_context_size")
     pair = isinstance(context, list) and len(context) == 2 and all(isinstance(side, int) for side in context)
     if not pair or min(context) < 0 or context[0] % (context[1] + 1):
         raise InputError(
-            f"encoder.att_context_size is {context!r}, expected [left, right] frames such as [70, 1], "
+            f"{what}.att_context_size is {context!r}, expected [left, right] frames such as [70, 1], "
             "with left a multiple of right + 1."
         )
     return encoder
 
 
 def conformer_adapter(encoder: Mapping[str, Any], adapter: Mapping[str, Any], width: int) -> dict[str, Any]:
-    """The arguments of a Conformer adapter: the encoder's, without subsampling, and what `adapter` says otherwise."""
+    """The arguments of a Conformer adapter: the encoder's, without subsampling, and what `adapter` says otherwise.
+
+    Raises:
+        InputError: if it wants another number of features than the encoder's `width`, or makes frames longer.
+    """
     own = {key: value for key, value in adapter.items() if key != "kind"}
-    return {**encoder, "feat_in": width, "subsampling_factor": 1, **own}
+    complete = {**encoder, "feat_in": width, "subsampling_factor": 1, **own}
+    if complete["feat_in"] != width:
+        raise InputError(f"perception.adapter.feat_in is {complete['feat_in']}, but the encoder gives {width} features.")
+    if complete["subsampling_factor"] != 1:
+        factor = complete["subsampling_factor"]
+        raise InputError(f"perception.adapter.subsampling_factor is {factor}, expected 1: frames must stay 80 ms long.")
+    return complete
 
 
 def _adapter(adapter: dict[str, Any], encoder: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of an adapter, complete."""
     kind = adapter.get("kind", "mlp")
-    if kind == "mlp":
-        adapter = {"kind": kind, "hidden": 2 * encoder["d_model"], **adapter}
-        if unknown := set(adapter) - {"kind", "hidden"}:
-            raise InputError(f"perception.adapter: an mlp has no key {sorted(unknown)[0]!r}, only 'hidden'.")
-        return adapter
-    if kind != "conformer":
-        raise InputError(f"perception.adapter.kind is {kind!r}, expected 'mlp' or 'conformer'.")
-    adapter = {"kind": kind, "n_layers": 2, **adapter}
-    context = adapter.get("att_context_size", encoder["att_context_size"])
-    if context[1] != encoder["att_context_size"][1]:
-        raise InputError(
-            f"perception.adapter.att_context_size is {context}: its right context must be the encoder's, "
-            f"{encoder['att_context_size'][1]}, so that both work on the same bursts."
-        )
-    return adapter
+    if kind not in _KINDS:
+        raise InputError(f"perception.adapter.kind is {kind!r}, expected {' or '.join(repr(k) for k in _KINDS)}.")
+    if kind == "conformer":
+        return {"kind": kind, "n_layers": 2, **adapter}
+    allowed = {"mlp": {"hidden": 2 * encoder["d_model"]}, "identity": {}}[kind]
+    if unknown := set(adapter) - {"kind", *allowed}:
+        only = f"only {', '.join(map(repr, allowed))}" if allowed else "it has none"
+        raise InputError(f"perception.adapter: {kind} has no key {sorted(unknown)[0]!r}, {only}.")
+    return {"kind": kind, **allowed, **adapter}
 
 
 def _check_frames(preprocessor: Mapping[str, Any], encoder: Mapping[str, Any]) -> None:
@@ -105,6 +134,24 @@ def _check_frames(preprocessor: Mapping[str, Any], encoder: Mapping[str, Any]) -
             f"expected {1000 * FRAME_RATE.seconds:g} ms: take an encoder with subsampling_factor "
             f"{FRAME_RATE.seconds / hop:g}."
         )
+
+
+def _described(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration as plain data, with no key that is unknown and none missing."""
+    config = _plain(config)
+    for key in config:
+        if key not in _KEYS:
+            near = difflib.get_close_matches(key, _KEYS, n=1, cutoff=0.0)[0]
+            raise InputError(f"perception: unknown key {key!r}. Did you mean {near!r}?")
+    for key in ("preprocessor", "encoder", "output_dim"):
+        if key not in config:
+            raise InputError(f"perception: there is no key {key!r}. It needs {', '.join(_KEYS[:4])}.")
+    return config
+
+
+def _arguments(section: Mapping[str, Any]) -> dict[str, Any]:
+    """What a NeMo module is called with: everything but its class."""
+    return {key: value for key, value in section.items() if key != "_target_"}
 
 
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -103,6 +103,18 @@ def test_the_context_can_be_chosen(checkpoint, tmp_path):
         Perception.from_asr(str(made), {**WANTED, "att_context_size": [70, 0]})
 
 
+def test_the_architecture_alone_and_changed(checkpoint):
+    """`pretrained_weights: false` makes the same encoder with other weights; what `encoder` says replaces what it had."""
+    trained = Perception.from_asr(str(checkpoint), WANTED)
+    random = Perception.from_asr(str(checkpoint), WANTED, weights=False)
+    assert random.config == trained.config
+    assert not torch.equal(random.encoder.pre_encode.out.weight, trained.encoder.pre_encode.out.weight)
+    assert Perception.from_asr(str(checkpoint), {**WANTED, "encoder": {"dropout": 0.3, "n_heads": None}}).config["encoder"] == {
+        **trained.config["encoder"],
+        "dropout": 0.3,
+    }
+
+
 def full_context(config):
     config["encoder"]["att_context_style"] = "regular"
     config["encoder"]["att_context_size"] = [-1, -1]
@@ -117,11 +129,16 @@ def full_context(config):
             None,
             "bad.nemo: preprocessor.normalize is 'per_feature'",
         ),
+        (
+            lambda c: c["encoder"].update(subsampling_factor=4),
+            None,
+            "bad.nemo: The encoder's frames are 40 ms long .* expected 80 ms",
+        ),
         (lambda c: c.pop("encoder"), None, "bad.nemo holds a EncDecCTCModelBPE, expected a speech recognition model"),
         (lambda c: c["encoder"].update(d_model=32), None, "bad.nemo: weights and configuration do not fit: .*size mismatch"),
         (lambda c: None, {}, "bad.nemo: weights and configuration do not fit: .*Missing key"),
     ],
-    ids=["not cache-aware", "not streamable", "another model", "another size", "no weights"],
+    ids=["not cache-aware", "not streamable", "another frame", "another model", "another size", "no weights"],
 )
 def test_what_is_no_ear_is_refused(checkpoint, tmp_path, change, weights, message):
     made = changed(checkpoint, tmp_path / "bad.nemo", change, weights)

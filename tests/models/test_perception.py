@@ -54,7 +54,7 @@ def bursts_of(perception, audio):
 # ---------------------------------------------------------------------- a stream equals the whole recording
 
 
-@pytest.mark.parametrize("adapter", ["mlp", "conformer"])
+@pytest.mark.parametrize("adapter", ["mlp", "conformer", "identity"])
 @pytest.mark.parametrize("context", [(70, 0), (70, 1), (70, 6), (70, 13)], ids=str)
 def test_a_stream_equals_the_whole_recording(context, adapter):
     perception = debug_perception(context, adapter)
@@ -247,7 +247,7 @@ def test_it_learns_in_bfloat16():
 
 
 def test_its_config_describes_it():
-    for adapter in ("mlp", "conformer"):
+    for adapter in ("mlp", "conformer", "identity"):
         perception = debug_perception(adapter=adapter)
         Perception(perception.config).load_state_dict(perception.state_dict())
         assert perception.config["output_dim"] == perception.output_dim == 24
@@ -265,7 +265,7 @@ def test_its_config_describes_it():
         ("encoder", "subsampling_factor", 4, "frames are 40 ms long .* expected 80 ms"),
         ("encoder", "n_layer", 4, "refuses the configuration: .*n_layer"),
         ("preprocessor", "normalize", "per_feature", "normalize is 'per_feature', but a stream needs 'NA'"),
-        ("adapter", "kind", "linear", "expected 'mlp' or 'conformer'"),
+        ("adapter", "kind", "linear", "expected 'mlp' or 'conformer' or 'identity'"),
         ("adapter", "width", 4, "no key 'width'"),
     ],
 )
