@@ -1,0 +1,150 @@
+"""A causal language model from the Hugging Face hub, from a folder, or at random from its config."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+
+from nemo_duplex.inputs import InputError, existing_file, existing_folder
+
+
+def load_llm(source: str, pretrained_weights: bool = True) -> PreTrainedModel:
+    """The `...ForCausalLM` of a hub id or a local folder, float32. Code that comes with a model is never run.
+
+    Of a model that also sees or hears (Gemma 3 4b, Llama 4) the language model is taken alone.
+
+    Args:
+        source: `TinyLlama/TinyLlama-1.1B-Chat-v1.0`, or a folder that `save_pretrained` wrote.
+        pretrained_weights: False builds the same architecture at random, from its config alone.
+
+    Raises:
+        InputError: for a folder that is missing or broken, an id that cannot be reached, weights that lack something, a
+            quantised model, and one that is no causal language model.
+    """
+    config = _config(source)
+    if getattr(config, "quantization_config", None) is not None:
+        raise InputError(f"pretrained_llm: {source} is quantised, expected whole weights. Take the model it was made from.")
+    _check_decoder_only(config, f"pretrained_llm: {source}")
+    if not pretrained_weights:
+        return random_llm(config.get_text_config().to_dict())
+    with _in_one_line(f"pretrained_llm: the weights of {source} cannot be loaded"):
+        model, report = AutoModelForCausalLM.from_pretrained(
+            source, config=config, dtype=torch.float32, trust_remote_code=False, output_loading_info=True
+        )
+    lacking = sorted(report["missing_keys"]) + [str(key[0]) for key in report["mismatched_keys"]]
+    if lacking:
+        raise InputError(
+            f"pretrained_llm: {source} lacks {len(lacking)} weights of its own architecture, {lacking[0]} among them. "
+            "Download or save it again."
+        )
+    return _text_model(model)
+
+
+def random_llm(config: Mapping[str, Any]) -> PreTrainedModel:
+    """A `...ForCausalLM` of random weights, float32, from a transformers config as a plain dict, `model_type` included.
+
+    Raises:
+        InputError: for a config without `model_type`, or one that transformers cannot build.
+    """
+    config = dict(config)
+    model_type = config.pop("model_type", None)
+    if model_type is None:
+        raise InputError("The config of the language model names no model_type (for example llama). Add one.")
+    with _in_one_line(f"transformers cannot build a causal language model from model_type {model_type!r}"):
+        described = AutoConfig.for_model(model_type, **config)
+        _check_decoder_only(described, "The language model")
+        return AutoModelForCausalLM.from_config(described, dtype=torch.float32)
+
+
+def grown(model: PreTrainedModel, rows: int) -> PreTrainedModel:
+    """`model` with at least `rows` text tokens: new rows of the embedding and of the output layer are the mean of the old ones.
+
+    So a new token first means nothing in particular and is as likely as an average one. Weights that were tied stay tied, no
+    row is ever taken away, and `model.config` describes what the model is now.
+    """
+    old = model.get_input_embeddings().num_embeddings
+    if rows <= old:
+        return model
+    model.resize_token_embeddings(rows, mean_resizing=False)
+    layers = {id(layer.weight): layer for layer in (model.get_input_embeddings(), model.get_output_embeddings())}
+    with torch.no_grad():
+        for layer in layers.values():  # one, where they are tied
+            _fill_with_mean(layer.weight, old)
+        bias = getattr(model.get_output_embeddings(), "bias", None)
+        if isinstance(bias, nn.Parameter):
+            _fill_with_mean(bias, old)
+    return model
+
+
+def llm_config(model: PreTrainedModel) -> dict[str, Any]:
+    """What rebuilds the architecture of `model` by `random_llm`, as plain data; where it once came from is left out."""
+    config = model.config.to_dict()
+    return {k: v for k, v in config.items() if k not in ("_name_or_path", "transformers_version", "dtype", "torch_dtype")}
+
+
+def local_folder(source: str) -> Path | None:
+    """The folder that `source` names, or None where it is an id of the hub.
+
+    Raises:
+        InputError: for a path to a folder that is not there, is a file or is empty.
+    """
+    path = Path(source).expanduser()
+    looks_local = path.is_absolute() or source.startswith((".", "~")) or len(path.parts) > 2
+    return existing_folder(path, "pretrained_llm") if looks_local or path.exists() else None
+
+
+def _config(source: str) -> PretrainedConfig:
+    folder = local_folder(source)
+    if folder is not None:
+        existing_file(folder / "config.json", "pretrained_llm")
+    with _in_one_line(f"pretrained_llm: {source} cannot be read" if folder else f"pretrained_llm: {source} is {_UNREACHABLE}"):
+        return AutoConfig.from_pretrained(folder or source, trust_remote_code=False)
+
+
+def _check_decoder_only(config: PretrainedConfig, what: str) -> None:
+    if config.is_encoder_decoder:
+        raise InputError(f"{what} ({config.model_type}) is an encoder-decoder, expected a decoder-only model such as Llama.")
+
+
+def _text_model(model: PreTrainedModel) -> PreTrainedModel:
+    """The language model inside of one that also sees or hears; others as they are."""
+    config = model.config.get_text_config()
+    if config is model.config:
+        return model
+    with torch.device("meta"):
+        text = AutoModelForCausalLM.from_config(config)
+    text.base_model.load_state_dict(model.get_decoder().state_dict(), assign=True)
+    text.set_output_embeddings(model.get_output_embeddings())
+    text.tie_weights()
+    return text
+
+
+def _fill_with_mean(weight: Tensor, old: int) -> None:
+    weight[old:] = weight[:old].mean(dim=0)
+
+
+class _in_one_line:
+    """Turns what transformers raises over a model of somebody else into one line that starts with `what`."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type | None, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, Exception) and not isinstance(error, InputError):
+            raise InputError(f"{self._what} ({type(error).__name__}: {' '.join(str(error).split())[:300]}).") from error
+
+
+_UNREACHABLE = (
+    "no folder here and no model of the Hugging Face hub that can be reached; check the name, the network"
+    + (" (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else "")
+    + " or give a local folder"
+)
