@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -150,25 +151,34 @@ class Conversation:
         return supervisions
 
     @classmethod
-    def from_cut(cls, cut: Cut) -> Conversation:
+    def from_cut(cls, cut: Cut, speakers: Mapping[str, Speaker] | None = None) -> Conversation:
         """The conversation that a cut holds.
 
+        Args:
+            speakers: which of the two each speaker of the supervisions is; None takes them to be called `user` and `agent`.
+
         Raises:
-            InputError: with the cut's id, if a supervision has another speaker than `user` or `agent`.
+            InputError: with the cut's id, if a supervision has another speaker.
         """
         turns = []
+        speakers = speakers or dict(zip(SPEAKERS, SPEAKERS))
         for s in cut.supervisions:
-            if s.speaker not in SPEAKERS:
+            if s.speaker not in speakers:
                 raise InputError(
-                    f"Cut {cut.id}: supervision {s.id} has speaker {s.speaker!r}, expected 'user' or 'agent'. "
-                    "Rename the speakers of the corpus (for example 'assistant' to 'agent')."
+                    f"Cut {cut.id}: supervision {s.id} has speaker {s.speaker!r}, expected one of "
+                    f"{', '.join(map(repr, speakers))}. Rename the speakers of the corpus, or name this one as a role."
                 )
             custom = dict(s.custom or {})
             full_text = custom.pop("full_text", None)
-            text = s.text or ""
-            turns.append(Turn(s.speaker, max(0.0, s.start), s.end, text, full_text, _words(s, text), custom))
+            text = _spoken(s.text or "")
+            turns.append(Turn(speakers[s.speaker], max(0.0, s.start), s.end, text, full_text, _words(s, text), custom))
         own = {k: v for k, v in (cut.custom or {}).items() if isinstance(v, (str, int, float, bool, list, dict))}
         return cls(cut.id, cut.duration, tuple(turns), own)
+
+
+def _spoken(text: str) -> str:
+    """Text without the time marks that some NeMo corpora carry in it: `<|0|> Hey <|3|>`."""
+    return " ".join(re.sub(r"<\|\d+\|>", "", text).split()) if "<|" in text else text
 
 
 def _words(supervision: SupervisionSegment, text: str) -> tuple[Word, ...]:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 class Letters:
     """A tokenizer of one id per character, its code point."""
 
+    pad, bos, eos = 0, 1, 2
+
     def text_to_ids(self, text: str) -> list[int]:
         return [ord(character) for character in text]
 
@@ -120,6 +122,7 @@ def tiny_config(folder: Path, **changes: Any) -> DictConfig:
         "llm": LLM,
         "attention_window": 16,
         "speech_delay": 1,
+        "turn_marks": "beside",
         "loss": {"text": 3.0, "speech": 1.0, "text_pad": 1.0, "turn": 0.0, "silence": 1.0},
         "optim": {"name": "fused_adam", "lr": 1e-3},
     }

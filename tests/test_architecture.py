@@ -43,6 +43,7 @@ MAY_IMPORT_NEMO = {
     "models/ctc_training.py",
     "models/duplex_s2s.py",
     "models/in_tree_perception.py",
+    "models/parts.py",
     "models/perception.py",
     "models/whole_perception.py",
     "plugin.py",  # it imports NeMo only after NeMo was imported

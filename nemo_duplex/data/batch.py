@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
+
+# What NeMo's in-tree DuplexS2SDataset calls the same things.
+_IN_TREE = {
+    "source_audio": "user_audio",
+    "source_audio_lens": "user_audio_lens",
+    "target_audio": "agent_audio",
+    "target_audio_lens": "agent_audio_lens",
+    "target_tokens": "agent_tokens",
+    "target_token_lens": "num_frames",
+    "source_tokens": "user_tokens",
+    "source_token_lens": "num_frames",
+    "target_texts": "agent_texts",
+}
 
 
 @dataclass(frozen=True)
 class DuplexBatch:
     """B conversations, padded to the longest.
 
-    Codes are on the time of the corpus; the model lays text and speech out against each other (`channels.py`).
+    Codes are on the time of the corpus; the model lays text and speech out against each other (`channels.py`). By the keys of
+    NeMo's in-tree batch (`batch["source_audio"]`) the same tensors are found.
     """
 
     ids: list[str]
@@ -23,6 +40,33 @@ class DuplexBatch:
     agent_codes: Tensor | None = None  # (B, K, T) codec codes made once, by `synthesize`
     agent_audio: Tensor | None = None  # (B, S') float32 at the agent's sample rate, where there are no codes
     agent_audio_lens: Tensor | None = None  # (B,) samples
+    user_tokens: Tensor | None = None  # (B, T) what the user says, laid out as agent_tokens
+    agent_texts: list[str] | None = None  # all that the agent says, for references
+
+    @classmethod
+    def from_in_tree(cls, batch: Mapping[str, Any], samples_per_frame: int, text_pad: int) -> DuplexBatch:
+        """The batch that NeMo's own DuplexS2SDataset made; its tokens are fitted to the frames of the user's audio."""
+        lens = batch["source_audio_lens"]
+        frames = -(-lens // samples_per_frame)
+        tokens = batch["target_tokens"]
+        longest = int(frames.max())
+        return cls(
+            ids=[str(i) for i in batch.get("ids", range(len(lens)))],
+            user_audio=batch["source_audio"],
+            user_audio_lens=lens,
+            agent_tokens=pad(tokens, (0, max(0, longest - tokens.shape[1])), value=text_pad)[:, :longest],
+            num_frames=frames,
+            agent_codes=batch.get("target_codes"),
+            agent_audio=batch["target_audio"],
+            agent_audio_lens=batch["target_audio_lens"],
+            agent_texts=batch.get("target_texts"),
+        )
+
+    def __getitem__(self, key: str) -> Any:
+        return getattr(self, _IN_TREE[key])
+
+    def __contains__(self, key: str) -> bool:
+        return key in _IN_TREE and self[key] is not None
 
     @property
     def valid(self) -> Tensor:

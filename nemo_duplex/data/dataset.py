@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import get_args
+
 import numpy as np
 import torch
 from lhotse import CutSet
@@ -10,57 +13,64 @@ from lhotse.dataset.collation import collate_audio
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from nemo_duplex.conversation import Conversation
+from nemo_duplex.conversation import Conversation, Speaker, Turn
 from nemo_duplex.data.batch import DuplexBatch
-from nemo_duplex.data.text_channel import TextTokenizer, text_channel
-from nemo_duplex.frames import AGENT_SAMPLE_RATE, FRAME_RATE, USER_SAMPLE_RATE, FrameRate
+from nemo_duplex.data.text_channel import TextAlignment, TextTokenizer, pad_of, text_channel
+from nemo_duplex.frames import AGENT_SAMPLE_RATE, FRAME_RATE, USER_SAMPLE_RATE, FrameRate, Seconds
 from nemo_duplex.inputs import InputError
 
 
 class DuplexS2SDataset(torch.utils.data.Dataset):
-    """Turns two-channel cuts into batches.
+    """Turns two-channel cuts into batches. Arguments and batch are called as in NeMo's in-tree dataset of this name.
 
     Args:
-        tokenizer: text -> ids and back.
-        text_bos, text_eos, text_pad: special ids of the text channel (`ChannelLayout`).
-        frame_rate: of the model.
-        user_sample_rate, agent_sample_rate: audio is resampled to these.
+        tokenizer: text -> ids and back, with the ids `bos`, `eos` and `pad` of the text channel.
+        frame_length: Seconds of a frame of the model.
+        source_sample_rate, target_sample_rate: user and agent audio are resampled to these.
+        input_roles, output_roles: what speakers the supervisions of user and agent have.
+        text_alignment: `turn`, or `word` where the cuts know word times (paper, section 3.1).
 
-    A cut brings `recording` (user, mono), `target_audio` (agent, mono, same duration), supervisions by `user` and `agent`, and,
-    once `synthesize` has made them, `target_codes` (T, K), which spare the codec at every step.
+    A cut brings `recording` (user, mono), `target_audio` (agent, mono, same duration), supervisions of both, and, once
+    `synthesize` has made them, `target_codes` (T, K), which spare the codec at every step.
 
     Raises:
-        InputError: with the cut's id, for a cut without agent channel, with several channels, or with codes of another length.
+        InputError: with the cut's id, for a cut without agent channel, with several channels, with another speaker, with codes
+            of another length, or without word times where they are needed.
     """
 
     def __init__(
         self,
         tokenizer: TextTokenizer,
-        *,
-        text_bos: int,
-        text_eos: int,
-        text_pad: int,
-        frame_rate: FrameRate = FRAME_RATE,
-        user_sample_rate: int = USER_SAMPLE_RATE,
-        agent_sample_rate: int = AGENT_SAMPLE_RATE,
+        frame_length: Seconds = FRAME_RATE.seconds,
+        source_sample_rate: int = USER_SAMPLE_RATE,
+        target_sample_rate: int = AGENT_SAMPLE_RATE,
+        input_roles: Sequence[str] = ("user",),
+        output_roles: Sequence[str] = ("agent",),
+        text_alignment: TextAlignment = "turn",
     ) -> None:
         self.tokenizer = tokenizer
-        self.specials = {"bos": text_bos, "eos": text_eos, "pad": text_pad}
-        self.frame_rate = frame_rate
-        self.user_sample_rate = user_sample_rate
-        self.agent_sample_rate = agent_sample_rate
+        self.specials = {"bos": tokenizer.bos, "eos": tokenizer.eos, "pad": pad_of(tokenizer)}
+        self.frame_rate = FrameRate(1 / frame_length)
+        self.user_sample_rate = source_sample_rate
+        self.agent_sample_rate = target_sample_rate
+        self.speakers: dict[str, Speaker] = {**dict.fromkeys(input_roles, "user"), **dict.fromkeys(output_roles, "agent")}
+        if text_alignment not in get_args(TextAlignment):
+            raise InputError(f"text_alignment is {text_alignment!r}, expected one of {', '.join(get_args(TextAlignment))}.")
+        self.text_alignment = text_alignment
 
     def __getitem__(self, cuts: CutSet) -> DuplexBatch:
         cuts = CutSet.from_cuts(self._checked(cut) for cut in cuts)
         user_audio, user_lens = collate_audio(cuts.resample(self.user_sample_rate))
         # Frames are counted on the audio that the user encoder will hear, so that both always agree.
         counts = [self.frame_rate.count_samples(int(n), self.user_sample_rate) for n in user_lens]
-        tokens = [self._tokens(cut, t) for cut, t in zip(cuts, counts)]
+        conversations = [Conversation.from_cut(cut, self.speakers) for cut in cuts]
         batch = {
             "ids": [cut.id for cut in cuts],
             "user_audio": user_audio,
             "user_audio_lens": user_lens.long(),
-            "agent_tokens": pad_sequence(tokens, batch_first=True, padding_value=self.specials["pad"]),
+            "agent_tokens": self._tokens([c.agent for c in conversations], counts, self.text_alignment),
+            "user_tokens": self._tokens([c.user for c in conversations], counts, "turn"),
+            "agent_texts": [" ".join(turn.text for turn in c.agent) for c in conversations],
             "num_frames": torch.tensor(counts),
         }
         if all(cut.has_custom("target_codes") for cut in cuts):
@@ -84,9 +94,13 @@ class DuplexS2SDataset(torch.utils.data.Dataset):
             )
         return cut
 
-    def _tokens(self, cut: Cut, num_frames: int) -> Tensor:
-        turns = Conversation.from_cut(cut).agent
-        return text_channel(turns, num_frames, self.tokenizer, frame_rate=self.frame_rate, **self.specials)
+    def _tokens(self, turns: list[tuple[Turn, ...]], counts: list[int], alignment: TextAlignment) -> Tensor:
+        """(B, T) text channels of one speaker."""
+        rows = [
+            text_channel(t, n, self.tokenizer, frame_rate=self.frame_rate, alignment=alignment, **self.specials)
+            for t, n in zip(turns, counts)
+        ]
+        return pad_sequence(rows, batch_first=True, padding_value=self.specials["pad"])
 
     def _codes(self, cut: Cut, num_frames: int) -> Tensor:
         codes = torch.from_numpy(np.asarray(cut.load_target_codes())).long()  # (T, K)

@@ -1,23 +1,39 @@
-"""Text on the frame grid: one token per 80 ms frame, aligned by turn (paper, section 3.1)."""
+"""Text on the frame grid: one token per 80 ms frame, aligned by turn or by word (paper, section 3.1)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Protocol
+from collections.abc import Iterable, Iterator
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from nemo_duplex.conversation import Turn
 from nemo_duplex.frames import FRAME_RATE, FrameRate
+from nemo_duplex.inputs import InputError
+
+
+TextAlignment = Literal["turn", "word"]
 
 
 class TextTokenizer(Protocol):
     """What the text channel asks of a tokenizer; NeMo's tokenizers have it."""
 
+    bos: int
+    eos: int
+
     def text_to_ids(self, text: str) -> list[int]: ...
 
     def ids_to_text(self, ids: list[int]) -> str: ...
+
+
+def pad_of(tokenizer: TextTokenizer) -> int:
+    """The id that fills frames without text: the tokenizer's pad, or its unk where it has none (as in NeMo's in-tree data)."""
+    for name in ("pad", "pad_id", "unk_id"):
+        found = getattr(tokenizer, name, None)
+        if isinstance(found, int) and found >= 0:
+            return found
+    raise InputError("The tokenizer has neither pad nor unk: frames without text need an id of their own. Add a pad token.")
 
 
 def text_channel(
@@ -29,6 +45,7 @@ def text_channel(
     eos: int,
     pad: int,
     frame_rate: FrameRate = FRAME_RATE,
+    alignment: TextAlignment = "turn",
 ) -> Tensor:
     """Tokens (T,) of one speaker's turns: BOS at the frame where a turn starts, its text from the next frame on, EOS at the
     frame where it ends, pad everywhere else.
@@ -40,6 +57,12 @@ def text_channel(
     a turn that the user cuts off has its `full_text` up to the cut: when its words were written nobody knew of the cut, and a
     model that had to leave out the unsaid ones would learn to stop writing at random. A turn that is marked `unfinished` or
     runs past the last frame has no EOS. Where a turn starts before the one before it ended, its BOS closes the earlier one.
+
+    Aligned by word, a token stands at the frame where its word begins, or in the next free one, and a turn that was cut off
+    has the words that were begun.
+
+    Raises:
+        InputError: aligned by word, for a turn with text and without word times.
     """
     tokens = torch.full((num_frames,), pad, dtype=torch.long)
     for turn in turns:
@@ -48,11 +71,40 @@ def text_channel(
             continue  # rounding at the very end of a cut; a conversation never holds a later turn
         stop = min(end, num_frames)
         tokens[start:stop] = pad
-        text = [bos, *tokenizer.text_to_ids(turn.full_text or turn.text)][: max(1, stop - start)]
-        tokens[start : start + len(text)] = torch.tensor(text)
+        tokens[start] = bos
+        if alignment == "word":
+            placed = words_at_frames(turn, tokenizer, frame_rate, first=start + 1)
+        else:
+            placed = enumerate(tokenizer.text_to_ids(turn.full_text or turn.text), start + 1)
+        for frame, token in placed:
+            if frame >= stop:
+                break
+            tokens[frame] = token
         if end < num_frames and end > start and not turn.custom.get("unfinished", False):
             tokens[end] = eos
     return tokens
+
+
+def words_at_frames(
+    turn: Turn, tokenizer: TextTokenizer, frame_rate: FrameRate = FRAME_RATE, first: int = 0
+) -> Iterator[tuple[int, int]]:
+    """(frame, token) of a turn's text, each word's tokens from the frame on in which the word begins, none before `first`.
+
+    Words are put through the tokenizer one by one: a token never spans two of them.
+    """
+    if turn.text and not turn.words:
+        raise InputError(
+            f"The turn {turn.text[:40]!r} at {turn.start:.2f} s has no word times, which text_alignment=word needs. "
+            "Make the corpus with examples/synthesize.py, align it, or take text_alignment=turn."
+        )
+    ends = [word.offset for word in turn.words[1:]] + [len(turn.text)]
+    starts = [0, *ends[:-1]]
+    free = first
+    for word, start, end in zip(turn.words, starts, ends):
+        free = max(free, frame_rate.frame_at(word.start))
+        for token in tokenizer.text_to_ids(turn.text[start:end].strip()):
+            yield free, token
+            free += 1
 
 
 def overflowing_frames(turn: Turn, tokenizer: TextTokenizer, frame_rate: FrameRate = FRAME_RATE) -> int:

@@ -123,9 +123,9 @@ class ChannelActivity:
     unterminated: int
     orphan_eos: int
 
-    def spans(self, frame_rate: FrameRate = FRAME_RATE, lead: int = 0, delay: int = 0) -> list[Span]:
-        """When these turns are heard: `lead` frames after their BOS, `delay` frames after their EOS (see channels.py)."""
-        return [(frame_rate.time(t.start + lead), frame_rate.time(max(t.start + lead, t.end + delay))) for t in self.turns]
+    def spans(self, frame_rate: FrameRate = FRAME_RATE, lead: int = 0, tail: int = 0) -> list[Span]:
+        """When these turns are heard: from `lead` frames after their BOS to `tail` frames after their EOS (see channels.py)."""
+        return [(frame_rate.time(t.start + lead), frame_rate.time(max(t.start + lead, t.end + tail))) for t in self.turns]
 
 
 def channel_activity(bos: Sequence[int], eos: Sequence[int], frames: int) -> ChannelActivity:

@@ -104,7 +104,7 @@ def replies(agent: Agent, signal: Tensor, lens: Tensor) -> Iterator[tuple[np.nda
         frames, samples = int(out["tokens_len"][row]), int(out["audio_len"][row])
         frame_rate = FrameRate(Fraction(agent.agent_sample_rate * frames, samples))
         channel = read_channel(out["tokens_text"][row, :frames].cpu().numpy(), agent.layout)
-        spans = channel.spans(frame_rate, agent.layout.text_lead, agent.layout.speech_delay)
+        spans = channel.spans(frame_rate, agent.layout.text_lead, agent.layout.text_tail)
         turns = [
             Turn("agent", start, end, agent.tokenizer.ids_to_text(list(turn.ids)).strip(), custom=_custom(turn.end, frames))
             for turn, (start, end) in zip(channel.turns, spans, strict=True)

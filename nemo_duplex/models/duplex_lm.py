@@ -22,7 +22,8 @@ class AgentTargets(NamedTuple):
 
     tokens: Tensor  # (B, T)
     codes: Tensor  # (B, K, T), specials included
-    speaking: Tensor  # (B, T) bool: frames with a code or a speech special, where there is something to learn
+    speaking: Tensor  # (B, T) bool: frames of a turn, its BOS and EOS included
+    valid: Tensor  # (B, T) bool: frames with a target, those that are trained on
 
 
 class FrameOutput(NamedTuple):
@@ -54,10 +55,12 @@ class DuplexLM(nn.Module):
     Args:
         layout: vocabularies and special ids of the agent's channels.
         backbone: the language model.
+        user_weight: what user embeddings are multiplied by before they are added to the agent's.
     """
 
-    def __init__(self, layout: ChannelLayout, backbone: Backbone) -> None:
+    def __init__(self, layout: ChannelLayout, backbone: Backbone, user_weight: float = 1.0) -> None:
         super().__init__()
+        self.user_weight = user_weight
         rows = backbone.embed_tokens.num_embeddings
         assert rows >= layout.text_vocab_size, f"The embedding has {rows} rows for {layout.text_vocab_size} text tokens."
         self.layout = layout
@@ -73,7 +76,8 @@ class DuplexLM(nn.Module):
             tokens: (B, T) text tokens of the frames before.
             codes: (B, K, T) codes of the frames before.
         """
-        return user + self.backbone.embed_tokens(tokens) + self.speech_embedding(codes)
+        agent = self.backbone.embed_tokens(tokens) + self.speech_embedding(codes)
+        return (user if self.user_weight == 1 else user * self.user_weight) + agent
 
     def forward(self, user: Tensor, tokens: Tensor, codes: Tensor) -> Tensor:
         """Hidden states (B, T, H) that predict each frame of `tokens` (B, T) and `codes` (B, K, T) from those before it."""
@@ -124,13 +128,14 @@ class DuplexLM(nn.Module):
         return tokens, codes
 
 
-def lay_out(tokens: Tensor, codes: Tensor, layout: ChannelLayout) -> AgentTargets:
+def lay_out(tokens: Tensor, codes: Tensor, valid: Tensor, layout: ChannelLayout) -> AgentTargets:
     """Puts text and speech against each other as drawn in `channels.py`.
 
     Args:
         tokens: (B, T) text channel on the time of the corpus, BOS where a turn starts, EOS where it ends.
         codes: (B, K, T) codec codes on the time of the corpus.
-        layout: the special ids and the delay.
+        valid: (B, T) bool, frames that are no padding.
+        layout: the special ids, the delay and where the marks stand.
 
     A turn that starts before there is room for its lead has its BOS at the first frame.
     """
@@ -138,18 +143,44 @@ def lay_out(tokens: Tensor, codes: Tensor, layout: ChannelLayout) -> AgentTarget
     assert codes.shape[::2] == (batch, frames), (
         f"Codes {tuple(codes.shape)} do not lie on the grid of tokens {tuple(tokens.shape)}."
     )
+    tokens = tokens.where(valid, layout.text_pad)  # text moves ahead: no padding may come along
     starts, ends = tokens == layout.text_bos, tokens == layout.text_eos
+    marked = _marks_beside if layout.turn_marks == "beside" else _marks_in_place
+    speech, speaking = marked(codes, starts, ends, layout)
+
+    text = _earlier(tokens, layout.text_shift, layout.text_pad)
+    early = starts[:, : layout.text_shift].any(dim=1) & (text[:, 0] != layout.text_bos)
+    text[:, 0] = torch.where(early, layout.text_bos, text[:, 0])
+    if layout.turn_marks == "in_place":  # what is written and said after the last frame is not known
+        valid = _earlier(valid, 1, False)
+    return AgentTargets(text, speech, speaking, valid)
+
+
+def _marks_beside(codes: Tensor, starts: Tensor, ends: Tensor, layout: ChannelLayout) -> tuple[Tensor, Tensor]:
+    """Codes inside of turns, BOS in the frame before and EOS in the frame after, pad elsewhere; and where there is no pad."""
     inside = _inside(starts, ends)
     bos_frames = _earlier(starts, 1, False) & ~inside
     eos_frames = ends & ~starts & ~bos_frames
     speech = torch.where(inside[:, None], codes, layout.speech_pad)
     speech = torch.where(bos_frames[:, None], layout.speech_bos, speech)
     speech = torch.where(eos_frames[:, None], layout.speech_eos, speech)
+    return speech, inside | bos_frames | eos_frames
 
-    text = _earlier(tokens, layout.text_lead, layout.text_pad)
-    early = starts[:, : layout.text_lead].any(dim=1) & (text[:, 0] != layout.text_bos)
-    text[:, 0] = torch.where(early, layout.text_bos, text[:, 0])
-    return AgentTargets(text, speech, inside | bos_frames | eos_frames)
+
+def _marks_in_place(codes: Tensor, starts: Tensor, ends: Tensor, layout: ChannelLayout) -> tuple[Tensor, Tensor]:
+    """Codes everywhere, but BOS and EOS where text has them, all of it `speech_lag` frames late; and the frames of turns."""
+    speech = torch.where(starts[:, None], layout.speech_bos, codes)
+    speech = torch.where(ends[:, None], layout.speech_eos, speech)
+    speaking = _inside(starts, ends) | ends
+    lag = layout.speech_lag
+    if lag > 0:  # what comes before the first frame sounds as the first frame
+        first = speech[:, :, :1].expand(-1, -1, lag)
+        speech = torch.cat([first, speech[:, :, :-lag]], dim=2)
+        speaking = torch.cat([speaking.new_zeros(len(speaking), lag), speaking[:, :-lag]], dim=1)
+    elif lag < 0:
+        speech = torch.cat([speech[:, :, 1:], speech[:, :, -1:]], dim=2)
+        speaking = _earlier(speaking, 1, False)
+    return speech, speaking
 
 
 def _inside(starts: Tensor, ends: Tensor) -> Tensor:

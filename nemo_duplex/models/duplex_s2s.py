@@ -3,68 +3,74 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import Trainer
-from nemo.collections.common.tokenizers import SentencePieceTokenizer
 from nemo.core.classes import ModelPT
 from nemo.core.classes.common import PretrainedModelInfo
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, open_dict
 from torch import Tensor
 
-from nemo_duplex.channels import ChannelLayout
-from nemo_duplex.codec.fsq_codec import FSQCodec
 from nemo_duplex.data.batch import DuplexBatch
 from nemo_duplex.data.datamodule import duplex_dataloader
 from nemo_duplex.data.dataset import DuplexS2SDataset
 from nemo_duplex.inputs import InputError
-from nemo_duplex.models.backbone import Backbone
+from nemo_duplex.models.artifacts import kept_copy
 from nemo_duplex.models.duplex_lm import AgentTargets, DuplexLM, lay_out
-from nemo_duplex.models.losses import DuplexLoss, LossWeights, duplex_loss, speech_loss, text_loss
-from nemo_duplex.models.perception import Perception
+from nemo_duplex.models.freezing import freeze
+from nemo_duplex.models.in_tree_config import is_in_tree, our_config
+from nemo_duplex.models.losses import LossWeights, speech_loss, text_loss
+from nemo_duplex.models.metrics import StepSums
+from nemo_duplex.models.model_config import model_config
+from nemo_duplex.models.parallel import summed_over_ranks
+from nemo_duplex.models.parts import build_parts
 from nemo_duplex.nemo_file import read_nemo_config
 
 if TYPE_CHECKING:
     from nemo_duplex.streaming.session import Session
 
-#: Raised with every change that an older reader of the `.nemo` would get wrong.
-FORMAT_VERSION = 1
+_DATA = ("train_ds", "validation_ds", "test_ds")
 
 
 class DuplexS2SModel(ModelPT):
     """A full-duplex agent: hears 16 kHz, writes and speaks 80 ms frames (SALM-Duplex, section 3).
 
-    The config names pretrained parts (`pretrained_asr`, `pretrained_audio_codec`) or describes them (`perception`, `codec`,
-    `llm`). Once built, the model's own config describes every part, so that its `.nemo` needs nothing else.
+    The config names pretrained parts (`pretrained_llm`, `pretrained_asr`, `pretrained_audio_codec`) or describes them (`llm`,
+    `perception`, `codec`). Once built, the model's own config describes every part, so that its `.nemo` needs nothing else.
 
     Args:
-        cfg: the `model` section of `conf/duplex_*.yaml`.
+        cfg: the `model` section of `conf/duplex_*.yaml`, or one written for NeMo's in-tree DuplexS2SModel.
         trainer: where the model is trained.
+
+    Raises:
+        InputError: for an unknown key, a part that cannot be had, or parts that do not fit each other.
     """
 
-    def __init__(self, cfg: DictConfig, trainer: Trainer | None = None) -> None:
-        cfg = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else cfg)
-        version = cfg.get("format_version", FORMAT_VERSION)
-        if version > FORMAT_VERSION:
-            raise InputError(
-                f"This model has format {version}, nemo_duplex here reads up to {FORMAT_VERSION}. Install a newer one."
-            )
-        perception, codec = _perception(cfg), _codec(cfg)
+    def __init__(self, cfg: DictConfig | dict[str, Any], trainer: Trainer | None = None) -> None:
+        cfg = model_config(our_config(cfg) if is_in_tree(cfg) else cfg)
+        parts = build_parts(cfg)
+        data = {name: cfg.pop(name) for name in _DATA}  # NeMo would set it up now, before there is a tokenizer
         super().__init__(cfg=cfg, trainer=trainer)
-        tokenizer_path = self.register_artifact("tokenizer.model_path", self.cfg.tokenizer.model_path)
-        self.tokenizer = SentencePieceTokenizer(tokenizer_path)
-        self.layout = _layout(self.tokenizer, codec, self.cfg.speech_delay)
-        backbone = Backbone(
-            {**OmegaConf.to_container(self.cfg.llm), "vocab_size": self.layout.text_vocab_size}, self.cfg.attention_window
-        )
-        self.perception, self.audio_codec = perception, codec.eval().requires_grad_(False)
-        self.lm = DuplexLM(self.layout, backbone)
-        self.loss_weights = LossWeights(**self.cfg.loss)
-        self._check_grids()
-        with open_dict(self._cfg):
-            self._cfg.format_version = FORMAT_VERSION
-            self._cfg.llm.vocab_size = self.layout.text_vocab_size
+        self.register_artifact("tokenizer.model_path", cfg.tokenizer.model_path)
+        self.tokenizer, self.layout = parts.tokenizer, parts.layout
+        self.perception, self.audio_codec = parts.perception, parts.codec
+        self.lm = DuplexLM(self.layout, parts.backbone, cfg.user_weight)
+        self.loss_weights = LossWeights(**cfg.loss)
+        self._validation: dict[str, StepSums] = {}
+        freeze(self, cfg.freeze_params, cfg.prevent_freeze_params)
+        self._set_up(data)
+
+    def _set_up(self, data: Mapping[str, DictConfig | None]) -> None:
+        """Data loaders that the config describes in NeMo's way; not while the model is restored from a file."""
+        with open_dict(self.cfg):
+            self.cfg.update(data)
+        if not self._is_model_being_restored():
+            if data["train_ds"]:
+                self.setup_training_data(data["train_ds"])
+            if data["validation_ds"]:
+                self.setup_multiple_validation_data(data["validation_ds"])
 
     # ------------------------------------------------------------------ what the model is
 
@@ -75,6 +81,14 @@ class DuplexS2SModel(ModelPT):
     @property
     def agent_sample_rate(self) -> int:
         return self.audio_codec.sample_rate
+
+    @property
+    def text_vocab_size(self) -> int:
+        return self.layout.text_vocab_size
+
+    @property
+    def speech_vocab_size(self) -> int:
+        return self.layout.speech_vocab_size
 
     @classmethod
     def list_available_models(cls) -> list[PretrainedModelInfo]:
@@ -99,28 +113,13 @@ class DuplexS2SModel(ModelPT):
         finally:  # NeMo forgets this after a failure, and later models would get no data loaders
             cls._set_model_restore_state(is_being_restored=False)
 
-    def _check_grids(self) -> None:
-        heard, spoken = self.perception.frame_rate, self.audio_codec.frame_rate
-        if heard.hz != spoken.hz:
-            raise InputError(
-                f"The user encoder has {float(heard.hz):g} frames per second and the codec {float(spoken.hz):g}: "
-                "they must be the same. Choose another codec or encoder."
-            )
-        if self.perception.output_dim != self.lm.backbone.hidden_size:
-            raise InputError(
-                f"The user encoder gives {self.perception.output_dim} features, the language model takes "
-                f"{self.lm.backbone.hidden_size}: set model.perception.output_dim to the latter."
-            )
-
     # ------------------------------------------------------------------ training
 
-    def forward(self, batch: DuplexBatch) -> tuple[Tensor, AgentTargets, Tensor]:
-        """Teacher-forced: hidden states (B, T, H), the targets they predict, and which frames are valid (B, T)."""
+    def forward(self, batch: DuplexBatch) -> tuple[Tensor, AgentTargets]:
+        """Teacher-forced: hidden states (B, T, H), and the targets that they predict."""
         user, _ = self.perception(batch.user_audio, batch.user_audio_lens)
-        valid = batch.valid
-        tokens = batch.agent_tokens.where(valid, self.layout.text_pad)  # the layout moves text ahead: no padding may come along
-        targets = lay_out(tokens, self._codes(batch), self.layout)
-        return self.lm(user, targets.tokens, targets.codes), targets, valid
+        targets = lay_out(batch.agent_tokens, self._codes(batch), batch.valid, self.layout)
+        return self.lm(user, targets.tokens, targets.codes), targets
 
     def _codes(self, batch: DuplexBatch) -> Tensor:
         """(B, K, T) codes of the batch: made once with the data, else now, without gradient."""
@@ -132,47 +131,73 @@ class DuplexS2SModel(ModelPT):
         frames = batch.agent_tokens.shape[1]
         return torch.nn.functional.pad(codes, (0, max(0, frames - codes.shape[2])))[:, :, :frames]
 
-    def _losses(self, batch: DuplexBatch) -> tuple[DuplexLoss, Tensor, AgentTargets, Tensor]:
-        hidden, targets, valid = self(batch)
-        text = text_loss(self.lm.text_logits(hidden), targets.tokens, valid, self.layout, self.loss_weights)
-        speech = speech_loss(self.lm.speech_logits, hidden, targets, valid, self.loss_weights)
-        return duplex_loss(text, speech, self.loss_weights), hidden, targets, valid
+    def _losses(self, batch: DuplexBatch) -> tuple[Tensor, StepSums]:
+        """The loss to minimise on this rank, and what happened on all of them."""
+        hidden, targets = self(batch)
+        weights = self.loss_weights
+        text = text_loss(self.lm.text_logits, hidden, targets, self.layout, weights)
+        speech = speech_loss(self.lm.speech_logits, hidden, targets, weights)
+        sums = StepSums.of(text, speech, targets, self.layout)
+        everywhere = summed_over_ranks(sums, self.device_mesh)
+        # Gradients are averaged over ranks, so each divides by the average weight: a frame counts the same on any of them.
+        shares = [everywhere.count(name) / everywhere.ranks for name in ("text_loss", "speech_loss")]
+        return weights.text * text.total / shares[0] + weights.speech * speech.total / shares[1], everywhere
 
-    def training_step(self, batch: DuplexBatch, batch_idx: int) -> Tensor:
-        losses, *_ = self._losses(batch)
-        group = self.optimizers().param_groups[0]
-        self.log_dict({"loss": losses.total, "text": losses.text, "speech": losses.speech}, prog_bar=True)
-        self.log("lr", group["lr"])
-        self.log("audio_seconds", batch.user_audio_lens.sum().item() / self.user_sample_rate, batch_size=len(batch.ids))
-        return losses.total
+    def training_step(self, batch: DuplexBatch | Mapping[str, Any], batch_idx: int) -> dict[str, Any]:
+        """One batch: `loss` to minimise, the loss of both channels (means over the global batch) and its `StepSums`."""
+        batch = self._ours(batch)
+        loss, sums = self._losses(batch)
+        text, speech = sums.mean("text_loss"), sums.mean("speech_loss")
+        total = self.loss_weights.text * text + self.loss_weights.speech * speech
+        if self._trainer is not None:
+            shown = {"loss": total, "text": text, "speech": speech}
+            self.log_dict(shown, prog_bar=True, batch_size=len(batch.ids))
+            self.log("lr", self.optimizers().param_groups[0]["lr"], batch_size=len(batch.ids))
+        return {"loss": loss, "text_loss": text, "audio_loss": speech, "sums": sums}
 
-    def validation_step(self, batch: DuplexBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        losses, hidden, targets, valid = self._losses(batch)
-        written = self.lm.text_logits(hidden).argmax(-1)
-        spoken = self.lm.speech_logits(hidden[targets.speaking & valid]).argmax(-1)
-        text = targets.tokens != self.layout.text_pad
-        metrics = {
-            "val_loss": losses.total,
-            "val_text_loss": losses.text,
-            "val_speech_loss": losses.speech,
-            "val_text_accuracy": (written == targets.tokens)[text & valid].float().mean(),
-            "val_speech_accuracy": (spoken == targets.codes.transpose(1, 2)[targets.speaking & valid]).float().mean(),
-        }
-        self.log_dict(metrics, batch_size=len(batch.ids), sync_dist=True, add_dataloader_idx=False)
+    def validation_step(
+        self, batch: DuplexBatch | Mapping[str, Any], batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """One batch, or one of each of several named sets (as NeMo's in-tree data module brings them)."""
+        named = isinstance(batch, Mapping) and "source_audio" not in batch
+        for name, one in batch.items() if named else [("", batch)]:
+            if one is not None:  # a set that has come to its end
+                _, sums = self._losses(self._ours(one))
+                self._validation[name] = self._validation[name] + sums if name in self._validation else sums
+
+    def on_validation_epoch_start(self) -> None:
+        self._validation = {}
 
     def on_validation_epoch_end(self, sync_metrics: bool = False) -> None:
-        """Nothing to gather: every metric is logged with its batch."""
+        """Logs `val_loss` and what `StepSums` names as `val_...`, over whole sets: a frame counts the same in every batch."""
+        for name, sums in self._validation.items():
+            means = {key: value for key, value in sums.means().items() if not value.isnan()}
+            means["loss"] = sum(getattr(self.loss_weights, c) * means[f"{c}_loss"] for c in ("text", "speech"))
+            if self._trainer is not None:
+                self.log_dict({f"val_{f'{name}_' if name else ''}{key}": value for key, value in means.items()})
+
+    def _ours(self, batch: DuplexBatch | Mapping[str, Any]) -> DuplexBatch:
+        if isinstance(batch, DuplexBatch):
+            return batch
+        return DuplexBatch.from_in_tree(batch, self.perception.samples_per_frame, self.layout.text_pad)
+
+    def train(self, mode: bool = True) -> DuplexS2SModel:
+        """As `nn.Module.train`; what is frozen stays in inference mode, without dropout."""
+        super().train(mode)
+        for part in (self.perception.encoder, self.lm.backbone.llm, self.audio_codec):
+            if not any(p.requires_grad for p in part.parameters()):
+                part.eval()
+        self.perception.preprocessor.eval()  # or it would add dither
+        return self
 
     def dataset(self) -> DuplexS2SDataset:
         """The dataset that fits this model's tokenizer and rates."""
         return DuplexS2SDataset(
             self.tokenizer,
-            text_bos=self.layout.text_bos,
-            text_eos=self.layout.text_eos,
-            text_pad=self.layout.text_pad,
-            frame_rate=self.perception.frame_rate,
-            user_sample_rate=self.user_sample_rate,
-            agent_sample_rate=self.agent_sample_rate,
+            frame_length=self.perception.frame_rate.seconds,
+            source_sample_rate=self.user_sample_rate,
+            target_sample_rate=self.agent_sample_rate,
+            text_alignment=self.cfg.text_alignment,
         )
 
     def setup_training_data(self, train_data_config: DictConfig | dict) -> None:
@@ -242,37 +267,3 @@ class DuplexS2SModel(ModelPT):
         from nemo_duplex.streaming.session import Session
 
         return Session(self)
-
-
-def _perception(cfg: DictConfig) -> Perception:
-    """The user encoder, from a NeMo ASR checkpoint or from its description, which `cfg` then holds."""
-    if cfg.get("pretrained_asr"):
-        perception = Perception.from_asr(cfg.pretrained_asr, OmegaConf.to_container(cfg.perception))
-    else:
-        perception = Perception(OmegaConf.to_container(cfg.perception))
-    cfg.pretrained_asr, cfg.perception = None, perception.config
-    return perception
-
-
-def _codec(cfg: DictConfig) -> FSQCodec:
-    """The agent codec, from a checkpoint or from its description, which `cfg` then holds."""
-    if cfg.get("pretrained_audio_codec"):
-        codec = FSQCodec.restore(cfg.pretrained_audio_codec)
-    elif cfg.get("codec"):
-        codec = FSQCodec(OmegaConf.create(OmegaConf.to_container(cfg.codec)))
-    else:
-        raise InputError("The model has no codec: set model.pretrained_audio_codec to a .nemo or Hugging Face id.")
-    cfg.pretrained_audio_codec, cfg.codec = None, codec.config
-    return codec
-
-
-def _layout(tokenizer: SentencePieceTokenizer, codec: FSQCodec, speech_delay: int) -> ChannelLayout:
-    return ChannelLayout(
-        text_vocab_size=tokenizer.vocab_size,
-        text_pad=tokenizer.pad_id,
-        text_bos=tokenizer.bos_id,
-        text_eos=tokenizer.eos_id,
-        num_codebooks=codec.num_codebooks,
-        codebook_size=codec.codebook_size,
-        speech_delay=speech_delay,
-    )

@@ -1,4 +1,11 @@
-"""Masked, weighted cross-entropy of the text and the speech channels (paper, section 5.1: text : speech = 3 : 1)."""
+"""Masked, weighted cross-entropy of the text and the speech channels (paper, section 5.1: text : speech = 3 : 1).
+
+Losses are sums beside the weight that they are a mean over: what is divided by is the weight of the *global* batch, so that a
+frame counts the same on one process and on 32 (`parallel.py`).
+
+Logits are the largest tensors of the model (1000 s of audio: 12,500 frames x (32,000 + 4 x 4037) x 4 bytes = 2.4 GB, and as much
+again for their gradient). They are made of valid frames only, a chunk at a time, and made again in the backward pass.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+from torch.utils.checkpoint import checkpoint
 
 from nemo_duplex.channels import ChannelLayout
 from nemo_duplex.models.duplex_lm import AgentTargets
@@ -24,6 +32,7 @@ class LossWeights:
             learns to write nothing; 1 as in the paper.
         turn: added for text BOS and EOS, of which there are few and on which turn-taking rests; 0 as in the paper.
         silence: share of the silent frames on which speech is trained, each standing for all the others; 1 as in the paper.
+        chunk: frames whose logits exist at one time; 0 makes them all at once, which is faster and takes more memory.
     """
 
     text: float = 3.0
@@ -31,57 +40,76 @@ class LossWeights:
     text_pad: float = 1.0
     turn: float = 0.0
     silence: float = 1.0
+    chunk: int = 1024
 
 
-class DuplexLoss(NamedTuple):
-    """What is minimised, and the two means that it is the weighted sum of; scalars."""
+class ChannelLoss(NamedTuple):
+    """What the N frames that a channel is trained on cost, and what the model would have said there."""
 
-    total: Tensor
-    text: Tensor
-    speech: Tensor
+    total: Tensor  # scalar: sum of weight times cross-entropy
+    weight: Tensor  # scalar: sum of the weights
+    predicted: Tensor  # (N,) text tokens, or (N, K) codes: the most likely ones
+    targets: Tensor  # (N,) or (N, K)
+
+    @property
+    def mean(self) -> Tensor:
+        """The loss of this batch alone; scalar."""
+        return self.total / self.weight.clamp(min=1e-8)
 
 
-def text_loss(logits: Tensor, targets: Tensor, valid: Tensor, layout: ChannelLayout, weights: LossWeights) -> Tensor:
-    """Mean cross-entropy of the text channel over valid frames.
+LogitsOf = Callable[[Tensor], Tensor]
+
+
+def text_loss(
+    logits_of: LogitsOf, hidden: Tensor, targets: AgentTargets, layout: ChannelLayout, weights: LossWeights
+) -> ChannelLoss:
+    """Cross-entropy of the text channel over the valid frames.
 
     Args:
-        logits: (B, T, V).
-        targets: (B, T).
-        valid: (B, T) bool; padding counts nothing, whatever it holds.
+        logits_of: hidden states (N, H) -> logits (N, V).
+        hidden: (B, T, H).
     """
-    pad = targets == layout.text_pad
-    turn = (targets == layout.text_bos) | (targets == layout.text_eos)
+    tokens = targets.tokens[targets.valid]
+    pad = tokens == layout.text_pad
+    turn = (tokens == layout.text_bos) | (tokens == layout.text_eos)
     weight = torch.where(pad, weights.text_pad, 1.0) + turn * weights.turn
-    losses = cross_entropy(logits[valid].float(), targets[valid], reduction="none")
-    weight = weight[valid]
-    return (losses * weight).sum() / weight.sum().clamp(min=1e-8)
+    total, predicted = _in_chunks(logits_of, hidden[targets.valid], tokens, weight, weights.chunk)
+    return ChannelLoss(total, weight.sum(), predicted, tokens)
 
 
-def speech_loss(
-    logits_of: Callable[[Tensor], Tensor], hidden: Tensor, targets: AgentTargets, valid: Tensor, weights: LossWeights
-) -> Tensor:
-    """Mean cross-entropy of the K speech channels over valid frames.
+def speech_loss(logits_of: LogitsOf, hidden: Tensor, targets: AgentTargets, weights: LossWeights) -> ChannelLoss:
+    """Cross-entropy of the speech channels, a mean over codebooks, over the valid frames.
 
-    Logits of K codebooks are the largest tensor of the model, so they are made only of the frames that are trained on: all
-    where the agent speaks, and a share `weights.silence` of the others, which then count 1 / share each.
+    With `weights.silence` below 1 only that share of the frames is trained on in which the agent is silent, and each of them
+    counts 1 / share: the mean is the same, at a fraction of the cost.
 
     Args:
         logits_of: hidden states (N, H) -> logits (N, K, V).
         hidden: (B, T, H).
     """
-    trained = targets.speaking & valid
+    trained = targets.valid
     if weights.silence < 1:
         drawn = torch.rand(trained.shape, device=trained.device) < weights.silence
-        trained = trained | (drawn & valid)
-    else:
-        trained = valid
+        trained = trained & (targets.speaking | drawn)
     weight = torch.where(targets.speaking, 1.0, 1.0 / weights.silence)[trained]
     codes = targets.codes.transpose(1, 2)[trained]  # (N, K)
-    logits = logits_of(hidden[trained]).float()  # (N, K, V)
-    losses = cross_entropy(logits.flatten(0, 1), codes.flatten(), reduction="none").view_as(codes).mean(dim=1)
-    return (losses * weight).sum() / weight.sum().clamp(min=1e-8)
+    total, predicted = _in_chunks(logits_of, hidden[trained], codes, weight, weights.chunk)
+    return ChannelLoss(total, weight.sum(), predicted, codes)
 
 
-def duplex_loss(text: Tensor, speech: Tensor, weights: LossWeights) -> DuplexLoss:
-    """The weighted sum, with its parts."""
-    return DuplexLoss(weights.text * text + weights.speech * speech, text, speech)
+def _in_chunks(logits_of: LogitsOf, hidden: Tensor, targets: Tensor, weight: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
+    """Sum of weighted cross-entropies of N frames, and the most likely ids, with the logits of `chunk` frames at a time."""
+
+    def cost(hidden: Tensor, targets: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        logits = logits_of(hidden).float()
+        each = cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="none").view(len(targets), -1)
+        return (each.mean(dim=1) * weight).sum(), logits.detach().argmax(-1)
+
+    if chunk <= 0 or len(hidden) <= chunk:
+        return cost(hidden, targets, weight)
+    total, predicted = hidden.new_zeros((), dtype=torch.float32), []
+    for piece in zip(hidden.split(chunk), targets.split(chunk), weight.split(chunk)):
+        one, ids = checkpoint(cost, *piece, use_reentrant=False, preserve_rng_state=False)
+        total = total + one
+        predicted.append(ids)
+    return total, torch.cat(predicted)

@@ -152,5 +152,5 @@ class _Transcript:
     def _turn(self, index: int) -> Turn:
         """The turn that started at `_start` and has its EOS at `index`, at the time at which it is heard."""
         rate, layout = self._model.perception.frame_rate, self._model.layout
-        start, end = self._start + layout.text_lead, index + layout.speech_delay
+        start, end = self._start + layout.text_lead, index + layout.text_tail
         return Turn("agent", rate.time(start), rate.time(max(start, end)), self._text)

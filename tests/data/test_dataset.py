@@ -30,7 +30,7 @@ def cut(name="a", seconds=1.6, rate=16000, agent=True, turns=TURNS):
 
 
 def batch_of(*cuts):
-    return DuplexS2SDataset(Letters(), text_bos=1, text_eos=2, text_pad=0)[CutSet.from_cuts(cuts)]
+    return DuplexS2SDataset(Letters())[CutSet.from_cuts(cuts)]
 
 
 def test_shapes_and_padding():

@@ -64,7 +64,7 @@ class FakeAgent:
     def _write(self, row, turns):
         for turn in turns:
             start = FRAME_RATE.nearest(turn.start) - self.layout.text_lead
-            end = FRAME_RATE.nearest(turn.end) - self.layout.speech_delay
+            end = FRAME_RATE.nearest(turn.end) - self.layout.text_tail
             assert start >= 0, "a turn this early has no room for its BOS"
             text = torch.tensor([self.layout.text_bos, *self.tokenizer.text_to_ids(turn.text)])[: end - start]
             text = text[: max(0, len(row) - start)]

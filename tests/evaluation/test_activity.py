@@ -124,5 +124,5 @@ def test_a_channel_is_read_with_its_text_and_heard_after_its_lead():
     got = read_channel([0, 1, 7, 8, 0, 9, 2, 0, 1, 5], layout)
     assert [t.ids for t in got.turns] == [(7, 8, 9), (5,)]
     assert got.unterminated == 1
-    heard = got.spans(lead=layout.text_lead, delay=layout.speech_delay)
-    assert np.asarray(heard) == pytest.approx(np.array([(0.24, 0.56), (0.8, 0.88)]))
+    heard = got.spans(lead=layout.text_lead, tail=layout.text_tail)
+    assert np.asarray(heard) == pytest.approx(np.array([(0.24, 0.64), (0.8, 0.96)]))

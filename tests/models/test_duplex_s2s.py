@@ -51,11 +51,11 @@ def test_the_loss_falls(tmp_path, codes):
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     losses = []
     for _ in range(20):
-        loss, *_ = model._losses(batch(model, codes=codes))
-        loss.total.backward()
+        loss = model.training_step(batch(model, codes=codes), 0)["loss"]
+        loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        losses.append(loss.total.item())
+        losses.append(loss.item())
     assert losses[-1] < 0.7 * losses[0]
     assert all(p.grad is None for p in model.audio_codec.parameters()), "The codec is frozen while the agent trains."
 
@@ -63,13 +63,57 @@ def test_the_loss_falls(tmp_path, codes):
 def test_padding_changes_no_loss(model):
     padded = batch(model, lengths=(20, 15))
     with torch.no_grad():
-        before = model._losses(padded)[0]
+        before = model.training_step(padded, 0)
         padded.user_audio[1, 15 * 1280 :] = 0.9
         padded.agent_tokens[1, 15:] = 9
         padded.agent_codes[1, :, 15:] = 3
-        after = model._losses(padded)[0]
-    assert before.text.item() == pytest.approx(after.text.item(), rel=1e-6)
-    assert before.speech.item() == pytest.approx(after.speech.item(), rel=1e-6)
+        after = model.training_step(padded, 0)
+    for loss in ("loss", "text_loss", "audio_loss"):
+        assert before[loss].item() == pytest.approx(after[loss].item(), rel=1e-6), loss
+
+
+def test_validation_is_a_mean_over_frames_not_over_batches(model):
+    """NeMo's in-tree metrics average the averages of batches of different size (nemo.md, 1.13)."""
+    logged = {}
+    model.log_dict, model._trainer = logged.update, object()
+    try:
+        model.on_validation_epoch_start()
+        with torch.no_grad():
+            for lengths in ((20, 15), (13,)):
+                model.validation_step(batch(model, lengths), 0)
+            model.on_validation_epoch_end()
+            together = model._losses(batch(model, (20, 15)))[1] + model._losses(batch(model, (13,)))[1]
+    finally:
+        del model.log_dict
+        model._trainer = None
+    expected = 3 * together.mean("text_loss") + together.mean("speech_loss")
+    assert logged["val_loss"].item() == pytest.approx(expected.item())
+    assert {"val_text_accuracy", "val_bos_accuracy", "val_eos_accuracy", "val_codebook_1_accuracy"} <= logged.keys()
+
+
+@pytest.mark.parametrize("patterns", [["^perception\\.encoder\\."], ["^llm\\..+$"], ["^lm\\.backbone\\.llm\\."]])
+def test_patterns_freeze_by_our_names_and_by_those_of_nemo(tmp_path, patterns):
+    model = DuplexS2SModel(tiny_config(tmp_path, freeze_params=patterns)).train()
+    part = model.perception.encoder if "perception" in patterns[0] else model.lm.backbone.llm
+    assert not any(p.requires_grad for p in part.parameters()) and not part.training
+    assert model.lm.speech_head.projection.weight.requires_grad and model.training
+    with pytest.raises(InputError, match="'nothing' matches no parameter"):
+        DuplexS2SModel(tiny_config(tmp_path, freeze_params=["nothing"]))
+
+
+def test_an_unknown_key_names_the_nearest(tmp_path):
+    with pytest.raises(InputError, match="unknown key 'speech_delai'. Did you mean 'speech_delay'"):
+        DuplexS2SModel(tiny_config(tmp_path, speech_delai=1))
+
+
+def test_a_restored_model_is_saved_again_when_its_file_is_gone(nemo, tmp_path):
+    """NeMo would unpack the tokenizer from the first file once more."""
+    (tmp_path / "first.nemo").write_bytes(nemo.read_bytes())
+    model = DuplexS2SModel.restore_from(str(tmp_path / "first.nemo"), map_location="cpu")
+    (tmp_path / "first.nemo").unlink()
+    model.save_to(str(tmp_path / "second.nemo"))
+    again = DuplexS2SModel.restore_from(str(tmp_path / "second.nemo"), map_location="cpu")
+    assert again.tokenizer.text_to_ids("It is one.") == model.tokenizer.text_to_ids("It is one.")
 
 
 RESTORE = """
@@ -102,7 +146,7 @@ def test_one_file_restores_in_a_fresh_process_without_network(model, nemo, tmp_p
 def test_the_saved_config_describes_every_part(nemo):
     config = ModelPT.restore_from(str(nemo), return_config=True)
     assert config.pretrained_asr is None and config.pretrained_audio_codec is None
-    assert config.codec.sample_rate == 22050 and config.perception.encoder.d_model == 16 and config.format_version == 1
+    assert config.codec.sample_rate == 22050 and config.perception.encoder.d_model == 16 and config.format_version == 2
     assert config.tokenizer.model_path.startswith("nemo:")
 
 
@@ -138,7 +182,7 @@ WRONG = {
         edit_config("nemo_duplex.models.duplex_s2s.DuplexS2SModel", "nemo.collections.asr.models.X"),
         "expected a DuplexS2SModel",
     ),
-    "newer format": (edit_config("format_version: 1", "format_version: 99"), "format 99"),
+    "newer format": (edit_config("format_version: 2", "format_version: 99"), "format 99"),
     "a weight is missing": (drop_a_weight, "lm.speech_head.projection.bias"),
     "no weights": (lambda folder: (folder / "model_weights.ckpt").unlink(), "lacks model_weights.ckpt"),
 }

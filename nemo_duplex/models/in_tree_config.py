@@ -1,0 +1,220 @@
+"""A configuration written for NeMo's in-tree DuplexS2SModel (examples/speechlm2), in our words.
+
+What their file asks for happens here, or is refused by the name of its key: nothing is dropped in silence. Their model differs
+from ours in where the marks of a turn stand (`turn_marks: in_place`, see `channels.py`), in what its keys are called, and in how
+it describes the user encoder (`in_tree_perception.py`).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from nemo.utils import logging
+from omegaconf import DictConfig, OmegaConf
+
+from nemo_duplex.inputs import InputError
+from nemo_duplex.models.in_tree_perception import is_in_tree_perception, our_perception
+
+#: Keys that only their `model:` section has.
+_THEIRS = (
+    "tokenizer_path",
+    "scoring_asr",
+    "audio_loss_weight",
+    "text_loss_weight",
+    "optimizer",
+    "lr_scheduler",
+    "duplex_user_channel_weight",
+)
+#: Keys that are called the same in both.
+_SHARED = (
+    "pretrained_llm",
+    "pretrained_audio_codec",
+    "pretrained_asr",
+    "pretrained_weights",
+    "perception",
+    "freeze_params",
+    "prevent_freeze_params",
+    "lora",
+)
+#: Keys of ours for which they have none: given beside theirs, they count.
+_OURS = ("attention_window", "text_alignment", "speech_delay", "turn_marks", "activation_checkpointing", "compile")
+#: What `save_pretrained` adds to a config for other readers of it.
+_WRITTEN_FOR_OTHERS = ("model_type", "architectures")
+
+_OPTIMIZERS = {
+    "torch.optim.AdamW": "adamw",
+    "torch.optim.Adam": "adam",
+    "torch.optim.SGD": "sgd",
+    "apex.optimizers.FusedAdam": "fused_adam",
+    "apex.optimizers.fused_adam.FusedAdam": "fused_adam",
+    "nemo.core.optim.Adafactor": "adafactor",
+    "nemo.core.optim.Novograd": "novograd",
+}
+_SCHEDULES = "nemo.core.optim.lr_scheduler."
+#: What their model measures in validation that ours does not, and what is measured in its place.
+_SCORED_THERE = ("val_asr_bleu", "val_bleu", "val_txt_bleu")
+
+
+def is_in_tree(cfg: DictConfig | Mapping[str, Any]) -> bool:
+    """Whether a `model:` section is written for NeMo's in-tree DuplexS2SModel."""
+    return any(key in cfg for key in _THEIRS) or is_in_tree_perception(cfg.get("perception") or {})
+
+
+def our_config(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
+    """The `model:` section of ours that one of theirs stands for. Where theirs is silent, ours has its own defaults.
+
+    Raises:
+        InputError: for a key that we cannot honour, by its name.
+    """
+    theirs = _plain(cfg)
+    _refuse_unknown(theirs, (*_THEIRS, *_SHARED, *_OURS, *_WRITTEN_FOR_OTHERS), "model")
+    pretrained = theirs.get("pretrained_weights", True)
+    ours = {key: theirs[key] for key in (*_SHARED, *_OURS) if theirs.get(key) is not None}
+    ours = {"turn_marks": "in_place", "speech_delay": 1, **ours, "perception": our_perception(theirs.get("perception") or {})}
+    if pretrained:
+        ours["perception"].pop("output_dim", None)  # theirs takes the language model's, whatever the file says
+    else:
+        ours["pretrained_asr"] = None  # theirs takes the perception as it is described
+    weights = {"text": theirs.get("text_loss_weight"), "speech": theirs.get("audio_loss_weight")}
+    ours["loss"] = {name: float(weight) for name, weight in weights.items() if weight is not None}
+    if (weight := theirs.get("duplex_user_channel_weight")) is not None:
+        ours["user_weight"] = float(weight)
+    if optimizer := theirs.get("optimizer"):
+        ours["optim"] = _optim(optimizer, theirs.get("lr_scheduler"))
+    ours["tokenizer"] = _tokenizer(theirs)
+    if theirs.get("scoring_asr"):
+        logging.info(
+            f"model.scoring_asr: {theirs['scoring_asr']} is not asked while training, validation measures losses and turn-taking; "
+            "examples/evaluate.py scores what the agent says."
+        )
+    return ours
+
+
+def in_tree_run(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
+    """A whole in-tree YAML (`model`, `data`, `trainer`, `exp_manager`), each section in our words.
+
+    Raises:
+        InputError: for a section or a key that we cannot honour, by its name.
+    """
+    theirs = _plain(cfg)
+    _refuse_unknown(theirs, ("model", "data", "trainer", "exp_manager"), "the file")
+    for section in ("model", "data", "trainer"):
+        if not theirs.get(section):
+            raise InputError(f"The file has no section {section!r}: is it a YAML of NeMo's examples/speechlm2?")
+    return {
+        "model": our_config(theirs["model"]),
+        "data": our_data(theirs["data"]),
+        "trainer": our_trainer(theirs["trainer"]),
+        "exp_manager": our_experiment(theirs.get("exp_manager") or {}),
+    }
+
+
+def our_data(data: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
+    """Their `data:` section in our words.
+
+    Returns:
+        dataset: arguments of `DuplexS2SDataset` (frame length, sample rates, roles);
+        train_loader: keys of NeMo's Lhotse loader; `train`, the folder, is None, for these keys name the data;
+        validation_loaders: the same for each validation set, by its name; empty where there is none.
+
+    Raises:
+        InputError: for a key that their data module does not have.
+    """
+    theirs = _plain(data)
+    about = ("frame_length", "source_sample_rate", "target_sample_rate", "input_roles", "output_roles")
+    _refuse_unknown(theirs, (*about, "train_ds", "validation_ds"), "data")
+    if not theirs.get("train_ds"):
+        raise InputError("data.train_ds is not given: there is nothing to train on.")
+    return {
+        "dataset": {key: theirs[key] for key in about if theirs.get(key) is not None},
+        "train": None,
+        "train_loader": theirs["train_ds"],
+        "validation": None,
+        "validation_loaders": _validation_loaders(theirs.get("validation_ds") or {}),
+    }
+
+
+def our_trainer(trainer: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
+    """Their `trainer:` section without what our script itself decides: loggers, checkpoints, and who shards the data.
+
+    Raises:
+        InputError: where theirs decides otherwise.
+    """
+    theirs = _plain(trainer)
+    for key in ("logger", "enable_checkpointing", "use_distributed_sampler"):
+        if theirs.pop(key, False):
+            raise InputError(f"trainer.{key} must be false: exp_manager logs and saves, and Lhotse shards the data.")
+    return theirs
+
+
+def our_experiment(experiment: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
+    """Their `exp_manager:` section; a checkpoint is chosen by `val_loss`, where theirs is by a score of a recogniser."""
+    theirs = _plain(experiment)
+    chosen = theirs.get("checkpoint_callback_params") or {}
+    if str(chosen.get("monitor", "")).startswith(_SCORED_THERE):
+        logging.info(f"exp_manager.checkpoint_callback_params.monitor: {chosen['monitor']} is not measured, taking val_loss.")
+        theirs["checkpoint_callback_params"] = {**chosen, "monitor": "val_loss", "mode": "min"}
+    return theirs
+
+
+def _validation_loaders(theirs: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Keys of each validation set's loader: what all have in common, and its own; each is passed through once."""
+    shared = {key: value for key, value in theirs.items() if key != "datasets"}
+    finite = {"force_finite": True, "force_map_dataset": True}
+    if "datasets" in theirs:
+        return {name: {**shared, **(own or {}), **finite} for name, own in (theirs["datasets"] or {}).items()}
+    return {"validation": {**shared, **finite}} if shared else {}
+
+
+def _optim(optimizer: dict[str, Any], schedule: dict[str, Any] | None) -> dict[str, Any]:
+    """NeMo's `optim` and `sched` of what hydra would build."""
+    target = optimizer.get("_target_")
+    if target not in _OPTIMIZERS:
+        raise InputError(f"model.optimizer._target_ is {target!r}, expected one of {', '.join(_OPTIMIZERS)}.")
+    ours = {"name": _OPTIMIZERS[target], "lr": 1e-3, **_without_target(optimizer)}  # torch's and apex' own lr
+    if schedule:
+        target = str(schedule.get("_target_"))
+        if not target.startswith(_SCHEDULES):
+            raise InputError(f"model.lr_scheduler._target_ is {target!r}, expected one of {_SCHEDULES}*, as CosineAnnealing.")
+        ours["sched"] = {"name": target.removeprefix(_SCHEDULES), **_without_target(schedule)}
+    return ours
+
+
+def _tokenizer(theirs: dict[str, Any]) -> dict[str, Any]:
+    """Where the tokenizer is, and its pad: theirs, and unk where there is none (`speechlm2.data.utils.get_pad_id`).
+
+    A pad that is bos or eos is left to our own rule, a new token: with one id for both, theirs takes silence for the end of turns.
+    """
+    from transformers import AutoTokenizer
+
+    source = theirs.get("tokenizer_path") or theirs.get("pretrained_llm")
+    if source is None:
+        raise InputError("model.pretrained_llm is not given: set it to a Hugging Face id or a folder.")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, use_fast=True, trust_remote_code=False)
+    except Exception as error:  # the hub, the disk and tokenizers each raise their own
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"model: there is no tokenizer to be had at {source} ({reason}). Give a folder or an id with one.") from error
+    pad = tokenizer.pad_token or tokenizer.unk_token
+    return {
+        "model_path": theirs.get("tokenizer_path"),
+        "pad": pad if pad not in (tokenizer.bos_token, tokenizer.eos_token) else None,
+    }
+
+
+def _without_target(section: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in section.items() if key != "_target_"}
+
+
+def _refuse_unknown(given: dict[str, Any], known: tuple[str, ...], where: str) -> None:
+    for key in given:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+            cure = f"Did you mean {near[0]!r}?" if near else "Remove it, if you can do without."
+            raise InputError(f"{where}: {key!r} of NeMo's in-tree configuration is not supported here. {cure}")
+
+
+def _plain(section: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
+    return OmegaConf.to_container(section, resolve=True) if isinstance(section, DictConfig) else dict(section)

@@ -1,0 +1,59 @@
+"""How well a training or validation step predicted the agent's frames, as sums that can be added over batches and ranks."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from nemo_duplex.channels import ChannelLayout
+from nemo_duplex.models.duplex_lm import AgentTargets
+from nemo_duplex.models.losses import ChannelLoss
+
+
+class StepSums:
+    """Named sums and the counts that they are means over, in two tensors, so that one reduction gathers them all.
+
+    The names: `text_loss`, `speech_loss`; `text_accuracy` (of frames with a token), `bos_accuracy`, `eos_accuracy` (of the text
+    channel's turn marks); `speech_accuracy` (of frames in which the agent speaks, all codebooks) and `codebook_<k>_accuracy`;
+    `padding_ratio` (of all frames of the batch those that are padding).
+    """
+
+    def __init__(self, names: list[str], sums: Tensor, counts: Tensor, ranks: int = 1) -> None:
+        self.names, self.sums, self.counts, self.ranks = names, sums, counts, ranks
+
+    def __add__(self, other: StepSums) -> StepSums:
+        assert self.names == other.names, f"Sums of different things: {self.names} and {other.names}."
+        return StepSums(self.names, self.sums + other.sums, self.counts + other.counts, self.ranks)
+
+    @classmethod
+    def of(cls, text: ChannelLoss, speech: ChannelLoss, targets: AgentTargets, layout: ChannelLayout) -> StepSums:
+        """Of one batch on one rank."""
+        right = text.predicted == text.targets
+        said = right & (text.targets != layout.text_pad)
+        marks = {"bos": text.targets == layout.text_bos, "eos": text.targets == layout.text_eos}
+        audible = (speech.targets < layout.codebook_size).all(dim=1)
+        hits = (speech.predicted == speech.targets) & audible[:, None]  # (N, K)
+        valid = targets.valid
+        pairs = {
+            "text_loss": (text.total, text.weight),
+            "speech_loss": (speech.total, speech.weight),
+            "text_accuracy": (said.sum(), (text.targets != layout.text_pad).sum()),
+            **{f"{name}_accuracy": ((right & mark).sum(), mark.sum()) for name, mark in marks.items()},
+            "speech_accuracy": (hits.sum(), audible.sum() * hits.shape[1]),
+            **{f"codebook_{k}_accuracy": (hits[:, k].sum(), audible.sum()) for k in range(hits.shape[1])},
+            "padding_ratio": ((~valid).sum(), torch.tensor(valid.numel(), device=valid.device)),
+        }
+        sums, counts = (torch.stack([pair[i].detach().float() for pair in pairs.values()]) for i in (0, 1))
+        return cls(list(pairs), sums, counts)
+
+    def count(self, name: str) -> Tensor:
+        """What the sum `name` is divided by; scalar."""
+        return self.counts[self.names.index(name)]
+
+    def mean(self, name: str) -> Tensor:
+        """One of `means`; scalar."""
+        return self.sums[self.names.index(name)] / self.count(name)
+
+    def means(self) -> dict[str, Tensor]:
+        """Scalars by name; NaN where nothing was counted (a batch without any turn has no BOS)."""
+        return dict(zip(self.names, (self.sums / self.counts).unbind()))

@@ -1,0 +1,134 @@
+"""What a DuplexS2SModel is put together from: user encoder, codec, language model and tokenizer, pretrained or described.
+
+Each comes from where the config says (`pretrained_...`, one loading path each), or with random weights from its description.
+Afterwards the config describes all of them, so that a `.nemo` needs nothing but itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from nemo.collections.common.tokenizers import SentencePieceTokenizer
+from nemo.utils.app_state import AppState
+from omegaconf import DictConfig, OmegaConf
+
+from nemo_duplex.channels import ChannelLayout
+from nemo_duplex.codec.fsq_codec import FSQCodec
+from nemo_duplex.data.text_channel import TextTokenizer, pad_of
+from nemo_duplex.data.text_tokenizer import HFTokenizer
+from nemo_duplex.inputs import InputError, existing_file
+from nemo_duplex.models.artifacts import kept_copy, kept_folder
+from nemo_duplex.models.backbone import Backbone
+from nemo_duplex.models.perception import Perception
+from nemo_duplex.models.pretrained_llm import grown, load_llm, random_llm
+from nemo_duplex.models.whole_perception import WholePerception, perception_from
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A model's parts, on the CPU."""
+
+    perception: Perception | WholePerception
+    codec: FSQCodec
+    tokenizer: TextTokenizer
+    layout: ChannelLayout
+    backbone: Backbone
+
+
+def build_parts(cfg: DictConfig) -> Parts:
+    """The parts that a complete `model:` section names; afterwards it describes them.
+
+    Raises:
+        InputError: if one cannot be had, or they do not fit each other.
+    """
+    tokenizer = _tokenizer(cfg)
+    codec = _codec(cfg)
+    layout = _layout(cfg, tokenizer, codec)
+    backbone = _backbone(cfg, layout)
+    perception = _perception(cfg, backbone.hidden_size)
+    heard, spoken = perception.frame_rate, codec.frame_rate
+    if heard.hz != spoken.hz:
+        raise InputError(
+            f"The user encoder has {float(heard.hz):g} frames per second and the codec {float(spoken.hz):g}: "
+            "they must be the same. Choose another codec or encoder."
+        )
+    return Parts(perception, codec, tokenizer, layout, backbone)
+
+
+def _tokenizer(cfg: DictConfig) -> TextTokenizer:
+    """From its file; else that of the pretrained language model, made into a file."""
+    given = cfg.tokenizer
+    if given.model_path is None:
+        if cfg.pretrained_llm is None:
+            raise InputError("The model has no tokenizer: set model.tokenizer.model_path, or model.pretrained_llm.")
+        tokenizer = HFTokenizer.from_pretrained(cfg.pretrained_llm, kept_folder())
+        given.model_path = str(tokenizer.path)
+        given.pad, given.bos, given.eos = tokenizer.special_tokens
+        return tokenizer
+    path = kept_copy(_unpacked(given.model_path))
+    given.model_path = str(path)
+    if path.suffix == ".json":
+        return HFTokenizer(path, given.pad, given.bos, given.eos)
+    return SentencePieceTokenizer(str(path))
+
+
+def _unpacked(path: str) -> Path:
+    """The file at `path`; while a `.nemo` is restored, `nemo:name` is a file of it, which NeMo unpacked."""
+    if path.startswith("nemo:") and (folder := AppState().nemo_file_folder):
+        path = str(Path(folder) / path.removeprefix("nemo:"))
+    return existing_file(path, "model.tokenizer.model_path")
+
+
+def _codec(cfg: DictConfig) -> FSQCodec:
+    if cfg.pretrained_audio_codec:
+        codec = FSQCodec.restore(cfg.pretrained_audio_codec)
+    elif cfg.codec:
+        codec = FSQCodec(OmegaConf.to_container(cfg.codec))
+    else:
+        raise InputError("The model has no codec: set model.pretrained_audio_codec to a .nemo or Hugging Face id.")
+    cfg.pretrained_audio_codec, cfg.codec = None, codec.config
+    return codec.eval().requires_grad_(False)
+
+
+def _layout(cfg: DictConfig, tokenizer: TextTokenizer, codec: FSQCodec) -> ChannelLayout:
+    return ChannelLayout(
+        text_vocab_size=tokenizer.vocab_size,
+        text_pad=pad_of(tokenizer),
+        text_bos=tokenizer.bos,
+        text_eos=tokenizer.eos,
+        num_codebooks=codec.num_codebooks,
+        codebook_size=codec.codebook_size,
+        speech_delay=cfg.speech_delay,
+        turn_marks=cfg.turn_marks,
+    )
+
+
+def _backbone(cfg: DictConfig, layout: ChannelLayout) -> Backbone:
+    if cfg.pretrained_llm:
+        llm = load_llm(cfg.pretrained_llm, cfg.pretrained_weights)
+    elif cfg.llm:
+        rows = max(layout.text_vocab_size, cfg.llm.get("vocab_size") or 0)
+        llm = random_llm({**OmegaConf.to_container(cfg.llm), "vocab_size": rows})
+    else:
+        raise InputError("The model has no language model: set model.pretrained_llm, or describe one in model.llm.")
+    llm = grown(llm, layout.text_vocab_size)
+    cfg.pretrained_llm, cfg.llm = None, llm.config.to_dict()
+    return Backbone(cfg.llm, cfg.attention_window, weights=llm)
+
+
+def _perception(cfg: DictConfig, output_dim: int) -> Perception | WholePerception:
+    described = OmegaConf.to_container(cfg.perception)
+    if described.get("output_dim") is None:
+        described["output_dim"] = output_dim
+    if described["output_dim"] != output_dim:
+        raise InputError(
+            f"The user encoder gives {described['output_dim']} features, the language model takes {output_dim}: "
+            "set model.perception.output_dim to the latter."
+        )
+    if cfg.pretrained_asr:
+        perception = Perception.from_asr(cfg.pretrained_asr, described, cfg.pretrained_weights)
+    else:
+        perception = perception_from(described)
+    cfg.pretrained_asr, cfg.perception = None, perception.config
+    return perception
