@@ -42,6 +42,7 @@ MAY_IMPORT_NEMO = {
     "models/ctc_encoder.py",
     "models/ctc_training.py",
     "models/duplex_s2s.py",
+    "models/in_tree_config.py",
     "models/in_tree_perception.py",
     "models/parts.py",
     "models/perception.py",

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from nemo.utils import logging
 from omegaconf import DictConfig, OmegaConf
 
+from nemo_duplex.data.text_tokenizer import HFTokenizer
 from nemo_duplex.inputs import InputError
+from nemo_duplex.models.artifacts import kept_copy
 from nemo_duplex.models.in_tree_perception import is_in_tree_perception, our_perception
 
 #: Keys that only their `model:` section has.
@@ -70,13 +73,14 @@ def our_config(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
     """
     theirs = _plain(cfg)
     _refuse_unknown(theirs, (*_THEIRS, *_SHARED, *_OURS, *_WRITTEN_FOR_OTHERS), "model")
-    pretrained = theirs.get("pretrained_weights", True)
     ours = {key: theirs[key] for key in (*_SHARED, *_OURS) if theirs.get(key) is not None}
-    ours = {"turn_marks": "in_place", "speech_delay": 1, **ours, "perception": our_perception(theirs.get("perception") or {})}
-    if pretrained:
-        ours["perception"].pop("output_dim", None)  # theirs takes the language model's, whatever the file says
-    else:
-        ours["pretrained_asr"] = None  # theirs takes the perception as it is described
+    ours = {"turn_marks": "in_place", "speech_delay": 1, **ours}
+    if not theirs.get("pretrained_weights", True):
+        ours["pretrained_asr"] = None  # theirs, too, then takes the perception as it is described
+    perception = our_perception(theirs.get("perception") or {})
+    if ours.get("pretrained_asr"):
+        perception.pop("output_dim", None)  # theirs takes the language model's, whatever the file says
+        ours["perception"] = perception
     weights = {"text": theirs.get("text_loss_weight"), "speech": theirs.get("audio_loss_weight")}
     ours["loss"] = {name: float(weight) for name, weight in weights.items() if weight is not None}
     if (weight := theirs.get("duplex_user_channel_weight")) is not None:
@@ -183,25 +187,14 @@ def _optim(optimizer: dict[str, Any], schedule: dict[str, Any] | None) -> dict[s
 
 
 def _tokenizer(theirs: dict[str, Any]) -> dict[str, Any]:
-    """Where the tokenizer is, and its pad: theirs, and unk where there is none (`speechlm2.data.utils.get_pad_id`).
-
-    A pad that is bos or eos is left to our own rule, a new token: with one id for both, theirs takes silence for the end of turns.
-    """
-    from transformers import AutoTokenizer
-
-    source = theirs.get("tokenizer_path") or theirs.get("pretrained_llm")
+    """The tokenizer that is not the language model's own, made into a file."""
+    source = theirs.get("tokenizer_path")
     if source is None:
-        raise InputError("model.pretrained_llm is not given: set it to a Hugging Face id or a folder.")
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source, use_fast=True, trust_remote_code=False)
-    except Exception as error:  # the hub, the disk and tokenizers each raise their own
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"model: there is no tokenizer to be had at {source} ({reason}). Give a folder or an id with one.") from error
-    pad = tokenizer.pad_token or tokenizer.unk_token
-    return {
-        "model_path": theirs.get("tokenizer_path"),
-        "pad": pad if pad not in (tokenizer.bos_token, tokenizer.eos_token) else None,
-    }
+        return {}
+    with TemporaryDirectory() as folder:
+        tokenizer = HFTokenizer.from_pretrained(source, folder)
+        pad, bos, eos = tokenizer.special_tokens
+        return {"model_path": str(kept_copy(tokenizer.path)), "pad": pad, "bos": bos, "eos": eos}
 
 
 def _without_target(section: dict[str, Any]) -> dict[str, Any]:
