@@ -2,14 +2,23 @@
 
 A `.nemo` is a tar of `model_config.yaml` (with the `target` class), `model_weights.ckpt` and artifacts. NeMo finds out late,
 and in many words, that one is truncated or of another class, and building some models downloads what they were trained with.
+
+A `.nemo` may come from anybody. Nothing in it is run, no member leaves the folder that it is unpacked into, and nothing in it
+can claim much more memory or disk than the file itself has.
 """
 
 from __future__ import annotations
 
-import io
+import errno
+import re
+import shutil
 import tarfile
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+import tempfile
+import zipfile
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import IO, TYPE_CHECKING, Any
 
 import yaml
 
@@ -18,8 +27,15 @@ from nemo_duplex.inputs import InputError, existing_file
 if TYPE_CHECKING:
     from torch import Tensor
 
-_CONFIG = "model_config.yaml"
-_WEIGHTS = "model_weights.ckpt"
+CONFIG = "model_config.yaml"
+WEIGHTS = "model_weights.ckpt"
+
+# A real config has kilobytes; YAML of megabytes takes minutes to parse.
+_MAX_CONFIG_BYTES = 4 << 20
+# Aliases can make a few lines of YAML stand for more values than any memory holds; a real config has hundreds.
+_MAX_CONFIG_VALUES = 100_000
+# Trained weights do not compress to a fiftieth of themselves, so an archive that does was made to fill a disk.
+_MAX_INFLATION, _ALWAYS_FITS = 50, 64 << 20
 
 
 def read_nemo_config(path: str | Path, what: str, class_name: str | None = None) -> dict[str, Any]:
@@ -30,23 +46,102 @@ def read_nemo_config(path: str | Path, what: str, class_name: str | None = None)
         class_name: the class of model that it must hold; None takes any.
 
     Raises:
-        InputError: if the file is missing, truncated, no `.nemo`, or holds another class of model.
+        InputError: if the file is missing, truncated, no `.nemo`, unsafe to unpack, or holds another class of model.
     """
-    return yaml.safe_load(_read(path, what, class_name, _CONFIG))
+    with _opened(path, what, class_name) as (_, _, config):
+        return config
 
 
 def read_nemo_file(path: str | Path, what: str, class_name: str | None = None) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """As `read_nemo_config`, with the weights on the CPU; nothing that is pickled in the file is run."""
+    with unpacked_nemo(path, what, class_name) as (config, folder):
+        return config, read_weights(folder / WEIGHTS, path, what)
+
+
+@contextmanager
+def unpacked_nemo(
+    path: str | Path, what: str, class_name: str | None = None, artifacts: bool = False
+) -> Iterator[tuple[dict[str, Any], Path]]:
+    """Yields the config of a `.nemo`, and a temporary folder with its weights; the folder is gone when the block ends.
+
+    Args:
+        artifacts: whether its other files are wanted too, but for those in subfolders, which NeMo does not make.
+
+    Raises:
+        InputError: as `read_nemo_config`, and if the disk of temporary files has no room.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        with _opened(path, what, class_name) as (archive, files, config):
+            wanted = {n: m for n, m in files.items() if n == WEIGHTS or (artifacts and "/" not in n)}
+            if shutil.disk_usage(folder).free < sum(member.size for member in wanted.values()):
+                raise _no_room(path, what)
+            for name, member in wanted.items():
+                with _stream(archive, member) as source, open(Path(folder, name), "wb") as copy:
+                    shutil.copyfileobj(source, copy, 1 << 20)
+        yield config, Path(folder)
+
+
+def parse_config(text: bytes, path: str | Path, what: str) -> dict[str, Any]:
+    """The config of the `.nemo` at `path` as plain data.
+
+    Raises:
+        InputError: if it has no keys, or is larger, as written or unfolded, than configs are.
+        yaml.YAMLError: if it is no YAML, or has objects of Python in it.
+    """
+    if len(text) > _MAX_CONFIG_BYTES:
+        raise InputError(f"{what}: {path} has a config of over {_MAX_CONFIG_BYTES >> 20} MB, which is none. Save it again.")
+    config = yaml.safe_load(text)
+    if not isinstance(config, dict):
+        raise InputError(f"{what}: {path} is no .nemo file of a model: its {CONFIG} holds no keys.")
+    for count, _ in enumerate(config_values(config)):
+        if count > _MAX_CONFIG_VALUES:
+            raise InputError(f"{what}: {path} has a config that unfolds without end. Take it from a source that you trust.")
+    return config
+
+
+def read_weights(file: Path, path: str | Path, what: str) -> dict[str, Tensor]:
+    """The state dict in `file`, which came out of the `.nemo` at `path`, on the CPU.
+
+    Pickled code is refused, also where TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD asks torch to run it: that one overrides a default, and
+    this is said outright.
+
+    Raises:
+        InputError: if it holds code, is broken, or is not one tensor per name.
+    """
     import torch
 
-    config = read_nemo_config(path, what, class_name)
     try:
-        weights = torch.load(io.BytesIO(_read(path, what, class_name, _WEIGHTS)), map_location="cpu", weights_only=True)
+        _check_records(file, path, what)
+        # mmap: weights as large as memory are read where they are used. Files of torch < 1.6 are no zip, and cannot.
+        weights = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
     except InputError:
         raise
     except Exception as error:  # torch, zipfile and pickle each have their own words for a broken file
+        if named := re.search(r"GLOBAL (\S+)", str(error)):  # amid torch's advice to unpickle it anyway
+            raise InputError(
+                f"{what}: {path} wants to run {named[1]} as its weights are read, and code in a file is never run. "
+                "Take it from a source that you trust."
+            ) from error
         raise _broken(path, what, error) from error
-    return config, weights
+    if not isinstance(weights, dict) or not all(isinstance(w, torch.Tensor) and isinstance(n, str) for n, w in weights.items()):
+        raise InputError(f"{what}: the weights in {path} are no tensors with names. Save the model again by model.save_to.")
+    return weights
+
+
+def config_values(config: Any) -> Iterator[tuple[str, str, Any]]:
+    """Every value in a nested config as (dotted place, last key, value), containers too; `codec.layers.0` is a list's first."""
+    waiting: list[tuple[str, str, Any]] = [("", "", config)]
+    while waiting:
+        place, _, value = waiting.pop()
+        if isinstance(value, dict):
+            children = [(str(key), child) for key, child in value.items()]
+        elif isinstance(value, list):
+            children = [(str(index), child) for index, child in enumerate(value)]
+        else:
+            continue
+        inside = [(f"{place}.{key}".lstrip("."), key, child) for key, child in children]
+        yield from inside
+        waiting += inside
 
 
 def find_nemo_file(source: str | Path, what: str) -> Path:
@@ -70,29 +165,91 @@ def find_nemo_file(source: str | Path, what: str) -> Path:
         ) from error
 
 
-def _read(path: str | Path, what: str, class_name: str | None, member: str) -> bytes:
-    """One member of the archive, after its class has been checked."""
+# --- the archive ------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _opened(
+    path: str | Path, what: str, class_name: str | None
+) -> Iterator[tuple[tarfile.TarFile, dict[str, tarfile.TarInfo], dict[str, Any]]]:
+    """The archive, its files by name, and its config: all of them looked at before anything is unpacked."""
     path = existing_file(path, what)
     try:
         with tarfile.open(path, "r:*") as archive:
-            files = {Path(m.name).name: m for m in archive.getmembers() if m.isfile()}
-            if missing := {_CONFIG, _WEIGHTS} - files.keys():
+            files = _files(archive, path, what)
+            if missing := {CONFIG, WEIGHTS} - files.keys():
                 raise InputError(f"{what}: {path} is no .nemo file of a model: it lacks {' and '.join(sorted(missing))}.")
-            config = yaml.safe_load(_content(archive, files[_CONFIG]))
-            target = str(config.get("target", "")) if isinstance(config, dict) else ""
+            with _stream(archive, files[CONFIG]) as file:
+                config = parse_config(file.read(_MAX_CONFIG_BYTES + 1), path, what)
+            target = str(config.get("target", ""))
             if class_name is not None and target.rsplit(".")[-1] != class_name:
                 raise InputError(f"{what}: {path} is a model of class {target or 'unknown'}, expected a {class_name}.")
-            return _content(archive, files[member])
+            yield archive, files, config
     except InputError:
         raise
     except Exception as error:  # tarfile, zlib and yaml each have their own words for a broken file
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise _no_room(path, what) from error
         raise _broken(path, what, error) from error
 
 
-def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+def _files(archive: tarfile.TarFile, path: Path, what: str) -> dict[str, tarfile.TarInfo]:
+    """The regular files by their path in the archive; a name, a kind or a size that no writer of `.nemo` makes is refused.
+
+    Members are looked at one by one, so that a compressed giant is seen in its header and never inflated.
+    """
+    limit = _MAX_INFLATION * path.stat().st_size + _ALWAYS_FITS
+    files: dict[str, tarfile.TarInfo] = {}
+    total = 0
+    for member in archive:
+        name = PurePosixPath(member.name)  # drops the "./" that NeMo writes
+        total += member.size
+        if name.is_absolute() or ".." in name.parts or "\\" in member.name:
+            wrong = "would be written outside of the folder that it is unpacked into"
+        elif member.isdir():
+            continue
+        elif not member.isreg() or member.issparse():
+            wrong = "is a link, a device or has holes; expected a plain file"
+        elif str(name) in files:
+            wrong = "is there twice"
+        elif total > limit:
+            wrong = f"unpacks to {total / 1e9:.1f} GB in an archive of {path.stat().st_size / 1e6:.1f} MB"
+        else:
+            files[str(name)] = member
+            continue
+        raise InputError(f"{what}: {path} is not safe to unpack: {member.name} {wrong}. Take it from a source that you trust.")
+    return files
+
+
+def _stream(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
     file = archive.extractfile(member)
     assert file is not None, f"{member.name} is a regular file"
-    return file.read()
+    return file
+
+
+def _check_records(file: Path, path: str | Path, what: str) -> None:
+    """torch writes the records of a checkpoint uncompressed, each once: what unpacks to more than the file was made to."""
+    if not zipfile.is_zipfile(file):
+        return
+    with zipfile.ZipFile(file) as records:
+        unpacked = sum(record.file_size for record in records.infolist())
+    if unpacked > file.stat().st_size:
+        raise InputError(
+            f"{what}: {path} is not safe to unpack: {WEIGHTS} has {file.stat().st_size / 1e6:.1f} MB and unpacks to "
+            f"{unpacked / 1e9:.1f} GB. Take it from a source that you trust."
+        )
+
+
+def missing_artifacts(config: Any, names: Collection[str]) -> list[str]:
+    """The places in a config that name (`nemo:...`) a file which is not one of `names`."""
+    named = ((place, value) for place, _, value in config_values(config) if isinstance(value, str))
+    return [place for place, value in named if value.startswith("nemo:") and value.removeprefix("nemo:") not in names]
+
+
+def _no_room(path: str | Path, what: str) -> InputError:
+    return InputError(
+        f"{what}: there is no room in {tempfile.gettempdir()} to unpack {path}. Free some, or set TMPDIR to a folder elsewhere."
+    )
 
 
 def _broken(path: str | Path, what: str, error: Exception) -> InputError:

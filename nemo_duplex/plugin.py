@@ -2,11 +2,13 @@
 
 NeMo has no plugin registry. A restored `.nemo` names its class (`target: nemo_duplex.models...`), and since NeMo 3.0 only
 listed prefixes may be named so. `import nemo_duplex` must not cost the ten seconds that NeMo takes to import, so the
-two entries are made when the NeMo module concerned is imported, now or later.
+entries are made when the NeMo module concerned is imported, now or later. One thing is mended on the way: a restore that
+fails no longer disturbs the models that are made after it.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib.abc
 import importlib.util
 import sys
@@ -61,8 +63,27 @@ def _provide_parameters() -> None:
     AVAILABLE_OPTIMIZER_PARAMS.setdefault("fused_adam_params", AdamWParams)
 
 
+def end_failed_restores(model_pt: Any) -> None:
+    """Lets NeMo forget a restore that failed: it would go on believing in it, and give no later model its data loaders."""
+    restore = model_pt.ModelPT.restore_from.__func__
+    if getattr(restore, "ends_when_it_fails", False):
+        return
+
+    @functools.wraps(restore)
+    def restore_from(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return restore(cls, *args, **kwargs)
+        except BaseException:
+            cls._set_model_restore_state(is_being_restored=False)
+            raise
+
+    restore_from.ends_when_it_fails = True  # type: ignore[attr-defined]
+    model_pt.ModelPT.restore_from = classmethod(restore_from)
+
+
 WHEN_IMPORTED: dict[str, Callable[[ModuleType], None]] = {
     "nemo.core.classes.common": allow_own_targets,
+    "nemo.core.classes.modelPT": end_failed_restores,
     "nemo.core.optim.optimizers": provide_fused_adam,
 }
 

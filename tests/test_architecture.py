@@ -46,6 +46,7 @@ MAY_IMPORT_NEMO = {
     "models/in_tree_perception.py",
     "models/parts.py",
     "models/perception.py",
+    "models/restore_connector.py",
     "models/whole_perception.py",
     "plugin.py",  # it imports NeMo only after NeMo was imported
 }

@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import Trainer
 from nemo.core.classes import ModelPT
 from nemo.core.classes.common import PretrainedModelInfo
+from nemo.core.connectors.save_restore_connector import SaveRestoreConnector
 from omegaconf import DictConfig, open_dict
 from torch import Tensor
 
 from nemo_duplex.data.batch import DuplexBatch
 from nemo_duplex.data.datamodule import duplex_dataloader
 from nemo_duplex.data.dataset import DuplexS2SDataset
-from nemo_duplex.inputs import InputError
+from nemo_duplex.inputs import existing_file
 from nemo_duplex.models.artifacts import kept_copy
 from nemo_duplex.models.duplex_lm import AgentTargets, DuplexLM, lay_out
 from nemo_duplex.models.freezing import freeze
 from nemo_duplex.models.in_tree_config import is_in_tree, our_config
 from nemo_duplex.models.losses import LossWeights, speech_loss, text_loss
 from nemo_duplex.models.metrics import StepSums
-from nemo_duplex.models.model_config import model_config
+from nemo_duplex.models.model_config import FORMAT_VERSION, model_config
 from nemo_duplex.models.parallel import summed_over_ranks
 from nemo_duplex.models.parts import build_parts
-from nemo_duplex.nemo_file import read_nemo_config
+from nemo_duplex.models.restore_connector import RestoreConnector, check_what_nemo_restores
 
 if TYPE_CHECKING:
     from nemo_duplex.streaming.session import Session
@@ -49,6 +50,7 @@ class DuplexS2SModel(ModelPT):
     """
 
     def __init__(self, cfg: DictConfig | dict[str, Any], trainer: Trainer | None = None) -> None:
+        check_what_nemo_restores(type(self), DuplexS2SModel)
         cfg = model_config(our_config(cfg) if is_in_tree(cfg) else cfg)
         parts = build_parts(cfg)
         data = {name: cfg.pop(name) for name in _DATA}  # NeMo would set it up now, before there is a tokenizer
@@ -96,22 +98,30 @@ class DuplexS2SModel(ModelPT):
         return []
 
     @classmethod
-    def restore_from(cls, restore_path: str, *args: Any, **kwargs: Any) -> DuplexS2SModel:
+    def restore_from(
+        cls,
+        restore_path: str | Path,
+        override_config_path: str | DictConfig | None = None,
+        map_location: Any = None,
+        strict: bool = True,
+        return_config: bool = False,
+        save_restore_connector: SaveRestoreConnector | None = None,
+        trainer: Trainer | None = None,
+        validate_access_integrity: bool = True,
+    ) -> DuplexS2SModel:
         """Reads an `agent.nemo`; arguments as `ModelPT.restore_from`. Needs no network and no other file.
 
+        The file may come from anybody: nothing that it holds is run, unless a connector of the caller's own does so.
+
         Raises:
-            InputError: if the file is missing, truncated, another model, of a newer format, or its weights do not fit.
+            InputError: if the file is missing, broken, not safe, another model, of a newer format, or its weights do not fit.
         """
-        read_nemo_config(restore_path, "model", cls.__name__)
-        try:
-            return super().restore_from(str(restore_path), *args, **kwargs)
-        except InputError:
-            raise
-        except (RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise InputError(f"model: {restore_path} cannot be restored ({reason}). Copy or train it again.") from error
-        finally:  # NeMo forgets this after a failure, and later models would get no data loaders
-            cls._set_model_restore_state(is_being_restored=False)
+        connector = save_restore_connector
+        if connector is None or (type(connector) is SaveRestoreConnector and connector.model_extracted_dir is None):
+            existing_file(Path(restore_path).expanduser(), "model")
+            connector = RestoreConnector(DuplexS2SModel, FORMAT_VERSION)
+        arguments = (override_config_path, map_location, strict, return_config, connector, trainer, validate_access_integrity)
+        return super().restore_from(str(restore_path), *arguments)
 
     # ------------------------------------------------------------------ training
 

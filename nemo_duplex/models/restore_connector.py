@@ -1,0 +1,122 @@
+"""How a DuplexS2SModel is read from its `.nemo`, where NeMo's own way is too trusting, or says too much."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from nemo.core.classes import ModelPT
+from nemo.core.connectors.save_restore_connector import SaveRestoreConnector
+from nemo.utils.app_state import AppState
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from nemo_duplex.inputs import InputError
+from nemo_duplex.models.restored_config import check_restored_config
+from nemo_duplex.nemo_file import CONFIG, WEIGHTS, parse_config, read_weights, unpacked_nemo
+
+
+class RestoreConnector(SaveRestoreConnector):
+    """Looks at the whole file before it builds anything, never unpickles code, and says in one line what is wrong.
+
+    Saving, and the artifacts of a model that is being built, stay NeMo's.
+
+    Args:
+        base: the class whose models, and those of whose subclasses, are restored.
+        format_version: the newest one that `base` can read.
+    """
+
+    def __init__(self, base: type[ModelPT], format_version: int) -> None:
+        super().__init__()
+        self._base, self._format_version = base, format_version
+
+    def load_config_and_state_dict(
+        self,
+        calling_cls: type[ModelPT],
+        restore_path: str,
+        override_config_path: str | DictConfig | None = None,
+        map_location: Any = None,
+        strict: bool = True,
+        return_config: bool = False,
+        trainer: Trainer | None = None,
+        validate_access_integrity: bool = True,
+    ) -> DictConfig | tuple[DictConfig, ModelPT, dict[str, Tensor]]:
+        """The config, a model built from it, and the weights that it is to be given; only the config if `return_config`.
+
+        Raises:
+            InputError: for a file that is broken or not trusted, of a newer format, from which no model can be built, or whose
+                weights are not the model's: another shape; and, if `strict`, one missing or left over.
+        """
+        with unpacked_nemo(restore_path, "model", artifacts=True) as (found, folder):
+            check_restored_config(found, restore_path, os.listdir(folder), _names(calling_cls, self._base))
+            _check_format(found, restore_path, self._format_version)
+            config = OmegaConf.create(found) if override_config_path is None else _overriding(override_config_path)
+            if return_config:
+                return config
+            weights = read_weights(folder / WEIGHTS, restore_path, "model")
+            OmegaConf.set_struct(config, True)
+            calling_cls._set_model_restore_state(is_being_restored=True, folder=str(folder))
+            try:
+                model = calling_cls(cfg=config, trainer=trainer)
+            except Exception as error:  # what NeMo, transformers and omegaconf raise for a value that is none of theirs
+                raise InputError(f"model: {restore_path} cannot be built: {_reason(error)}") from error
+        _check_weights(model.state_dict(), weights, restore_path, strict)
+        return config, model.to(map_location or ("cuda" if torch.cuda.is_available() else "cpu")), weights
+
+
+def check_what_nemo_restores(cls: type[ModelPT], base: type[ModelPT]) -> None:
+    """For the constructor of `base`, of a model of a `cls`: where `ModelPT.restore_from` passes before it reads the weights.
+
+    NeMo has its own defences (a list of targets, a tar filter, torch's `weights_only`), but the list names functions that write
+    files, and the last one is off where TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD is set.
+
+    Raises:
+        InputError: if the file is not trusted.
+    """
+    state = AppState()
+    if not state.is_model_being_restored or not state.nemo_file_folder:
+        return
+    folder, path = Path(state.nemo_file_folder), state.model_restore_path
+    config = parse_config((folder / CONFIG).read_bytes() if (folder / CONFIG).exists() else b"", path, "model")
+    check_restored_config(config, path, os.listdir(folder), _names(cls, base))
+    read_weights(folder / WEIGHTS, path, "model")
+
+
+def _names(cls: type, base: type) -> list[str]:
+    """What a file for `cls` may have as its target: itself, or what it derives from, down to `base`."""
+    return [f"{c.__module__}.{c.__qualname__}" for c in cls.__mro__ if issubclass(c, base)]
+
+
+def _check_format(config: Mapping[str, Any], path: str | Path, newest: int) -> None:
+    version = config.get("format_version", newest)
+    if not isinstance(version, int) or version > newest:
+        raise InputError(
+            f"model: {path} has format {version!r}, nemo_duplex here reads up to {newest}. Install a newer nemo_duplex."
+        )
+
+
+def _check_weights(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], path: str | Path, strict: bool) -> None:
+    problems = {"have another shape": {k for k in own.keys() & weights.keys() if own[k].shape != weights[k].shape}}
+    if strict:
+        problems |= {"are missing": own.keys() - weights.keys(), "have no place in the model": weights.keys() - own.keys()}
+    if found := [f"{len(keys)} {problem} (such as {min(keys)})" for problem, keys in problems.items() if keys]:
+        raise InputError(
+            f"model: {path}: config and weights do not belong together: of {len(own)} weights, {', '.join(found)}. "
+            "Save the model again, or restore it with the version of nemo_duplex that it was saved with."
+        )
+
+
+def _overriding(config: str | Path | DictConfig) -> DictConfig:
+    """The caller's own config instead of the file's, as NeMo takes it: a YAML file or a config, perhaps with `model` on top."""
+    if not isinstance(config, DictConfig):
+        config = OmegaConf.load(config)
+    config = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+    return config.model if "model" in config else config
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

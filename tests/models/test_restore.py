@@ -1,0 +1,317 @@
+"""A `.nemo` from anybody: a good one restores anywhere, any other is one line, runs nothing and leaves nothing behind."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Callable
+
+import pytest
+import torch
+import yaml
+from nemo.core.classes import ModelPT
+from nemo.core.connectors.save_restore_connector import SaveRestoreConnector
+from omegaconf import OmegaConf
+
+from nemo_duplex.inputs import InputError
+from nemo_duplex.models.duplex_s2s import DuplexS2SModel
+from nemo_duplex.models.restored_config import check_restored_config
+from tests.dummies import speech_like, tiny_config, tiny_model
+
+CONFIG, WEIGHTS = "model_config.yaml", "model_weights.ckpt"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("parts")
+    return tiny_model(folder)
+
+
+@pytest.fixture(scope="module")
+def nemo(model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("saved") / "agent.nemo"
+    model.save_to(str(path))
+    return path
+
+
+@pytest.fixture
+def clean(tmp_path, monkeypatch):
+    """Temporary files and the current folder are watched: a restore that fails leaves both empty, and NeMo ready."""
+    watched = [tmp_path / "temporary", tmp_path / "here"]
+    for folder in watched:
+        folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(watched[0]))
+    monkeypatch.chdir(watched[1])
+    yield tmp_path
+    assert [list(folder.iterdir()) for folder in watched] == [[], []], "something was left behind"
+    assert os.getcwd() == str(watched[1])
+    assert not ModelPT._is_model_being_restored(), "later models would get no data loaders"
+
+
+def tampered(nemo, path, config: Callable | None = None, weights: Callable | None = None, extra: dict | None = None):
+    """A copy of `nemo` with its config (a dict) and weights changed in place, or replaced by what the function returns."""
+    with tarfile.open(nemo) as archive:
+        members = {m.name.removeprefix("./"): archive.extractfile(m).read() for m in archive if m.isfile()}
+    if config is not None:
+        content = yaml.safe_load(members[CONFIG])
+        members[CONFIG] = yaml.safe_dump(config(content) or content).encode()
+    if weights is not None:
+        content = torch.load(io.BytesIO(members[WEIGHTS]))
+        buffer = io.BytesIO()
+        torch.save(weights(content) or content, buffer)
+        members[WEIGHTS] = buffer.getvalue()
+    with tarfile.open(path, "w") as archive:
+        for name, content in (members | (extra or {})).items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def put(place: str, value: object) -> Callable[[dict], None]:
+    """Sets a dotted key of a config, making what is missing above it."""
+
+    def change(config: dict) -> None:
+        *above, last = place.split(".")
+        for key in above:
+            config = config.setdefault(key, {})
+        config[last] = value
+
+    return change
+
+
+class Code:
+    """Touches a file when it is unpickled."""
+
+    def __init__(self, path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.path}",)
+
+
+# --- a good file ------------------------------------------------------------------------------------------------------
+
+FRESH = """
+import os, socket, sys
+def refuse(*args, **kwargs): raise AssertionError("network")
+socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = socket.create_connection = refuse
+import nemo_duplex, torch
+from nemo.core.classes import ModelPT
+import huggingface_hub
+assert huggingface_hub.constants.HF_HUB_OFFLINE
+signal = torch.load("signal.pt")
+for cls in (ModelPT, nemo_duplex.DuplexS2SModel):
+    model = cls.restore_from("agent.nemo", map_location="cpu").eval()
+    assert type(model) is nemo_duplex.DuplexS2SModel
+    torch.save(model.offline_inference(signal, torch.tensor([32000])), f"{cls.__name__}.pt")
+model.save_to("again.nemo")
+os.remove("agent.nemo")
+nemo_duplex.DuplexS2SModel.restore_from("again.nemo", map_location="cpu")
+"""
+
+
+def test_one_file_restores_without_network_and_with_everything_else_deleted(tmp_path):
+    """By both doors, in a process that has nothing but the file; the folders that the model was made from are gone."""
+    (tmp_path / "parts").mkdir()
+    model = tiny_model(tmp_path / "parts")
+    (tmp_path / "fresh").mkdir()
+    model.save_to(str(tmp_path / "fresh" / "agent.nemo"))
+    shutil.rmtree(tmp_path / "parts")
+    signal = speech_like(2)[None]
+    torch.save(signal, tmp_path / "fresh" / "signal.pt")
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HOME": str(tmp_path / "nobody")}
+    done = subprocess.run(
+        [sys.executable, "-c", FRESH], cwd=tmp_path / "fresh", env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    here = model.offline_inference(signal, torch.tensor([32000]))
+    for door in ("ModelPT", "DuplexS2SModel"):
+        there = torch.load(tmp_path / "fresh" / f"{door}.pt")
+        assert there["text"] == here["text"]
+        for key in ("tokens_text", "tokens_audio", "tokens_len", "audio_len"):
+            assert torch.equal(there[key], here[key]), (door, key)
+        assert (there["audio"] - here["audio"]).abs().max() < 1e-6, door
+
+
+def test_nemos_own_arguments(nemo, clean):
+    config = DuplexS2SModel.restore_from(str(nemo), return_config=True)
+    assert config.target.endswith(".DuplexS2SModel") and config.llm.hidden_size == 24
+    (clean / "override.yaml").write_text(OmegaConf.to_yaml({"model": {**config, "attention_window": 8}}))
+    model = DuplexS2SModel.restore_from(nemo, override_config_path=str(clean / "override.yaml"), map_location="cpu")
+    assert model.cfg.attention_window == 8
+    plain = DuplexS2SModel.restore_from(str(nemo), map_location="cpu", save_restore_connector=SaveRestoreConnector())
+    assert torch.equal(plain.lm.speech_head.projection.weight, model.lm.speech_head.projection.weight)
+    model.save_to(str(clean / "again.nemo"))
+    assert DuplexS2SModel.restore_from(str(clean / "again.nemo"), return_config=True).attention_window == 8
+
+
+class Heir(DuplexS2SModel):
+    """What somebody derives from the model, and restores a file of ours into."""
+
+
+def test_a_derived_class_takes_our_files(nemo, clean):
+    assert type(Heir.restore_from(str(nemo), map_location="cpu")) is Heir
+
+
+# --- what is refused, by our own door ---------------------------------------------------------------------------------
+
+WRITES = {  # NeMo's own list of targets lets this function through
+    "_target_": "nemo.collections.asr.parts.utils.manifest_utils.write_manifest",
+    "output_path": "pwned",
+    "target_manifest": [{"a": 1}],
+}
+CONFIGS = {
+    "another model": (put("target", "nemo.collections.asr.models.X"), r"nemo.collections.asr.models.X, expected a DuplexS2SM"),
+    "our name elsewhere": (put("target", "nemo.collections.speechlm2.models.DuplexS2SModel"), "expected a DuplexS2SModel"),
+    "foreign target": (put("target", "os.system"), "class os.system, expected a DuplexS2SModel"),
+    "a config inside": (put("model", {"target": "os.system"}), "model is a config inside of the config"),
+    "hydra's key on top": (put("_target_", "os.system"), "_target_ names 'os.system'"),
+    "old hydra's key": (put("perception.encoder.cls", "os.system"), "perception.encoder.cls belongs to no model"),
+    "old hydra's arguments": (put("params", {"command": "id"}), "params belongs to no model"),
+    "the encoder": (put("perception.encoder._target_", "subprocess.Popen"), "perception.encoder._target_ names 'subprocess"),
+    "the preprocessor": (put("perception.preprocessor._target_", "os.system"), "perception.preprocessor._target_"),
+    "the codec's encoder": (put("codec.audio_encoder._target_", "os.system"), "codec.audio_encoder._target_"),
+    "inside of a part": (put("codec.audio_decoder.activation", {"x": [{"_target_": "os.system"}]}), "activation.x.0._target_"),
+    "a function of NeMo": (put("codec.audio_encoder", WRITES), "write_manifest', which is no part"),
+    "one that downloads": (
+        put("codec.audio_encoder._target_", "nemo.collections.tts.modules.audio_codec_modules.SSLModel"),
+        "SSLModel', which is no part",
+    ),
+    "remote code": (put("llm.auto_map", {"AutoModelForCausalLM": "evil/repo--m.M"}), "llm.auto_map belongs to no model"),
+    "remote attention": (put("llm.attn_implementation", "evil/kernel"), "evil/kernel', code on the Hugging Face Hub"),
+    "a download": (put("pretrained_audio_codec", "evil/codec"), "pretrained_audio_codec names 'evil/codec'"),
+    "the environment": (put("optim.name", "${oc.env:HOME}"), "optim.name is '\\${oc.env:HOME}', which stands for"),
+    "a file beside": (put("tokenizer.model_path", "/etc/passwd"), "tokenizer.model_path names no file of the archive"),
+    "a file above": (put("tokenizer.model_path", "nemo:../../secret"), "tokenizer.model_path names a file that is not in"),
+    "newer format": (put("format_version", 99), "has format 99, .*Install a newer"),
+    "no format": (put("format_version", "x"), "has format 'x'"),
+    "a size that is none": (put("llm.hidden_size", -3), "cannot be built"),
+    "a part that is none": (put("perception.encoder", 5), "cannot be built"),
+}
+
+
+@pytest.mark.parametrize("change, message", CONFIGS.values(), ids=CONFIGS)
+def test_a_config_that_we_did_not_write(nemo, clean, change, message, capsys):
+    path = tampered(nemo, clean / "evil.nemo", config=change)
+    with pytest.raises(InputError, match=message) as caught:
+        DuplexS2SModel.restore_from(str(path), map_location="cpu")
+    assert "\n" not in str(caught.value) and "evil.nemo" in str(caught.value)
+    assert "Traceback" not in "".join(capsys.readouterr()), "one line, not NeMo's many"
+
+
+def drop(weights: dict) -> None:
+    del weights["lm.speech_head.projection.bias"], weights["lm.speech_head.projection.weight"]
+
+
+def reshape(weights: dict) -> None:
+    weights["lm.speech_head.projection.bias"] = torch.ones(3)
+
+
+STATES = {
+    "missing": (drop, r"2 are missing \(such as lm.speech_head.projection.bias\)"),
+    "extra": (lambda w: w.update(extra=torch.ones(1)), r"1 have no place in the model \(such as extra\)"),
+    "another shape": (reshape, r"1 have another shape \(such as lm.speech_head.projection.bias\)"),
+    "no tensors": (lambda w: {"a": 1}, "no tensors with names"),
+    "code": (lambda w: {"a": Code("pwned")}, "wants to run posix.system"),
+}
+
+
+@pytest.mark.parametrize("change, message", STATES.values(), ids=STATES)
+def test_weights_that_are_not_the_models(nemo, clean, change, message):
+    path = tampered(nemo, clean / "odd.nemo", weights=change)
+    with pytest.raises(InputError, match=f"odd.nemo.*{message}") as caught:
+        DuplexS2SModel.restore_from(str(path), map_location="cpu")
+    assert "\n" not in str(caught.value)
+
+
+def test_not_strict_takes_what_fits(nemo, clean):
+    path = tampered(nemo, clean / "odd.nemo", weights=drop)
+    model = DuplexS2SModel.restore_from(str(path), map_location="cpu", strict=False)
+    assert model.lm.speech_head.projection.weight.abs().max() == 0, "as at the start of training"
+    with pytest.raises(InputError, match="1 have another shape"):
+        DuplexS2SModel.restore_from(str(tampered(nemo, clean / "odd.nemo", weights=reshape)), map_location="cpu", strict=False)
+
+
+def test_a_member_outside_and_a_file_cut_short(nemo, clean):
+    path = tampered(nemo, clean / "evil.nemo", extra={"../pwned": b"x"})
+    with pytest.raises(InputError, match=r"evil.nemo is not safe to unpack: ../pwned would be written outside"):
+        DuplexS2SModel.restore_from(str(path), map_location="cpu")
+    for size in (0, 1000, nemo.stat().st_size // 2):
+        (clean / "cut.nemo").write_bytes(nemo.read_bytes()[:size])
+        with pytest.raises(InputError, match="cut.nemo is (empty|truncated)"):
+            DuplexS2SModel.restore_from(str(clean / "cut.nemo"), map_location="cpu")
+    with pytest.raises(InputError, match="there is no file .*nowhere.nemo"):
+        DuplexS2SModel.restore_from("nowhere.nemo")
+
+
+def test_code_is_not_run_even_where_torch_is_told_to(nemo, clean, monkeypatch):
+    """TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD is for one's own old files; NeMo honours it for everybody's."""
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    pwned = clean / "pwned"
+    path = tampered(nemo, clean / "evil.nemo", weights=lambda w: {**w, "extra": Code(pwned)})
+    with pytest.raises(InputError, match="wants to run posix.system"):
+        DuplexS2SModel.restore_from(str(path), map_location="cpu")
+    with pytest.raises(Exception, match="."):  # NeMo's words
+        ModelPT.restore_from(str(path), map_location="cpu")
+    assert not pwned.exists()
+    with tarfile.open(path) as archive:
+        torch.load(io.BytesIO(archive.extractfile(WEIGHTS).read()))
+    assert pwned.exists(), "the file does what it is said to do, or this test proves nothing"
+
+
+# --- what is refused, by NeMo's own door ------------------------------------------------------------------------------
+
+THROUGH_NEMO = {
+    "foreign target": {"config": put("target", "os.system")},
+    "the encoder": {"config": put("perception.encoder._target_", "subprocess.Popen")},
+    "the codec's encoder": {"config": put("codec.audio_encoder._target_", "os.system")},
+    "a function of NeMo": {"config": put("codec.audio_encoder", WRITES)},
+    "a config inside": {"config": put("model", {"target": "os.system"})},
+    "newer format": {"config": put("format_version", 99)},
+    "a download": {"config": put("pretrained_audio_codec", "evil/codec")},
+    "code": {"weights": lambda weights: {"a": Code("pwned")}},
+    "a weight is missing": {"weights": drop},
+    "another shape": {"weights": reshape},
+}
+
+
+@pytest.mark.parametrize("change", THROUGH_NEMO.values(), ids=THROUGH_NEMO)
+def test_nemos_own_door_is_as_safe(nemo, clean, change):
+    """Its words are NeMo's; but nothing is run, nothing is left, and `clean` sees NeMo ready for the next model."""
+    path = tampered(nemo, clean / "evil.nemo", **change)
+    with pytest.raises(Exception, match="."):
+        ModelPT.restore_from(str(path), map_location="cpu")
+
+
+def test_nemos_own_door_writes_nothing_outside(nemo, clean):
+    path = tampered(nemo, clean / "evil.nemo", extra={"../../pwned": b"x", "/tmp/pwned-by-nemo": b"x"})
+    ModelPT.restore_from(str(path), map_location="cpu")  # NeMo leaves such members out, and says so
+    assert not (clean / "pwned").exists() and not os.path.exists("/tmp/pwned-by-nemo")
+
+
+@pytest.mark.parametrize("door", [ModelPT, DuplexS2SModel], ids=lambda door: door.__name__)
+@pytest.mark.parametrize("change", [{"config": put("target", "os.system")}, {"weights": drop}], ids=["target", "weights"])
+def test_after_a_failed_restore_the_next_model_gets_its_data_loaders(nemo, clean, monkeypatch, door, change):
+    """NeMo 3.0 remembers for ever that a model is being restored, and such models set up no data (facts/nemo.md, 1.20)."""
+    with pytest.raises(Exception, match="."):
+        door.restore_from(str(tampered(nemo, clean / "evil.nemo", **change)), map_location="cpu")
+    asked = []
+    monkeypatch.setattr(DuplexS2SModel, "setup_training_data", lambda self, config: asked.append(config))
+    folder = clean / "parts"
+    folder.mkdir()
+    DuplexS2SModel(tiny_config(folder, train_ds={"shar": "somewhere"}))
+    assert len(asked) == 1
+
+
+def test_the_config_that_we_write_names_nothing_else(nemo):
+    """What the door lets through is all that a model needs: if this fails, a part has learnt to name more."""
+    with tarfile.open(nemo) as archive:
+        config = yaml.safe_load(archive.extractfile("./" + CONFIG).read())
+        files = [name.removeprefix("./") for name in archive.getnames()]
+    check_restored_config(config, nemo, files, ["nemo_duplex.models.duplex_s2s.DuplexS2SModel"])
