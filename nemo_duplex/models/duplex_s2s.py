@@ -27,6 +27,7 @@ from nemo_duplex.models.metrics import StepSums
 from nemo_duplex.models.model_config import FORMAT_VERSION, model_config
 from nemo_duplex.models.parallel import summed_over_ranks
 from nemo_duplex.models.parts import build_parts
+from nemo_duplex.models.training_speed import compile_layers, recompute_activations
 from nemo_duplex.models.restore_connector import RestoreConnector, check_what_nemo_restores
 
 if TYPE_CHECKING:
@@ -62,6 +63,8 @@ class DuplexS2SModel(ModelPT):
         self.loss_weights = LossWeights(**cfg.loss)
         self._validation: dict[str, StepSums] = {}
         freeze(self, cfg.freeze_params, cfg.prevent_freeze_params)
+        if cfg.activation_checkpointing:
+            recompute_activations(self.perception, self.lm.backbone.llm)
         self._set_up(data)
 
     def _set_up(self, data: Mapping[str, DictConfig | None]) -> None:
@@ -152,6 +155,10 @@ class DuplexS2SModel(ModelPT):
         # Gradients are averaged over ranks, so each divides by the average weight: a frame counts the same on any of them.
         shares = [everywhere.count(name) / everywhere.ranks for name in ("text_loss", "speech_loss")]
         return weights.text * text.total / shares[0] + weights.speech * speech.total / shares[1], everywhere
+
+    def on_fit_start(self) -> None:
+        if self.cfg.compile:
+            compile_layers(self.lm.backbone.llm, self.cfg.compile)
 
     def training_step(self, batch: DuplexBatch | Mapping[str, Any], batch_idx: int) -> dict[str, Any]:
         """One batch: `loss` to minimise, the loss of both channels (means over the global batch) and its `StepSums`."""
