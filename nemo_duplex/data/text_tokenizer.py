@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Tokenizer
+from tokenizers import AddedToken, Tokenizer, models
 
 from nemo_duplex.data.hub_source import local_folder, reading
 from nemo_duplex.inputs import InputError, existing_file
@@ -44,7 +45,7 @@ class HFTokenizer:
         tokenizer.no_truncation()
         tokenizer.no_padding()
         self._tokenizer = tokenizer
-        self.pad, self.bos, self.eos = (tokenizer.token_to_id(token) for token in self.special_tokens)
+        self.pad, self.bos, self.eos = self.tokens_to_ids(list(self.special_tokens))
         if len({self.pad, self.bos, self.eos}) != 3:
             raise InputError(f"tokenizer: pad, bos and eos must be three different tokens, got {self.special_tokens}.")
         self._unwritten = {self.pad, self.bos, self.eos}
@@ -96,10 +97,10 @@ class HFTokenizer:
     @property
     def unk_id(self) -> int | None:
         """What stands for a character that the vocabulary cannot write; None where it can write all."""
-        model = self._tokenizer.model
-        if (token := getattr(model, "unk_token", None)) is not None:
-            return self._tokenizer.token_to_id(token)
-        return getattr(model, "unk_id", None)
+        if isinstance(self._tokenizer.model, models.Unigram):  # which tells nobody else
+            return json.loads(self._tokenizer.to_str())["model"]["unk_id"]
+        token = getattr(self._tokenizer.model, "unk_token", None)
+        return None if token is None else self._tokenizer.token_to_id(token)
 
     def text_to_ids(self, text: str) -> list[int]:
         """The ids of `text`, no special token among them."""
@@ -128,10 +129,13 @@ class HFTokenizer:
         return self._tokenizer.decode(list(ids), skip_special_tokens=True)
 
     def text_to_tokens(self, text: str) -> list[str]:
-        return [self._tokenizer.id_to_token(token) for token in self.text_to_ids(text)]
+        return [self._tokenizer.id_to_token(token) or "" for token in self.text_to_ids(text)]
 
     def tokens_to_ids(self, tokens: list[str]) -> list[int]:
-        return [self._tokenizer.token_to_id(token) for token in tokens]
+        """Ids of tokens of the vocabulary."""
+        ids = [self._tokenizer.token_to_id(token) for token in tokens]
+        assert None not in ids, f"Not all of {tokens} are tokens of {self.path}."
+        return [token for token in ids if token is not None]
 
     # ------------------------------------------------------------------ to the workers of a data loader
 

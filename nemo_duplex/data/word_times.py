@@ -16,7 +16,7 @@ _WORD_START = "▁"  # how SentencePiece writes the space before a word
 
 
 class PieceTokenizer(TextTokenizer, Protocol):
-    """A tokenizer whose tokens are pieces of the text; NeMo's SentencePiece tokenizer is one."""
+    """A tokenizer whose tokens are pieces of the text, as NeMo's SentencePiece tokenizer; or one that has `text_offsets`."""
 
     vocab_size: int
 
@@ -33,12 +33,7 @@ def token_times(turn: Turn, tokenizer: PieceTokenizer) -> list[tuple[int, Second
     """
     if not turn.words:
         return []
-    pieces = tokenizer.text_to_tokens(turn.text)
-    times, position = [], -1 if pieces and pieces[0].startswith(_WORD_START) else 0  # the first word has no space before it
-    for piece, token in zip(pieces, tokenizer.tokens_to_ids(pieces)):
-        position += len(piece)
-        times.append((token, _spoken(turn, position)))
-    return times
+    return [(token, _spoken(turn, end)) for token, end in _offsets(turn.text, tokenizer)]
 
 
 def token_path(
@@ -63,6 +58,18 @@ def token_path(
                 path[frame] = token
             free = frame + 1
     return path
+
+
+def _offsets(text: str, tokenizer: PieceTokenizer) -> list[tuple[int, int]]:
+    """Each token of `text` with the character at which it ends."""
+    if hasattr(tokenizer, "text_offsets"):
+        return tokenizer.text_offsets(text)
+    pieces = tokenizer.text_to_tokens(text)
+    offsets, end = [], -1 if pieces and pieces[0].startswith(_WORD_START) else 0  # the first word has no space before it
+    for piece, token in zip(pieces, tokenizer.tokens_to_ids(pieces)):
+        end += len(piece)
+        offsets.append((token, end))
+    return offsets
 
 
 def _spoken(turn: Turn, position: int) -> Seconds:

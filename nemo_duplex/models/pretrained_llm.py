@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,10 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
-from nemo_duplex.inputs import InputError, existing_file, existing_folder
+from nemo_duplex.data.hub_source import local_folder, reading
+from nemo_duplex.inputs import InputError, existing_file
+
+_WHAT = "pretrained_llm"  # the key of the config that these errors name
 
 
 def load_llm(source: str, pretrained_weights: bool = True) -> PreTrainedModel:
@@ -27,15 +29,16 @@ def load_llm(source: str, pretrained_weights: bool = True) -> PreTrainedModel:
         InputError: for a folder that is missing or broken, an id that cannot be reached, weights that lack something, a
             quantised model, and one that is no causal language model.
     """
-    config = _config(source)
+    place = str(local_folder(source, _WHAT) or source)
+    config = _config(source, place)
     if getattr(config, "quantization_config", None) is not None:
         raise InputError(f"pretrained_llm: {source} is quantised, expected whole weights. Take the model it was made from.")
     _check_decoder_only(config, f"pretrained_llm: {source}")
     if not pretrained_weights:
         return random_llm(config.get_text_config().to_dict())
-    with _in_one_line(f"pretrained_llm: the weights of {source} cannot be loaded"):
+    with reading(source, _WHAT):
         model, report = AutoModelForCausalLM.from_pretrained(
-            source, config=config, dtype=torch.float32, trust_remote_code=False, output_loading_info=True
+            place, config=config, dtype=torch.float32, trust_remote_code=False, output_loading_info=True
         )
     lacking = sorted(report["missing_keys"]) + [str(key[0]) for key in report["mismatched_keys"]]
     if lacking:
@@ -56,10 +59,17 @@ def random_llm(config: Mapping[str, Any]) -> PreTrainedModel:
     model_type = config.pop("model_type", None)
     if model_type is None:
         raise InputError("The config of the language model names no model_type (for example llama). Add one.")
-    with _in_one_line(f"transformers cannot build a causal language model from model_type {model_type!r}"):
+    try:
         described = AutoConfig.for_model(model_type, **config)
         _check_decoder_only(described, "The language model")
         return AutoModelForCausalLM.from_config(described, dtype=torch.float32)
+    except InputError:
+        raise
+    except Exception as error:  # a config that fits no model fails anywhere inside of it
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        raise InputError(
+            f"transformers cannot build a causal language model from model_type {model_type!r} ({reason}). Correct its config."
+        ) from error
 
 
 def grown(model: PreTrainedModel, rows: int) -> PreTrainedModel:
@@ -88,23 +98,11 @@ def llm_config(model: PreTrainedModel) -> dict[str, Any]:
     return {k: v for k, v in config.items() if k not in ("_name_or_path", "transformers_version", "dtype", "torch_dtype")}
 
 
-def local_folder(source: str) -> Path | None:
-    """The folder that `source` names, or None where it is an id of the hub.
-
-    Raises:
-        InputError: for a path to a folder that is not there, is a file or is empty.
-    """
-    path = Path(source).expanduser()
-    looks_local = path.is_absolute() or source.startswith((".", "~")) or len(path.parts) > 2
-    return existing_folder(path, "pretrained_llm") if looks_local or path.exists() else None
-
-
-def _config(source: str) -> PretrainedConfig:
-    folder = local_folder(source)
-    if folder is not None:
-        existing_file(folder / "config.json", "pretrained_llm")
-    with _in_one_line(f"pretrained_llm: {source} cannot be read" if folder else f"pretrained_llm: {source} is {_UNREACHABLE}"):
-        return AutoConfig.from_pretrained(folder or source, trust_remote_code=False)
+def _config(source: str, place: str) -> PretrainedConfig:
+    if Path(place).is_dir():
+        existing_file(Path(place) / "config.json", _WHAT)
+    with reading(source, _WHAT):
+        return AutoConfig.from_pretrained(place, trust_remote_code=False)
 
 
 def _check_decoder_only(config: PretrainedConfig, what: str) -> None:
@@ -127,24 +125,3 @@ def _text_model(model: PreTrainedModel) -> PreTrainedModel:
 
 def _fill_with_mean(weight: Tensor, old: int) -> None:
     weight[old:] = weight[:old].mean(dim=0)
-
-
-class _in_one_line:
-    """Turns what transformers raises over a model of somebody else into one line that starts with `what`."""
-
-    def __init__(self, what: str) -> None:
-        self._what = what
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type | None, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, Exception) and not isinstance(error, InputError):
-            raise InputError(f"{self._what} ({type(error).__name__}: {' '.join(str(error).split())[:300]}).") from error
-
-
-_UNREACHABLE = (
-    "no folder here and no model of the Hugging Face hub that can be reached; check the name, the network"
-    + (" (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else "")
-    + " or give a local folder"
-)

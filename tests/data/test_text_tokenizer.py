@@ -1,0 +1,158 @@
+"""The tokenizer of a Hugging Face model: one file, three special tokens, and text that comes back as it was."""
+
+import pickle
+import subprocess
+import sys
+
+import pytest
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
+
+from nemo_duplex.conversation import Turn, Word
+from nemo_duplex.data.text_tokenizer import HFTokenizer
+from nemo_duplex.data.word_times import token_times
+from nemo_duplex.inputs import InputError
+from tests.hf_families import byte_level, save_tokenizer, sentencepiece_like
+
+KINDS = {"byte level": byte_level, "sentencepiece": sentencepiece_like}
+TEXTS = [
+    "What is the sum of six?",
+    "Ein schöner Gruß: 你好 😀!",
+    " a  b ",
+    "the day </s> is <|endoftext|> red <s>",
+    "it's\nnew",
+]
+
+
+def opened(folder, kind, **tokens):
+    return HFTokenizer.from_pretrained(str(save_tokenizer(folder / "published", kind(), **tokens)), folder / "ours")
+
+
+@pytest.fixture(params=KINDS.values(), ids=KINDS)
+def tokenizer(request, tmp_path):
+    eos = "<|endoftext|>" if request.param is byte_level else "</s>"
+    return opened(tmp_path, request.param, eos_token=eos)
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_text_comes_back_as_it_was(tokenizer, text):
+    ids = tokenizer.text_to_ids(text)
+    assert tokenizer.ids_to_text(ids) == text
+    assert not {tokenizer.pad, tokenizer.bos, tokenizer.eos} & set(ids), "What is written is no special token."
+    assert tokenizer.tokens_to_ids(tokenizer.text_to_tokens(text)) == ids
+    assert all(0 <= i < tokenizer.vocab_size for i in ids)
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_offsets_end_where_the_text_ends(tokenizer, text):
+    offsets = tokenizer.text_offsets(text)
+    assert [token for token, _ in offsets] == tokenizer.text_to_ids(text)
+    ends = [end for _, end in offsets]
+    assert ends == sorted(ends) and ends[-1] == len(text)
+    for i, end in enumerate(ends):
+        if i + 1 == len(ends) or ends[i + 1] > end:  # no character is split between this token and the next one
+            assert tokenizer.ids_to_text([token for token, _ in offsets[: i + 1]]) == text[:end]
+
+
+def test_no_text_is_no_token(tokenizer):
+    assert tokenizer.text_to_ids("") == [] and tokenizer.ids_to_text([]) == ""
+
+
+def test_special_tokens_are_left_out_of_the_text(tokenizer):
+    ids = tokenizer.text_to_ids("It is one.")
+    assert tokenizer.ids_to_text([tokenizer.bos, *ids, tokenizer.pad, tokenizer.eos]) == "It is one."
+
+
+RULES = {
+    "all there": ({"eos_token": "</s>", "bos_token": "<s>", "pad_token": "<pad>"}, ("<pad>", "<s>", "</s>")),
+    "TinyLlama-chat: pad is eos": (
+        {"eos_token": "</s>", "bos_token": "<s>", "pad_token": "</s>"},
+        ("<|duplex_pad|>", "<s>", "</s>"),
+    ),
+    "TinyLlama: no pad, but unk": ({"eos_token": "</s>", "bos_token": "<s>", "unk_token": "<unk>"}, ("<unk>", "<s>", "</s>")),
+    "GPT-NeoX: one for all": (
+        {"eos_token": "</s>", "bos_token": "</s>", "pad_token": "</s>"},
+        ("<|duplex_pad|>", "<|duplex_bos|>", "</s>"),
+    ),
+    "Qwen2: no bos": ({"eos_token": "</s>", "pad_token": "<pad>"}, ("<pad>", "<|duplex_bos|>", "</s>")),
+    "nothing": ({}, ("<|duplex_pad|>", "<|duplex_bos|>", "<|duplex_eos|>")),
+    "pad is bos": ({"bos_token": "<s>", "pad_token": "<s>"}, ("<|duplex_pad|>", "<s>", "<|duplex_eos|>")),
+}
+
+
+@pytest.mark.parametrize(("tokens", "expected"), RULES.values(), ids=RULES)
+def test_pad_bos_and_eos_are_three_tokens(tmp_path, tokens, expected):
+    plain = sentencepiece_like(("<unk>", "<s>", "</s>", "<pad>"))
+    published = save_tokenizer(tmp_path, plain, **tokens)
+    tokenizer = HFTokenizer.from_pretrained(str(published), tmp_path / "ours")
+    assert tokenizer.special_tokens == expected
+    ids = (tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id)
+    assert ids == (tokenizer.pad, tokenizer.bos, tokenizer.eos) and len(set(ids)) == 3
+    known = plain.get_vocab()
+    for token, i in zip(expected, ids):
+        assert i == known.get(token, i), "A token of the model keeps its id."
+        assert token in known or i >= len(known), "A new one comes behind all others."
+    assert tokenizer.vocab_size == len(known) + sum(token not in known for token in expected)
+
+
+def test_one_file_and_three_strings_are_enough(tmp_path):
+    first = opened(tmp_path, byte_level, eos_token="<|endoftext|>")
+    (tmp_path / "elsewhere").mkdir()
+    path = first.path.rename(tmp_path / "elsewhere" / "0123_tokenizer.json")
+    again = HFTokenizer(path, *first.special_tokens)
+    copy = pickle.loads(pickle.dumps(again))  # to the workers of a data loader, after the file is gone
+    path.unlink()
+    for other in (again, copy):
+        assert (other.pad, other.bos, other.eos, other.vocab_size) == (first.pad, first.bos, first.eos, first.vocab_size)
+        assert [other.text_to_ids(t) for t in TEXTS] == [first.text_to_ids(t) for t in TEXTS]
+
+
+def test_a_vocabulary_that_holds_its_special_tokens_as_words_is_outwitted(tmp_path):
+    """A unigram model finds `</s>` in the text by itself, and calls everything unknown pad."""
+    pieces = [("<unk>", 0.0), ("<s>", 0.0), ("</s>", -1.0), *((c, -3.0) for c in "▁ab</s>")]
+    plain = Tokenizer(models.Unigram(pieces, unk_id=0, byte_fallback=False))
+    plain.pre_tokenizer = pre_tokenizers.Metaspace()
+    plain.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in ("<unk>", "<s>", "</s>")])
+    published = save_tokenizer(tmp_path, plain, eos_token="</s>", bos_token="<s>", unk_token="<unk>")
+    tokenizer = HFTokenizer.from_pretrained(str(published), tmp_path / "ours")
+    assert tokenizer.special_tokens == ("<unk>", "<s>", "</s>") and tokenizer.unk_id == tokenizer.pad
+    assert tokenizer.text_to_tokens("a </s>b") == ["▁", "a", "▁", "<", "/", "s", ">", "b"]
+    assert tokenizer.text_offsets("a é b")[-1][1] == 5 and tokenizer.pad not in tokenizer.text_to_ids("a é b")
+
+
+def test_tokens_have_the_times_of_their_words(tmp_path):
+    tokenizer = opened(tmp_path, byte_level, eos_token="<|endoftext|>")
+    turn = Turn("agent", 1.0, 2.4, "It is é.", words=(Word("It", 0, 1.0, 1.4), Word("is", 3, 1.4, 1.6), Word("é", 6, 2.0, 2.4)))
+    times = token_times(turn, tokenizer)
+    assert [token for token, _ in times] == tokenizer.text_to_ids(turn.text)
+    spoken = {piece: time for piece, (_, time) in zip(tokenizer.text_to_tokens(turn.text), times)}
+    assert spoken["Ġis"] == pytest.approx(1.6) and spoken["."] == pytest.approx(2.4)
+    assert [t for _, t in times] == sorted(t for _, t in times)
+
+
+def test_what_is_no_tokenizer_is_said_in_one_line(tmp_path):
+    tokenizer = opened(tmp_path, byte_level, eos_token="<|endoftext|>")
+    with pytest.raises(InputError, match="has no token '<pad>'. Name its pad, bos and eos"):
+        HFTokenizer(tokenizer.path, "<pad>", "<|duplex_bos|>", "<|endoftext|>")
+    with pytest.raises(InputError, match="three different tokens"):
+        HFTokenizer(tokenizer.path, "<|endoftext|>", "<|duplex_bos|>", "<|endoftext|>")
+    (tmp_path / "broken.json").write_text("{}")
+    with pytest.raises(InputError, match="broken.json is no tokenizer.json"):
+        HFTokenizer(tmp_path / "broken.json", "a", "b", "c")
+    with pytest.raises(InputError, match="there is no file"):
+        HFTokenizer(tmp_path / "none.json", "a", "b", "c")
+    with pytest.raises(InputError, match="there is no folder"):
+        HFTokenizer.from_pretrained(str(tmp_path / "none"), tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "readme").write_text("nothing")
+    with pytest.raises(InputError, match=r"^pretrained_llm: the tokenizer: \S+empty cannot be read \([^\n]+$"):
+        HFTokenizer.from_pretrained(str(tmp_path / "empty"), tmp_path)
+    with pytest.raises(InputError, match=r"no folder here, and not to be had from the Hugging Face hub [^\n]+$"):
+        HFTokenizer.from_pretrained("no-one/has-this", tmp_path)
+
+
+def test_it_needs_neither_nemo_nor_torch_nor_transformers():
+    code = (
+        "import sys; import nemo_duplex.data.text_tokenizer; "
+        "assert not {'nemo', 'torch', 'transformers'} & set(sys.modules), sorted(sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr == ""
