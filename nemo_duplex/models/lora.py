@@ -1,0 +1,76 @@
+"""LoRA on the language model by Hugging Face peft, and weights in which it is merged, for which peft is not needed.
+
+peft's `inject_adapter_in_model` leaves every module where it is: the weight of an adapted layer `q_proj` becomes
+`q_proj.base_layer.weight`, beside `q_proj.lora_A.default.weight` and `q_proj.lora_B.default.weight`. NeMo's in-tree model wraps
+its `llm` instead (`get_peft_model`), which puts `base_model.model.` before these same names.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+
+from nemo_duplex.inputs import InputError
+
+# What these add is no weight of the plain model, so it could not be merged into one.
+_NOT_MERGED = ("modules_to_save", "target_parameters", "trainable_token_indices", "layer_replication")
+
+
+def add_lora(llm: nn.Module, arguments: Mapping[str, Any]) -> None:
+    """Puts adapters into the layers of `llm`, in place; of its parameters only theirs are trained from now on.
+
+    They start as zero, so the model first computes what it did before. What stands outside of `llm` (token embedding, output
+    layer, the speech parts) trains as before; `freeze_params` says otherwise.
+
+    Args:
+        llm: the layers, `Backbone.llm`.
+        arguments: of peft's LoraConfig: `r`, `lora_alpha`, `lora_dropout`, `target_modules` and so on. `task_type: CAUSAL_LM`,
+            as in NeMo's configs, is accepted and means nothing else than none.
+
+    Raises:
+        InputError: if peft is not installed, for an argument that it does not know, or targets that are not in the model.
+    """
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError as error:
+        raise InputError("model.lora needs peft, which is not installed: pip install 'nemo_duplex[lora]'.") from error
+    given = OmegaConf.to_container(arguments, resolve=True) if isinstance(arguments, DictConfig) else dict(arguments)
+    for key in _NOT_MERGED:
+        if given.get(key):
+            raise InputError(f"model.lora.{key} is not supported: it could not be merged when saving. Leave it out.")
+    try:
+        inject_adapter_in_model(LoraConfig(**given), llm)
+    except (TypeError, ValueError) as error:
+        linear = sorted({name.split(".")[-1] for name, module in llm.named_modules() if isinstance(module, nn.Linear)})
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"model.lora: peft refuses {given} ({reason}). target_modules here are {', '.join(linear)}, or all-linear."
+        ) from error
+    llm.train(llm.training)  # the new modules too: their dropout must not stay on in a model that only speaks
+
+
+def merged_state_dict(model: nn.Module) -> dict[str, Tensor]:
+    """The state of `model`, or of any module around it, as if it had been trained without adapters: merged, under plain names.
+
+    `model` itself stays as it is. One layer at a time is copied, so memory grows by one layer beside the merged weights.
+    """
+    state = dict(model.state_dict())
+    for name, layer in _adapted_layers(model).items():
+        merged = copy.deepcopy(layer)
+        merged.merge(safe_merge=True)
+        for key in [key for key in state if key.startswith(f"{name}.")]:
+            del state[key]
+        state.update({f"{name}.{key}": weight for key, weight in merged.get_base_layer().state_dict().items()})
+    return state
+
+
+def _adapted_layers(model: nn.Module) -> dict[str, Any]:
+    try:
+        from peft.tuners.tuners_utils import BaseTunerLayer
+    except ImportError:  # then there are none
+        return {}
+    return {name: module for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)}

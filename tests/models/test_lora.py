@@ -1,0 +1,108 @@
+"""LoRA: adapters alone are trained, start as nothing, and merge into plain weights."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from nemo_duplex.inputs import InputError
+from nemo_duplex.models.backbone import Backbone
+from nemo_duplex.models.lora import add_lora, merged_state_dict
+from tests.hf_families import FAMILIES, family_config, random_family
+
+pytest.importorskip("peft", reason="the extra [lora] is not installed")
+ARGUMENTS = {"task_type": "CAUSAL_LM", "r": 4, "lora_alpha": 8, "lora_dropout": 0.1, "target_modules": "all-linear"}
+
+
+def backbone_of(name, window=None):
+    return Backbone(family_config(name), window, weights=random_family(name)).eval()
+
+
+def train(backbone, frames, steps=3):
+    optimizer = torch.optim.AdamW([p for p in backbone.parameters() if p.requires_grad], lr=0.05)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        (backbone(frames) - 1).square().mean().backward()
+        optimizer.step()
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_adapters_start_as_nothing_train_alone_and_merge(name):
+    backbone, frames = backbone_of(name), torch.randn(2, 12, 32)
+    with torch.no_grad():
+        before = backbone(frames)
+    plain = {key: weight.clone() for key, weight in backbone.state_dict().items()}
+    add_lora(backbone.llm, ARGUMENTS)
+    with torch.no_grad():
+        assert torch.allclose(backbone(frames), before, atol=1e-6)
+    trained = {key for key, p in backbone.llm.named_parameters() if p.requires_grad}
+    assert trained and all("lora_" in key for key in trained)
+    assert backbone.embed_tokens.weight.requires_grad and backbone.lm_head.weight.requires_grad
+
+    train(backbone, frames)
+    now = backbone.state_dict()
+    assert all(torch.equal(now[key.replace(".base_layer", "")], plain[key]) for key in plain if key in now), (
+        "Base weights stay."
+    )
+    with torch.no_grad():
+        after = backbone(frames)
+    assert not torch.allclose(after, before, atol=1e-2), "Adapters that change nothing would prove nothing."
+
+    merged = merged_state_dict(backbone)
+    assert set(merged) == set(plain), "A saved model needs no peft."
+    again = backbone_of(name)
+    again.load_state_dict(merged)
+    with torch.no_grad():
+        assert torch.allclose(again(frames), after, atol=1e-5)
+        assert torch.equal(backbone(frames), after), "Merging leaves the model as it is."
+
+
+def test_a_session_runs_with_adapters_as_the_whole():
+    backbone, frames = backbone_of("gemma2", window=8), torch.randn(1, 20, 32)
+    add_lora(backbone.llm, OmegaConf.create({**ARGUMENTS, "target_modules": ["q_proj", "v_proj"]}))
+    train(backbone, frames)
+    with torch.no_grad():
+        whole, cache, live = backbone(frames), backbone.empty_cache(1), torch.ones(1, dtype=torch.bool)
+        stepped = torch.cat([backbone.step(frames[:, t : t + 1], cache, live) for t in range(20)], dim=1)
+    assert (stepped - whole).abs().max() < 1e-5
+
+
+def test_the_lora_section_of_nemos_own_configs_is_taken_as_it_is():
+    backbone = backbone_of("llama")
+    add_lora(backbone.llm, {"task_type": "CAUSAL_LM", "r": 8, "lora_alpha": 32, "lora_dropout": 0.1})
+    assert backbone.llm.layers[0].self_attn.q_proj.lora_A["default"].weight.shape == (8, 32)
+
+
+def test_a_state_without_adapters_is_the_state():
+    backbone = backbone_of("llama")
+    merged = merged_state_dict(backbone)
+    assert all(torch.equal(merged[key], weight) for key, weight in backbone.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"rank": 8}, "unexpected keyword argument 'rank'"),
+        ({"r": 0}, "should be a positive integer"),
+        ({"target_modules": ["c_attn"]}, "target_modules here are down_proj, gate_proj, k_proj.* or all-linear"),
+        ({"modules_to_save": ["norm"]}, "model.lora.modules_to_save is not supported"),
+    ],
+)
+def test_wrong_arguments_are_refused_in_one_line(arguments, message):
+    with pytest.raises(InputError, match=message) as error:
+        add_lora(backbone_of("llama").llm, arguments)
+    assert "\n" not in str(error.value)
+
+
+def test_without_peft_it_says_what_to_install():
+    code = (
+        "import sys; sys.modules['peft'] = None\n"
+        "import torch; from nemo_duplex.models.lora import add_lora, merged_state_dict\n"
+        "layer = torch.nn.Linear(2, 2); assert set(merged_state_dict(layer)) == {'weight', 'bias'}\n"
+        "try: add_lora(layer, {})\n"
+        "except ValueError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "model.lora needs peft, which is not installed: pip install 'nemo_duplex[lora]'.", done.stderr
