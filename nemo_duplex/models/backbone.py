@@ -63,7 +63,10 @@ class Backbone(nn.Module):
 
     def text_logits(self, hidden: Tensor) -> Tensor:
         """(..., H) -> (..., V text), scaled and capped as the family does it (Gemma 2, Granite, Cohere)."""
-        logits = self.lm_head(hidden) * getattr(self.config, "logit_scale", 1.0) / getattr(self.config, "logits_scaling", 1.0)
+        logits = self.lm_head(hidden)
+        scale = getattr(self.config, "logit_scale", 1.0) / getattr(self.config, "logits_scaling", 1.0)
+        if scale != 1:
+            logits = logits * scale
         cap = getattr(self.config, "final_logit_softcapping", None)
         return logits if cap is None else cap * torch.tanh(logits / cap)
 

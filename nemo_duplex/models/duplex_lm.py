@@ -88,7 +88,7 @@ class DuplexLM(nn.Module):
 
     def text_logits(self, hidden: Tensor) -> Tensor:
         """(..., H) -> (..., V text)."""
-        return self.backbone.lm_head(hidden)
+        return self.backbone.text_logits(hidden)
 
     def speech_logits(self, hidden: Tensor) -> Tensor:
         """(..., H) -> (..., K, V speech)."""

@@ -6,6 +6,8 @@ Afterwards the config describes all of them, so that a `.nemo` needs nothing but
 
 from __future__ import annotations
 
+import tempfile
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,10 +20,11 @@ from nemo_duplex.codec.fsq_codec import FSQCodec
 from nemo_duplex.data.text_channel import TextTokenizer, pad_of
 from nemo_duplex.data.text_tokenizer import HFTokenizer
 from nemo_duplex.inputs import InputError, existing_file
-from nemo_duplex.models.artifacts import kept_copy, kept_folder
+from nemo_duplex.models.artifacts import kept_copy
 from nemo_duplex.models.backbone import Backbone
+from nemo_duplex.models.lora import add_lora
 from nemo_duplex.models.perception import Perception
-from nemo_duplex.models.pretrained_llm import grown, load_llm, random_llm
+from nemo_duplex.models.pretrained_llm import grown, llm_config, load_llm, random_llm
 from nemo_duplex.models.whole_perception import WholePerception, perception_from
 
 
@@ -62,7 +65,7 @@ def _tokenizer(cfg: DictConfig) -> TextTokenizer:
     if given.model_path is None:
         if cfg.pretrained_llm is None:
             raise InputError("The model has no tokenizer: set model.tokenizer.model_path, or model.pretrained_llm.")
-        tokenizer = HFTokenizer.from_pretrained(cfg.pretrained_llm, kept_folder())
+        tokenizer = HFTokenizer.from_pretrained(cfg.pretrained_llm, tempfile.mkdtemp(dir=kept_folder()))
         given.model_path = str(tokenizer.path)
         given.pad, given.bos, given.eos = tokenizer.special_tokens
         return tokenizer
@@ -113,8 +116,11 @@ def _backbone(cfg: DictConfig, layout: ChannelLayout) -> Backbone:
     else:
         raise InputError("The model has no language model: set model.pretrained_llm, or describe one in model.llm.")
     llm = grown(llm, layout.text_vocab_size)
-    cfg.pretrained_llm, cfg.llm = None, llm.config.to_dict()
-    return Backbone(cfg.llm, cfg.attention_window, weights=llm)
+    cfg.pretrained_llm, cfg.llm = None, llm_config(llm)
+    backbone = Backbone(cfg.llm, cfg.attention_window, weights=llm)
+    if cfg.lora:
+        add_lora(backbone.llm, cfg.lora)
+    return backbone
 
 
 def _perception(cfg: DictConfig, output_dim: int) -> Perception | WholePerception:
