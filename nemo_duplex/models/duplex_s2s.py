@@ -21,6 +21,7 @@ from nemo_duplex.inputs import existing_file
 from nemo_duplex.models.artifacts import kept_copy
 from nemo_duplex.models.duplex_lm import AgentTargets, DuplexLM, lay_out
 from nemo_duplex.models.freezing import freeze
+from nemo_duplex.models.hub import pretrained_file, push_to_hub
 from nemo_duplex.models.in_tree_config import is_in_tree, our_config
 from nemo_duplex.models.losses import LossWeights, speech_loss, text_loss
 from nemo_duplex.models.metrics import StepSums
@@ -125,6 +126,41 @@ class DuplexS2SModel(ModelPT):
             connector = RestoreConnector(DuplexS2SModel, FORMAT_VERSION)
         arguments = (override_config_path, map_location, strict, return_config, connector, trainer, validate_access_integrity)
         return super().restore_from(str(restore_path), *arguments)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model_name: str | Path,
+        refresh_cache: bool = False,
+        override_config_path: str | DictConfig | None = None,
+        map_location: Any = None,
+        strict: bool = True,
+        return_config: bool = False,
+        trainer: Trainer | None = None,
+        save_restore_connector: SaveRestoreConnector | None = None,
+        return_model_file: bool = False,
+        *,
+        revision: str | None = None,
+        token: str | None = None,
+    ) -> Any:
+        """Reads a model of the Hugging Face Hub (`org/name`), of a folder like one, or a `.nemo`; arguments as ModelPT's.
+
+        Args:
+            revision: branch, tag or commit; None takes the main branch.
+            token: of an account that may read it; None takes the one of `hf auth login`.
+
+        Raises:
+            InputError: if there is no such model, it cannot be reached, or as `restore_from`.
+        """
+        path = pretrained_file(model_name, revision, token, refresh_cache)
+        if return_model_file:
+            return str(path)
+        arguments = (override_config_path, map_location, strict, return_config, save_restore_connector, trainer)
+        return cls.restore_from(path, *arguments)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Uploads `.nemo`, card and config as `org/name`; options and errors as `hub.push_to_hub`, whose address it returns."""
+        return push_to_hub(self, repo_id, **options)
 
     # ------------------------------------------------------------------ training
 

@@ -1,0 +1,237 @@
+"""Every family of language models: computes what transformers computes, learns, streams as the whole, saves and loads."""
+
+import copy
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from nemo_duplex.channels import ChannelLayout
+from nemo_duplex.inputs import InputError
+from nemo_duplex.models.backbone import Backbone
+from nemo_duplex.models.duplex_lm import DuplexLM
+from nemo_duplex.models.pretrained_llm import llm_config
+from tests.hf_families import FAMILIES, SIZES, TIED, family_config, random_family
+
+LAYOUT = ChannelLayout(text_vocab_size=320, text_pad=0, text_bos=1, text_eos=2, num_codebooks=3, codebook_size=11)
+FRAMES = 24  # far beyond the window of 5 that one layer has
+
+families = pytest.mark.parametrize("name", FAMILIES)
+
+
+def backbone_of(name, window=None):
+    return Backbone(family_config(name), window, weights=random_family(name)).eval()
+
+
+def duplex_lm(name, window=None):
+    lm = DuplexLM(LAYOUT, backbone_of(name, window)).eval()
+    for weight in (lm.speech_embedding.table.weight, lm.speech_head.projection.weight):
+        torch.nn.init.normal_(weight, std=0.5)  # zero at the start of training, which would hide any fault here
+    return lm
+
+
+@torch.no_grad()
+def stepped(backbone, frames):
+    """(B, T, H) frame by frame."""
+    cache, live = backbone.empty_cache(len(frames)), torch.ones(len(frames), dtype=torch.bool)
+    return torch.cat([backbone.step(frames[:, t : t + 1], cache, live) for t in range(frames.shape[1])], dim=1)
+
+
+@families
+@torch.no_grad()
+def test_it_computes_what_transformers_computes(name):
+    model = random_family(name).eval()
+    tokens = torch.randint(3, 320, (2, FRAMES))
+    expected = model(input_ids=tokens).logits
+    backbone = Backbone(family_config(name), weights=model)
+    assert torch.allclose(backbone.text_logits(backbone(backbone.embed_tokens(tokens))), expected, atol=1e-4)
+
+
+@families
+@pytest.mark.parametrize("window", [None, 3, 8], ids=["own windows", "window of 3", "window of 8"])
+def test_frame_by_frame_equals_the_whole(name, window):
+    backbone, frames = backbone_of(name, window), torch.randn(2, FRAMES, 32)
+    with torch.no_grad():
+        whole = backbone(frames)
+        changed = frames.clone()
+        changed[:, 0] += 1
+        seen = (backbone(changed) - whole).abs().amax(dim=(0, 2)) > 0
+    assert (stepped(backbone, frames) - whole).abs().max() < 1e-5
+    layers_look_back = [min(w for w in (window, own, FRAMES) if w) for own in own_windows(name)]
+    reach = 1 + sum(w - 1 for w in layers_look_back)
+    assert seen[:reach].all() and not seen[reach:].any(), f"The first frame is seen for {reach} frames, got {seen}."
+
+
+def own_windows(name):
+    if name in ("mistral", "phi3"):
+        return 5, 5
+    return (5, None) if name in ("qwen2", "gemma2", "gemma3") else (None, None)
+
+
+@families
+def test_callers_of_different_age_share_a_batch(name):
+    lm, user = duplex_lm(name, window=8), torch.randn(3, FRAMES, 32)
+    starts, alone = (0, 7, 11), []
+    with torch.no_grad():
+        for row in range(3):
+            state, tokens = lm.init_state(1), []
+            for t in range(FRAMES):
+                out, state = lm.step(user[row : row + 1, t], state)
+                tokens.append(int(out.tokens[0]))
+            alone.append(tokens)
+        state, heard = lm.init_state(3), [[], [], []]
+        for t in range(FRAMES + max(starts)):
+            live = torch.tensor([start <= t < start + FRAMES for start in starts])
+            frame = torch.stack([user[row, min(max(t - start, 0), FRAMES - 1)] for row, start in enumerate(starts)])
+            out, state = lm.step(frame, state, live)
+            for row in range(3):
+                if live[row]:
+                    heard[row].append(int(out.tokens[row]))
+    assert heard == alone
+    assert all(len(set(tokens)) > 3 for tokens in alone), "A constant output would prove nothing."
+
+
+@families
+def test_it_learns(name):
+    torch.manual_seed(0)
+    lm = DuplexLM(LAYOUT, Backbone(family_config(name))).train()
+    user, tokens, codes = torch.randn(2, FRAMES, 32), torch.randint(3, 320, (2, FRAMES)), torch.randint(0, 11, (2, 3, FRAMES))
+    optimizer = torch.optim.AdamW(lm.parameters(), lr=5e-3)
+    losses = []
+    for _ in range(20):
+        hidden = lm(user, tokens, codes)
+        loss = torch.nn.functional.cross_entropy(lm.text_logits(hidden).flatten(0, 1), tokens.flatten())
+        loss = loss + torch.nn.functional.cross_entropy(lm.speech_logits(hidden).flatten(0, 2), codes.mT.flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        missing = [key for key, weight in lm.named_parameters() if weight.grad is None]
+        assert not missing, f"No gradient reaches {missing}."
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.8 * losses[0], losses
+
+
+@families
+def test_its_state_and_its_config_are_all_there_is(name, tmp_path):
+    backbone, frames = backbone_of(name, window=8), torch.randn(1, FRAMES, 32)
+    torch.save(backbone.state_dict(), tmp_path / "weights.ckpt")
+    again = Backbone(llm_config(random_family(name)), 8).eval()
+    again.load_state_dict(torch.load(tmp_path / "weights.ckpt"))
+    with torch.no_grad():
+        assert torch.equal(again(frames), backbone(frames))
+    assert torch.equal(stepped(again, frames), stepped(backbone, frames))
+
+
+@families
+def test_tied_weights_are_one_parameter(name):
+    backbone = backbone_of(name)
+    tied = backbone.lm_head.weight is backbone.embed_tokens.weight
+    assert tied == (name in TIED)
+    assert sum(p.numel() == 320 * 32 for p in backbone.parameters()) == (1 if tied else 2)
+    assert {"lm_head.weight", "embed_tokens.weight"} <= set(backbone.state_dict())
+
+
+def test_the_text_pad_is_learnt_like_any_other_token():
+    """transformers would give no gradient to `pad_token_id`, and most frames of the text channel are pad."""
+    backbone = backbone_of("llama")
+    assert backbone.config.pad_token_id == 0
+    backbone(backbone.embed_tokens(torch.zeros(1, 4, dtype=torch.long))).sum().backward()
+    assert backbone.embed_tokens.weight.grad[0].abs().max() > 0
+
+
+def test_a_ring_is_as_long_as_its_layer_looks_back():
+    assert [keys.shape[2] - 1 for keys in backbone_of("gemma2").empty_cache(1).keys] == [5, 64]
+    assert [keys.shape[2] - 1 for keys in backbone_of("gemma2", window=3).empty_cache(1).keys] == [3, 3]
+    assert [keys.shape[2] - 1 for keys in backbone_of("qwen2", window=8).empty_cache(1).keys] == [8, 5]
+
+
+def test_a_step_writes_where_the_last_one_wrote():
+    """The same buffers for ever: what a CUDA graph replays."""
+    backbone, cache = (b := backbone_of("gemma3", window=4)), b.empty_cache(2)
+    places = [tensor.data_ptr() for tensor in (*cache.keys, *cache.values, cache.age)]
+    for t in range(9):
+        with torch.no_grad():
+            backbone.step(torch.randn(2, 1, 32), cache, torch.tensor([True, t > 3]))
+        cache.reset(torch.tensor([t == 5, False]))
+    assert places == [tensor.data_ptr() for tensor in (*cache.keys, *cache.values, cache.age)]
+    assert cache.age.tolist() == [3, 5]
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma3"])
+def test_a_step_is_one_graph(name):
+    backbone, frames = backbone_of(name, window=8), torch.randn(2, 12, 32)
+    expected = stepped(backbone, frames)
+    compiled = copy.copy(backbone)
+    compiled.step = torch.compile(backbone.step, backend="eager", fullgraph=True)
+    assert (stepped(compiled, frames) - expected).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    "rope",
+    [
+        {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [8.0] * 4, "original_max_position_embeddings": 16},
+        {"rope_type": "dynamic", "factor": 4.0},
+    ],
+    ids=lambda rope: rope["rope_type"],
+)
+@torch.no_grad()
+def test_rotary_frequencies_do_not_change_while_somebody_speaks(rope):
+    """In transformers they do, with the age of the oldest row of the batch, and keys written before no longer fit."""
+    changes = {"rope_parameters": {**rope, "rope_theta": 10000.0}, "max_position_embeddings": 16, "sliding_window": None}
+    config = family_config("phi3", partial_rotary_factor=1.0, **changes)
+    backbone = Backbone(config, 8, weights=random_family("phi3", partial_rotary_factor=1.0, **changes)).eval()
+    frames = torch.randn(1, 40, 32)
+    whole = backbone(frames)
+    assert (stepped(backbone, frames) - whole).abs().max() < 1e-5
+    assert (backbone(frames[:, :12]) - whole[:, :12]).abs().max() < 1e-5
+
+
+class WithoutEmbeddings(LlamaForCausalLM):
+    """A family whose layers take ids alone."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        forward = self.model.forward
+        self.model.forward = lambda input_ids, past_key_values=None: forward(input_ids, past_key_values=past_key_values)
+
+
+class WithItsOwnMask(LlamaForCausalLM):
+    """A family that ignores the mask which it is given."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        forward = self.model.forward
+        self.model.forward = lambda inputs_embeds=None, past_key_values=None, attention_mask=None, **more: forward(
+            inputs_embeds=inputs_embeds, past_key_values=past_key_values, attention_mask=None, **more
+        )
+
+
+@pytest.mark.parametrize("model", [WithoutEmbeddings, WithItsOwnMask])
+def test_a_model_that_would_not_stream_as_it_computes_is_refused(model):
+    reason = "takes no inputs_embeds" if model is WithoutEmbeddings else "cannot stream|computes something else"
+    with pytest.raises(InputError, match=rf"^The language model llama ({reason})[^\n]* Take a decoder-only one"):
+        Backbone({}, weights=model(LlamaConfig(**SIZES)))
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        ({"model_type": "t5"}, "is an encoder-decoder"),
+        ({"model_type": "bart"}, "is an encoder-decoder"),
+        ({"model_type": "gpt2"}, "learned positions"),
+        ({"model_type": "mamba"}, "recurrent state"),
+        ({"model_type": "rwkv", "attention_hidden_size": 32}, "recurrent state"),
+        ({"model_type": "lfm2", "layer_types": ["conv", "full_attention"]}, r"layers that cannot stream here \(conv\)"),
+        ({"model_type": "llama4_text"}, "chunked_attention"),
+        ({"model_type": "bloom"}, "cannot stream"),
+        ({"model_type": "bert"}, "learned positions"),
+        ({"model_type": "no_such_thing"}, "cannot build a causal language model from model_type 'no_such_thing'"),
+        ({"model_type": "llama", "hidden_size": "large"}, "cannot build a causal language model from model_type 'llama'"),
+        ({}, "names no model_type"),
+    ],
+    ids=lambda value: value.get("model_type", "nothing") if isinstance(value, dict) else "",
+)
+def test_what_cannot_work_is_refused_in_one_line(config, reason):
+    with pytest.raises(InputError, match=reason) as error:
+        Backbone({**SIZES, **config})
+    assert "\n" not in str(error.value)
