@@ -20,7 +20,7 @@ from nemo_duplex.codec.fsq_codec import FSQCodec
 from nemo_duplex.data.text_channel import TextTokenizer, pad_of
 from nemo_duplex.data.text_tokenizer import HFTokenizer
 from nemo_duplex.inputs import InputError, existing_file
-from nemo_duplex.models.artifacts import kept_copy
+from nemo_duplex.models.artifacts import kept_copy, kept_folder
 from nemo_duplex.models.backbone import Backbone
 from nemo_duplex.models.lora import add_lora
 from nemo_duplex.models.perception import Perception
