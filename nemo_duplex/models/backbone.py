@@ -110,7 +110,9 @@ class Backbone(nn.Module):
     def _window(self, kind: LayerKind) -> int | None:
         """Frames that layers of this kind look back on, None for all."""
         own = None if kind == "full_attention" else getattr(self.config, "sliding_window", None)
-        return min((w for w in (own, self.attention_window) if w is not None), default=None)
+        if own is None or self.attention_window is None:
+            return self.attention_window if own is None else own
+        return min(own, self.attention_window)
 
     def _ring_frames(self, kind: LayerKind) -> int:
         return min(self._window(kind) or self.capacity, self.capacity)
