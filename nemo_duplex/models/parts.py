@@ -6,8 +6,6 @@ Afterwards the config describes all of them, so that a `.nemo` needs nothing but
 
 from __future__ import annotations
 
-import tempfile
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +18,7 @@ from nemo_duplex.codec.fsq_codec import FSQCodec
 from nemo_duplex.data.text_channel import TextTokenizer, pad_of
 from nemo_duplex.data.text_tokenizer import HFTokenizer
 from nemo_duplex.inputs import InputError, existing_file
-from nemo_duplex.models.artifacts import kept_copy, kept_folder
+from nemo_duplex.models.artifacts import kept_copy
 from nemo_duplex.models.backbone import Backbone
 from nemo_duplex.models.lora import add_lora
 from nemo_duplex.models.perception import Perception
@@ -65,10 +63,10 @@ def _tokenizer(cfg: DictConfig) -> TextTokenizer:
     if given.model_path is None:
         if cfg.pretrained_llm is None:
             raise InputError("The model has no tokenizer: set model.tokenizer.model_path, or model.pretrained_llm.")
-        tokenizer = HFTokenizer.from_pretrained(cfg.pretrained_llm, tempfile.mkdtemp(dir=kept_folder()))
-        given.model_path = str(tokenizer.path)
-        given.pad, given.bos, given.eos = tokenizer.special_tokens
-        return tokenizer
+        with tempfile.TemporaryDirectory() as folder:
+            tokenizer = HFTokenizer.from_pretrained(cfg.pretrained_llm, folder)
+            given.model_path = str(kept_copy(tokenizer.path))
+            given.pad, given.bos, given.eos = tokenizer.special_tokens
     path = kept_copy(_unpacked(given.model_path))
     given.model_path = str(path)
     if path.suffix == ".json":
