@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from nemo_duplex.conversation import Turn
+from nemo_duplex.data.token_offsets import PieceTokenizer, token_offsets
 from nemo_duplex.frames import FRAME_RATE, FrameRate
 from nemo_duplex.inputs import InputError
 
@@ -86,25 +87,23 @@ def text_channel(
 
 
 def words_at_frames(
-    turn: Turn, tokenizer: TextTokenizer, frame_rate: FrameRate = FRAME_RATE, first: int = 0
+    turn: Turn, tokenizer: PieceTokenizer, frame_rate: FrameRate = FRAME_RATE, first: int = 0
 ) -> Iterator[tuple[int, int]]:
     """(frame, token) of a turn's text, each word's tokens from the frame on in which the word begins, none before `first`.
 
-    Words are put through the tokenizer one by one: a token never spans two of them.
+    A token belongs to the word in which it ends.
     """
     if turn.text and not turn.words:
         raise InputError(
             f"The turn {turn.text[:40]!r} at {turn.start:.2f} s has no word times, which text_alignment=word needs. "
             "Make the corpus with examples/synthesize.py, align it, or take text_alignment=turn."
         )
-    ends = [word.offset for word in turn.words[1:]] + [len(turn.text)]
-    starts = [0, *ends[:-1]]
     free = first
-    for word, start, end in zip(turn.words, starts, ends):
+    for token, end in token_offsets(turn.text, tokenizer):
+        word = max((w for w in turn.words if w.offset < end), key=lambda w: w.offset, default=turn.words[0])
         free = max(free, frame_rate.frame_at(word.start))
-        for token in tokenizer.text_to_ids(turn.text[start:end].strip()):
-            yield free, token
-            free += 1
+        yield free, token
+        free += 1
 
 
 def overflowing_frames(turn: Turn, tokenizer: TextTokenizer, frame_rate: FrameRate = FRAME_RATE) -> int:

@@ -3,26 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from nemo_duplex.conversation import Turn
-from nemo_duplex.data.text_channel import TextTokenizer
+from nemo_duplex.data.token_offsets import PieceTokenizer, token_offsets
 from nemo_duplex.frames import FRAME_RATE, FrameRate, Seconds
-
-_WORD_START = "▁"  # how SentencePiece writes the space before a word
-
-
-class PieceTokenizer(TextTokenizer, Protocol):
-    """A tokenizer whose tokens are pieces of the text, as NeMo's SentencePiece tokenizer; or one that has `text_offsets`."""
-
-    vocab_size: int
-
-    def text_to_tokens(self, text: str) -> list[str]: ...
-
-    def tokens_to_ids(self, tokens: list[str]) -> list[int]: ...
 
 
 def token_times(turn: Turn, tokenizer: PieceTokenizer) -> list[tuple[int, Seconds]]:
@@ -33,7 +20,7 @@ def token_times(turn: Turn, tokenizer: PieceTokenizer) -> list[tuple[int, Second
     """
     if not turn.words:
         return []
-    return [(token, _spoken(turn, end)) for token, end in _offsets(turn.text, tokenizer)]
+    return [(token, _spoken(turn, end)) for token, end in token_offsets(turn.text, tokenizer)]
 
 
 def token_path(
@@ -58,18 +45,6 @@ def token_path(
                 path[frame] = token
             free = frame + 1
     return path
-
-
-def _offsets(text: str, tokenizer: PieceTokenizer) -> list[tuple[int, int]]:
-    """Each token of `text` with the character at which it ends."""
-    if hasattr(tokenizer, "text_offsets"):
-        return tokenizer.text_offsets(text)
-    pieces = tokenizer.text_to_tokens(text)
-    offsets, end = [], -1 if pieces and pieces[0].startswith(_WORD_START) else 0  # the first word has no space before it
-    for piece, token in zip(pieces, tokenizer.tokens_to_ids(pieces)):
-        end += len(piece)
-        offsets.append((token, end))
-    return offsets
 
 
 def _spoken(turn: Turn, position: int) -> Seconds:

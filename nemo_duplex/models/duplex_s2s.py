@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from nemo.core.classes import ModelPT
 from nemo.core.classes.common import PretrainedModelInfo
 from nemo.core.connectors.save_restore_connector import SaveRestoreConnector
@@ -23,11 +23,13 @@ from nemo_duplex.models.duplex_lm import AgentTargets, DuplexLM, lay_out
 from nemo_duplex.models.freezing import freeze
 from nemo_duplex.models.hub import pretrained_file, push_to_hub
 from nemo_duplex.models.in_tree_config import is_in_tree, our_config
+from nemo_duplex.models.lora import merged_state_dict
 from nemo_duplex.models.losses import LossWeights, speech_loss, text_loss
 from nemo_duplex.models.metrics import StepSums
 from nemo_duplex.models.model_config import FORMAT_VERSION, model_config
 from nemo_duplex.models.parallel import summed_over_ranks
 from nemo_duplex.models.parts import build_parts
+from nemo_duplex.models.throughput import Throughput
 from nemo_duplex.models.training_speed import compile_layers, recompute_activations
 from nemo_duplex.models.restore_connector import RestoreConnector, check_what_nemo_restores
 
@@ -63,7 +65,7 @@ class DuplexS2SModel(ModelPT):
         self.lm = DuplexLM(self.layout, parts.backbone, cfg.user_weight)
         self.loss_weights = LossWeights(**cfg.loss)
         self._validation: dict[str, StepSums] = {}
-        freeze(self, cfg.freeze_params, cfg.prevent_freeze_params)
+        freeze(self, cfg.freeze_params, [*cfg.prevent_freeze_params, *([r".+\.lora_"] if cfg.lora else [])])
         if cfg.activation_checkpointing:
             recompute_activations(self.perception, self.lm.backbone.llm)
         self._set_up(data)
@@ -100,6 +102,18 @@ class DuplexS2SModel(ModelPT):
     def list_available_models(cls) -> list[PretrainedModelInfo]:
         """There is none to download: `make demo` trains one."""
         return []
+
+    def save_to(self, save_path: str, merge_lora: bool = False) -> None:
+        """Writes one `.nemo`.
+
+        Args:
+            merge_lora: whether adapters become part of the weights that they adapt; the file then needs no peft, and what is
+                restored from it trains as a whole.
+        """
+        if merge_lora and self.cfg.lora:
+            _merged(self).save_to(save_path)
+        else:
+            super().save_to(save_path)
 
     @classmethod
     def restore_from(
@@ -201,16 +215,14 @@ class DuplexS2SModel(ModelPT):
         batch = self._ours(batch)
         loss, sums = self._losses(batch)
         text, speech = sums.mean("text_loss"), sums.mean("speech_loss")
-        total = self.loss_weights.text * text + self.loss_weights.speech * speech
-        if self._trainer is not None:
-            shown = {"loss": total, "text": text, "speech": speech}
-            self.log_dict(shown, prog_bar=True, batch_size=len(batch.ids))
-            self.log("lr", self.optimizers().param_groups[0]["lr"], batch_size=len(batch.ids))
         return {"loss": loss, "text_loss": text, "audio_loss": speech, "sums": sums}
 
-    def validation_step(
-        self, batch: DuplexBatch | Mapping[str, Any], batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
+    def configure_callbacks(self) -> list[Callback]:
+        """Whoever trains this model can watch it; a trainer's own `Throughput` goes before."""
+        watched = any(isinstance(callback, Throughput) for callback in self._trainer.callbacks)
+        return [] if watched else [Throughput()]
+
+    def validation_step(self, batch: DuplexBatch | Mapping[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
         """One batch, or one of each of several named sets (as NeMo's in-tree data module brings them)."""
         named = isinstance(batch, Mapping) and "source_audio" not in batch
         for name, one in batch.items() if named else [("", batch)]:
@@ -224,10 +236,9 @@ class DuplexS2SModel(ModelPT):
     def on_validation_epoch_end(self, sync_metrics: bool = False) -> None:
         """Logs `val_loss` and what `StepSums` names as `val_...`, over whole sets: a frame counts the same in every batch."""
         for name, sums in self._validation.items():
-            means = {key: value for key, value in sums.means().items() if not value.isnan()}
-            means["loss"] = sum(getattr(self.loss_weights, c) * means[f"{c}_loss"] for c in ("text", "speech"))
             if self._trainer is not None:
-                self.log_dict({f"val_{f'{name}_' if name else ''}{key}": value for key, value in means.items()})
+                prefix = f"val_{name}_" if name else "val_"
+                self.log_dict({f"{prefix}{key}": value for key, value in sums.logged(self.loss_weights).items()})
 
     def _ours(self, batch: DuplexBatch | Mapping[str, Any]) -> DuplexBatch:
         if isinstance(batch, DuplexBatch):
@@ -320,3 +331,14 @@ class DuplexS2SModel(ModelPT):
         from nemo_duplex.streaming.session import Session
 
         return Session(self)
+
+
+def _merged(model: DuplexS2SModel) -> DuplexS2SModel:
+    """The same model without adapters. (No method: Lightning would take one that calls `super` for a constructor.)"""
+    cfg = model.cfg.copy()
+    with open_dict(cfg):
+        cfg.lora = None
+        cfg.update(dict.fromkeys(_DATA))
+    plain = DuplexS2SModel(cfg)
+    plain.load_state_dict(merged_state_dict(model))
+    return plain

@@ -6,6 +6,7 @@ Afterwards the config describes all of them, so that a `.nemo` needs nothing but
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -4,6 +4,7 @@ import pytest
 
 from nemo_duplex.conversation import Turn, Word
 from nemo_duplex.data.text_channel import overflowing_frames, text_channel
+from nemo_duplex.inputs import InputError
 
 PAD, BOS, EOS = 0, 1, 2
 
@@ -16,6 +17,10 @@ class Words:
 
     def ids_to_text(self, ids):
         return " ".join(f"w{i - 10}" for i in ids)
+
+    def text_offsets(self, text):
+        ends = [i for i, c in enumerate(text + " ") if c == " "]
+        return list(zip(self.text_to_ids(text), ends))
 
 
 def row(*turns, frames=12):
@@ -56,3 +61,23 @@ def test_turns_that_touch():
 @pytest.mark.parametrize("start", [0.161, 0.199, 0.121])
 def test_times_off_the_grid_go_to_the_nearest_frame(start):
     assert row(Turn("agent", start, 0.64, "w1")).index(BOS) == 2
+
+
+def test_words_stand_where_they_begin():
+    """Word-level alignment (paper, section 3.1): as turn-level, but a token waits for its word."""
+    words = (Word("w1", 0, 0.16, 0.3), Word("w2,", 3, 0.4, 0.6), Word("w3", 7, 0.64, 0.7))
+    turn = Turn("agent", 0.16, 0.8, "w1 w2, w3", words=words)
+    got = text_channel([turn], 12, Words(), bos=BOS, eos=EOS, pad=PAD, alignment="word").tolist()
+    assert got == [0, 0, BOS, 11, 0, 12, 0, 0, 13, 0, EOS, 0]
+
+
+def test_words_closer_than_frames_queue_and_end_with_their_turn():
+    words = tuple(Word(f"w{i}", 3 * (i - 1), 0.16 + 0.01 * i, 0.5) for i in range(1, 6))
+    turn = Turn("agent", 0.16, 0.4, "w1 w2 w3 w4 w5", words=words)
+    got = text_channel([turn], 8, Words(), bos=BOS, eos=EOS, pad=PAD, alignment="word").tolist()
+    assert got == [0, 0, BOS, 11, 12, EOS, 0, 0]
+
+
+def test_word_alignment_needs_word_times():
+    with pytest.raises(InputError, match="'w1 w2' at 0.16 s has no word times"):
+        text_channel([Turn("agent", 0.16, 0.8, "w1 w2")], 12, Words(), bos=BOS, eos=EOS, pad=PAD, alignment="word")

@@ -101,6 +101,24 @@ def test_patterns_freeze_by_our_names_and_by_those_of_nemo(tmp_path, patterns):
         DuplexS2SModel(tiny_config(tmp_path, freeze_params=["nothing"]))
 
 
+def test_adapters_train_alone_and_are_merged_on_request(tmp_path):
+    model = DuplexS2SModel(tiny_config(tmp_path, lora={"task_type": "CAUSAL_LM", "r": 2, "target_modules": ["q_proj"]}))
+    trained = {name for name, p in model.lm.backbone.llm.named_parameters() if p.requires_grad}
+    assert trained and all(".lora_" in name for name in trained)
+    for name, p in model.named_parameters():
+        if ".lora_" in name:
+            torch.nn.init.normal_(p)
+    model.save_to(str(tmp_path / "adapted.nemo"))
+    model.save_to(str(tmp_path / "merged.nemo"), merge_lora=True)
+    hidden = {}
+    for name in ("adapted", "merged"):
+        again = DuplexS2SModel.restore_from(str(tmp_path / f"{name}.nemo"), map_location="cpu").eval()
+        assert bool(again.cfg.lora) == any(".lora_" in key for key in again.state_dict()) == (name == "adapted")
+        with torch.no_grad():
+            hidden[name], _ = again(batch(again))
+    assert torch.allclose(hidden["adapted"], hidden["merged"], atol=1e-5)
+
+
 def test_an_unknown_key_names_the_nearest(tmp_path):
     with pytest.raises(InputError, match="unknown key 'speech_delai'. Did you mean 'speech_delay'"):
         DuplexS2SModel(tiny_config(tmp_path, speech_delai=1))
