@@ -144,6 +144,23 @@ def config_values(config: Any) -> Iterator[tuple[str, str, Any]]:
         waiting += inside
 
 
+# Classes (they begin with a capital, functions do not) of the parts that models are made of, and of what they are trained with.
+_PARTS = re.compile(
+    r"(nemo_duplex\.(codec|models)|nemo\.collections\.(asr|tts|speechlm2)\.modules|nemo\.core\.optim|torch\.optim)(\.\w+)*\.[A-Z]\w*"
+)
+# Parts of NeMo that fetch weights by a name in their config, from the network or from pickled files.
+_FETCHERS = ("SSLModel", "SLMDiscriminator", "SLMEncoder", "SLMPredictor", "ResNetSpeakerEncoder")
+
+
+def is_part(target: Any) -> bool:
+    """Whether a config that comes in a file may have this as a `_target_`, which NeMo calls with the keys beside it.
+
+    NeMo's own list is wide: it has functions that write files (`manifest_utils.write_manifest`), and classes that download what
+    a key tells them.
+    """
+    return isinstance(target, str) and bool(_PARTS.fullmatch(target)) and target.rpartition(".")[2] not in _FETCHERS
+
+
 def find_nemo_file(source: str | Path, what: str) -> Path:
     """`source` itself, if it is a path; for a Hugging Face id (`org/name`), the `.nemo` file of that name, downloaded once.
 

@@ -31,7 +31,7 @@ from nemo_duplex.codec.hifigan_stepper import HiFiGANStepper
 from nemo_duplex.codec.streaming_decoder import FrameDecoder, StreamingDecoder
 from nemo_duplex.frames import FrameRate
 from nemo_duplex.inputs import InputError
-from nemo_duplex.nemo_file import find_nemo_file, read_nemo_file
+from nemo_duplex.nemo_file import config_values, find_nemo_file, is_part, read_nemo_file
 from nemo_duplex.outputs import whole_file
 
 PARTS = ("audio_encoder", "vector_quantizer", "audio_decoder")
@@ -282,7 +282,11 @@ def _essential(cfg: Mapping[str, Any]) -> dict[str, Any]:
     if plain.get("output_sample_rate", plain["sample_rate"]) != plain["sample_rate"]:
         rates = f"hears {plain['sample_rate']} Hz and speaks {plain['output_sample_rate']} Hz"
         raise InputError(f"This codec {rates}; expected one rate.")
-    return copy.deepcopy({key: plain[key] for key in keys})
+    essential = copy.deepcopy({key: plain[key] for key in keys})
+    for place, key, value in config_values(essential):
+        if key in ("_target_", "cls") and not is_part(value):  # `cls` is hydra's former word for it
+            raise InputError(f"This codec config names {str(value)[:100]!r} at {place}, which is no part of a codec.")
+    return essential
 
 
 def _todays_name(key: str) -> str:

@@ -1,25 +1,14 @@
-"""The config of a model that comes in a file: what it may name, checked before anything is built from it.
-
-NeMo and hydra build what `_target_` names and give it the keys beside it. NeMo's own list of what may be named is wide: it has
-functions that write files, and classes that download what a key tells them. A model saved by this project needs few names.
-"""
+"""The config of a model that comes in a file: what it may name, checked before anything is built from it."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from nemo_duplex.inputs import InputError
-from nemo_duplex.nemo_file import config_values, missing_artifacts
+from nemo_duplex.nemo_file import config_values, is_part, missing_artifacts
 
-# Classes (they begin with a capital, functions do not) of the parts that a model is made of and of what it is trained with.
-_CLASSES = re.compile(
-    r"(nemo_duplex\.(codec|models)|nemo\.collections\.(asr|tts|speechlm2)\.modules|nemo\.core\.optim|torch\.optim)(\.\w+)*\.[A-Z]\w*"
-)
-# Modules of NeMo that fetch weights by a name in their config, from the network or from pickled files.
-_FETCHERS = ("SSLModel", "SLMDiscriminator", "SLMEncoder", "SLMPredictor", "ResNetSpeakerEncoder")
 # hydra 0.x, which NeMo translates into `_target_`, and transformers' door to code that is no part of it.
 _FOREIGN_KEYS = ("cls", "params", "auto_map", "trust_remote_code")
 
@@ -43,7 +32,7 @@ def check_restored_config(config: dict[str, Any], path: str | Path, files: Colle
     for place, key, value in config_values(config):
         if key in _FOREIGN_KEYS:
             raise _refused(path, place, "belongs to no model of this project")
-        if key == "_target_" and not _may_build(value):
+        if key == "_target_" and not is_part(value):
             raise _refused(path, place, f"names {str(value)[:100]!r}, which is no part of a model")
         if key in ("attn_implementation", "_attn_implementation") and "/" in str(value):
             raise _refused(path, place, f"names {value!r}, code on the Hugging Face Hub")
@@ -56,10 +45,6 @@ def check_restored_config(config: dict[str, Any], path: str | Path, files: Colle
         raise _refused(path, "tokenizer.model_path", "names no file of the archive (nemo:...)")
     if missing := missing_artifacts(config, files):
         raise _refused(path, missing[0], "names a file that is not in the archive")
-
-
-def _may_build(target: Any) -> bool:
-    return isinstance(target, str) and bool(_CLASSES.fullmatch(target)) and target.rpartition(".")[2] not in _FETCHERS
 
 
 def _refused(path: str | Path, place: str, wrong: str) -> InputError:

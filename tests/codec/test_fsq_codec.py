@@ -250,7 +250,7 @@ def test_files_that_are_no_codec(tmp_path, nano):
     "change, words",
     [
         ({"vector_quantizer": {"_target_": f"{MODULES}.MultiBandMelEncoder"}}, "does not build"),
-        ({"audio_encoder": {"_target_": "os.system"}}, "does not build"),
+        ({"audio_encoder": {"_target_": "os.system"}}, "no part of a codec"),
         ({"output_sample_rate": 44100}, "44100"),
         ({"semantic_codec_path": "other.nemo"}, "semantic"),
         ({"audio_decoder": None}, "lacks audio_decoder"),
@@ -259,6 +259,31 @@ def test_files_that_are_no_codec(tmp_path, nano):
 def test_configs_of_other_codecs(change, words):
     with pytest.raises(InputError, match=words):
         FSQCodec(CODEC | change)
+
+
+WRITES_A_FILE = {  # a function that NeMo's own list of targets lets through
+    "_target_": "nemo.collections.asr.parts.utils.manifest_utils.write_manifest",
+    "output_path": "pwned",
+    "target_manifest": [{"a": 1}],
+}
+
+
+@pytest.mark.parametrize(
+    "encoder",
+    [
+        WRITES_A_FILE,
+        {**CODEC["audio_encoder"], "mel_bins": WRITES_A_FILE},
+        {"_target_": f"{MODULES}.SSLModel", "slm_model_name": "someone/model"},
+        {"cls": "os.system", "command": "touch pwned"},
+    ],
+    ids=["a function", "a function inside", "one that downloads", "by hydra's former key"],
+)
+def test_a_codec_of_anybody_runs_nothing(tmp_path, monkeypatch, encoder):
+    monkeypatch.chdir(tmp_path)
+    path = write_nemo(tmp_path / "evil.nemo", CODEC | {"audio_encoder": encoder, "target": "AudioCodecModel"}, {})
+    with pytest.raises(InputError, match="codec: .*evil.nemo: .* names '.*' at audio_encoder.*, which is no part of a codec"):
+        FSQCodec.restore(path)
+    assert not (tmp_path / "pwned").exists()
 
 
 def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
