@@ -7,7 +7,7 @@ from torch import Tensor
 
 from nemo_duplex.channels import ChannelLayout
 from nemo_duplex.models.duplex_lm import AgentTargets
-from nemo_duplex.models.losses import ChannelLoss
+from nemo_duplex.models.losses import ChannelLoss, LossWeights
 
 
 class StepSums:
@@ -57,3 +57,20 @@ class StepSums:
     def means(self) -> dict[str, Tensor]:
         """Scalars by name; NaN where nothing was counted (a batch without any turn has no BOS)."""
         return dict(zip(self.names, (self.sums / self.counts).unbind()))
+
+    def cpu(self) -> StepSums:
+        """The same on the CPU; waits for the device."""
+        both = torch.stack([self.sums, self.counts]).cpu()
+        return StepSums(self.names, both[0], both[1], self.ranks)
+
+    def logged(self, weights: LossWeights) -> dict[str, float]:
+        """What goes to the log: `means`, without those of which nothing was counted, and `loss`, which is minimised.
+
+        A loss that *is* NaN stays: whoever watches must see it.
+        """
+        sums = self.cpu()
+        counted = [name for name in sums.names if sums.count(name) > 0]
+        means = {name: sums.mean(name).item() for name in counted}
+        if {"text_loss", "speech_loss"} <= means.keys():
+            means["loss"] = weights.text * means["text_loss"] + weights.speech * means["speech_loss"]
+        return means

@@ -1,0 +1,189 @@
+"""Training that can be watched: how well, how fast and how full, in the progress bar and in every logger.
+
+    train/       text_loss, speech_loss, loss, accuracies of text, BOS, EOS and of every codebook: means since the last entry;
+                 lr of every parameter group, and grad_norm before clipping, of the last step
+    throughput/  frames and audio seconds per second, padding ratio, text tokens, waiting for data, memory
+
+Nothing is read from the device between two log entries: a GPU is never made to wait for being watched.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+from torch.nn.utils import get_total_norm
+from torch.optim import Optimizer
+
+from nemo_duplex.frames import Seconds
+from nemo_duplex.models.metrics import StepSums
+
+if TYPE_CHECKING:
+    from nemo_duplex.models.duplex_s2s import DuplexS2SModel
+
+_GB = 1e9
+
+
+class Throughput(pl.Callback):
+    """Logs a DuplexS2SModel's training every `trainer.log_every_n_steps` optimizer steps.
+
+    All figures are of the global batch: `StepSums` come added over ranks. The clock stands still during validation. What is
+    spent between batches counts as waiting for data; checkpoints are written there too.
+    """
+
+    def __init__(self) -> None:
+        self._sums: StepSums | None = None  # since the last entry
+        self._started: Seconds | None = None  # of the stretch since the last entry
+        self._batch_ended: Seconds | None = None
+        self._validation_began: Seconds = 0.0
+        self._waited: Seconds = 0.0
+        self._step = 0  # of the last entry
+        self._optimizer: dict[str, Any] = {}
+
+    # ------------------------------------------------------------------ the clock
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._step = trainer.global_step
+        self._sums = self._started = self._batch_ended = None
+        self._waited = 0.0
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+        now = time.perf_counter()
+        if self._started is None or self._batch_ended is None:
+            self._started = now
+        else:
+            self._waited += now - self._batch_ended
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._validation_began = time.perf_counter()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._started is not None and self._batch_ended is not None:
+            lasted = time.perf_counter() - self._validation_began
+            self._started += lasted
+            self._batch_ended += lasted
+
+    # ------------------------------------------------------------------ what is counted
+
+    def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer) -> None:
+        """Gradients before they are clipped, and the learning rates of this very step."""
+        if not _due(trainer, trainer.global_step + 1):
+            return
+        names = group_names(pl_module, optimizer)
+        self._optimizer = {name: group["lr"] for name, group in zip(names, optimizer.param_groups)}
+        norm = gradient_norm(pl_module.parameters())
+        if norm is not None:
+            self._optimizer["grad_norm"] = norm
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: DuplexS2SModel, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if outputs and "sums" in outputs:  # a step that was skipped has none
+            self._sums = outputs["sums"] if self._sums is None else self._sums + outputs["sums"]
+        if self._sums is not None and trainer.global_step != self._step and _due(trainer, trainer.global_step):
+            self._log(trainer, pl_module, self._sums)
+        self._batch_ended = time.perf_counter()
+
+    def _log(self, trainer: pl.Trainer, model: DuplexS2SModel, sums: StepSums) -> None:
+        sums = sums.cpu()  # the device has done all of this stretch: now its end can be taken
+        now = time.perf_counter()
+        assert self._started is not None, "A batch ends after it started."
+        steps = trainer.global_step - self._step
+        speed = throughput(sums, now - self._started, self._waited, steps, model.perception.frame_rate.seconds)
+        speed |= memory(model.device)
+        trained = sums.logged(model.loss_weights)
+        trained.pop("padding_ratio")  # it is in `throughput/`
+        trained |= {name: float(value) for name, value in self._optimizer.items()}
+        values = {f"train/{name}": value for name, value in trained.items()}
+        values |= {f"throughput/{name}": value for name, value in speed.items()}
+        for logger in trainer.loggers:
+            logger.log_metrics(values, step=trainer.global_step)
+            logger.save()
+        on_cpu = {name: torch.tensor(value) for name, value in values.items()}
+        trainer.callback_metrics.update(on_cpu)
+        model.log_dict({name: torch.tensor(v) for name, v in _bar(trained, speed).items()}, prog_bar=True, logger=False)
+        self._sums, self._started, self._waited, self._step = None, now, 0.0, trainer.global_step
+
+
+def throughput(sums: StepSums, elapsed: Seconds, waited: Seconds, steps: int, frame: Seconds) -> dict[str, float]:
+    """How much was trained on in `elapsed` seconds.
+
+    Args:
+        sums: of these steps, on the CPU.
+        waited: how many of the seconds this process waited for data.
+        frame: length of one, in seconds.
+
+    Returns:
+        frames_per_second and audio_seconds_per_second (of conversation, padding left out), padding_ratio (of all frames),
+        text_tokens_per_step and text_tokens_per_second (BOS and EOS included, pads not), seconds_per_step, wait_ratio.
+    """
+    all_frames, padding = float(sums.count("padding_ratio")), float(sums.sums[sums.names.index("padding_ratio")])
+    frames, tokens = all_frames - padding, float(sums.count("text_accuracy"))
+    return {
+        "frames_per_second": frames / elapsed,
+        "audio_seconds_per_second": frames * frame / elapsed,
+        "padding_ratio": padding / all_frames,
+        "text_tokens_per_step": tokens / steps,
+        "text_tokens_per_second": tokens / elapsed,
+        "seconds_per_step": elapsed / steps,
+        "wait_ratio": waited / elapsed,
+    }
+
+
+def memory(device: torch.device) -> dict[str, float]:
+    """Gigabytes (1e9 bytes) of this process: resident_gb and its peak, and on a GPU the peak of what tensors took."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    statm = Path("/proc/self/statm")
+    resident = int(statm.read_text().split()[1]) * resource.getpagesize() if statm.exists() else peak
+    found = {"resident_gb": resident / _GB, "peak_resident_gb": peak / _GB}
+    if device.type == "cuda":
+        found["peak_cuda_gb"] = torch.cuda.max_memory_allocated(device) / _GB
+    return found
+
+
+def gradient_norm(parameters: Iterable[torch.nn.Parameter]) -> Tensor | None:
+    """Euclidean norm of all gradients together, a scalar on their device; None where there are none.
+
+    Where ranks hold a shard of a gradient each (the DTensors of FSDP2), it is the norm of the whole: every rank must ask.
+    """
+    by_mesh: dict[Any, list[Tensor]] = {}
+    for parameter in parameters:
+        if parameter.grad is not None:
+            by_mesh.setdefault(getattr(parameter.grad, "device_mesh", None), []).append(parameter.grad)
+    norms = [get_total_norm(gradients) for gradients in by_mesh.values()]
+    whole = [norm.full_tensor() if hasattr(norm, "full_tensor") else norm for norm in norms]
+    return torch.stack(whole).norm() if whole else None
+
+
+def group_names(model: pl.LightningModule, optimizer: Optimizer) -> list[str]:
+    """`lr` for the first parameter group, `lr_<part>` for those of `optim_param_groups` (NeMo puts them after it)."""
+    named = list(model.cfg.get("optim_param_groups") or {})
+    groups = len(optimizer.param_groups)
+    return ["lr", *(f"lr_{name}" for name in (named if len(named) == groups - 1 else range(1, groups)))]
+
+
+def _due(trainer: pl.Trainer, step: int) -> bool:
+    return trainer.log_every_n_steps > 0 and step % trainer.log_every_n_steps == 0
+
+
+def _bar(trained: dict[str, float], speed: dict[str, float]) -> dict[str, float]:
+    """The main figures under short names, with as many digits as one reads at a glance."""
+    shown = {
+        "loss": trained.get("loss"),
+        "text": trained.get("text_loss"),
+        "speech": trained.get("speech_loss"),
+        "frames/s": round(speed["frames_per_second"]),
+        "audio_s/s": round(speed["audio_seconds_per_second"], 1),
+        "pad%": round(100 * speed["padding_ratio"], 1),
+        "tokens": round(speed["text_tokens_per_step"]),
+        "GB": round(speed.get("peak_cuda_gb", speed["resident_gb"]), 2),
+        "wait%": round(100 * speed["wait_ratio"], 1),
+    }
+    return {name: float(value) for name, value in shown.items() if value is not None}

@@ -1,0 +1,87 @@
+"""Sums of a step: right per codebook and mark, additive over batches, and silent about what was not there."""
+
+import math
+
+import pytest
+import torch
+
+from nemo_duplex.channels import ChannelLayout
+from nemo_duplex.models.duplex_lm import AgentTargets
+from nemo_duplex.models.losses import ChannelLoss, LossWeights
+from nemo_duplex.models.metrics import StepSums
+
+LAYOUT = ChannelLayout(text_vocab_size=9, text_pad=0, text_bos=1, text_eos=2, num_codebooks=2, codebook_size=5)
+PAD = LAYOUT.speech_pad
+
+
+def loss(predicted, targets, total=2.0, weight=4.0):
+    return ChannelLoss(torch.tensor(total), torch.tensor(weight), torch.tensor(predicted), torch.tensor(targets))
+
+
+def sums(text, speech, valid=(True, True, True, True)):
+    frames = torch.tensor([valid])
+    nothing = torch.zeros(frames.shape)
+    targets = AgentTargets(nothing.long(), nothing.long()[:, None], nothing.bool(), frames)
+    return StepSums.of(loss(*text), loss(*speech), targets, LAYOUT)
+
+
+TEXT = ([1, 5, 0, 2], [1, 6, 0, 2])  # BOS right, a word wrong, pad right, EOS right
+SPEECH = ([[0, 1], [0, 3], [4, 4], [2, 2]], [[0, 1], [0, 2], [4, PAD], [3, 2]])  # the third frame is not all codes
+
+
+def test_every_mean_is_over_what_it_names():
+    means = {name: value.item() for name, value in sums(TEXT, SPEECH, (True, True, True, False)).means().items()}
+    assert means == pytest.approx(
+        {
+            "text_loss": 0.5,
+            "speech_loss": 0.5,
+            "text_accuracy": 2 / 3,
+            "bos_accuracy": 1.0,
+            "eos_accuracy": 1.0,
+            "speech_accuracy": 4 / 6,
+            "codebook_0_accuracy": 2 / 3,
+            "codebook_1_accuracy": 2 / 3,
+            "padding_ratio": 1 / 4,
+        }
+    )
+
+
+def test_codebooks_are_told_apart():
+    means = sums(TEXT, ([[0, 1], [1, 2], [2, 3]], [[0, 4], [1, 4], [2, 3]])).means()
+    assert means["codebook_0_accuracy"] == 1 and means["codebook_1_accuracy"] == pytest.approx(1 / 3)
+
+
+def test_a_frame_counts_the_same_in_every_batch():
+    """The mean of means would give a batch of one frame the weight of the long one."""
+    long, short = sums(TEXT, SPEECH), sums(([1, 1, 3], [0, 3, 3]), ([[0, 0]], [[0, 0]]))
+    both, turned = long + short, short + long
+    joined = sums((TEXT[0] + [1, 1, 3], TEXT[1] + [0, 3, 3]), (SPEECH[0] + [[0, 0]], SPEECH[1] + [[0, 0]]))
+    for name in ("text_accuracy", "speech_accuracy", "codebook_0_accuracy", "bos_accuracy"):
+        assert both.mean(name) == turned.mean(name) == joined.mean(name)
+    assert both.mean("text_accuracy") == pytest.approx(3 / 5)
+
+
+def test_what_was_not_counted_is_not_logged():
+    found = sums(([0, 3], [0, 4]), ([[PAD, PAD]], [[PAD, PAD]]))
+    assert math.isnan(found.means()["bos_accuracy"])
+    logged = found.logged(LossWeights())
+    assert not any(math.isnan(value) for value in logged.values())
+    assert set(logged) == {"text_loss", "speech_loss", "loss", "text_accuracy", "padding_ratio"}
+    assert logged["loss"] == pytest.approx(3 * 0.5 + 0.5)
+
+
+def test_a_loss_that_is_nan_is_seen():
+    broken = StepSums.of(
+        loss([0], [0], total=float("nan")),
+        loss([[0, 0]], [[0, 0]]),
+        AgentTargets(*(torch.zeros(1, 1).long(),) * 2, torch.zeros(1, 1).bool(), torch.ones(1, 1).bool()),
+        LAYOUT,
+    )
+    logged = broken.logged(LossWeights())
+    assert math.isnan(logged["text_loss"]) and math.isnan(logged["loss"]) and logged["speech_loss"] == 0.5
+
+
+def test_sums_of_different_things_do_not_add():
+    one = sums(TEXT, SPEECH)
+    with pytest.raises(AssertionError, match="different things"):
+        one + StepSums(one.names[1:], one.sums[1:], one.counts[1:])
