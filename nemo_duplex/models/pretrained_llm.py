@@ -92,10 +92,14 @@ def grown(model: PreTrainedModel, rows: int) -> PreTrainedModel:
     return model
 
 
+#: Keys of where a model came from; `auto_map` names code there (Phi-3 has it), and no file of ours is restored with it.
+_OF_ITS_ORIGIN = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "auto_map")
+
+
 def llm_config(model: PreTrainedModel) -> dict[str, Any]:
     """What rebuilds the architecture of `model` by `random_llm`, as plain data; where it once came from is left out."""
     config = model.config.to_dict()
-    return {k: v for k, v in config.items() if k not in ("_name_or_path", "transformers_version", "dtype", "torch_dtype")}
+    return {k: v for k, v in config.items() if k not in _OF_ITS_ORIGIN}
 
 
 def _config(source: str, place: str) -> PretrainedConfig:
@@ -117,9 +121,8 @@ def _text_model(model: PreTrainedModel) -> PreTrainedModel:
         return model
     with torch.device("meta"):
         text = AutoModelForCausalLM.from_config(config)
-    text.base_model.load_state_dict(model.get_decoder().state_dict(), assign=True)
+    setattr(text, text.base_model_prefix, model.get_decoder())
     text.set_output_embeddings(model.get_output_embeddings())
-    text.tie_weights()
     return text
 
 
