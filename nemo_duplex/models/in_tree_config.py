@@ -1,8 +1,8 @@
 """A configuration written for NeMo's in-tree DuplexS2SModel (examples/speechlm2), in our words.
 
 What their file asks for happens here, or is refused by the name of its key: nothing is dropped in silence. Their model differs
-from ours in where the marks of a turn stand (`turn_marks: in_place`, see `channels.py`), in what its keys are called, and in how
-it describes the user encoder (`in_tree_perception.py`).
+from ours in where the marks of a turn stand (`turn_marks: in_place`, see `channels.py`), in what its keys are called, and in
+how it describes the user encoder (`in_tree_perception.py`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from nemo_duplex.data.text_tokenizer import HFTokenizer
 from nemo_duplex.inputs import InputError
 from nemo_duplex.models.artifacts import kept_copy
-from nemo_duplex.models.in_tree_perception import is_in_tree_perception, our_perception
+from nemo_duplex.models.in_tree_perception import our_perception
 
 #: Keys that only their `model:` section has.
 _THEIRS = (
@@ -62,7 +62,7 @@ _SCORED_THERE = ("val_asr_bleu", "val_bleu", "val_txt_bleu")
 
 def is_in_tree(cfg: DictConfig | Mapping[str, Any]) -> bool:
     """Whether a `model:` section is written for NeMo's in-tree DuplexS2SModel."""
-    return any(key in cfg for key in _THEIRS) or is_in_tree_perception(cfg.get("perception") or {})
+    return any(key in cfg for key in _THEIRS)
 
 
 def our_config(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
@@ -90,8 +90,8 @@ def our_config(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
     ours["tokenizer"] = _tokenizer(theirs)
     if theirs.get("scoring_asr"):
         logging.info(
-            f"model.scoring_asr: {theirs['scoring_asr']} is not asked while training, validation measures losses and turn-taking; "
-            "examples/evaluate.py scores what the agent says."
+            f"model.scoring_asr: {theirs['scoring_asr']} is not asked while training, validation measures losses and "
+            "turn-taking; examples/evaluate.py scores what the agent says."
         )
     return ours
 
@@ -113,6 +113,35 @@ def in_tree_run(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
         "trainer": our_trainer(theirs["trainer"]),
         "exp_manager": our_experiment(theirs.get("exp_manager") or {}),
     }
+
+
+def their_model(ours: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of their `model:` section that say how a model of ours is trained; its parts are `interop.py`'s matter.
+
+    Raises:
+        InputError: for what their model cannot be told.
+    """
+    ours = _plain(ours)
+    if ours["turn_marks"] != "in_place" or ours["speech_delay"] != 1:
+        raise InputError(
+            f"This model has turn_marks {ours['turn_marks']!r} and speech_delay {ours['speech_delay']}; NeMo's in-tree model "
+            "has 'in_place' and 1, and would make something else of its weights. Train one with model.turn_marks=in_place."
+        )
+    theirs = {
+        "audio_loss_weight": ours["loss"].get("speech", 1.0),
+        "text_loss_weight": ours["loss"].get("text", 3.0),
+        "duplex_user_channel_weight": ours["user_weight"],
+        "freeze_params": ours["freeze_params"] or [r"^audio_codec\..+$"],
+        "prevent_freeze_params": ours["prevent_freeze_params"],
+    }
+    targets = {name: target for target, name in reversed(_OPTIMIZERS.items())}
+    if (optim := ours.get("optim")) and optim["name"] in targets:
+        own = {key: value for key, value in optim.items() if key not in ("name", "sched")}
+        theirs["optimizer"] = {"_target_": targets[optim["name"]], **own}
+        if schedule := optim.get("sched"):
+            own = {key: value for key, value in schedule.items() if key != "name"}
+            theirs["lr_scheduler"] = {"_target_": _SCHEDULES + schedule["name"], **own}
+    return theirs
 
 
 def our_data(data: DictConfig | Mapping[str, Any]) -> dict[str, Any]:

@@ -19,3 +19,12 @@ def in_tree_name(name: str) -> str:
         if name.startswith(ours):
             return theirs + name.removeprefix(ours)
     return name
+
+
+def our_name(name: str) -> str:
+    """Our name of the in-tree parameter `name`, wrapped by peft or not; what has none here keeps its own."""
+    name = name.replace("llm.base_model.model.", "llm.", 1) if name.startswith("llm.") else name
+    for ours, theirs in PREFIXES.items():
+        if name.startswith(theirs):
+            return ours + name.removeprefix(theirs)
+    return name

@@ -10,49 +10,8 @@ from nemo_duplex.models.in_tree_perception import our_perception, their_percepti
 from nemo_duplex.models.perception import Perception
 from nemo_duplex.models.whole_perception import WholePerception, perception_from
 from tests.dummies import PERCEPTION, speech_like
-
-MODULES = "nemo.collections.asr.modules"
-CONNECTORS = "nemo.collections.speechlm2.modules.perception"
-NOT_STREAMABLE = {
-    "att_context_size": [-1, -1],
-    "att_context_style": "regular",
-    "causal_downsampling": False,
-    "conv_context_size": None,
-    "conv_norm_type": "batch_norm",
-}
-
-
-def in_tree(adapter="IdentityConnector", preprocessor=(), encoder=()):
-    """A perception as an in-tree YAML describes it; the encoder can be streamed."""
-    adapters = {
-        "IdentityConnector": {"_target_": f"{CONNECTORS}.IdentityConnector", "d_model": 16},
-        "ConformerEncoder": {
-            "_target_": f"{MODULES}.ConformerEncoder",
-            "feat_in": 16,
-            "n_layers": 1,
-            "d_model": 16,
-            "n_heads": 2,
-            "subsampling": "dw_striding",
-            "subsampling_factor": 1,
-            "causal_downsampling": True,
-            "att_context_size": [70, 1],
-            "att_context_style": "chunked_limited",
-            "conv_context_size": "causal",
-            "conv_kernel_size": 9,
-            "conv_norm_type": "layer_norm",
-        },
-    }
-    return {
-        "target": f"{CONNECTORS}.AudioPerceptionModule",
-        "preprocessor": {
-            "_target_": f"{MODULES}.AudioToMelSpectrogramPreprocessor",
-            **PERCEPTION["preprocessor"],
-            **dict(preprocessor),
-        },
-        "encoder": {"_target_": f"{MODULES}.ConformerEncoder", **PERCEPTION["encoder"], **dict(encoder)},
-        "modality_adapter": copy.deepcopy(adapters[adapter]),
-        "output_dim": 24,
-    }
+from tests.in_tree import CONNECTORS, MODULES, NOT_STREAMABLE
+from tests.in_tree import in_tree_perception as in_tree
 
 
 def whole_perception(adapter="IdentityConnector"):

@@ -1,0 +1,206 @@
+"""Checkpoints of NeMo's in-tree DuplexS2SModel, read as ours and written from ours.
+
+Both models have the same parts under other names (`in_tree_names.py`), but for the speech vocabulary: theirs has a table and a
+name for each codebook, of V + 3 rows; ours one table of V + 5 rows per codebook (`channels.py`). The first V + 3 mean the same.
+
+    row      0 ... V-1   V     V+1   V+2     V+3   V+4
+    theirs   codes       BOS   EOS   delay
+    ours     codes       BOS   EOS   start   pad   spare      here to there the last two are dropped; there to here they
+                                                              are zeros, and get a bias under which they are never said
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn.functional import pad
+
+from nemo_duplex.codec.fsq_codec import PARTS
+from nemo_duplex.data.text_tokenizer import HFTokenizer
+from nemo_duplex.inputs import InputError, existing_file, existing_folder
+from nemo_duplex.models.duplex_s2s import DuplexS2SModel
+from nemo_duplex.models.in_tree_config import our_config, their_model
+from nemo_duplex.models.in_tree_names import in_tree_name, our_name
+from nemo_duplex.models.in_tree_perception import their_perception
+from nemo_duplex.models.lora import merged_state_dict
+from nemo_duplex.outputs import whole_folder
+
+#: Rows of a codebook's vocabulary beyond its codes, there and here.
+_THEIR_SPECIALS, _OUR_SPECIALS = 3, 5
+#: Logit of rows that the other model does not have: their probability is exactly 0 in float32, and the number fits float16.
+_NEVER = -3e4
+
+_TABLE = "lm.speech_embedding.table.weight"
+_HEAD = "lm.speech_head.projection"
+_LLM_FOLDER = "llm_backbone"  # where `from_pretrained` of in-tree models looks for the language model's config
+
+
+def from_in_tree(path: str | Path) -> DuplexS2SModel:
+    """The model of an in-tree checkpoint, on the CPU: `save_to` writes it as one `.nemo`.
+
+    Args:
+        path: a folder that `save_pretrained` wrote, or a Lightning `.ckpt`. The codec and the language model's config (and, of
+            a `.ckpt`, the user encoder's) are read from where its config names them; all weights are the checkpoint's.
+
+    Raises:
+        InputError: if the checkpoint is missing, broken or of another model, or names something that we do not have.
+    """
+    config, weights = _read(Path(path))
+    state = our_state(weights)
+    model = DuplexS2SModel(_config_without_weights(config))
+    _check_specials(config.get("tokenizer_path") or config["pretrained_llm"], path)
+    _load(model, state, path)
+    return model
+
+
+def to_in_tree(model: DuplexS2SModel, folder: str | Path) -> Path:
+    """Writes a model so that `nemo.collections.speechlm2.models.DuplexS2SModel.from_pretrained(folder)` reads it.
+
+    The folder holds everything; its config names the codec by an absolute path, which must be changed when the folder moves.
+    LoRA is merged into the weights.
+
+    Raises:
+        InputError: if the folder is not empty, or the model has what in-tree models do not: turn marks beside the codes, an mlp
+            adapter, a SentencePiece tokenizer.
+    """
+    folder = Path(folder).absolute()
+    config = their_model(model.cfg) | {"perception": their_perception(model.perception.config)}
+    if not isinstance(model.tokenizer, HFTokenizer):
+        raise InputError("NeMo's in-tree model reads tokenizers of Hugging Face alone, this model has one of SentencePiece.")
+    with whole_folder(folder) as part:
+        _write_tokenizer(model.tokenizer, part)
+        model.lm.backbone.config.save_pretrained(part / _LLM_FOLDER)
+        model.audio_codec.save_to(part / "codec.nemo")
+        config |= {
+            "pretrained_llm": str(folder / _LLM_FOLDER),
+            "tokenizer_path": str(folder),
+            "pretrained_audio_codec": str(folder / "codec.nemo"),
+            "pretrained_asr": None,
+            "scoring_asr": None,
+            "pretrained_weights": False,
+        }
+        (part / "config.json").write_text(json.dumps(config, indent=2))
+        save_file(their_state(merged_state_dict(model), model.layout.codebook_size), part / "model.safetensors")
+    return folder
+
+
+def our_state(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict of an in-tree model under our names, its speech rows padded to ours.
+
+    Raises:
+        InputError: if it has no speech embeddings or no head for them: it is another model.
+    """
+    found = sorted((int(m[1]), m[0]) for name in theirs if (m := re.fullmatch(r"embed_audio_tokens\.(\d+)\.weight", name)))
+    if not found or "audio_head.weight" not in theirs or "audio_head.bias" not in theirs:
+        raise InputError("This is no checkpoint of NeMo's in-tree DuplexS2SModel: it has no embed_audio_tokens and audio_head.")
+    tables = [theirs[name] for _, name in found]
+    added = _OUR_SPECIALS - _THEIR_SPECIALS
+    head, bias = (theirs[f"audio_head.{name}"].unflatten(0, (len(tables), -1)) for name in ("weight", "bias"))
+    ours = {
+        _TABLE: torch.cat([pad(table, (0, 0, 0, added)) for table in tables]),
+        f"{_HEAD}.weight": pad(head, (0, 0, 0, added)).flatten(0, 1),
+        f"{_HEAD}.bias": pad(bias, (0, added), value=_NEVER).flatten(),
+    }
+    for name, value in theirs.items():
+        part, _, within = name.partition(".")
+        foreign = part == "audio_codec" and within.partition(".")[0] not in PARTS  # mel filters of losses, discriminators
+        if part not in ("embed_audio_tokens", "audio_head", "_control_codes") and not foreign:
+            ours[our_name(name)] = value
+    return ours
+
+
+def their_state(ours: Mapping[str, Tensor], codebook_size: int) -> dict[str, Tensor]:
+    """Our state dict under in-tree names, without the speech rows that in-tree models do not have."""
+    size = codebook_size + _OUR_SPECIALS
+    kept = codebook_size + _THEIR_SPECIALS
+    theirs = {f"embed_audio_tokens.{k}.weight": table[:kept] for k, table in enumerate(ours[_TABLE].split(size))}
+    for name in ("weight", "bias"):
+        theirs[f"audio_head.{name}"] = ours[f"{_HEAD}.{name}"].unflatten(0, (-1, size))[:, :kept].flatten(0, 1)
+    theirs["_control_codes"] = torch.arange(codebook_size, kept)
+    for name, value in ours.items():
+        if name != _TABLE and not name.startswith(_HEAD) and name != "audio_codec.silence_codes":
+            theirs[in_tree_name(name)] = value
+    return {name: value.detach().cpu().clone().contiguous() for name, value in theirs.items()}  # tied weights are two in a file
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The config and the weights of a checkpoint; nothing that is pickled in it is run."""
+    if path.suffix == ".ckpt":
+        return _read_ckpt(existing_file(path, "in-tree checkpoint"))
+    folder = existing_folder(path, "in-tree checkpoint")
+    try:
+        config = json.loads(existing_file(folder / "config.json", "in-tree checkpoint").read_text())
+        weights = load_file(existing_file(folder / "model.safetensors", "in-tree checkpoint"))
+    except InputError:
+        raise
+    except Exception as error:  # json and safetensors each raise their own
+        raise InputError(f"in-tree checkpoint: {folder} is truncated ({_one_line(error)}). Copy it again.") from error
+    if (folder / "tokenizer_config.json").is_file():
+        config["tokenizer_path"] = str(folder)
+    if (folder / _LLM_FOLDER / "config.json").is_file():
+        config["pretrained_llm"] = str(folder / _LLM_FOLDER)
+    return config, weights
+
+
+def _read_ckpt(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # torch, zipfile and pickle each have their own words for a broken file
+        raise InputError(f"in-tree checkpoint: {path} cannot be read without running code ({_one_line(error)}).") from error
+    config = content.get("hyper_parameters", {}).get("cfg")
+    if not isinstance(config, dict) or "state_dict" not in content:
+        raise InputError(f"in-tree checkpoint: {path} has no state_dict with hyper_parameters.cfg: it is of another model.")
+    return config, content["state_dict"]
+
+
+def _config_without_weights(theirs: dict[str, Any]) -> dict[str, Any]:
+    """Our config of an in-tree model, for random weights; its encoder is described, or else that of its `pretrained_asr`."""
+    described = "encoder" in theirs.get("perception", {}) and "preprocessor" in theirs["perception"]
+    ours = our_config({**theirs, "pretrained_weights": not described})
+    return {**ours, "pretrained_weights": False}
+
+
+def _check_specials(source: str, path: str | Path) -> None:
+    """Refuses a checkpoint whose tokenizer has one token for two of pad, bos and eos: here, one of them would be a new one."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    specials = (tokenizer.pad_token or tokenizer.unk_token, tokenizer.bos_token, tokenizer.eos_token)
+    if None in specials or len(set(specials)) < 3:
+        raise InputError(
+            f"{path} was trained with {specials} as text pad, bos and eos, expected three different tokens: it has learnt that "
+            "two of them are one. Train it with a tokenizer that has all three."
+        )
+
+
+def _load(model: DuplexS2SModel, state: dict[str, Tensor], path: str | Path) -> None:
+    """Strictly, but for what files leave out: the second name of tied weights, and what we measure ourselves."""
+    state = {**state, "audio_codec.silence_codes": model.audio_codec.silence_codes}
+    embedding, head = "lm.backbone.embed_tokens.weight", "lm.backbone.lm_head.weight"
+    if model.lm.backbone.lm_head.weight is model.lm.backbone.embed_tokens.weight:
+        state = {embedding: state.get(head), head: state.get(embedding), **state}
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:  # torch's report of weights that are missing, unknown or of another shape
+        raise InputError(f"{path}: weights and configuration do not fit: {_one_line(error)}") from error
+    model.audio_codec.measure_silence()
+
+
+def _write_tokenizer(tokenizer: HFTokenizer, folder: Path) -> None:
+    from transformers import PreTrainedTokenizerFast
+
+    pad, bos, eos = tokenizer.special_tokens
+    PreTrainedTokenizerFast(tokenizer_file=str(tokenizer.path), pad_token=pad, bos_token=bos, eos_token=eos).save_pretrained(
+        folder
+    )
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
