@@ -32,6 +32,7 @@ LAYERS = [
     {"streaming"},
     {"serving"},
     {"evaluation"},
+    {"benchmark"},
 ]
 DEPTH = {room: depth for depth, rooms in enumerate(LAYERS) for room in rooms}
 MAY_IMPORT_NEMO = {
@@ -47,11 +48,14 @@ MAY_IMPORT_NEMO = {
     "models/parts.py",
     "models/perception.py",
     "models/restore_connector.py",
+    "models/strategy.py",
     "models/whole_perception.py",
     "plugin.py",  # it imports NeMo only after NeMo was imported
 }
 # models.DuplexS2SModel.open_session returns a session of the room above: the one door in the ceiling, opened when called.
 UPWARD = {("models/duplex_s2s.py", "streaming")}
+# NeMo's in-tree duplex model is measured beside ours, in a process of its own; nothing else meets it.
+MEETS_IN_TREE = {"benchmark/training_side.py"}
 NO_NOUNS = {"utils", "util", "common", "helpers", "helper", "base", "misc", "registry", "factory"}
 
 SOURCES = sorted(p.relative_to(PACKAGE) for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")
@@ -74,7 +78,7 @@ def test_imports_point_down(path):
     for module in imported_modules(PACKAGE / path):
         top, _, rest = module.partition(".")
         if top == "nemo":
-            assert path.as_posix() in MAY_IMPORT_NEMO, (
+            assert path.as_posix() in MAY_IMPORT_NEMO | MEETS_IN_TREE, (
                 f"{path} imports {module}; NeMo enters only by {sorted(MAY_IMPORT_NEMO)}."
             )
         if top != "nemo_duplex" or rest in ("", "__version__"):
@@ -98,7 +102,8 @@ def test_one_lightning_and_no_speechlm2(path):
     """ModelPT refuses a Trainer of `pytorch_lightning`, and speechlm2 costs peft and 14 s (DESIGN, section 2)."""
     for module in imported_modules(PACKAGE / path):
         assert module.split(".")[0] not in ("pytorch_lightning", "apex"), f"{path} imports {module}."
-        assert not module.startswith("nemo.collections.speechlm2"), f"{path} imports {module}."
+        in_tree = module.startswith("nemo.collections.speechlm2")
+        assert not in_tree or path.as_posix() in MEETS_IN_TREE, f"{path} imports {module}."
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=str)

@@ -100,6 +100,10 @@ class Backbone(nn.Module):
         cache.advance(live)
         return hidden
 
+    def forget_shapes(self) -> None:
+        """After the layers have been split over ranks: what each of them writes into the cache is measured anew."""
+        self._heads = None
+
     # ------------------------------------------------------------------ windows
 
     @property

@@ -18,16 +18,16 @@ from nemo_duplex.data.batch import DuplexBatch
 from nemo_duplex.data.datamodule import duplex_dataloader
 from nemo_duplex.data.dataset import DuplexS2SDataset
 from nemo_duplex.inputs import existing_file
+from nemo_duplex.models import parallel
 from nemo_duplex.models.artifacts import kept_copy
 from nemo_duplex.models.duplex_lm import AgentTargets, DuplexLM, lay_out
 from nemo_duplex.models.freezing import freeze
 from nemo_duplex.models.hub import pretrained_file, push_to_hub
 from nemo_duplex.models.in_tree_config import is_in_tree, our_config
 from nemo_duplex.models.lora import merged_state_dict
-from nemo_duplex.models.losses import LossWeights, speech_loss, text_loss
+from nemo_duplex.models.losses import ChannelLoss, LossWeights, speech_loss, text_loss
 from nemo_duplex.models.metrics import StepSums
 from nemo_duplex.models.model_config import FORMAT_VERSION, model_config
-from nemo_duplex.models.parallel import summed_over_ranks
 from nemo_duplex.models.parts import build_parts
 from nemo_duplex.models.throughput import Throughput
 from nemo_duplex.models.training_speed import compile_layers, recompute_activations
@@ -194,17 +194,29 @@ class DuplexS2SModel(ModelPT):
         frames = batch.agent_tokens.shape[1]
         return torch.nn.functional.pad(codes, (0, max(0, frames - codes.shape[2])))[:, :, :frames]
 
-    def _losses(self, batch: DuplexBatch) -> tuple[Tensor, StepSums]:
-        """The loss to minimise on this rank, and what happened on all of them."""
+    def _losses(self, batch: DuplexBatch) -> tuple[ChannelLoss, ChannelLoss, StepSums]:
+        """What text and speech cost on this rank, and what happened there."""
         hidden, targets = self(batch)
         weights = self.loss_weights
         text = text_loss(self.lm.text_logits, hidden, targets, self.layout, weights)
         speech = speech_loss(self.lm.speech_logits, hidden, targets, weights)
-        sums = StepSums.of(text, speech, targets, self.layout)
-        everywhere = summed_over_ranks(sums, self.device_mesh)
-        # Gradients are averaged over ranks, so each divides by the average weight: a frame counts the same on any of them.
-        shares = [everywhere.count(name) / everywhere.ranks for name in ("text_loss", "speech_loss")]
-        return weights.text * text.total / shares[0] + weights.speech * speech.total / shares[1], everywhere
+        return text, speech, StepSums.of(text, speech, targets, self.layout)
+
+    def configure_model(self) -> None:
+        """Lightning's hook: under a model-parallel strategy the weights are spread over the ranks."""
+        parallel.shard(self, self.device_mesh)
+
+    def setup_optimizer_param_groups(self) -> None:
+        super().setup_optimizer_param_groups()
+        self._optimizer_param_groups = parallel.groups_by_mesh(self._optimizer_param_groups)
+
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        if self.device_mesh is None or not gradient_clip_val:
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        else:
+            parallel.clip_gradients(self.parameters(), gradient_clip_val)
 
     def on_fit_start(self) -> None:
         if self.cfg.compile:
@@ -213,9 +225,12 @@ class DuplexS2SModel(ModelPT):
     def training_step(self, batch: DuplexBatch | Mapping[str, Any], batch_idx: int) -> dict[str, Any]:
         """One batch: `loss` to minimise, the loss of both channels (means over the global batch) and its `StepSums`."""
         batch = self._ours(batch)
-        loss, sums = self._losses(batch)
-        text, speech = sums.mean("text_loss"), sums.mean("speech_loss")
-        return {"loss": loss, "text_loss": text, "audio_loss": speech, "sums": sums}
+        text, speech, sums = self._losses(batch)
+        sums = parallel.summed_over_ranks(sums, self.device_mesh)
+        # Gradients are averaged over ranks, so each divides by the average weight: a frame counts the same on any of them.
+        text_share, speech_share = (sums.count(name) / sums.ranks for name in ("text_loss", "speech_loss"))
+        loss = self.loss_weights.text * text.total / text_share + self.loss_weights.speech * speech.total / speech_share
+        return {"loss": loss, "text_loss": sums.mean("text_loss"), "audio_loss": sums.mean("speech_loss"), "sums": sums}
 
     def configure_callbacks(self) -> list[Callback]:
         """Whoever trains this model can watch it; a trainer's own `Throughput` goes before."""
@@ -227,15 +242,17 @@ class DuplexS2SModel(ModelPT):
         named = isinstance(batch, Mapping) and "source_audio" not in batch
         for name, one in batch.items() if named else [("", batch)]:
             if one is not None:  # a set that has come to its end
-                _, sums = self._losses(self._ours(one))
+                *_, sums = self._losses(self._ours(one))
                 self._validation[name] = self._validation[name] + sums if name in self._validation else sums
 
     def on_validation_epoch_start(self) -> None:
         self._validation = {}
+        parallel.gather(self)
 
     def on_validation_epoch_end(self, sync_metrics: bool = False) -> None:
         """Logs `val_loss` and what `StepSums` names as `val_...`, over whole sets: a frame counts the same in every batch."""
-        for name, sums in self._validation.items():
+        parallel.release(self)
+        for name, sums in parallel.merged_over_ranks(self._validation, self.device_mesh).items():
             if self._trainer is not None:
                 prefix = f"val_{name}_" if name else "val_"
                 self.log_dict({f"{prefix}{key}": value for key, value in sums.logged(self.loss_weights).items()})
@@ -288,11 +305,12 @@ class DuplexS2SModel(ModelPT):
         """
         was_training = self.training
         self.eval()
-        user, lens = self.perception(input_signal, input_signal_lens)
-        state, frames = self.lm.init_state(len(user)), []
-        for t in range(user.shape[1]):
-            frame, state = self.lm.step(user[:, t], state)
-            frames.append(frame)
+        with parallel.whole(self):
+            user, lens = self.perception(input_signal, input_signal_lens)
+            state, frames = self.lm.init_state(len(user)), []
+            for t in range(user.shape[1]):
+                frame, state = self.lm.step(user[:, t], state)
+                frames.append(frame)
         inside = torch.arange(user.shape[1], device=lens.device) < lens[:, None]
         tokens = torch.stack([f.tokens for f in frames], dim=1).where(inside, self.layout.text_pad)
         codes = torch.stack([f.codes for f in frames], dim=1).where(inside[..., None], self.layout.speech_pad)

@@ -82,7 +82,7 @@ def test_validation_is_a_mean_over_frames_not_over_batches(model):
             for lengths in ((20, 15), (13,)):
                 model.validation_step(batch(model, lengths), 0)
             model.on_validation_epoch_end()
-            together = model._losses(batch(model, (20, 15)))[1] + model._losses(batch(model, (13,)))[1]
+            together = model._losses(batch(model, (20, 15)))[2] + model._losses(batch(model, (13,)))[2]
     finally:
         del model.log_dict
         model._trainer = None
