@@ -134,7 +134,11 @@ def tiny_model(folder: Path, **changes: Any) -> DuplexS2SModel:
     from nemo_duplex.models.duplex_s2s import DuplexS2SModel
 
     torch.manual_seed(0)
-    model = DuplexS2SModel(tiny_config(folder, **changes)).eval()
+    return talkative(DuplexS2SModel(tiny_config(folder, **changes)).eval())
+
+
+def talkative(model: DuplexS2SModel) -> DuplexS2SModel:
+    """`model` with weights by which it speaks and writes something in most frames."""
     with torch.no_grad():
         for weight in (model.lm.speech_embedding.table.weight, model.lm.speech_head.projection.weight):
             torch.nn.init.normal_(weight, std=0.5)  # zero at the start of training

@@ -166,14 +166,16 @@ def test_a_step_is_one_graph(name):
     assert (stepped(compiled, frames) - expected).abs().max() < 1e-5
 
 
-LONG = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [8.0] * 4, "original_max_position_embeddings": 16}
+LONG = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [8.0] * 4}
+DYNAMIC = {"rope_type": "dynamic", "factor": 4.0}
 
 
-@pytest.mark.parametrize(("name", "rope"), [("phi3", LONG), ("llama", {"rope_type": "dynamic", "factor": 4.0})])
+@pytest.mark.parametrize(("name", "rope"), [("phi3", LONG), ("llama", DYNAMIC)], ids=["longrope", "dynamic"])
 @torch.no_grad()
 def test_rotary_frequencies_do_not_change_while_somebody_speaks(name, rope):
     """In transformers they do, with the age of the oldest row of the batch, and keys written before no longer fit."""
-    changes = {"rope_parameters": {**rope, "rope_theta": 10000.0}, "max_position_embeddings": 16, "sliding_window": None}
+    changes = {"rope_parameters": {**rope, "rope_theta": 10000.0}, "sliding_window": None}
+    changes |= {"max_position_embeddings": 16, "original_max_position_embeddings": 16}
     backbone = Backbone({}, 8, weights=random_family(name, **changes, partial_rotary_factor=1.0)).eval()
     frames = torch.randn(1, 40, 32)
     whole = backbone(frames)
