@@ -16,8 +16,8 @@ from nemo_duplex.data.datamodule import shar_folder
 from nemo_duplex.evaluation.activity import voice_activity
 from nemo_duplex.evaluation.answers import exact_match
 from nemo_duplex.evaluation.generation import perform
+from nemo_duplex.evaluation.picture import conversation_figure
 from nemo_duplex.evaluation.scores import Judged, judge
-from nemo_duplex.evaluation.timeline import timeline_figure
 from nemo_duplex.evaluation.turn_taking import pool
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class EvaluationCallback(pl.Callback):
     def _show(self, writer: SummaryWriter, judged: Sequence[Judged], step: int) -> None:
         for number, j in enumerate(judged):
             rate = j.record.sample_rate
-            writer.add_figure(f"conversation/{number}", timeline_figure(j), step)
+            writer.add_figure(f"conversation/{number}", conversation_figure(j), step)
             writer.add_audio(f"conversation/{number}", j.record.stereo(rate).mean(axis=1), step, sample_rate=rate)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from tqdm import tqdm
 from nemo_duplex.channels import ChannelLayout
 from nemo_duplex.conversation import Turn
 from nemo_duplex.evaluation.activity import Vad, read_channel
-from nemo_duplex.evaluation.record import Record, check, questions
+from nemo_duplex.evaluation.record import Record, Written, check, questions
 from nemo_duplex.frames import FrameRate
 
 
@@ -75,7 +75,7 @@ def _perform_batch(agent: Agent, cuts: Sequence[Cut], vad: Vad, device: str) -> 
     audios = [torch.from_numpy(cut.load_audio()[0]) for cut in cuts]
     lens = torch.tensor([len(a) for a in audios], device=device)
     signal = torch.nn.utils.rnn.pad_sequence(audios, batch_first=True).to(device)
-    for cut, (sound, turns, unterminated, orphans) in zip(cuts, replies(agent, signal, lens), strict=True):
+    for cut, (sound, turns, unterminated, orphans, written) in zip(cuts, replies(agent, signal, lens), strict=True):
         samples = round(cut.duration * agent.agent_sample_rate)
         sound = np.pad(sound[:samples], (0, max(0, samples - len(sound))))
         yield Record(
@@ -87,29 +87,41 @@ def _perform_batch(agent: Agent, cuts: Sequence[Cut], vad: Vad, device: str) -> 
             sample_rate=agent.agent_sample_rate,
             unterminated=unterminated,
             orphan_eos=orphans,
+            written=written,
         )
 
 
-def replies(agent: Agent, signal: Tensor, lens: Tensor) -> Iterator[tuple[np.ndarray, list[Turn], int, int]]:
+def replies(
+    agent: Agent, signal: Tensor, lens: Tensor
+) -> Iterator[tuple[np.ndarray, list[Turn], int, int, tuple[Written, ...]]]:
     """What the agent says to each of B user channels.
 
     Args:
         signal: (B, S) float32 at the agent's `user_sample_rate`; lens: (B,) samples.
 
     Yields:
-        its sound (S',) float32, the turns of its text channel, how many of them had no EOS, and EOS outside any turn.
+        its sound (S',) float32, the turns of its text channel, how many of them had no EOS, EOS outside any turn, and the
+        entries of the text channel.
     """
     out = agent.offline_inference(signal, lens)
     for row in range(len(signal)):
         frames, samples = int(out["tokens_len"][row]), int(out["audio_len"][row])
         frame_rate = FrameRate(Fraction(agent.agent_sample_rate * frames, samples))
-        channel = read_channel(out["tokens_text"][row, :frames].cpu().numpy(), agent.layout)
+        tokens = out["tokens_text"][row, :frames].cpu().numpy()
+        channel = read_channel(tokens, agent.layout)
         spans = channel.spans(frame_rate, agent.layout.text_lead, agent.layout.text_tail)
         turns = [
             Turn("agent", start, end, agent.tokenizer.ids_to_text(list(turn.ids)).strip(), custom=_custom(turn.end, frames))
             for turn, (start, end) in zip(channel.turns, spans, strict=True)
         ]
-        yield out["audio"][row, :samples].float().cpu().numpy(), turns, channel.unterminated, channel.orphan_eos
+        written = _written(tokens, agent.layout, frame_rate)
+        yield out["audio"][row, :samples].float().cpu().numpy(), turns, channel.unterminated, channel.orphan_eos, written
+
+
+def _written(tokens: np.ndarray, layout: ChannelLayout, frame_rate: FrameRate) -> tuple[Written, ...]:
+    marks: dict[int, Literal["bos", "eos"]] = {layout.text_bos: "bos", layout.text_eos: "eos"}
+    entries = ((t, token) for t, token in enumerate(tokens.tolist()) if token != layout.text_pad)
+    return tuple(Written(frame_rate.time(t), marks.get(token, "word")) for t, token in entries)
 
 
 def _custom(end: int, frames: int) -> dict[str, bool]:

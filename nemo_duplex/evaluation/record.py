@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import soxr
@@ -36,6 +36,13 @@ class Reference:
     seen: bool | None = None
 
 
+class Written(NamedTuple):
+    """One entry of the agent's text channel, and when it was written; it is heard `ChannelLayout.text_lead` frames later."""
+
+    time: Seconds
+    kind: Literal["bos", "word", "eos"]
+
+
 @dataclass(frozen=True)
 class Question:
     """A user turn, when the next one starts, and the reference answer (None: nothing to compare with)."""
@@ -58,6 +65,7 @@ class Record:
         audio: (S,) int16, the agent's channel, as long as the cut.
         sample_rate: of `audio`, in Hz.
         unterminated, orphan_eos: broken grammar of the text channel.
+        written: what stands on the text channel, frame by frame, pads left out.
     """
 
     cut: Cut
@@ -68,6 +76,7 @@ class Record:
     sample_rate: int
     unterminated: int = 0
     orphan_eos: int = 0
+    written: tuple[Written, ...] = ()
 
     @property
     def id(self) -> str:

@@ -22,10 +22,10 @@ from nemo_duplex.evaluation.answers import reference_texts
 from nemo_duplex.evaluation.baseline import lengths_of_answers, never_listens, yields
 from nemo_duplex.evaluation.controls import controls
 from nemo_duplex.evaluation.generation import Agent, perform
+from nemo_duplex.evaluation.picture import write_png
 from nemo_duplex.evaluation.report import Example, write_html
 from nemo_duplex.evaluation.scores import Judged, events, judge, spoken_text, summary
 from nemo_duplex.evaluation.speech import BigramRecogniser
-from nemo_duplex.evaluation.timeline import write_png
 from nemo_duplex.inputs import InputError, existing_folder
 from nemo_duplex.outputs import whole_file, whole_folder
 

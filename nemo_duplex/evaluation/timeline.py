@@ -1,4 +1,4 @@
-"""The picture of one conversation: an SVG for the report, and the same with matplotlib for TensorBoard and the README.
+"""One conversation on a time axis, as an SVG for the report; `picture.py` draws the same with matplotlib.
 
 user    What is the capital of France?      And of Spain?
         ~~~~~~~~~~~~~~~~~~~~                ~~~~~~~~~~~
@@ -12,12 +12,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from nemo_duplex.conversation import Turn
 from nemo_duplex.evaluation.scores import Judged
@@ -164,62 +161,3 @@ def _marked(mark: Mark) -> Iterator[str]:
     if mark.end > mark.start:
         yield f'<line class="mark {mark.kind}" x1="{_x(mark.end)}" x2="{_x(mark.end)}" y1="{middle}" y2="{bottom + _WAVE}"/>'
     yield f'<text class="verdict" x="{_x(mark.start) + 5}" y="{middle + 4}">{mark.label}</text>'
-
-
-# ---- matplotlib
-_COLORS = {"user": "#2563c9", "agent": "#c2570c"}
-_VERDICTS: dict[Kind, str] = {
-    "response": "#6b7280",
-    "success": "#15803d",
-    "failure": "#b91c1c",
-    "censored": "#6b7280",
-    "alarm": "#b91c1c",
-}
-
-
-def timeline_figure(judged: Judged) -> Figure:
-    """The conversation as a matplotlib figure."""
-    record, taken = judged.record, judged.turn_taking
-    figure = Figure(figsize=(max(9.0, min(26.0, record.duration * 0.95)), 3.4), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    room = 10.5 * figure.get_figwidth() / record.duration  # characters of the 8-point font per second
-    asked = [q.turn for q in record.questions]
-    for name, turns, spans, audio, y, up in (
-        ("user", asked, taken.user, record.user_audio, 1.0, 1),
-        ("agent", record.agent, taken.agent, record.audio, -1.0, -1),
-    ):
-        levels = envelope(audio, 1200)
-        times = np.linspace(0, record.duration, len(levels))
-        axes.fill_between(times, y - 0.5 * levels, y + 0.5 * levels, color=_COLORS[name], linewidth=0)
-        for start, end in spans:
-            axes.fill_between([start, end], y - 0.55, y + 0.55, color=_COLORS[name], alpha=0.13, linewidth=0)
-        for i, turn in enumerate(turns):
-            end = turns[i + 1].start if i + 1 < len(turns) else record.duration
-            rows = wrapped(turn.text, max(6, int((end - turn.start) * room) - 1), 3)
-            axes.text(turn.start, y + 0.68 * up, "\n".join(rows), fontsize=8, va="bottom" if up > 0 else "top", color="#1f2937")
-    for mark in marks(judged):
-        _draw(axes, mark)
-    axes.set(xlim=(0, record.duration), ylim=(-2.7, 2.7), yticks=[1, -1], yticklabels=["user", "agent"], xlabel="seconds")
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.tick_params(left=False)
-    axes.set_title(record.id, fontsize=9, loc="left", color="#6b7280")
-    return figure
-
-
-def _draw(axes, mark: Mark) -> None:
-    color = _VERDICTS[mark.kind]
-    if mark.kind == "response":
-        axes.annotate(
-            "", (mark.end, 0), (mark.start, 0), arrowprops={"arrowstyle": "|-|,widthA=0.2,widthB=0.2", "color": color}
-        )
-        axes.text((mark.start + mark.end) / 2, 0.1, mark.label, ha="center", fontsize=7, color=color)
-        return
-    axes.plot([mark.start, mark.start], [0, -1.6 if mark.kind == "alarm" else 1.6], color=color, linewidth=1, linestyle=":")
-    axes.plot([mark.start, mark.end], [0, 0], color=color, linewidth=4, solid_capstyle="butt")
-    axes.text(mark.start, -0.12, mark.label, fontsize=7, va="top", color=color)
-
-
-def write_png(path: Path, judged: Judged) -> None:
-    """Draws the conversation to a PNG file."""
-    timeline_figure(judged).savefig(path, format="png")

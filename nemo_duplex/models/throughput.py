@@ -153,11 +153,12 @@ def gradient_norm(parameters: Iterable[torch.nn.Parameter]) -> Tensor | None:
 
     Where ranks hold a shard of a gradient each (the DTensors of FSDP2), it is the norm of the whole: every rank must ask.
     """
-    by_mesh: dict[Any, list[Tensor]] = {}
+    alike: dict[Any, list[Tensor]] = {}  # torch takes no norm over gradients that are split in different ways
     for parameter in parameters:
-        if parameter.grad is not None:
-            by_mesh.setdefault(getattr(parameter.grad, "device_mesh", None), []).append(parameter.grad)
-    norms = [get_total_norm(gradients) for gradients in by_mesh.values()]
+        if (gradient := parameter.grad) is not None:
+            split = (getattr(gradient, "device_mesh", None), getattr(gradient, "placements", None))
+            alike.setdefault(split, []).append(gradient)
+    norms = [get_total_norm(gradients) for gradients in alike.values()]
     whole = [norm.full_tensor() if hasattr(norm, "full_tensor") else norm for norm in norms]
     return torch.stack(whole).norm() if whole else None
 

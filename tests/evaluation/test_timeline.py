@@ -7,7 +7,7 @@ import pytest
 from nemo_duplex.evaluation.activity import energy_vad
 from nemo_duplex.evaluation.generation import perform
 from nemo_duplex.evaluation.scores import judge
-from nemo_duplex.evaluation.timeline import envelope, marks, timeline_figure, timeline_svg, wrapped, write_png
+from nemo_duplex.evaluation.timeline import envelope, marks, timeline_svg, wrapped
 from tests.evaluation.agents import Oracle, Talker
 
 
@@ -57,10 +57,3 @@ def test_an_envelope_keeps_the_peaks_where_they_are():
     levels = envelope(audio, 10)
     assert levels.argmax() == 5 and levels[5] == 1 and levels.sum() == 1
     assert envelope(np.zeros(0), 4).tolist() == [0, 0, 0, 0]
-
-
-def test_the_same_with_matplotlib(judged, tmp_path):
-    texts = [t.get_text() for t in timeline_figure(judged).axes[0].texts]
-    assert any(t.startswith("stops 0.") for t in texts) and "it is Madrid" in texts
-    write_png(tmp_path / "picture.png", judged)
-    assert (tmp_path / "picture.png").read_bytes()[:4] == b"\x89PNG"

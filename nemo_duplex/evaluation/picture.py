@@ -1,0 +1,153 @@
+"""The picture of one conversation with matplotlib: for validation folders, TensorBoard and the README.
+
+user         ~~~~~~~~~~~~~        ~~~~~~~~              the manifest's turns, and what they say
+                         |-0.66 s-|stops 0.58 s         gaps before answers, barge-ins, false alarms
+agent                         ~~~~~~~~      ~~~~~~~     what is heard
+text channel                > ||||||   <  > ||| <       what is written, frame by frame: BOS, words, EOS
+reference                     ~~~~~~~~      ~~~~~~~     what the corpus' agent says
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from nemo_duplex.conversation import Conversation, Turn
+from nemo_duplex.evaluation.record import Record, Written
+from nemo_duplex.evaluation.scores import Judged
+from nemo_duplex.evaluation.timeline import Kind, Mark, envelope, marks, wrapped
+from nemo_duplex.evaluation.turn_taking import Span
+from nemo_duplex.frames import Seconds
+
+_USER, _AGENT, _REFERENCE = "#2563c9", "#c2570c", "#7c8594"
+_INK, _FAINT = "#1f2937", "#6b7280"
+_VERDICTS: dict[Kind, str] = {
+    "response": _FAINT,
+    "success": "#15803d",
+    "failure": "#b91c1c",
+    "censored": _FAINT,
+    "alarm": "#b91c1c",
+}
+_WRITTEN = {"bos": ("#15803d", "BOS"), "word": (_AGENT, "word"), "eos": ("#b91c1c", "EOS")}
+_INCHES = 0.62  # of a unit of y
+_WIDTH = (9.0, 26.0)  # inches, narrowest and widest
+_LETTERS = 14.5  # of the 8-point font in an inch
+
+
+@dataclass(frozen=True)
+class _Lane:
+    """One voice: its waveform around `y`, and its text from `text_y` on, upwards or downwards."""
+
+    name: str
+    color: str
+    turns: Sequence[Turn]
+    spans: Sequence[Span]
+    audio: np.ndarray | None
+    y: float
+    text_y: float
+    upwards: bool = False
+
+
+def conversation_figure(judged: Judged, title: str | None = None, reference: bool = True) -> Figure:
+    """The conversation, drawn to scale.
+
+    Args:
+        title: default: the conversation's id.
+        reference: whether the corpus' own agent is drawn below, where the corpus has one.
+    """
+    record = judged.record
+    lanes = [
+        _Lane("user", _USER, [q.turn for q in record.questions], judged.turn_taking.user, record.user_audio, 1.15, 1.83, True),
+        _Lane("agent", _AGENT, record.agent, judged.turn_taking.agent, record.audio, -1.0, -2.02),
+    ]
+    if reference and (lane := _reference(record)) is not None:
+        lanes.append(lane)
+    top, bottom = 2.55, lanes[-1].text_y - 0.8
+    width = max(_WIDTH[0], min(_WIDTH[1], record.duration * 0.95))
+    figure = Figure(figsize=(width, (top - bottom) * _INCHES + 0.7), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.vlines(range(int(record.duration) + 1), bottom, top, color="#eceef1", linewidth=0.7, zorder=0)
+    for lane in lanes:
+        _draw_lane(axes, lane, record.duration, letters=_LETTERS * width / record.duration)
+    _draw_text_channel(axes, record.written, y=-1.72, frame=_frame(record))
+    for mark in marks(judged):
+        _draw_mark(axes, mark)
+    _draw_frame(axes, lanes, record, title or record.id, (bottom, top))
+    return figure
+
+
+def write_png(path: Path, judged: Judged, title: str | None = None) -> None:
+    """Draws the conversation to a PNG file."""
+    conversation_figure(judged, title).savefig(path, format="png")
+
+
+def _reference(record: Record) -> _Lane | None:
+    """The agent of the corpus; None where it has none (the Impatient form)."""
+    if not record.cut.has_custom("target_audio"):
+        return None
+    turns = Conversation.from_cut(record.cut).agent
+    audio = record.cut.load_target_audio()[0]
+    return _Lane("reference", _REFERENCE, turns, [(t.start, t.end) for t in turns], audio, -3.55, -4.2)
+
+
+def _frame(record: Record) -> Seconds:
+    """How long one entry of the text channel is drawn: the least distance of two."""
+    times = [entry.time for entry in record.written]
+    return min((b - a for a, b in zip(times, times[1:])), default=0.08)
+
+
+def _draw_lane(axes: Axes, lane: _Lane, duration: Seconds, letters: float) -> None:
+    if lane.audio is not None:
+        levels = 0.02 + 0.48 * envelope(lane.audio, 1200)
+        times = np.linspace(0, duration, len(levels))
+        axes.fill_between(times, lane.y - levels, lane.y + levels, color=lane.color, linewidth=0)
+    for start, end in lane.spans:
+        axes.fill_between([start, end], lane.y - 0.56, lane.y + 0.56, color=lane.color, alpha=0.14, linewidth=0)
+    for i, turn in enumerate(lane.turns):
+        end = max(turn.end, lane.turns[i + 1].start if i + 1 < len(lane.turns) else duration)
+        rows = wrapped(turn.text, max(6, int((min(end, duration) - turn.start) * letters) - 1), 3)
+        anchor = "bottom" if lane.upwards else "top"
+        axes.text(turn.start, lane.text_y, "\n".join(rows), fontsize=8, va=anchor, color=_INK, clip_on=True)
+
+
+def _draw_text_channel(axes: Axes, written: Sequence[Written], y: float, frame: Seconds) -> None:
+    """A cell for every frame in which something was written: taller for the marks of a turn."""
+    for kind, (color, _) in _WRITTEN.items():
+        cells = [(entry.time, frame * 0.8) for entry in written if entry.kind == kind]
+        tall = 0.13 if kind == "word" else 0.2
+        axes.broken_barh(cells, (y - tall, 2 * tall), color=color, alpha=0.55 if kind == "word" else 1.0, linewidth=0)
+
+
+def _draw_mark(axes: Axes, mark: Mark) -> None:
+    color = _VERDICTS[mark.kind]
+    if mark.kind == "response":
+        ends = {"arrowstyle": "|-|,widthA=0.2,widthB=0.2", "color": color, "shrinkA": 0, "shrinkB": 0}
+        axes.annotate("", (mark.end, 0.1), (mark.start, 0.1), arrowprops=ends)
+        axes.text((mark.start + mark.end) / 2, 0.2, mark.label, ha="center", fontsize=7, color=color)
+        return
+    reach = (-1.56, 0.1) if mark.kind == "alarm" else (-0.4, 1.71)
+    axes.plot([mark.start, mark.start], reach, color=color, linewidth=1, linestyle=":")
+    axes.plot([mark.start, mark.end], [0.1, 0.1], color=color, linewidth=4, solid_capstyle="butt")
+    axes.text(mark.start + 0.04, 0.0, mark.label, fontsize=7, va="top", color=color)
+
+
+def _draw_frame(axes: Axes, lanes: Sequence[_Lane], record: Record, title: str, limits: tuple[float, float]) -> None:
+    """Axes, names of the lanes, title and legend."""
+    names = [(lane.y, lane.name, lane.color) for lane in lanes] + [(-1.72, "its text", _FAINT)]
+    axes.set(xlim=(0, record.duration), ylim=limits, xlabel="seconds")
+    axes.set_yticks([y for y, *_ in names], [name for _, name, _ in names])
+    for label, (_, _, color) in zip(axes.get_yticklabels(), names):
+        label.set_color(color)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(left=False)
+    axes.set_title(title, fontsize=9, loc="left", color=_FAINT)
+    keys = [Line2D([], [], marker="s", linestyle="", markersize=5, color=c, label=name) for c, name in _WRITTEN.values()]
+    axes.legend(handles=keys, loc="lower right", bbox_to_anchor=(1, 1), ncols=3, fontsize=7, frameon=False, handletextpad=0.1)
