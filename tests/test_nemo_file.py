@@ -171,6 +171,7 @@ class Code:
         return os.system, (f"touch {self.path}",)
 
 
+@pytest.mark.filterwarnings("ignore:Environment variable TORCH_FORCE")
 @pytest.mark.parametrize("forced", [False, True], ids=["", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"])
 @pytest.mark.parametrize("kind", ["torch", "torch, old", "pickle"])
 def test_code_in_the_weights_is_never_run(tmp_path, temporary, monkeypatch, kind, forced):

@@ -29,9 +29,9 @@ from nemo_duplex.models.losses import ChannelLoss, LossWeights, speech_loss, tex
 from nemo_duplex.models.metrics import StepSums
 from nemo_duplex.models.model_config import FORMAT_VERSION, model_config
 from nemo_duplex.models.parts import build_parts
+from nemo_duplex.models.restore_connector import RestoreConnector, check_what_nemo_restores
 from nemo_duplex.models.throughput import Throughput
 from nemo_duplex.models.training_speed import compile_layers, recompute_activations
-from nemo_duplex.models.restore_connector import RestoreConnector, check_what_nemo_restores
 
 if TYPE_CHECKING:
     from nemo_duplex.streaming.session import Session
@@ -104,7 +104,7 @@ class DuplexS2SModel(ModelPT):
         return []
 
     def save_to(self, save_path: str, merge_lora: bool = False) -> None:
-        """Writes one `.nemo`.
+        """Writes one `.nemo`, whole or not at all.
 
         Args:
             merge_lora: whether adapters become part of the weights that they adapt; the file then needs no peft, and what is
@@ -113,6 +113,8 @@ class DuplexS2SModel(ModelPT):
         if merge_lora and self.cfg.lora:
             _merged(self).save_to(save_path)
         else:
+            nemos = self._save_restore_connector
+            self._save_restore_connector = RestoreConnector.instead_of(nemos, DuplexS2SModel, FORMAT_VERSION)
             super().save_to(save_path)
 
     @classmethod
@@ -134,10 +136,9 @@ class DuplexS2SModel(ModelPT):
         Raises:
             InputError: if the file is missing, broken, not safe, another model, of a newer format, or its weights do not fit.
         """
-        connector = save_restore_connector
-        if connector is None or (type(connector) is SaveRestoreConnector and connector.model_extracted_dir is None):
+        connector = RestoreConnector.instead_of(save_restore_connector, DuplexS2SModel, FORMAT_VERSION)
+        if isinstance(connector, RestoreConnector):
             existing_file(Path(restore_path).expanduser(), "model")
-            connector = RestoreConnector(DuplexS2SModel, FORMAT_VERSION)
         arguments = (override_config_path, map_location, strict, return_config, connector, trainer, validate_access_integrity)
         return super().restore_from(str(restore_path), *arguments)
 

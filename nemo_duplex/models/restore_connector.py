@@ -1,8 +1,10 @@
-"""How a DuplexS2SModel is read from its `.nemo`, where NeMo's own way is too trusting, or says too much."""
+"""How a DuplexS2SModel becomes a `.nemo` and a `.nemo` a model, where NeMo trusts too much, says too much, or writes halves."""
 
 from __future__ import annotations
 
+import errno
 import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,12 +20,13 @@ from torch import Tensor
 from nemo_duplex.inputs import InputError
 from nemo_duplex.models.restored_config import check_restored_config
 from nemo_duplex.nemo_file import CONFIG, WEIGHTS, parse_config, read_weights, unpacked_nemo
+from nemo_duplex.outputs import require_space, whole_file
 
 
 class RestoreConnector(SaveRestoreConnector):
     """Looks at the whole file before it builds anything, never unpickles code, and says in one line what is wrong.
 
-    Saving, and the artifacts of a model that is being built, stay NeMo's.
+    What it saves is whole or not there. The artifacts of a model that is being built stay NeMo's.
 
     Args:
         base: the class whose models, and those of whose subclasses, are restored.
@@ -33,6 +36,15 @@ class RestoreConnector(SaveRestoreConnector):
     def __init__(self, base: type[ModelPT], format_version: int) -> None:
         super().__init__()
         self._base, self._format_version = base, format_version
+
+    @classmethod
+    def instead_of(cls, nemos: SaveRestoreConnector | None, base: type[ModelPT], format_version: int) -> SaveRestoreConnector:
+        """One of these in place of NeMo's plain one; a connector of another kind, or for an unpacked folder, stays."""
+        if nemos is not None and (type(nemos) is not SaveRestoreConnector or nemos.model_extracted_dir is not None):
+            return nemos
+        own = cls(base, format_version)
+        own.pack_nemo_file = nemos is None or nemos.pack_nemo_file
+        return own
 
     def load_config_and_state_dict(
         self,
@@ -67,6 +79,30 @@ class RestoreConnector(SaveRestoreConnector):
         _check_weights(model.state_dict(), weights, restore_path, strict)
         return config, model.to(map_location or ("cuda" if torch.cuda.is_available() else "cpu")), weights
 
+    def save_to(self, model: ModelPT, save_path: str) -> None:
+        """Writes the `.nemo`, whole or not at all.
+
+        Raises:
+            InputError: if there is no room for the weights, which are written twice: to a temporary file, then to the archive.
+            OSError: if writing fails all the same.
+        """
+        num_bytes = sum(weight.numel() * weight.element_size() for weight in model.state_dict().values())
+        for folder in (Path(tempfile.gettempdir()), Path(save_path).parent):
+            require_space(folder, num_bytes)
+        super().save_to(model, save_path)
+
+    @staticmethod
+    def _save_state_dict_to_disk(state_dict: Mapping[str, Tensor], filepath: str) -> None:
+        try:
+            torch.save(state_dict, filepath)
+        except RuntimeError as error:  # what torch calls a disk that takes no more
+            raise OSError(errno.EIO, f"the weights could not be written ({_reason(error)})", filepath) from error
+
+    @staticmethod
+    def _make_nemo_file_from_folder(filename: str, source_dir: str) -> None:
+        with whole_file(filename) as part:
+            SaveRestoreConnector._make_nemo_file_from_folder(str(part), source_dir)
+
 
 def check_what_nemo_restores(cls: type[ModelPT], base: type[ModelPT]) -> None:
     """For the constructor of `base`, of a model of a `cls`: where `ModelPT.restore_from` passes before it reads the weights.
@@ -82,7 +118,10 @@ def check_what_nemo_restores(cls: type[ModelPT], base: type[ModelPT]) -> None:
         return
     folder, path = Path(state.nemo_file_folder), state.model_restore_path
     config = parse_config((folder / CONFIG).read_bytes() if (folder / CONFIG).exists() else b"", path, "model")
-    check_restored_config(config, path, os.listdir(folder), _names(cls, base))
+    names = _names(cls, base)
+    if config.get("target") not in names and "model" not in config:
+        return  # the file of another model, which has one of ours as a part, and its own door
+    check_restored_config(config, path, os.listdir(folder), names)
     read_weights(folder / WEIGHTS, path, "model")
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
+import resource
 import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -250,6 +253,7 @@ def test_a_member_outside_and_a_file_cut_short(nemo, clean):
         DuplexS2SModel.restore_from("nowhere.nemo")
 
 
+@pytest.mark.filterwarnings("ignore:Environment variable TORCH_FORCE")
 def test_code_is_not_run_even_where_torch_is_told_to(nemo, clean, monkeypatch):
     """TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD is for one's own old files; NeMo honours it for everybody's."""
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
@@ -315,3 +319,42 @@ def test_the_config_that_we_write_names_nothing_else(nemo):
         config = yaml.safe_load(archive.extractfile("./" + CONFIG).read())
         files = [name.removeprefix("./") for name in archive.getnames()]
     check_restored_config(config, nemo, files, ["nemo_duplex.models.duplex_s2s.DuplexS2SModel"])
+
+
+# --- saving -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_files():
+    """No file may grow beyond 250 kB, as on a disk that fills up: the tokenizer is smaller, the weights are larger."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (250_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_save_that_fails_in_the_weights_leaves_the_older_file(model, clean, small_files):
+    (clean / "agent.nemo").write_bytes(b"older")
+    with pytest.raises(OSError, match="the weights could not be written"):
+        model.save_to(clean / "agent.nemo")
+    assert (clean / "agent.nemo").read_bytes() == b"older"
+    assert sorted(p.name for p in clean.iterdir()) == ["agent.nemo", "here", "temporary"]
+
+
+def test_a_save_that_fails_in_the_archive_leaves_the_older_file(model, clean, monkeypatch):
+    def full(self, *args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (clean / "agent.nemo").write_bytes(b"older")
+    monkeypatch.setattr(tarfile.TarFile, "add", full)
+    with pytest.raises(OSError, match="No space left"):
+        model.save_to(clean / "agent.nemo")
+    assert (clean / "agent.nemo").read_bytes() == b"older"
+    assert sorted(p.name for p in clean.iterdir()) == ["agent.nemo", "here", "temporary"]
+
+
+def test_a_disk_without_room_is_told_before_anything_is_written(model, clean, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
+    with pytest.raises(InputError, match="this needs about .* and the disk has 1.*free"):
+        model.save_to(clean / "agent.nemo")
+    assert not (clean / "agent.nemo").exists()
