@@ -135,7 +135,7 @@ class _Transcript:
     def _write(self, index: int, token: int) -> str:
         if self._tokens is None:  # text without a BOS before it is still text
             self._begin_turn(index)
-        self._tokens.append(token)
+        self._tokens = [*(self._tokens or ()), token]
         self._text = self._model.tokenizer.ids_to_text(self._tokens)
         return self._show(self._text.rstrip(_HALF_A_CHARACTER))
 
