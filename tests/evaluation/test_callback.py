@@ -1,7 +1,15 @@
+"""What a validation leaves behind: numbers, pictures and sound, in the loggers and in a folder of its own."""
+
+import json
+import random
+
 import lightning.pytorch as pl
+import numpy as np
 import pytest
+import soundfile
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from matplotlib.image import imread
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from nemo_duplex.evaluation.callback import EvaluationCallback
@@ -28,16 +36,109 @@ class TrainedOracle(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), 0.1)
 
 
-@pytest.mark.parametrize(("every", "times"), [(1, [2, 4]), (2, [4])])
-def test_metrics_pictures_and_sound_reach_tensorboard(every, times, cuts, tmp_path):
+def fit(cuts, callback, epochs=2, logger=False):
+    """`epochs` of two steps and a validation each."""
     loader = torch.utils.data.DataLoader(torch.zeros(2, 1), num_workers=0)
-    logger = TensorBoardLogger(str(tmp_path), name="", version="")
-    callback = EvaluationCallback(cuts, every_n_validations=every, pictures=1)
-    options = {"accelerator": "cpu", "max_epochs": 2, "enable_progress_bar": False, "enable_model_summary": False}
+    options = {"accelerator": "cpu", "max_epochs": epochs, "enable_progress_bar": False, "enable_model_summary": False}
     trainer = pl.Trainer(logger=logger, callbacks=[callback], enable_checkpointing=False, **options)
     trainer.fit(TrainedOracle(cuts), loader, loader)
+    return trainer
+
+
+@pytest.mark.parametrize(("every", "times"), [(1, [2, 4]), (2, [4])])
+def test_metrics_pictures_and_sound_reach_tensorboard(every, times, cuts, tmp_path):
+    callback = EvaluationCallback(cuts, every_n_validations=every, pictures=1)
+    trainer = fit(cuts, callback, logger=TensorBoardLogger(str(tmp_path), name="", version=""))
     assert trainer.callback_metrics["eval_success_rate"] == 1
     seen = EventAccumulator(str(tmp_path), size_guidance={"scalars": 0, "images": 0, "audio": 0}).Reload()
     assert [e.value for e in seen.Scalars("eval_exact_match")] == [1.0] * len(times)
     assert [e.step for e in seen.Images("conversation/0")] == times
     assert [e.step for e in seen.Audio("conversation/0")] == times
+
+
+def test_every_validation_has_a_folder_of_pictures_sound_and_numbers(cuts, tmp_path):
+    fit(cuts, EvaluationCallback(cuts, pictures=2, out=tmp_path))
+    assert sorted(p.name for p in (tmp_path / "validation").iterdir()) == ["step-2", "step-4"]
+    folder = tmp_path / "validation" / "step-2"
+    assert sorted(p.name for p in folder.iterdir()) == ["d0.png", "d0.wav", "d1.png", "d1.wav", "numbers.json"]
+    assert imread(folder / "d0.png").shape[1] > 900
+    found = json.loads((folder / "numbers.json").read_text())
+    assert found["turn_taking"]["success_rate"] == 1 and found["turn_taking"]["n_barge_in"] == len(cuts)
+    assert 0.5 < found["turn_taking"]["mean_stop_latency"] < 0.7 and found["exact_match"]["value"] == 1
+    assert [c["id"] for c in found["conversations"]] == ["d0", "d1", "d2"], "numbers are of all dialogues"
+
+
+def test_the_user_is_left_and_the_agent_right(cuts, tmp_path):
+    fit(cuts, EvaluationCallback(cuts, pictures=1, out=tmp_path), epochs=1)
+    heard, rate = soundfile.read(tmp_path / "validation" / "step-2" / "d0.wav")
+    assert heard.shape == (round(cuts[0].duration * rate), 2)
+    user, agent = (np.abs(heard[round(a * rate) : round(b * rate)]).mean(axis=0) for a, b in ((1.0, 2.5), (3.2, 4.9)))
+    assert user[0] > 50 * user[1] and agent[1] > 50 * agent[0]
+
+
+def test_the_last_validations_are_kept(cuts, tmp_path):
+    fit(cuts, EvaluationCallback(cuts, pictures=0, out=tmp_path, keep=2), epochs=6)
+    assert sorted(p.name for p in (tmp_path / "validation").iterdir()) == ["step-10", "step-12"], "10 comes after 8"
+
+
+def test_what_is_written_is_whole_or_not_there(cuts, tmp_path, monkeypatch):
+    def full_disk(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(soundfile, "write", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        fit(cuts, EvaluationCallback(cuts, out=tmp_path), epochs=1)
+    assert list((tmp_path / "validation").iterdir()) == []
+
+
+def test_an_id_from_a_corpus_names_no_other_folder(cuts, tmp_path):
+    elsewhere = cuts[0].with_id("../../../away/d 0")
+    fit([elsewhere], EvaluationCallback([elsewhere], out=tmp_path), epochs=1)
+    names = {p.name for p in (tmp_path / "validation" / "step-2").iterdir()}
+    assert names == {"_.._.._away_d_0.png", "_.._.._away_d_0.wav", "numbers.json"}
+
+
+def test_training_draws_the_same_with_and_without_it(cuts, tmp_path):
+    def drawn_after(callback):
+        pl.seed_everything(7, verbose=False)
+        fit(cuts, callback, epochs=1)
+        return random.random(), np.random.rand(), torch.rand(1).item()
+
+    assert drawn_after(EvaluationCallback(cuts, out=tmp_path)) == drawn_after(pl.Callback())
+
+
+class OfflineWandb(WandbLogger):
+    """Weights & Biases as far as the callback knows it; opens no run and no connection."""
+
+    def __init__(self):
+        self.shown = []
+
+    save_dir = name = version = None
+
+    def log_metrics(self, metrics, step=None):
+        pass
+
+    def log_hyperparams(self, params):
+        pass
+
+    def log_graph(self, model):
+        pass
+
+    def save(self):
+        pass
+
+    def finalize(self, status):
+        pass
+
+    def log_image(self, key, images, step=None, **kwargs):
+        self.shown.append((key, len(images), step))
+
+    def log_audio(self, key, audios, step=None, **kwargs):
+        assert audios[0].shape[1] == 2 and kwargs["sample_rate"] == [22050]
+        self.shown.append((key, len(audios), step))
+
+
+def test_weights_and_biases_sees_and_hears_too(cuts):
+    logger = OfflineWandb()
+    fit(cuts, EvaluationCallback(cuts, pictures=1), epochs=1, logger=logger)
+    assert logger.shown == [("conversation/0", 1, 2), ("conversation/0/audio", 1, 2)]
