@@ -12,7 +12,7 @@ EXTRAS = {
     "eval": ["pocketsphinx", "silero-vad>=5"],
     "lora": ["peft"],
     "ray": ["ray"],
-    "test": ["build", "pytest"],
+    "test": ["build", "peft", "pytest"],
     "dev": ["mypy", "pre-commit", "ruff", "types-PyYAML"],
 }
 
@@ -33,6 +33,7 @@ setup(
     },
     install_requires=[
         "nemo_toolkit[asr-only,common-only,core]==3.0.0",
+        "huggingface_hub",
         "hydra-core>=1.3",
         "jinja2",
         "kaldialign",
@@ -43,11 +44,13 @@ setup(
         "omegaconf>=2.3",
         "pyyaml",
         "sacrebleu",
+        "safetensors",
         "scipy",
         "sentencepiece",
         "soundfile",
         "soxr",
         "tensorboard",
+        "tokenizers",
         "torch>=2.6",
         "tqdm",
         "transformers",
