@@ -2,28 +2,81 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
+from lhotse.dataset import IterableDatasetWrapper
+from lightning.pytorch.utilities.seed import isolate_rng
 from nemo.collections.common.data.lhotse import get_lhotse_dataloader_from_config
 from omegaconf import DictConfig, OmegaConf
 from torch.utils.data import DataLoader
 
+from nemo_duplex.data.batch_stream import BatchStream, StreamLoader, mixed_seed, rank_seed
 from nemo_duplex.data.dataset import DuplexS2SDataset
 from nemo_duplex.inputs import InputError, existing_folder
 
+_log = logging.getLogger(__name__)
 
-def duplex_dataloader(config: DictConfig | dict, dataset: DuplexS2SDataset, rank: int = 0, world_size: int = 1) -> DataLoader:
-    """A loader of DuplexBatch.
+# Keys of NeMo's loader that change nothing about which batches come.
+_FREE_KEYS = {"pin_memory", "cuda_expandable_segments", "use_lhotse", "concurrent_bucketing"}
+
+
+def duplex_dataloader(
+    config: DictConfig | dict, dataset: DuplexS2SDataset, rank: int = 0, world_size: int = 1, first: int = 0
+) -> DataLoader:
+    """A loader of DuplexBatch: one pass with `force_finite: true`, otherwise endless, and the same at every start.
 
     Args:
         config: keys of NeMo's Lhotse loader (`shar_path` or `input_cfg`, `batch_size` or `batch_duration`, `shuffle`,
-            `num_workers`, `seed`, `use_bucketing` ...).
+            `num_workers`, `seed`, `use_bucketing` ...). In an endless loader every rank and worker shuffles in its own way,
+            derived from `shard_seed` (default: `seed`); NeMo's "randomized" and "trng" stand for that default.
         dataset: makes the batches.
         rank, world_size: of this process among those that share the data.
+        first: of an endless loader, the batch to start with. Those before are skipped without loading audio.
+
+    Raises:
+        InputError: if `seed` is not a whole number, because no start would equal another.
     """
     config = OmegaConf.create(OmegaConf.to_container(config, resolve=True) if isinstance(config, DictConfig) else config)
-    return get_lhotse_dataloader_from_config(config, global_rank=rank, world_size=world_size, dataset=dataset)
+    if config.get("force_finite"):
+        assert first == 0, "A finite loader is not entered in the middle."
+        return get_lhotse_dataloader_from_config(config, global_rank=rank, world_size=world_size, dataset=dataset)
+    seed = config.get("seed", 0)
+    if not isinstance(seed, int):
+        raise InputError(f"The data loader has seed={seed}, expected a whole number: give one, such as 0.")
+    shard_seed = config.get("shard_seed", seed)
+    shard_seed = shard_seed if isinstance(shard_seed, int) else seed
+    workers, own_order = config.get("num_workers", 0), rank_seed(shard_seed, rank)
+    loader = _nemo_loader(config, "randomized" if workers else own_order, dataset, rank, world_size)
+    one_order = not isinstance(loader.dataset, IterableDatasetWrapper)
+    if one_order:  # ranks and workers take turns, and must agree on the order
+        loader = _nemo_loader(config, shard_seed, dataset, rank, world_size)
+    stream = BatchStream(
+        loader.sampler if one_order else loader.dataset.sampler,
+        dataset,
+        seed=mixed_seed(seed, rank),
+        shuffle_seed=shard_seed if one_order else own_order,
+        one_order=one_order,
+        first=first,
+    )
+    return StreamLoader(stream, workers, bool(config.get("pin_memory", False)))
+
+
+def _nemo_loader(
+    config: DictConfig, shard_seed: int | str, dataset: DuplexS2SDataset, rank: int, world_size: int
+) -> DataLoader:
+    """NeMo's loader, of which we take the sampler."""
+    config = config.copy()
+    config.shard_seed = shard_seed
+    config.num_workers = 0
+    for part in (p for p in config.values() if isinstance(p, DictConfig)) if config.get("multi_config") else (config,):
+        part.concurrent_bucketing = False  # the order must not depend on how fast a thread is
+    with isolate_rng():  # NeMo seeds the whole process
+        return get_lhotse_dataloader_from_config(config, global_rank=rank, world_size=world_size, dataset=dataset)
 
 
 def shar_folder(path: str | Path, set_name: str) -> Path:
@@ -42,8 +95,21 @@ def shar_folder(path: str | Path, set_name: str) -> Path:
     )
 
 
+def data_rank(trainer: pl.Trainer | None) -> tuple[int, int]:
+    """(rank, world size) among the processes that have different data; those of one tensor-parallel group have the same."""
+    if trainer is None:
+        return 0, 1
+    mesh = trainer.lightning_module.device_mesh
+    if mesh is not None:
+        return mesh["data_parallel"].get_local_rank(), mesh["data_parallel"].size()
+    return trainer.global_rank, trainer.world_size
+
+
 class DuplexDataModule(pl.LightningDataModule):
     """Training and validation loaders for `Trainer.fit`.
+
+    Its state in a checkpoint is the number of batches that the training has seen, and what they were made of; a training that
+    goes on starts with the batch after them.
 
     Args:
         config: `train` and `validation`, each a folder (see `shar_folder`; its sets `train` and `dev`) or None, with
@@ -52,7 +118,7 @@ class DuplexDataModule(pl.LightningDataModule):
         dataset: makes the batches; take it from the model (`model.dataset()`).
 
     Raises:
-        InputError: at once, if a folder holds no shards.
+        InputError: at once, if a folder holds no shards, or if the training data would end.
     """
 
     def __init__(self, config: DictConfig, dataset: DuplexS2SDataset) -> None:
@@ -60,19 +126,60 @@ class DuplexDataModule(pl.LightningDataModule):
         self.dataset = dataset
         self._train = _loader_config(config.train_loader, config.train, "train")
         self._validation = _loader_config(config.validation_loader, config.validation, "dev") if config.validation else None
+        self._first = 0
+        if self._train.get("force_finite"):
+            raise InputError("data.train_loader.force_finite=true ends the training data. Leave it out; it is for validation.")
 
     def train_dataloader(self) -> DataLoader:
-        return self._loader(self._train)
+        if self._first:
+            _log.info("Going on after batch %d: finding its place in the data ...", self._first)
+        return duplex_dataloader(self._train, self.dataset, *data_rank(self.trainer), first=self._first)
 
     def val_dataloader(self) -> DataLoader | list:
-        return self._loader(self._validation) if self._validation else []
+        return duplex_dataloader(self._validation, self.dataset, *data_rank(self.trainer)) if self._validation else []
 
-    def _loader(self, config: DictConfig) -> DataLoader:
-        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        return duplex_dataloader(config, self.dataset, rank, world_size)
+    def state_dict(self) -> dict[str, Any]:
+        seen = self.trainer.fit_loop.epoch_loop.batch_progress.total.processed
+        return {"seen": seen, "made_of": self._made_of()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Enters the training data where the checkpoint left them.
+
+        Raises:
+            InputError: if they would be other batches, with the keys that differ.
+        """
+        before, now = state["made_of"], self._made_of()
+        changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
+        if changed:
+            named = "; ".join(f"{key} was {before.get(key, 'not set')}, is {now.get(key, 'not set')}" for key in changed)
+            raise InputError(f"This training cannot go on with other data: {named}. Set it back, or give another out=.")
+        self._first = state["seen"]
+
+    def _made_of(self) -> dict[str, str]:
+        """Everything that decides which batches come, by key of the loader."""
+        keys = OmegaConf.to_container(self._train)
+        return {**dict(_described(keys, "")), "processes": str(data_rank(self.trainer)[1])}
 
 
 def _loader_config(keys: DictConfig, folder: str | None, set_name: str) -> DictConfig:
     """Keys of NeMo's loader, with the Shar folder where there is one."""
     where = {"shar_path": str(shar_folder(folder, set_name))} if folder else {}
     return OmegaConf.create({**OmegaConf.to_container(keys, resolve=True), **where})
+
+
+def _described(value: Any, key: str) -> Iterator[tuple[str, str]]:
+    """(dotted key, value) of all that is not free; of a path the names and sizes of its files, so that data may be moved."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            if name not in _FREE_KEYS:
+                yield from _described(item, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list) and any(isinstance(item, dict | list) for item in value):
+        for number, item in enumerate(value):
+            yield from _described(item, f"{key}.{number}")
+    elif isinstance(value, str) and Path(value).exists():
+        path = Path(value)
+        files = sorted(f for f in path.iterdir() if f.is_file()) if path.is_dir() else [path]
+        listing = "\n".join(f"{f.name} {f.stat().st_size}" for f in files)
+        yield key, f"{len(files)} files with fingerprint {hashlib.sha256(listing.encode()).hexdigest()[:12]}"
+    else:
+        yield key, str(value)

@@ -1,0 +1,120 @@
+"""The batches of a training: one endless stream, the same at every start, that can be entered at any batch.
+
+Batch i is a function of the data, the loader's configuration, the rank and i. So a checkpoint needs to hold no more than i,
+and a training that goes on skips what it has seen in the sampler, without loading audio.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from itertools import count, islice
+from typing import Any
+
+import numpy as np
+import torch
+from lhotse import CutSet
+from lhotse.dataset.dataloading import LHOTSE_PROCESS_SEED
+from lhotse.dataset.sampling.base import CutSampler
+from lhotse.utils import fix_random_seed
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from nemo_duplex.inputs import InputError
+
+# Workers and ranks that shuffle by themselves are this far apart in their seeds, as in Lhotse.
+_SEEDS_PER_WORKER, _SEEDS_PER_RANK = 100, 100_000
+
+
+class BatchStream(IterableDataset):
+    """The share of one rank, made by one process or by several workers that take turns.
+
+    Args:
+        sampler: chooses the cuts of a batch. If it ends, it is iterated again, as its next epoch.
+        dataset: makes a batch of cuts.
+        seed: of everything random in making a batch (augmentation), different on every rank.
+        shuffle_seed: of the order of the data, for samplers with seed "randomized" inside workers.
+        one_order: whether workers divide what `sampler` gives. Otherwise each shuffles all data in its own way, as it must
+            where sampling reads the data (Shar): there, dividing would mean that everybody reads everything.
+        first: the batch to start with; those before are skipped.
+
+    With W workers, batch i comes from worker i mod W. A worker starts with its batch of the round in which `first` lies, and
+    gives None for a batch that was seen: `StreamLoader` drops those, at most W - 1.
+    """
+
+    def __init__(
+        self, sampler: CutSampler, dataset: Any, *, seed: int, shuffle_seed: int, one_order: bool = False, first: int = 0
+    ) -> None:
+        self.sampler, self.dataset = sampler, dataset
+        self.seed, self.shuffle_seed, self.one_order = seed, shuffle_seed, one_order
+        self.first = first
+
+    def __iter__(self) -> Iterator[Any]:
+        info = get_worker_info()
+        worker, workers = (info.id, info.num_workers) if info else (0, 1)
+        if info:
+            apart = 0 if self.one_order else worker * _SEEDS_PER_WORKER
+            os.environ[LHOTSE_PROCESS_SEED] = str(self.shuffle_seed + apart)
+        sampled = _endless(self.sampler)
+        if self.one_order:
+            sampled = islice(sampled, worker, None, workers)
+        first_round = self.first - self.first % workers
+        for index in count(worker, workers):
+            # Without workers this is the training's process, whose random numbers are not ours.
+            with isolate_rng(include_cuda=info is None):
+                batch = self._batch(index, sampled)
+            if index >= first_round:
+                yield batch
+            if isinstance(batch, InputError):
+                return
+
+    def _batch(self, index: int, sampled: Iterator[CutSet]) -> Any:
+        """The batch; None if it was seen; an InputError as a value, because torch would wrap what a worker raises."""
+        fix_random_seed(mixed_seed(self.seed, index))
+        try:
+            cuts = next(sampled)
+            return self.dataset[cuts] if index >= self.first else None
+        except StopIteration:
+            return InputError("The training data hold no cut that the loader's filters let pass. Check both.")
+        except InputError as error:
+            return error
+
+
+def _endless(sampler: CutSampler) -> Iterator[CutSet]:
+    for epoch in count():
+        sampler.set_epoch(epoch)
+        some = False
+        for cuts in sampler:
+            some = True
+            yield cuts
+        if not some:
+            return
+
+
+class StreamLoader(DataLoader):
+    """The batches of a stream, from its first on. Iterating again goes on, so that epochs of a trainer do not repeat them."""
+
+    def __init__(self, stream: BatchStream, num_workers: int = 0, pin_memory: bool = False) -> None:
+        # Its own generator: torch would draw the workers' seeds from the training's random numbers.
+        own = torch.Generator()
+        super().__init__(stream, batch_size=None, num_workers=num_workers, pin_memory=pin_memory, generator=own)
+        self._batches: Iterator[Any] | None = None
+
+    def __iter__(self) -> Iterator[Any]:
+        if self._batches is None:
+            seen = self.dataset.first % max(1, self.num_workers)
+            self._batches = islice(super().__iter__(), seen, None)
+        for batch in self._batches:
+            if isinstance(batch, InputError):
+                raise batch
+            yield batch
+
+
+def rank_seed(seed: int, rank: int) -> int:
+    """The seed by which a rank shuffles, where ranks shuffle all data each in its own way."""
+    return seed + rank * _SEEDS_PER_RANK
+
+
+def mixed_seed(*parts: int) -> int:
+    """One seed (32 bits) for a tuple of numbers not below zero, such as seed, rank and step; neighbours give unrelated ones."""
+    return int(np.random.SeedSequence(parts).generate_state(1)[0])

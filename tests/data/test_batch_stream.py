@@ -1,0 +1,137 @@
+"""A stream of batches entered anywhere gives what it would have given there: with any number of workers, sharded or not."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from lhotse import CutSet
+from lhotse.testing.dummies import dummy_cut, dummy_recording
+
+from nemo_duplex.data.batch_stream import mixed_seed
+from nemo_duplex.data.datamodule import duplex_dataloader
+from nemo_duplex.inputs import InputError
+
+
+class Names(torch.utils.data.Dataset):
+    """Batches that say which cuts they were made of, and what was drawn at random on the way; keeps count."""
+
+    def __init__(self):
+        self.made = 0
+
+    def __getitem__(self, cuts):
+        self.made += 1
+        return [cut.id for cut in cuts], torch.rand(2).tolist(), float(np.random.rand()), random.random()
+
+
+def some_cuts():
+    """40 cuts of different durations."""
+    recordings = [dummy_recording(i, duration=9.0) for i in range(40)]
+    return CutSet.from_cuts(dummy_cut(i, duration=1.0 + i % 7, recording=r).drop_features() for i, r in enumerate(recordings))
+
+
+@pytest.fixture(scope="module")
+def shar(tmp_path_factory):
+    """The cuts in 5 shards, read as they are sampled."""
+    folder = tmp_path_factory.mktemp("shar")
+    some_cuts().to_shar(folder, fields={}, shard_size=8)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory):
+    """The cuts in one file, read when they are loaded."""
+    path = tmp_path_factory.mktemp("manifest") / "cuts.jsonl"
+    some_cuts().to_file(path)
+    return path
+
+
+def loader(source, workers, first=0, dataset=None, rank=0, **keys):
+    where = {"shar_path": str(source)} if source.is_dir() else {"cuts_path": str(source)}
+    config = {"batch_size": 3, "shuffle": True, "shuffle_buffer_size": 10, "num_workers": workers, "seed": 5, **where, **keys}
+    return duplex_dataloader(config, dataset or Names(), rank=rank, world_size=2, first=first)
+
+
+def take(stream, n):
+    return [batch for batch, _ in zip(stream, range(n))]
+
+
+BUCKETS = {"use_bucketing": True, "num_buckets": 3, "num_cuts_for_bins_estimate": 40, "bucket_buffer_size": 20}
+KINDS = {"plain": {}, "buckets": {"batch_size": None, "batch_duration": 12.0, **BUCKETS}}
+
+
+@pytest.mark.parametrize("keys", KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize("workers", [0, 1, 2, 3])
+@pytest.mark.parametrize("source", ["shar", "manifest"])
+def test_entered_anywhere_it_goes_on_the_same(source, workers, keys, request):
+    source = request.getfixturevalue(source)
+    whole = take(loader(source, workers, **keys), 45)
+    assert len({str(batch) for batch in whole}) == 45, "Every batch is another one: data and random numbers."
+    for first in (1, 16, 41):
+        assert take(loader(source, workers, first, **keys), 4) == whole[first : first + 4]
+
+
+def test_what_was_seen_is_not_made_again(shar):
+    dataset = Names()
+    take(loader(shar, 0, first=30, dataset=dataset), 2)
+    assert dataset.made <= 3
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_iterating_again_goes_on(shar, workers):
+    whole = take(loader(shar, workers), 9)
+    stream = loader(shar, workers)
+    assert [next(iter(stream)) for _ in range(9)] == whole, "An epoch of a trainer must not bring the same batches again."
+
+
+def test_one_worker_gives_what_none_gives(shar):
+    assert take(loader(shar, 0), 20) == take(loader(shar, 1), 20)
+
+
+def test_ranks_and_workers_see_different_batches(shar, manifest):
+    for source in (shar, manifest):
+        ours, theirs = take(loader(source, 2, rank=0), 12), take(loader(source, 2, rank=1), 12)
+        assert len({str(batch[0]) for batch in ours + theirs}) == 24
+        assert len({str(batch[1]) for batch in ours + theirs}) == 24, "random numbers too"
+    # Of a manifest, two ranks with two workers each share one order: in 12 batches of 3 there is every cut once.
+    ours, theirs = take(loader(manifest, 2, rank=0), 6), take(loader(manifest, 2, rank=1), 6)
+    assert len({name for batch in ours + theirs for name in batch[0]}) == 36
+
+
+def test_the_training_keeps_its_random_numbers(shar):
+    torch.manual_seed(1), np.random.seed(1), random.seed(1)
+    expected = torch.rand(1).item(), np.random.rand(), random.random()
+    for workers in (0, 1):
+        torch.manual_seed(1), np.random.seed(1), random.seed(1)
+        take(loader(shar, workers), 3)
+        assert (torch.rand(1).item(), np.random.rand(), random.random()) == expected
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_is_wrong_with_a_cut_is_said_as_it_is(shar, workers):
+    class Picky(Names):
+        def __getitem__(self, cuts):
+            raise InputError("Cut 7 has no agent channel.")
+
+    with pytest.raises(InputError, match="^Cut 7 has no agent channel.$"):
+        take(loader(shar, workers, dataset=Picky()), 1)
+
+
+def test_data_of_which_nothing_is_left_are_refused(manifest):
+    with pytest.raises(InputError, match="no cut"):
+        take(loader(manifest, 0, min_duration=100.0), 1)
+
+
+def test_a_seed_that_is_no_number_is_refused(shar):
+    with pytest.raises(InputError, match="seed=trng"):
+        loader(shar, 0, seed="trng")
+
+
+def test_nemos_words_for_seeds_are_reproducible(shar):
+    expected = take(loader(shar, 2, shard_seed=5), 10)
+    for word in ("randomized", "trng"):
+        assert take(loader(shar, 2, shard_seed=word), 10) == expected
+
+
+def test_mixed_seeds_differ():
+    assert len({mixed_seed(s, r, i) for s in range(3) for r in range(3) for i in range(100)}) == 900
