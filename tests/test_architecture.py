@@ -48,6 +48,7 @@ MAY_IMPORT_NEMO = {
     "models/parts.py",
     "models/perception.py",
     "models/restore_connector.py",
+    "models/trainer.py",
     "models/strategy.py",
     "models/whole_perception.py",
     "plugin.py",  # it imports NeMo only after NeMo was imported

@@ -1,0 +1,141 @@
+"""Checkpoints from which a training goes on as if nothing had happened: bit for bit on CPU.
+
+A checkpoint is written when a step is over and the next has not begun: validated, logged, nothing half-way. What the next
+step draws at random depends on the seed, the rank and its number alone, so that there is no state of generators to keep, and
+it does not matter what was drawn in between (by a validation, or by a run that was killed).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from lightning.fabric.plugins.io import TorchCheckpointIO
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.utilities.seed import isolate_rng
+
+from nemo_duplex.data.batch_stream import mixed_seed
+from nemo_duplex.data.datamodule import data_rank
+
+_NAME = re.compile(r"step=(\d+)\.ckpt")
+_PART = ".part-"
+# With less than this left, a failed write is taken for a full disk: torch.save says "unexpected pos".
+_FULL_BYTES = 1 << 20
+
+
+def newest_checkpoint(folder: str | Path) -> Path | None:
+    """The checkpoint of `folder` with the most steps, None if there is none. What is not whole has another name."""
+    steps = {int(match[1]): path for path in Path(folder).glob("*.ckpt") if (match := _NAME.fullmatch(path.name))}
+    return steps[max(steps)] if steps else None
+
+
+class StepSeeds(pl.Callback):
+    """Before every batch, seeds what the training draws from (torch on all devices, numpy, python)."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *args: Any) -> None:
+        number = trainer.fit_loop.epoch_loop.batch_progress.total.processed
+        seed = mixed_seed(self.seed, data_rank(trainer)[0], number)
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+
+
+class Checkpoints(Checkpoint):
+    """Writes `step=N.ckpt` every so many steps and at the end, each whole or not at all.
+
+    A checkpoint gets its name when it is whole, and older ones go after that: whenever the process dies, one is left.
+
+    Args:
+        folder: where to; made if needed.
+        every: optimizer steps between two.
+        keep: how many to keep, the newest.
+
+    Raises:
+        OSError: with errno ENOSPC if the disk is full; the former checkpoint is untouched.
+    """
+
+    def __init__(self, folder: str | Path, every: int, keep: int = 1) -> None:
+        assert every > 0 and keep > 0, f"every={every} and keep={keep} must be positive"
+        self.folder, self.every, self.keep = Path(folder), every, keep
+        self._saved = 0
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if trainer.is_global_zero:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for part in self.folder.glob(f"{_PART}*"):
+                _remove(part)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._saved = trainer.global_step
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *args: Any) -> None:
+        if trainer.global_step % self.every == 0:
+            self._save(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._save(trainer)
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        # Lightning has counted the batch that is about to begin; it would validate one batch early ever after.
+        batches = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["total"]
+        batches["ready"] = batches["started"] = batches["processed"]
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        step = trainer.global_step
+        if step == self._saved:  # between two batches of one step, too
+            return
+        for logger in trainer.loggers:
+            logger.save()  # else the curve of a run that is killed would have a hole up to here
+        part, whole = self.folder / f"{_PART}step={step}.ckpt", self.folder / f"step={step}.ckpt"
+        with isolate_rng():
+            try:
+                trainer.save_checkpoint(part)  # a folder, where strategies write one
+            except Exception as error:
+                full = shutil.disk_usage(self.folder).free < _FULL_BYTES
+                if trainer.is_global_zero:
+                    _remove(part)
+                if full or getattr(error, "errno", None) == errno.ENOSPC:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.folder)) from error
+                raise
+        if trainer.is_global_zero:
+            _remove(whole)
+            os.replace(part, whole)
+            self._remove_older()
+        trainer.strategy.barrier("Checkpoints")
+        self._saved = step
+
+    def _remove_older(self) -> None:
+        found = sorted((int(match[1]), path) for path in self.folder.iterdir() if (match := _NAME.fullmatch(path.name)))
+        for _, path in found[: -self.keep]:
+            _remove(path)
+
+
+class StraightCheckpointIO(TorchCheckpointIO):
+    """Writes checkpoints straight to their file; Lightning's own takes twice their size of memory, and room in /tmp."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        with open(path, "wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())  # the name that follows must not outlive a power cut without the content
+
+
+def _remove(path: Path) -> None:
+    """Removes a file or a folder, first its name, so that half of a folder is never taken for a checkpoint."""
+    if path.is_dir():
+        away = path.with_name(f"{_PART}old-{path.name}")
+        os.replace(path, away)
+        shutil.rmtree(away)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,282 @@
+"""Nothing is lost on a kill: examples/train_duplex.py, killed anywhere and started again, ends as if nothing had happened.
+
+The trainings are processes of their own, which SIGKILL themselves; a fork server has the imports ready for all of them.
+"""
+
+import importlib.util
+import io
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from tests.dummies import tiny_config
+from tests.test_train_duplex import write_corpus
+
+ROOT = Path(__file__).parent.parent
+STEPS, EVERY = 13, 3
+
+
+@pytest.fixture(scope="module")
+def setup(tmp_path_factory):
+    """A corpus, and a configuration in which dropout and the silent frames of the loss draw random numbers at every step."""
+    folder = tmp_path_factory.mktemp("resume")
+    write_corpus(folder / "corpus", cuts=10)
+    tiny = OmegaConf.to_container(tiny_config(folder))
+    del tiny["optim"], tiny["loss"]
+    tiny["perception"]["adapter"]["hidden"] = 16
+    tiny["perception"]["encoder"]["dropout"] = 0.2
+    config = {
+        "defaults": ["duplex_tiny", "_self_"],
+        "minutes": None,
+        "threads": 1,
+        "listen": 1,
+        "checkpoint": {"every_n_steps": EVERY},
+        "data": {
+            "train_loader": {"batch_size": 3, "shuffle_buffer_size": 5, "num_workers": 0},
+            "validation_loader": {"batch_size": 4},
+        },
+        "model": {**tiny, "loss": {"silence": 0.5}},
+        "trainer": {"max_steps": STEPS, "precision": 32, "val_check_interval": 4, "log_every_n_steps": 1},
+    }
+    (folder / "conf").mkdir()
+    (folder / "conf" / "tiny.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
+    return folder
+
+
+# ---------------------------------------------------------------- trainings in processes
+
+
+def train(arguments, log, sabotage, *details):
+    """Runs in a process of its own: the script, once something was done to it that will bring it down."""
+    with open(log, "w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    torch.set_num_threads(1)
+    if sabotage:
+        sabotage(*details)
+    spec = importlib.util.spec_from_file_location("train_duplex", ROOT / "examples/train_duplex.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    script.main(arguments)
+
+
+def kill_in_step(step):
+    """SIGKILL between forward and optimizer step."""
+    from nemo_duplex.models.duplex_s2s import DuplexS2SModel
+
+    def on_after_backward(model):
+        if model.trainer.global_step == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    DuplexS2SModel.on_after_backward = on_after_backward
+
+
+def kill_in_validation(step):
+    from nemo_duplex.models.duplex_s2s import DuplexS2SModel
+
+    def on_validation_epoch_start(model):
+        if model.trainer.global_step >= step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    DuplexS2SModel.on_validation_epoch_start = on_validation_epoch_start
+
+
+def kill_in_write(step):
+    """SIGKILL when half of a checkpoint is on disk."""
+    spoil_write(step, lambda: os.kill(os.getpid(), signal.SIGKILL))
+
+
+def fill_disk(step):
+    def full():
+        raise OSError(28, "No space left on device")
+
+    spoil_write(step, full)
+
+
+def spoil_write(step, end):
+    from nemo_duplex.models.checkpoints import StraightCheckpointIO
+
+    write = StraightCheckpointIO.save_checkpoint
+
+    def save_checkpoint(self, checkpoint, path, storage_options=None):
+        if checkpoint["global_step"] < step:
+            return write(self, checkpoint, path, storage_options)
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        Path(path).write_bytes(buffer.getvalue()[: len(buffer.getvalue()) // 2])
+        end()
+
+    StraightCheckpointIO.save_checkpoint = save_checkpoint
+
+
+def spoil_loss(step, value):
+    from nemo_duplex.models.duplex_s2s import DuplexS2SModel
+
+    training_step = DuplexS2SModel.training_step
+
+    def spoilt(self, batch, batch_idx):
+        output = training_step(self, batch, batch_idx)
+        if self.trainer.global_step != step:
+            return output
+        return {"loss": output["loss"] * value} if isinstance(output, dict) else output * value
+
+    DuplexS2SModel.training_step = spoilt
+
+
+class Trainings:
+    """Starts trainings; the same keys and folder are the same command."""
+
+    def __init__(self, setup):
+        self.setup = setup
+        self.context = multiprocessing.get_context("forkserver")
+        preload = ["nemo_duplex.models.trainer", "nemo_duplex.models.duplex_s2s", "nemo_duplex.evaluation.callback"]
+        self.context.set_forkserver_preload([*preload, "tests.test_resume"])
+
+    def __call__(self, out, *keys, sabotage=None, details=()):
+        """(exit code, what it said)"""
+        corpus = self.setup / "corpus"
+        arguments = [f"--config-dir={self.setup / 'conf'}", "--config-name=tiny", f"out={out}"]
+        arguments += [f"data.train={corpus}", f"data.validation={corpus}", *keys]
+        log = self.setup / "log.txt"
+        process = self.context.Process(target=train, args=(arguments, str(log), sabotage, *details))
+        process.start()
+        process.join(120)
+        assert not process.is_alive(), f"A training hangs: {log.read_text()}"
+        return process.exitcode, log.read_text()
+
+
+@pytest.fixture(scope="module")
+def trainings(setup):
+    return Trainings(setup)
+
+
+def curve(out):
+    """{step: loss} from TensorBoard; a step that was done twice must have given the same."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    losses = {}
+    for file in out.glob("experiment/events.out.tfevents*"):
+        events = EventAccumulator(str(file)).Reload()
+        for event in events.Scalars("loss") if "loss" in events.Tags()["scalars"] else ():
+            assert losses.setdefault(event.step, event.value) == event.value, f"step {event.step} differs in {file}"
+    return losses
+
+
+def checkpoint(out):
+    (path,) = out.glob("experiment/checkpoints/*.ckpt")
+    return torch.load(path, weights_only=False)
+
+
+def assert_same_end(out, expected):
+    assert curve(out) == curve(expected)
+    found, wanted = checkpoint(out), checkpoint(expected)
+    assert found["global_step"] == wanted["global_step"] == STEPS
+    assert found["state_dict"].keys() == wanted["state_dict"].keys()
+    assert all(torch.equal(found["state_dict"][name], value) for name, value in wanted["state_dict"].items())
+    states = [c["optimizer_states"][0]["state"] for c in (found, wanted)]
+    assert all(torch.equal(states[0][i]["exp_avg_sq"], state["exp_avg_sq"]) for i, state in states[1].items())
+
+
+# ---------------------------------------------------------------- tests
+
+
+VARIANTS = {
+    "in process": [],
+    "accumulated": ["trainer.accumulate_grad_batches=2"],
+    "two workers": ["data.train_loader.num_workers=2"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("keys", VARIANTS.values(), ids=VARIANTS)
+def test_killed_at_random_steps_it_ends_the_same(trainings, tmp_path, keys):
+    seed = random.SystemRandom().randrange(10_000)
+    print(f"seed of the kills: {seed}")
+    chance = random.Random(seed)
+    code, said = trainings(tmp_path / "whole", *keys)
+    assert code == 0, said
+    losses = curve(tmp_path / "whole")
+    assert sorted(losses) == list(range(STEPS)) and len(set(losses.values())) == STEPS
+
+    for step in sorted(chance.sample(range(STEPS), 3)):
+        sabotage = chance.choice([kill_in_step, kill_in_step, kill_in_validation, kill_in_write])
+        print(f"{sabotage.__name__} {step}")
+        code, said = trainings(tmp_path / "killed", *keys, sabotage=sabotage, details=(step,))
+        assert code == -signal.SIGKILL or sabotage is not kill_in_step, said
+    code, said = trainings(tmp_path / "killed", *keys)
+    assert code == 0, said
+    assert_same_end(tmp_path / "killed", tmp_path / "whole")
+
+
+@pytest.fixture(scope="module")
+def whole(trainings, tmp_path_factory):
+    out = tmp_path_factory.mktemp("whole")
+    code, said = trainings(out)
+    assert code == 0, said
+    return out
+
+
+def one_line(said):
+    return [line.partition("error: ")[2] for line in said.splitlines() if "error: " in line]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [EVERY, 3 * EVERY], ids=["the first", "a later one"])
+def test_half_a_checkpoint_is_never_picked_up(trainings, whole, tmp_path, step):
+    code, said = trainings(tmp_path, sabotage=kill_in_write, details=(step,))
+    assert code == -signal.SIGKILL, said
+    left = sorted(p.name for p in (tmp_path / "experiment/checkpoints").iterdir())
+    assert left == [f".part-step={step}.ckpt", *([f"step={step - EVERY}.ckpt"] if step > EVERY else [])]
+    code, said = trainings(tmp_path)
+    assert code == 0, said
+    assert_same_end(tmp_path, whole)
+    assert [p.name for p in (tmp_path / "experiment/checkpoints").iterdir()] == [f"step={STEPS}.ckpt"]
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_line_and_leaves_the_checkpoint(trainings, whole, tmp_path):
+    code, said = trainings(tmp_path, sabotage=fill_disk, details=(2 * EVERY,))
+    assert code == 2 and "Traceback" not in said
+    (line,) = one_line(said)
+    assert line.startswith(f"no space left on the disk of {tmp_path}/experiment/checkpoints")
+    assert [p.name for p in (tmp_path / "experiment/checkpoints").iterdir()] == [f"step={EVERY}.ckpt"]
+    code, said = trainings(tmp_path)
+    assert code == 0, said
+    assert_same_end(tmp_path, whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_divergence_is_one_line_and_no_step(trainings, whole, tmp_path, value):
+    code, said = trainings(tmp_path, sabotage=spoil_loss, details=(7, value))
+    assert code == 2 and "Traceback" not in said
+    (line,) = one_line(said)
+    assert "the loss of step 8 is not finite; cuts train-" in line
+    assert checkpoint(tmp_path)["global_step"] == 6
+    code, said = trainings(tmp_path)
+    assert code == 0, said
+    assert_same_end(tmp_path, whole)
+
+
+@pytest.mark.slow
+def test_other_data_are_refused(trainings, whole, setup, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(whole, out)
+    code, said = trainings(out, "data.train_loader.batch_size=4", f"trainer.max_steps={STEPS + 1}")
+    assert code == 2 and "Traceback" not in said
+    assert "batch_size was 3, is 4" in one_line(said)[0]
+
+    shutil.copytree(setup / "corpus", tmp_path / "corpus")
+    more = (f"data.train={tmp_path / 'corpus'}", f"trainer.max_steps={STEPS + 1}")
+    code, said = trainings(out, *more)
+    assert code == 0, f"The data were only moved: {said}"
+    shutil.copy(tmp_path / "corpus/train/shar/cuts.000000.jsonl.gz", tmp_path / "corpus/train/shar/cuts.000001.jsonl.gz")
+    code, said = trainings(out, *more)
+    assert code == 2 and "shar_path was" in one_line(said)[0]
