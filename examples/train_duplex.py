@@ -32,7 +32,7 @@ def main(cfg: DictConfig) -> None:
     if cfg.model.tokenizer.model_path is None:
         cfg.model.tokenizer.model_path = str(corpus_tokenizer(cfg.data.train, out / "tokenizer.model", cfg.tokenizer_size))
     heard = some_dialogues(cfg.data.validation, cfg.listen) if cfg.listen and cfg.data.validation else []
-    trainer = duplex_trainer(cfg, [EvaluationCallback(heard)] if heard else [])
+    trainer = duplex_trainer(cfg, [EvaluationCallback(heard, out=out, keep=cfg.keep_validations)] if heard else [])
     model = DuplexS2SModel(cfg.model, trainer)
     data = DuplexDataModule(cfg.data, model.dataset())
     trainer.fit(model, datamodule=data)

@@ -25,7 +25,7 @@ def duplex_trainer(cfg: DictConfig, callbacks: Sequence[pl.Callback] = ()) -> pl
 
     Args:
         cfg: `conf/duplex_*.yaml`: `out`, `seed`, `minutes` (or None: `trainer.max_steps` decides) with `cooldown`,
-            `checkpoint` and `trainer`.
+            `checkpoint`, `wandb` (a project, or None) and `trainer`.
         callbacks: more of them.
 
     Raises:
@@ -59,7 +59,10 @@ def duplex_trainer(cfg: DictConfig, callbacks: Sequence[pl.Callback] = ()) -> pl
         "resume_from_checkpoint": str(newest) if newest else None,
         "create_checkpoint_callback": False,
         "log_tflops_per_sec_per_gpu": False,
+        "log_step_timing": False,  # the model's own Throughput says more
     }
+    if cfg.wandb:
+        experiment |= {"create_wandb_logger": True, "wandb_logger_kwargs": {"project": cfg.wandb, "name": Path(cfg.out).name}}
     exp_manager(trainer, OmegaConf.create(experiment))
     return trainer
 
