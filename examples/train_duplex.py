@@ -2,6 +2,7 @@
 
 python examples/train_duplex.py data.train=corpus data.validation=corpus out=run minutes=13 \\
     model.pretrained_asr=encoder.nemo model.pretrained_audio_codec=codec.nemo
+python examples/train_duplex.py --config-name=duplex_paper data.root=corpora out=run
 """
 
 from __future__ import annotations
@@ -23,18 +24,21 @@ def main(cfg: DictConfig) -> None:
     from nemo_duplex.data.tokenizer import corpus_tokenizer
     from nemo_duplex.evaluation.callback import EvaluationCallback, some_dialogues
     from nemo_duplex.models.duplex_s2s import DuplexS2SModel
+    from nemo_duplex.models.in_tree_training import in_tree_training
     from nemo_duplex.models.trainer import duplex_trainer
     from nemo_duplex.outputs import whole_file
 
+    if "yaml" in cfg:  # a file of NeMo's in-tree examples
+        cfg = in_tree_training(cfg)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     torch.set_num_threads(cfg.threads)
     out = Path(cfg.out)
-    if cfg.model.tokenizer.model_path is None:
+    if cfg.model.tokenizer.model_path is None and not cfg.model.pretrained_llm:
         cfg.model.tokenizer.model_path = str(corpus_tokenizer(cfg.data.train, out / "tokenizer.model", cfg.tokenizer_size))
     heard = some_dialogues(cfg.data.validation, cfg.listen) if cfg.listen and cfg.data.validation else []
     trainer = duplex_trainer(cfg, [EvaluationCallback(heard, out=out, keep=cfg.keep_validations)] if heard else [])
     model = DuplexS2SModel(cfg.model, trainer)
-    data = DuplexDataModule(cfg.data, model.dataset())
+    data = DuplexDataModule(cfg.data, model.dataset(**cfg.data.get("dataset", {})))
     trainer.fit(model, datamodule=data)
     with whole_file(out / "agent.nemo") as path:
         model.save_to(str(path))

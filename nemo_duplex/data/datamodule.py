@@ -10,6 +10,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lhotse.dataset import IterableDatasetWrapper
+from lightning.pytorch.utilities import CombinedLoader
 from lightning.pytorch.utilities.seed import isolate_rng
 from nemo.collections.common.data.lhotse import get_lhotse_dataloader_from_config
 from omegaconf import DictConfig, OmegaConf
@@ -44,7 +45,7 @@ def duplex_dataloader(
     config = OmegaConf.create(OmegaConf.to_container(config, resolve=True) if isinstance(config, DictConfig) else config)
     if config.get("force_finite"):
         assert first == 0, "A finite loader is not entered in the middle."
-        return get_lhotse_dataloader_from_config(config, global_rank=rank, world_size=world_size, dataset=dataset)
+        return _opened(config, dataset, rank, world_size)
     seed = config.get("seed", 0)
     if not isinstance(seed, int):
         raise InputError(f"The data loader has seed={seed}, expected a whole number: give one, such as 0.")
@@ -76,7 +77,16 @@ def _nemo_loader(
     for part in (p for p in config.values() if isinstance(p, DictConfig)) if config.get("multi_config") else (config,):
         part.concurrent_bucketing = False  # the order must not depend on how fast a thread is
     with isolate_rng():  # NeMo seeds the whole process
+        return _opened(config, dataset, rank, world_size)
+
+
+def _opened(config: DictConfig, dataset: DuplexS2SDataset, rank: int, world_size: int) -> DataLoader:
+    try:
         return get_lhotse_dataloader_from_config(config, global_rank=rank, world_size=world_size, dataset=dataset)
+    except (AssertionError, OSError) as error:  # Lhotse asserts that a folder holds shards
+        named = {key: config[key] for key in ("shar_path", "cuts_path", "input_cfg") if config.get(key)}
+        reason = " ".join(str(error).split())[:200] or "no cuts.*.jsonl.gz in it"
+        raise InputError(f"data: {named} cannot be opened ({reason}). Check the paths.") from error
 
 
 def shar_folder(path: str | Path, set_name: str) -> Path:
@@ -114,7 +124,8 @@ class DuplexDataModule(pl.LightningDataModule):
     Args:
         config: `train` and `validation`, each a folder (see `shar_folder`; its sets `train` and `dev`) or None, with
             `train_loader` and `validation_loader`, keys of NeMo's Lhotse loader. Without a folder, the loader's keys name the
-            data (`input_cfg`); without `validation`, there is none.
+            data (`input_cfg`); without `validation`, there is none. `validation_loaders` in its place are such keys for each of
+            several sets by name, of which a batch is a dict.
         dataset: makes the batches; take it from the model (`model.dataset()`).
 
     Raises:
@@ -126,6 +137,7 @@ class DuplexDataModule(pl.LightningDataModule):
         self.dataset = dataset
         self._train = _loader_config(config.train_loader, config.train, "train")
         self._validation = _loader_config(config.validation_loader, config.validation, "dev") if config.validation else None
+        self._named = config.get("validation_loaders") or {}
         self._first = 0
         if self._train.get("force_finite"):
             raise InputError("data.train_loader.force_finite=true ends the training data. Leave it out; it is for validation.")
@@ -135,7 +147,10 @@ class DuplexDataModule(pl.LightningDataModule):
             _log.info("Going on after batch %d: finding its place in the data ...", self._first)
         return duplex_dataloader(self._train, self.dataset, *data_rank(self.trainer), first=self._first)
 
-    def val_dataloader(self) -> DataLoader | list:
+    def val_dataloader(self) -> DataLoader | CombinedLoader | list:
+        if self._named:
+            own = {name: duplex_dataloader(keys, self.dataset, *data_rank(self.trainer)) for name, keys in self._named.items()}
+            return CombinedLoader(own, mode="max_size")
         return duplex_dataloader(self._validation, self.dataset, *data_rank(self.trainer)) if self._validation else []
 
     def state_dict(self) -> dict[str, Any]:

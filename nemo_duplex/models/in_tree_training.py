@@ -1,0 +1,55 @@
+"""A training as a YAML of NeMo's examples/speechlm2 asks for it, as the configuration that our own script runs."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from nemo_duplex.inputs import InputError, existing_file
+from nemo_duplex.models.in_tree_config import in_tree_run
+from nemo_duplex.models.model_config import model_config
+
+_log = logging.getLogger(__name__)
+
+# What of their exp_manager our checkpoints and loggers do in their own way.
+_OWN_WAY = "out, checkpoint and wandb of conf/duplex_in_tree.yaml"
+
+
+def in_tree_training(cfg: DictConfig) -> DictConfig:
+    """What `conf/duplex_in_tree.yaml` stands for, in the form of `conf/duplex_paper.yaml`.
+
+    Args:
+        cfg: `yaml`, their file; `model`, `data`, `trainer`, `exp_manager`, keys that replace those of the file; `out`, `seed`,
+            `threads`, `wandb`, `checkpoint`, as in our own configurations.
+
+    Raises:
+        InputError: if the file is missing or no YAML, or says something that we cannot honour.
+    """
+    path = existing_file(cfg.yaml, "yaml")
+    sections = ("model", "data", "trainer", "exp_manager")
+    try:
+        theirs = OmegaConf.load(path)
+        if not isinstance(theirs, DictConfig):
+            raise InputError(f"yaml: {path} holds a list, expected the sections {', '.join(sections)}.")
+        merged = OmegaConf.merge(theirs, {name: cfg[name] for name in sections})
+        _complete(merged, path)
+        run = in_tree_run(OmegaConf.to_container(merged, resolve=True))
+    except (OmegaConfBaseException, YAMLError) as error:
+        raise InputError(f"yaml: {path} is not readable ({' '.join(str(error).split())[:200]}).") from error
+    if run.pop("exp_manager"):
+        _log.info("exp_manager of %s: %s stand for it.", path.name, _OWN_WAY)
+    run["model"] = OmegaConf.to_container(model_config(run["model"]))
+    own = {key: cfg[key] for key in ("out", "seed", "threads", "wandb", "checkpoint")}
+    return OmegaConf.create({"minutes": None, "cooldown": 0.0, "listen": 0, **run, **own})
+
+
+def _complete(merged: DictConfig, path: Path) -> None:
+    """Refuses what their files leave open (`???`), by the names of the keys."""
+    missing: Any = sorted(OmegaConf.missing_keys(merged))
+    if missing:
+        raise InputError(f"yaml: {path} leaves open {', '.join(missing)}. Add {' '.join(f'{key}=...' for key in missing)}")
