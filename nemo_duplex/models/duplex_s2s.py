@@ -34,6 +34,7 @@ from nemo_duplex.models.throughput import Throughput
 from nemo_duplex.models.training_speed import compile_layers, recompute_activations
 
 if TYPE_CHECKING:
+    from nemo_duplex.streaming.engine import DuplexEngine
     from nemo_duplex.streaming.session import Session
 
 _DATA = ("train_ds", "validation_ds", "test_ds")
@@ -104,18 +105,13 @@ class DuplexS2SModel(ModelPT):
         return []
 
     def save_to(self, save_path: str, merge_lora: bool = False) -> None:
-        """Writes one `.nemo`, whole or not at all.
+        """Writes one `.nemo`, whole or not at all. Of a model that is trained on many processes: on all of them at once.
 
         Args:
             merge_lora: whether adapters become part of the weights that they adapt; the file then needs no peft, and what is
                 restored from it trains as a whole.
         """
-        if merge_lora and self.cfg.lora:
-            _merged(self).save_to(save_path)
-        else:
-            nemos = self._save_restore_connector
-            self._save_restore_connector = RestoreConnector.instead_of(nemos, DuplexS2SModel, FORMAT_VERSION)
-            super().save_to(save_path)
+        parallel.save_once(self, lambda: _write(_merged(self) if merge_lora and self.cfg.lora else self, save_path))
 
     @classmethod
     def restore_from(
@@ -272,15 +268,15 @@ class DuplexS2SModel(ModelPT):
         self.perception.preprocessor.eval()  # or it would add dither
         return self
 
-    def dataset(self) -> DuplexS2SDataset:
-        """The dataset that fits this model's tokenizer and rates."""
-        return DuplexS2SDataset(
-            self.tokenizer,
-            frame_length=self.perception.frame_rate.seconds,
-            source_sample_rate=self.user_sample_rate,
-            target_sample_rate=self.agent_sample_rate,
-            text_alignment=self.cfg.text_alignment,
-        )
+    def dataset(self, **arguments: Any) -> DuplexS2SDataset:
+        """The dataset that fits this model's tokenizer and rates; `arguments` say otherwise, such as the speakers' roles."""
+        fitting = {
+            "frame_length": self.perception.frame_rate.seconds,
+            "source_sample_rate": self.user_sample_rate,
+            "target_sample_rate": self.agent_sample_rate,
+            "text_alignment": self.cfg.text_alignment,
+        }
+        return DuplexS2SDataset(self.tokenizer, **{**fitting, **arguments})
 
     def setup_training_data(self, train_data_config: DictConfig | dict) -> None:
         """NeMo's way to data (`model.train_ds`); the examples hand a DuplexDataModule to the trainer."""
@@ -344,12 +340,18 @@ class DuplexS2SModel(ModelPT):
                 turn.append(token)
         return " ".join(turns)
 
-    def open_session(self) -> Session:
-        """One caller's live conversation: push PCM, get frames."""
+    def open_session(self, **options: Any) -> Session:
+        """One caller's live conversation: push PCM, get frames. Options as `EngineSession`."""
         # The one arrow that points up: the public surface promises a session from a model (DESIGN, section 4).
         from nemo_duplex.streaming.session import Session
 
-        return Session(self)
+        return Session(self, **options)
+
+    def open_engine(self, max_sessions: int = 64) -> DuplexEngine:
+        """Many callers, one batched step per frame."""
+        from nemo_duplex.streaming.engine import DuplexEngine
+
+        return DuplexEngine(self, max_sessions)
 
 
 def _merged(model: DuplexS2SModel) -> DuplexS2SModel:
@@ -361,3 +363,9 @@ def _merged(model: DuplexS2SModel) -> DuplexS2SModel:
     plain = DuplexS2SModel(cfg)
     plain.load_state_dict(merged_state_dict(model))
     return plain
+
+
+def _write(model: DuplexS2SModel, path: str) -> None:
+    nemos = model._save_restore_connector
+    model._save_restore_connector = RestoreConnector.instead_of(nemos, DuplexS2SModel, FORMAT_VERSION)
+    ModelPT.save_to(model, path)

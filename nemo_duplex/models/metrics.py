@@ -25,6 +25,9 @@ class StepSums:
         assert self.names == other.names, f"Sums of different things: {self.names} and {other.names}."
         return StepSums(self.names, self.sums + other.sums, self.counts + other.counts, self.ranks)
 
+    def __sub__(self, other: StepSums) -> StepSums:
+        return StepSums(self.names, self.sums - other.sums, self.counts - other.counts, self.ranks)
+
     @classmethod
     def of(cls, text: ChannelLoss, speech: ChannelLoss, targets: AgentTargets, layout: ChannelLayout) -> StepSums:
         """Of one batch on one rank."""
@@ -62,6 +65,10 @@ class StepSums:
         """The same on the CPU; waits for the device."""
         both = torch.stack([self.sums, self.counts]).cpu()
         return StepSums(self.names, both[0], both[1], self.ranks)
+
+    def to(self, device: torch.device | str) -> StepSums:
+        """The same on another device."""
+        return StepSums(self.names, self.sums.to(device), self.counts.to(device), self.ranks)
 
     def logged(self, weights: LossWeights) -> dict[str, float]:
         """What goes to the log: `means`, without those of which nothing was counted, and `loss`, which is minimised.

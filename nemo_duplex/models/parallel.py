@@ -20,11 +20,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import distributed, nn
 from torch.distributed import ProcessGroup
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
@@ -33,7 +32,7 @@ from torch.distributed.tensor import DTensor
 from nemo_duplex.inputs import InputError
 from nemo_duplex.models.metrics import StepSums
 from nemo_duplex.models.tensor_parallel import layers_of, split_layers
-from nemo_duplex.outputs import whole_file
+from nemo_duplex.models.throughput import gradient_norm
 
 # Weights travel, and are kept for the backward pass, in bfloat16; sums of gradients stay float32. Inputs are left to autocast.
 _BF16_MIXED = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
@@ -130,19 +129,12 @@ def _groups(model: nn.Module) -> list[FSDPModule]:
     return [module for module in model.modules() if isinstance(module, FSDPModule)]
 
 
-def save_once(model: nn.Module, path: str | Path, save: Callable[[str], Any]) -> None:
-    """Calls `save` on rank 0, with a model that is whole. On all ranks at once; they go on when the file is there, whole.
-
-    Args:
-        model: sharded or not.
-        path: of the file.
-        save: writes a file, for example `ModelPT.save_to`.
-    """
-    first = not distributed.is_initialized() or distributed.get_rank() == 0
-    with _whole_on_rank_0(model), ExitStack() as file:
-        if first:
-            save(str(file.enter_context(whole_file(path))))
-    if distributed.is_initialized():
+def save_once(model: nn.Module, save: Callable[[], None]) -> None:
+    """Calls `save` on rank 0, where `model` is whole meanwhile. On all ranks at once; they go on when it is done."""
+    with _whole_on_rank_0(model):
+        if not _distributed() or distributed.get_rank() == 0:
+            save()
+    if _distributed():
         distributed.barrier()
 
 
@@ -206,20 +198,16 @@ def _data_group(device_mesh: DeviceMesh | None) -> ProcessGroup | None:
 # ---------------------------------------------------------------------- gradients
 
 
-def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
-    """Scales the gradients down to `max_norm` where their norm, over all weights and ranks, is larger. Returns that norm.
+def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> None:
+    """Scales the gradients so that their norm, over all weights and ranks, is at most `max_norm`.
 
-    torch's `clip_grad_norm_` does not take weights that are split in different ways, which tensor parallelism makes.
+    torch's `clip_grad_norm_` takes no weights that are split in different ways, as tensor parallelism makes them.
     """
-    kinds: dict[Any, list[nn.Parameter]] = defaultdict(list)
-    for parameter in parameters:
-        if (grad := parameter.grad) is not None:
-            kinds[(grad.device_mesh, grad.placements) if isinstance(grad, DTensor) else None].append(parameter)
-    norms = [torch.nn.utils.get_total_norm([p.grad for p in alike]) for alike in kinds.values()]
-    norm = torch.linalg.vector_norm(torch.stack([n.full_tensor() if isinstance(n, DTensor) else n for n in norms]))
-    for alike in kinds.values():
-        torch.nn.utils.clip_grads_with_norm_(alike, max_norm, norm)
-    return norm
+    trained = [parameter for parameter in parameters if parameter.grad is not None]
+    if (norm := gradient_norm(trained)) is not None:
+        scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)
+        for parameter in trained:
+            parameter.grad.mul_(scale)
 
 
 def groups_by_mesh(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:

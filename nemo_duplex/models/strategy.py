@@ -11,25 +11,23 @@ from omegaconf import DictConfig, OmegaConf
 
 from nemo_duplex.inputs import InputError
 
-_STRATEGIES = ("auto", "ddp", "fsdp2")
-
 
 class ShardedStrategy(ModelParallelStrategy):
-    """FSDP2 over all processes, `tensor_parallel` of which share layers.
+    """FSDP2 over all processes, `tensor_parallel` of which share layers. Its checkpoints are single files, as those of DDP.
 
-    Lightning's own default would shard over the GPUs of one node as tensor parallel ones.
+    Lightning's own default would take all GPUs of a node for tensor parallel ones, and writes folders, which no other strategy
+    resumes from. A single file is gathered in the memory of rank 0: weights and both moments of Adam, 12 bytes for each weight.
 
     Args:
         tensor_parallel: GPUs that split the layers of the language model between them; they should be of one node.
-        sharded_checkpoints: whether every rank writes its own part, into a folder. One file is what DDP writes too, and is
-            gathered in the memory of rank 0: the weights and both moments of Adam, 12 bytes for each weight.
     """
 
-    def __init__(self, tensor_parallel: int = 1, sharded_checkpoints: bool = False) -> None:
-        super().__init__(tensor_parallel_size=tensor_parallel, save_distributed_checkpoint=sharded_checkpoints)
+    def __init__(self, tensor_parallel: int = 1) -> None:
+        super().__init__(tensor_parallel_size=tensor_parallel, save_distributed_checkpoint=False)
         self._tensor_parallel = tensor_parallel
 
     def setup_environment(self) -> None:
+        """Sets the size of the data-parallel group, now that the number of processes is known."""
         processes = self.num_nodes * self.num_processes
         if processes % self._tensor_parallel:
             raise InputError(
@@ -43,9 +41,9 @@ class ShardedStrategy(ModelParallelStrategy):
 def trainer_arguments(trainer: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of Lightning's Trainer from a `trainer` section.
 
-    `strategy` is `auto` (one process, or ddp), `ddp` or `fsdp2`; with the latter, `tensor_parallel` and `sharded_checkpoints`
-    are arguments of `ShardedStrategy`. A section that names a class (`strategy: {_target_: ...}`), as those of NeMo's in-tree
-    configs, is read as NeMo reads it.
+    `strategy` is `auto` (one process, else ddp), `ddp` or `fsdp2`, the last with `tensor_parallel`. Sections of NeMo's in-tree
+    configs, which name classes (`strategy: {_target_: ...}`), are read as NeMo reads them, except that a ModelParallelStrategy
+    becomes `fsdp2` here.
 
     The loss of a step is a mean over all valid frames of the global batch. With `accumulate_grad_batches` a step is the mean
     of several such means: a frame of a smaller batch then counts more.
@@ -53,25 +51,25 @@ def trainer_arguments(trainer: DictConfig | Mapping[str, Any]) -> dict[str, Any]
     Raises:
         InputError: for another strategy, or tensor parallelism without fsdp2.
     """
-    section = trainer if isinstance(trainer, DictConfig) else OmegaConf.create(dict(trainer))
-    arguments: dict[str, Any] = OmegaConf.to_container(section, resolve=True)
-    name = arguments.get("strategy") or "auto"
-    if isinstance(name, Mapping):
-        return resolve_trainer_cfg(section)
-    tensor_parallel, sharded = arguments.pop("tensor_parallel", 1), arguments.pop("sharded_checkpoints", False)
-    if name not in _STRATEGIES:
-        raise InputError(f"trainer.strategy is {name!r}, expected one of {', '.join(_STRATEGIES)}.")
-    if name != "fsdp2" and (tensor_parallel != 1 or sharded):
-        raise InputError(f"trainer.tensor_parallel and trainer.sharded_checkpoints need trainer.strategy=fsdp2, got {name}.")
+    arguments: dict[str, Any] = (
+        OmegaConf.to_container(trainer, resolve=True) if isinstance(trainer, DictConfig) else dict(trainer)
+    )
+    strategy, tensor_parallel = arguments.pop("strategy", None) or "auto", arguments.pop("tensor_parallel", 1)
+    if isinstance(strategy, Mapping):
+        if not str(strategy.get("_target_")).endswith(".ModelParallelStrategy"):
+            return resolve_trainer_cfg(OmegaConf.create({**arguments, "strategy": strategy}))
+        strategy, tensor_parallel = "fsdp2", strategy.get("tensor_parallel_size", 1)
+    if strategy not in ("auto", "ddp", "fsdp2"):
+        raise InputError(f"trainer.strategy is {strategy!r}, expected auto, ddp or fsdp2.")
     if not isinstance(tensor_parallel, int) or tensor_parallel < 1:
         raise InputError(f"trainer.tensor_parallel is {tensor_parallel!r}, expected a number of GPUs, 1 or more.")
-    one_process = arguments.get("devices") in (1, "1") and arguments.get("num_nodes", 1) == 1
-    if name == "fsdp2":
-        arguments["strategy"] = ShardedStrategy(tensor_parallel, sharded)
-    elif name == "auto" and one_process:
-        arguments["strategy"] = "auto"
-    else:
-        # All parameters are used in every step. Buffers are constants: sending them around would only make ranks wait for
-        # each other in validation, where they need not have the same number of batches.
-        arguments["strategy"] = DDPStrategy(find_unused_parameters=False, gradient_as_bucket_view=True, broadcast_buffers=False)
-    return arguments
+    if tensor_parallel > 1 and strategy != "fsdp2":
+        raise InputError(f"trainer.tensor_parallel is {tensor_parallel}, which needs trainer.strategy=fsdp2, got {strategy}.")
+    if strategy == "fsdp2":
+        return {**arguments, "strategy": ShardedStrategy(tensor_parallel)}
+    if strategy == "auto" and (arguments.get("devices"), arguments.get("num_nodes", 1)) == (1, 1):
+        return {**arguments, "strategy": "auto"}
+    # All parameters are used in every step. Buffers are constants: sending them around would only make ranks wait for each
+    # other in validation, where they need not have the same number of batches.
+    ddp = DDPStrategy(find_unused_parameters=False, gradient_as_bucket_view=True, broadcast_buffers=False)
+    return {**arguments, "strategy": ddp}

@@ -31,7 +31,7 @@ _STYLES: dict[str, ParallelStyle] = {
     "colwise_gather_output": ColwiseParallel(output_layouts=Replicate()),
     "rowwise_split_input": RowwiseParallel(input_layouts=Replicate()),
     # Norms of queries and keys (B, T, heads, D): each rank has some of the heads, so their gradients are summed.
-    "replicated_with_grad_allreduce": SequenceParallel(sequence_dim=2),
+    "replicated_with_grad_allreduce": SequenceParallel(sequence_dim=2, use_local_output=True),
 }
 
 

@@ -40,6 +40,7 @@ class Throughput(pl.Callback):
 
     def __init__(self) -> None:
         self._sums: StepSums | None = None  # since the last entry
+        self._untimed: StepSums | None = None  # what of these was done before an interruption: by no clock of ours
         self._started: Seconds | None = None  # of the stretch since the last entry
         self._batch_ended: Seconds | None = None
         self._validation_began: Seconds = 0.0
@@ -51,8 +52,18 @@ class Throughput(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._step = trainer.global_step
-        self._sums = self._started = self._batch_ended = None
+        self._sums = self._untimed = self._untimed and self._untimed.to(pl_module.device)
+        self._started = self._batch_ended = None
         self._waited = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the next entry has so far: a training that goes on logs the curve that it would have logged."""
+        sums = self._sums.cpu() if self._sums else None
+        return {"since_last_entry": (sums.names, sums.sums, sums.counts, sums.ranks) if sums else None}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        since = state["since_last_entry"]
+        self._untimed = StepSums(*since) if since else None
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
         now = time.perf_counter()
@@ -96,7 +107,8 @@ class Throughput(pl.Callback):
         now = time.perf_counter()
         assert self._started is not None, "A batch ends after it started."
         steps = trainer.global_step - self._step
-        speed = throughput(sums, now - self._started, self._waited, steps, model.perception.frame_rate.seconds)
+        timed = sums - self._untimed.to("cpu") if self._untimed else sums
+        speed = throughput(timed, now - self._started, self._waited, steps, model.perception.frame_rate.seconds)
         speed |= memory(model.device)
         trained = sums.logged(model.loss_weights)
         trained.pop("padding_ratio")  # it is in `throughput/`
@@ -109,7 +121,8 @@ class Throughput(pl.Callback):
         on_cpu = {name: torch.tensor(value) for name, value in values.items()}
         trainer.callback_metrics.update(on_cpu)
         model.log_dict({name: torch.tensor(v) for name, v in _bar(trained, speed).items()}, prog_bar=True, logger=False)
-        self._sums, self._started, self._waited, self._step = None, now, 0.0, trainer.global_step
+        self._sums = self._untimed = None
+        self._started, self._waited, self._step = now, 0.0, trainer.global_step
 
 
 def throughput(sums: StepSums, elapsed: Seconds, waited: Seconds, steps: int, frame: Seconds) -> dict[str, float]:
