@@ -15,7 +15,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from nemo_duplex.conversation import Conversation, Speaker, Turn
 from nemo_duplex.data.batch import DuplexBatch
-from nemo_duplex.data.text_channel import TextAlignment, TextTokenizer, pad_of, text_channel
+from nemo_duplex.data.text_channel import TextAlignment, pad_of, text_channel
+from nemo_duplex.data.token_offsets import PieceTokenizer
 from nemo_duplex.frames import AGENT_SAMPLE_RATE, FRAME_RATE, USER_SAMPLE_RATE, FrameRate, Seconds
 from nemo_duplex.inputs import InputError
 
@@ -40,7 +41,7 @@ class DuplexS2SDataset(torch.utils.data.Dataset):
 
     def __init__(
         self,
-        tokenizer: TextTokenizer,
+        tokenizer: PieceTokenizer,
         frame_length: Seconds = FRAME_RATE.seconds,
         source_sample_rate: int = USER_SAMPLE_RATE,
         target_sample_rate: int = AGENT_SAMPLE_RATE,

@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from nemo_duplex.conversation import Turn
-from nemo_duplex.data.token_offsets import PieceTokenizer, token_offsets
+from nemo_duplex.data.token_offsets import PieceTokenizer, TextTokenizer, token_offsets
 from nemo_duplex.frames import FRAME_RATE, FrameRate
 from nemo_duplex.inputs import InputError
 
-
 TextAlignment = Literal["turn", "word"]
-
-
-class TextTokenizer(Protocol):
-    """What the text channel asks of a tokenizer; NeMo's tokenizers have it."""
-
-    bos: int
-    eos: int
-
-    def text_to_ids(self, text: str) -> list[int]: ...
-
-    def ids_to_text(self, ids: list[int]) -> str: ...
 
 
 def pad_of(tokenizer: TextTokenizer) -> int:
@@ -40,7 +28,7 @@ def pad_of(tokenizer: TextTokenizer) -> int:
 def text_channel(
     turns: Iterable[Turn],
     num_frames: int,
-    tokenizer: TextTokenizer,
+    tokenizer: PieceTokenizer,
     *,
     bos: int,
     eos: int,

@@ -7,10 +7,20 @@ from typing import Protocol
 _WORD_START = "▁"  # how SentencePiece writes the space before a word
 
 
-class PieceTokenizer(Protocol):
-    """A tokenizer whose tokens are pieces of the text, as NeMo's SentencePiece tokenizer; or one that has `text_offsets`."""
+class TextTokenizer(Protocol):
+    """What the text channel asks of a tokenizer; NeMo's tokenizers have it."""
 
+    bos: int
+    eos: int
     vocab_size: int
+
+    def text_to_ids(self, text: str) -> list[int]: ...
+
+    def ids_to_text(self, ids: list[int]) -> str: ...
+
+
+class PieceTokenizer(TextTokenizer, Protocol):
+    """A tokenizer whose tokens are pieces of the text, as NeMo's SentencePiece tokenizer; or one that has `text_offsets`."""
 
     def text_to_tokens(self, text: str) -> list[str]: ...
 

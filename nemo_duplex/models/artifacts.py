@@ -1,4 +1,4 @@
-"""Files that a model needs as long as it lives, such as its tokenizer: kept by the process, whatever becomes of their origin."""
+"""Files that a model needs as long as it lives, such as its tokenizer: kept by the process, whatever becomes of the first."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nemo_duplex.outputs import sha256
 def kept_copy(path: str | Path) -> Path:
     """A copy of the file at `path` that stays until the process ends; the same content has one copy.
 
-    NeMo unpacks the files of a `.nemo` for the constructor alone, and to save such a model again it would need the first `.nemo`.
+    NeMo unpacks the files of a `.nemo` for the constructor alone, and to save such a model again it would need the first file.
     """
     path = Path(path)
     copy = kept_folder() / sha256(path)[:16] / path.name

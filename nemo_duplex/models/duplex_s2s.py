@@ -19,7 +19,6 @@ from nemo_duplex.data.datamodule import duplex_dataloader
 from nemo_duplex.data.dataset import DuplexS2SDataset
 from nemo_duplex.inputs import existing_file
 from nemo_duplex.models import parallel
-from nemo_duplex.models.artifacts import kept_copy
 from nemo_duplex.models.duplex_lm import AgentTargets, DuplexLM, lay_out
 from nemo_duplex.models.freezing import freeze
 from nemo_duplex.models.hub import pretrained_file, push_to_hub
@@ -205,7 +204,7 @@ class DuplexS2SModel(ModelPT):
 
     def setup_optimizer_param_groups(self) -> None:
         super().setup_optimizer_param_groups()
-        self._optimizer_param_groups = parallel.groups_by_mesh(self._optimizer_param_groups)
+        self._optimizer_param_groups = parallel.groups_by_mesh(self._optimizer_param_groups)  # type: ignore[has-type]
 
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
@@ -221,8 +220,7 @@ class DuplexS2SModel(ModelPT):
 
     def training_step(self, batch: DuplexBatch | Mapping[str, Any], batch_idx: int) -> dict[str, Any]:
         """One batch: `loss` to minimise, the loss of both channels (means over the global batch) and its `StepSums`."""
-        batch = self._ours(batch)
-        text, speech, sums = self._losses(batch)
+        text, speech, sums = self._losses(self._ours(batch))
         sums = parallel.summed_over_ranks(sums, self.device_mesh)
         # Gradients are averaged over ranks, so each divides by the average weight: a frame counts the same on any of them.
         text_share, speech_share = (sums.count(name) / sums.ranks for name in ("text_loss", "speech_loss"))
@@ -236,8 +234,9 @@ class DuplexS2SModel(ModelPT):
 
     def validation_step(self, batch: DuplexBatch | Mapping[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
         """One batch, or one of each of several named sets (as NeMo's in-tree data module brings them)."""
-        named = isinstance(batch, Mapping) and "source_audio" not in batch
-        for name, one in batch.items() if named else [("", batch)]:
+        one_set = isinstance(batch, DuplexBatch) or "source_audio" in batch
+        sets: Mapping[str, Any] = {"": batch} if one_set else batch  # type: ignore[assignment]
+        for name, one in sets.items():
             if one is not None:  # a set that has come to its end
                 *_, sums = self._losses(self._ours(one))
                 self._validation[name] = self._validation[name] + sums if name in self._validation else sums

@@ -101,5 +101,5 @@ def _class_name(section: Mapping[str, Any]) -> str:
 
 def _defaults(module: type) -> dict[str, Any]:
     """What a class takes for the arguments that nobody gives."""
-    parameters = inspect.signature(module.__init__).parameters.values()
+    parameters = inspect.signature(module).parameters.values()
     return {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}

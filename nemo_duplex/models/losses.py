@@ -3,8 +3,8 @@
 Losses are sums beside the weight that they are a mean over: what is divided by is the weight of the *global* batch, so that a
 frame counts the same on one process and on 32 (`parallel.py`).
 
-Logits are the largest tensors of the model (1000 s of audio: 12,500 frames x (32,000 + 4 x 4037) x 4 bytes = 2.4 GB, and as much
-again for their gradient). They are made of valid frames only, a chunk at a time, and made again in the backward pass.
+Logits are the largest tensors of the model (1000 s of audio: 12,500 frames x (32,000 + 4 x 4037) x 4 bytes = 2.4 GB, and as
+much again for their gradient). They are made of valid frames only, a chunk at a time, and made again in the backward pass.
 """
 
 from __future__ import annotations

@@ -16,8 +16,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from nemo_duplex.channels import ChannelLayout
 from nemo_duplex.codec.fsq_codec import FSQCodec
-from nemo_duplex.data.text_channel import TextTokenizer, pad_of
+from nemo_duplex.data.text_channel import pad_of
 from nemo_duplex.data.text_tokenizer import HFTokenizer
+from nemo_duplex.data.token_offsets import PieceTokenizer
 from nemo_duplex.inputs import InputError, existing_file
 from nemo_duplex.models.artifacts import kept_copy
 from nemo_duplex.models.backbone import Backbone
@@ -33,7 +34,7 @@ class Parts:
 
     perception: Perception | WholePerception
     codec: FSQCodec
-    tokenizer: TextTokenizer
+    tokenizer: PieceTokenizer
     layout: ChannelLayout
     backbone: Backbone
 
@@ -58,7 +59,7 @@ def build_parts(cfg: DictConfig) -> Parts:
     return Parts(perception, codec, tokenizer, layout, backbone)
 
 
-def _tokenizer(cfg: DictConfig) -> TextTokenizer:
+def _tokenizer(cfg: DictConfig) -> PieceTokenizer:
     """From its file; else that of the pretrained language model, made into a file."""
     given = cfg.tokenizer
     if given.model_path is None:
@@ -93,7 +94,7 @@ def _codec(cfg: DictConfig) -> FSQCodec:
     return codec.eval().requires_grad_(False)
 
 
-def _layout(cfg: DictConfig, tokenizer: TextTokenizer, codec: FSQCodec) -> ChannelLayout:
+def _layout(cfg: DictConfig, tokenizer: PieceTokenizer, codec: FSQCodec) -> ChannelLayout:
     return ChannelLayout(
         text_vocab_size=tokenizer.vocab_size,
         text_pad=pad_of(tokenizer),

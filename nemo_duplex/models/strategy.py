@@ -54,8 +54,9 @@ def trainer_arguments(trainer: DictConfig | Mapping[str, Any]) -> dict[str, Any]
     arguments: dict[str, Any] = (
         OmegaConf.to_container(trainer, resolve=True) if isinstance(trainer, DictConfig) else dict(trainer)
     )
-    strategy, tensor_parallel = arguments.pop("strategy", None) or "auto", arguments.pop("tensor_parallel", 1)
-    if isinstance(strategy, Mapping):
+    strategy: Any = arguments.pop("strategy", None) or "auto"
+    tensor_parallel = arguments.pop("tensor_parallel", 1)
+    if not isinstance(strategy, str):  # a class by its name
         if not str(strategy.get("_target_")).endswith(".ModelParallelStrategy"):
             return resolve_trainer_cfg(OmegaConf.create({**arguments, "strategy": strategy}))
         strategy, tensor_parallel = "fsdp2", strategy.get("tensor_parallel_size", 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 from nemo.utils.exp_manager import exp_manager
@@ -54,7 +55,7 @@ def duplex_trainer(cfg: DictConfig, callbacks: Sequence[pl.Callback] = ()) -> pl
     }
     trainer = pl.Trainer(**keys)
     newest = newest_checkpoint(folder / "checkpoints")
-    experiment = {
+    experiment: dict[str, Any] = {
         "explicit_log_dir": str(folder),
         "resume_from_checkpoint": str(newest) if newest else None,
         "create_checkpoint_callback": False,

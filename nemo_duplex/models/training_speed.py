@@ -23,7 +23,7 @@ def recompute_activations(perception: nn.Module, llm: nn.Module) -> None:
         for i, layer in enumerate(conformer.layers):
             conformer.layers[i] = checkpoint_wrapper(layer, checkpoint_impl=CheckpointImpl.NO_REENTRANT)
     if not getattr(llm, "supports_gradient_checkpointing", False):
-        raise InputError(f"activation_checkpointing: transformers' {type(llm).__name__} has no support for it. Set it to false.")
+        raise InputError(f"activation_checkpointing: transformers' {type(llm).__name__} has none of it. Set it to false.")
     llm.gradient_checkpointing_enable({"use_reentrant": False})
 
 

@@ -189,7 +189,7 @@ def test_a_tokenizer_of_its_own(tmp_path):
 
 
 def test_with_pretrained_weights_the_encoder_is_the_checkpoints(tmp_path):
-    """Adapter as described, encoder and preprocessor of `pretrained_asr`, changed by what `encoder` says; H of the language model."""
+    """Adapter as described, encoder and preprocessor of `pretrained_asr`, changed by what `encoder` says; H of the LLM."""
     perception = in_tree_perception("ConformerEncoder")
     perception["modality_adapter"]["feat_in"] = read_nemo_config(ENCODER, "encoder")["encoder"]["d_model"]
     perception |= {"encoder": {"dropout": 0.25}, "output_dim": None}
