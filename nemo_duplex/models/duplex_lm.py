@@ -5,6 +5,7 @@ Training and streaming run the same code: `forward` and `step` both build their 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -31,6 +32,15 @@ class FrameOutput(NamedTuple):
 
     tokens: Tensor  # (B,)
     codes: Tensor  # (B, K), specials included
+
+
+#: Logits of text (B, V text) and speech (B, K, V speech) -> what is written and said.
+Choice = Callable[[Tensor, Tensor], FrameOutput]
+
+
+def most_likely(text: Tensor, speech: Tensor) -> FrameOutput:
+    """The greedy choice."""
+    return FrameOutput(text.argmax(-1), speech.argmax(-1))
 
 
 @dataclass
@@ -98,22 +108,25 @@ class DuplexLM(nn.Module):
         tokens, codes = self._start(batch_size, self.speech_head.projection.weight.device)
         return DuplexState(self.backbone.empty_cache(batch_size), tokens, codes, self.layout)
 
-    def step(self, user: Tensor, state: DuplexState, live: Tensor | None = None) -> tuple[FrameOutput, DuplexState]:
+    def step(
+        self, user: Tensor, state: DuplexState, live: Tensor | None = None, choose: Choice | None = None
+    ) -> tuple[FrameOutput, DuplexState]:
         """One frame of B callers.
 
         Args:
             user: (B, H) embedding of the user's frame.
             state: of the frame before; it is changed in place and returned.
             live: (B,) bool, rows that hear a frame now; None means all. Idle rows keep their state and return pad.
+            choose: what is written and said, given the logits; None takes what is most likely.
 
         Returns:
-            the most likely text token (B,) and codes (B, K), and the state.
+            text token (B,) and codes (B, K), and the state.
         """
         live = torch.ones(len(user), dtype=torch.bool, device=user.device) if live is None else live
         frame = self.embed_frames(user[:, None], state.tokens[:, None], state.codes[:, :, None])
         hidden = self.backbone.step(frame, state.cache, live)[:, 0]
-        tokens = self.text_logits(hidden)[..., : self.layout.text_vocab_size].argmax(-1)
-        codes = self.speech_logits(hidden).argmax(-1)
+        text = self.text_logits(hidden)[..., : self.layout.text_vocab_size]
+        tokens, codes = (choose or most_likely)(text, self.speech_logits(hidden))
         state.tokens = torch.where(live, tokens, state.tokens)
         state.codes = torch.where(live[:, None], codes, state.codes)
         heard = FrameOutput(

@@ -1,0 +1,154 @@
+"""Many callers in one batched step per 80 ms frame.
+
+    any thread     session.push(audio)      session.flush()      session.close()        only noted
+    one thread     engine.step()            hears the bursts that are whole, makes one frame of each session that has one due
+
+A session's frames do not depend on who else is there: they are those of `offline_inference` on its audio.
+"""
+
+from __future__ import annotations
+
+import logging
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from nemo_duplex.inputs import InputError
+from nemo_duplex.streaming.engine_session import EngineSession
+from nemo_duplex.streaming.frame import AgentFrame
+from nemo_duplex.streaming.rows import AgentRows, RowFrames
+from nemo_duplex.streaming.slots import Slots
+
+if TYPE_CHECKING:
+    from nemo_duplex.models.duplex_s2s import DuplexS2SModel
+
+_log = logging.getLogger(__name__)
+
+#: Each session that was due, with its new frames; one that failed or was closed meanwhile has none.
+Answers = dict[EngineSession, list[AgentFrame]]
+
+
+class DuplexEngine:
+    """A model that talks with many callers at once. Made by `model.open_engine()`.
+
+    `step` and `run_until_idle` belong to one thread; everything else may be called from any.
+
+    Args:
+        model: in evaluation from now on.
+        max_sessions: slots. Memory for all of them is taken now and never grows.
+
+    Raises:
+        InputError: if there is no slot.
+    """
+
+    def __init__(self, model: DuplexS2SModel, max_sessions: int = 64) -> None:
+        if not isinstance(max_sessions, int) or max_sessions < 1:
+            raise InputError(f"An engine needs max_sessions of 1 or more, got {max_sessions!r}.")
+        self.model = model
+        self._rows = AgentRows(model)
+        self._slots: Slots[EngineSession] = Slots(max_sessions)
+        self._lock = Lock()  # of the slots and of who has joined
+        self._joined: list[int] = []  # rows that start anew in the next step
+        with torch.inference_mode():
+            self._state = self._rows.init_state(max_sessions)
+            self._newborn = self._rows.init_state(1)
+            self._views = {bucket: self._state.first(bucket) for bucket in self._slots.buckets}
+        self._bursts = np.zeros((max_sessions, self._rows.burst_samples), np.float32)
+
+    def open_session(self, **options: Any) -> EngineSession:
+        """A new caller, from the next step on.
+
+        Args:
+            options: as `EngineSession`.
+
+        Raises:
+            InputError: if no slot is free, or for an option that is not possible.
+        """
+        session = EngineSession(self.model, **options)
+        with self._lock:
+            self._dismiss()
+            self._joined.append(self._slots.join(session))
+        return session
+
+    def __len__(self) -> int:
+        """How many sessions are open."""
+        with self._lock:
+            self._dismiss()
+            return len(self._slots)
+
+    @torch.inference_mode()
+    def step(self) -> Answers:
+        """Everything that is due now, at most one frame of each session; empty if nothing was due."""
+        with self._lock:
+            self._dismiss()
+            self._seat()
+            guests, rows = list(self._slots), self._slots.rows
+        self._hear(guests)
+        due = [(row, session) for row, session in guests if session.has_frame]
+        return self._answers(due, self._speak(due, rows)) if due else {}
+
+    def run_until_idle(self) -> Answers:
+        """Steps until nothing is due any more; all frames that this made."""
+        answers: Answers = {}
+        while step := self.step():
+            for session, frames in step.items():
+                answers.setdefault(session, []).extend(frames)
+        return answers
+
+    # ------------------------------------------------------------------ who sits where
+
+    def _dismiss(self) -> None:
+        """Frees the slots of sessions that are over."""
+        for row, session in list(self._slots):
+            if session.over:
+                self._slots.leave(row)
+
+    def _seat(self) -> None:
+        """Rows of newcomers start anew; guests move down if fewer rows then have to be computed."""
+        for row in self._joined:
+            self._state.put(row, self._newborn)
+        self._joined.clear()
+        for move in self._slots.gather():
+            self._state.put(move.target, self._state.row(move.source))
+
+    # ------------------------------------------------------------------ one step
+
+    def _hear(self, guests: list[tuple[int, EngineSession]]) -> None:
+        """The bursts that are whole. Their rows alone are computed, filled up with idle ones to the next bucket."""
+        rows: list[int] = []
+        for row, session in guests:
+            if session.take_burst(self._bursts[len(rows)]):
+                rows.append(row)
+        if rows:
+            size, due = self._slots.bucket(len(rows)), set(rows)
+            idle = [row for row in range(len(self._bursts)) if row not in due][: size - len(rows)]
+            device = self.model.device
+            self._rows.hear(
+                self._state,
+                audio=torch.from_numpy(self._bursts[:size]).to(device),
+                rows=torch.tensor([*rows, *idle]).to(device),
+                live=(torch.arange(size) < len(rows)).to(device),
+            )
+
+    def _speak(self, due: list[tuple[int, EngineSession]], rows: int) -> RowFrames:
+        """The next frame of those who have one due, computed for the first `rows`."""
+        live = torch.zeros(rows, dtype=torch.bool)
+        live[[row for row, _ in due]] = True
+        return self._rows.speak(self._views[rows], live.to(self.model.device))
+
+    def _answers(self, due: list[tuple[int, EngineSession]], frames: RowFrames) -> Answers:
+        """Hands each session its frame. What goes wrong there ends that session alone."""
+        tokens = frames.tokens.tolist()
+        codes, audio = frames.codes.cpu().numpy(), frames.audio.float().cpu().numpy()
+        answers: Answers = {session: [] for _, session in due}
+        for row, session in due:
+            try:
+                frame = session.answered(tokens[row], codes[row].copy(), audio[row].copy())
+            except Exception as error:
+                _log.exception("A session was ended by an error in its frame; the others go on.")
+                session.fail(error)
+            else:
+                answers[session].append(frame)
+        return answers

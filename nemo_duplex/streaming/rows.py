@@ -1,0 +1,116 @@
+"""The one batched computation of the streaming engine: B rows hear and speak, each at its own age and in its own phase.
+
+    hear     a burst of audio -> mel -> encoder -> adapter      embeddings of its frames wait in `pending`
+    speak    the next of them -> language model -> choice -> codec      one frame of text and audio
+
+Shapes are constant and no Python looks at the data, so each can become a CUDA graph; all state lies in `RowsState`, whose
+buffers are written in place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from nemo_duplex.models.duplex_lm import FrameOutput, most_likely
+from nemo_duplex.streaming.rows_state import RowsState, selected, write, write_rows
+
+if TYPE_CHECKING:
+    from nemo_duplex.models.duplex_s2s import DuplexS2SModel
+
+
+class RowFrames(NamedTuple):
+    """One frame of each row; without meaning in rows that are idle."""
+
+    tokens: Tensor  # (B,)
+    codes: Tensor  # (B, K), specials included
+    audio: Tensor  # (B, samples_per_frame) float at the model's agent_sample_rate
+
+
+class AgentRows:
+    """A model, run for many rows at a time.
+
+    What a row gives depends on that row alone: every operation is elementwise over rows or sums within one. Its numbers are
+    bit-identical as long as the size of the batch is; with another size, a BLAS may add in another order, which moves float32
+    logits by about 1e-6 of their size: tokens stay the same but for ties closer than that.
+
+    Args:
+        model: in evaluation from now on; its codec's weights are taken as they are now.
+    """
+
+    def __init__(self, model: DuplexS2SModel) -> None:
+        self.model = model.eval()
+        self.burst_frames: int = model.perception.burst_frames
+        self.burst_samples: int = model.perception.burst_samples
+        self._decoder = model.audio_codec.streaming_decoder()
+
+    def init_state(self, num_rows: int) -> RowsState:
+        """The memory of rows that have heard nothing."""
+        perception, weight = self.model.perception, self.model.perception.proj.weight
+        start = torch.zeros(num_rows, dtype=torch.long, device=weight.device)
+        return RowsState(
+            perception=perception.init_state(num_rows),
+            pending=weight.new_zeros(num_rows, self.burst_frames, perception.output_dim),
+            spoken=start,
+            lm=self.model.lm.init_state(num_rows),
+            decoder=self._decoder.init_state(num_rows),
+            frames=start.clone(),
+        )
+
+    def hear(self, state: RowsState, audio: Tensor, rows: Tensor, live: Tensor) -> None:
+        """The next burst of some rows.
+
+        Args:
+            state: of all rows; changed in place.
+            audio: (n, burst_samples), a row's first burst beginning with the perception's `lead_samples` zeros.
+            rows: (n,) int64, all different: whose bursts they are.
+            live: (n,) bool; False where an entry only fills the batch, and its row stays as it is.
+        """
+        before = selected(state.perception, rows)
+        embeddings, after = self.model.perception.step_burst(audio, before, live)
+        write_rows(state.perception, rows, after)
+        waiting = torch.where(live[:, None, None], embeddings, state.pending.index_select(0, rows))
+        state.pending.index_copy_(0, rows, waiting)
+        state.spoken.index_copy_(0, rows, torch.where(live, 0, state.spoken.index_select(0, rows)))
+
+    def speak(self, state: RowsState, live: Tensor, controls: Any = None) -> RowFrames:
+        """The next frame of the rows of `live` (B,) bool, each of which must have a frame pending.
+
+        Args:
+            state: of these B rows; changed in place where live.
+            live: (B,) bool.
+            controls: what a caller makes the agent do in this frame; None lets it speak freely.
+        """
+        output = self._answer(state, live, controls)
+        audio = self._sound(state, output.codes, live)
+        state.spoken.add_(live)
+        state.frames.add_(live)
+        return RowFrames(output.tokens, output.codes, audio)
+
+    def _answer(self, state: RowsState, live: Tensor, controls: Any) -> FrameOutput:
+        """The step of the language model."""
+        next_frame = state.spoken.clamp(max=self.burst_frames - 1)[:, None, None]
+        user = state.pending.gather(1, next_frame.expand(-1, 1, state.pending.shape[2]))[:, 0]
+
+        def choose(text: Tensor, speech: Tensor) -> FrameOutput:
+            return self._choose(text, speech, state, live, controls)
+
+        # The step puts new tensors into the state that it is given; ours keeps its own.
+        lm = replace(state.lm, cache=replace(state.lm.cache))
+        output, lm = self.model.lm.step(user, lm, live, choose)
+        write(state.lm, lm)
+        return output
+
+    def _choose(self, text: Tensor, speech: Tensor, state: RowsState, live: Tensor, controls: Any) -> FrameOutput:
+        """Logits (B, V text) and (B, K, V speech) -> what each row writes and says in this frame."""
+        return most_likely(text, speech)
+
+    def _sound(self, state: RowsState, codes: Tensor, live: Tensor) -> Tensor:
+        """The step of the codec: (B, K) -> (B, samples_per_frame)."""
+        audio, after = self._decoder.step(self.model.audible(codes[:, :, None]), state.decoder)
+        for buffer, new in zip(state.decoder.buffers, after.buffers):
+            buffer.copy_(torch.where(live.view(-1, *[1] * (new.dim() - 1)), new, buffer))
+        return audio
