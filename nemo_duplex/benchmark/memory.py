@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from pathlib import Path
 
 import torch
@@ -23,6 +24,7 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats(self._device)
             self.before = torch.cuda.memory_allocated(self._device)
         else:
+            ctypes.CDLL(None).malloc_trim(0)  # what building the model left behind is given back
             _RESET.write_text("5")  # the peak of the resident set begins anew
             self.before = _resident("VmRSS")
         return self

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +40,12 @@ def ours(folder: Path, config: dict[str, Any], setting: Setting) -> tuple[nn.Mod
     """This model with the same weights, and its loss on the same batch, whose codes were made once."""
     from nemo_duplex.data.batch import DuplexBatch
     from nemo_duplex.models.interop import from_in_tree
+    from nemo_duplex.models.training_speed import recompute_activations
 
-    converted = from_in_tree(folder / "checkpoint")
-    cfg = {**converted.cfg, "activation_checkpointing": setting.activation_checkpointing}
-    cfg["loss"] = {**cfg["loss"], "chunk": setting.chunk}
-    model = type(converted)(cfg)
-    model.load_state_dict(converted.state_dict())
-    del converted
+    model = from_in_tree(folder / "checkpoint")
+    model.loss_weights = replace(model.loss_weights, chunk=setting.chunk)
+    if setting.activation_checkpointing:
+        recompute_activations(model.perception, model.lm.backbone.llm)
     layout: ChannelLayout = model.layout
     batch = _batch(setting, layout.text_vocab_size, layout.text_pad, layout.text_bos, layout.text_eos, setting.device)
     codec: FSQCodec = model.audio_codec

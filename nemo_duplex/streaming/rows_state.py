@@ -87,5 +87,5 @@ def changed(part: Part, change: Callable[[Tensor, int], Tensor], layered: bool =
     if is_dataclass(part):
         old = {field.name: getattr(part, field.name) for field in fields(part)}
         new = {name: changed(value, change, isinstance(part, ConformerCache)) for name, value in old.items()}
-        return replace(part, **{name: value for name, value in new.items() if value is not old[name]})
+        return replace(part, **{k: value for k, value in new.items() if value is not old[k]})  # type: ignore[type-var]
     return part

@@ -10,7 +10,7 @@ import pytest
 import torch
 from lhotse import CutSet, Recording, SupervisionSegment
 
-from nemo_duplex import DuplexS2SModel
+from nemo_duplex import DuplexS2SDataset, DuplexS2SModel
 from nemo_duplex.codec.fsq_codec import PARTS
 from nemo_duplex.inputs import InputError
 from nemo_duplex.models.interop import from_in_tree, our_state, their_state, to_in_tree
@@ -116,6 +116,13 @@ def assert_same(ours, theirs):
     for mine, other in zip(ours, theirs):
         assert mine.shape == other.shape and other.std() > 0.1
         torch.testing.assert_close(mine, other, atol=1e-5, rtol=1e-5)
+
+
+def test_our_dataset_makes_the_batch_that_nemos_makes(ours, batch):
+    roles = {"input_roles": ["user"], "output_roles": ["assistant"]}
+    same = DuplexS2SDataset(ours.tokenizer, **roles)[CutSet.from_cuts([cut(0, "hello okay"), cut(1, "one two three")])]
+    for key, expected in batch.items():
+        assert torch.equal(same[key], expected.to(same[key].dtype)) if torch.is_tensor(expected) else same[key] == expected, key
 
 
 # ---------------------------------------------------------------------- there to here
