@@ -26,7 +26,6 @@ def main(cfg: DictConfig) -> None:
     from nemo_duplex.models.duplex_s2s import DuplexS2SModel
     from nemo_duplex.models.in_tree_training import in_tree_training
     from nemo_duplex.models.trainer import duplex_trainer
-    from nemo_duplex.outputs import whole_file
 
     if "yaml" in cfg:  # a file of NeMo's in-tree examples
         cfg = in_tree_training(cfg)
@@ -40,9 +39,9 @@ def main(cfg: DictConfig) -> None:
     model = DuplexS2SModel(cfg.model, trainer)
     data = DuplexDataModule(cfg.data, model.dataset(**cfg.data.get("dataset", {})))
     trainer.fit(model, datamodule=data)
-    with whole_file(out / "agent.nemo") as path:
-        model.save_to(str(path))
-    print(f"{out / 'agent.nemo'}: {trainer.global_step} steps")
+    model.save_to(str(out / "agent.nemo"))
+    if trainer.is_global_zero:
+        print(f"{out / 'agent.nemo'}: {trainer.global_step} steps")
 
 
 if __name__ == "__main__":
