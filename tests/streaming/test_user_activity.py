@@ -1,0 +1,69 @@
+"""Speech is heard as such: when it starts, through its short silences, over noise; and a click is none."""
+
+import numpy as np
+
+from nemo_duplex.streaming.user_activity import HANGOVER, UserActivity
+
+RATE, FRAME = 16000, 1280
+
+
+def noise(seconds: float, decibel: float, seed: int = 0) -> np.ndarray:
+    samples = np.random.default_rng(seed).standard_normal(round(seconds * RATE))
+    return (10 ** (decibel / 20) * samples).astype(np.float32)
+
+
+def syllables(seconds: float, decibel: float) -> np.ndarray:
+    """Bursts of 150 ms with 100 ms of silence between them."""
+    time = np.arange(round(seconds * RATE)) / RATE
+    voiced = np.sin(2 * np.pi * 150 * time) + 0.5 * np.sin(2 * np.pi * 900 * time)
+    return (10 ** (decibel / 20) * voiced * (time % 0.25 < 0.15)).astype(np.float32)
+
+
+def heard(samples: np.ndarray, chunk: int = FRAME) -> np.ndarray:
+    detector, frames = UserActivity(RATE, FRAME), []
+    for start in range(0, len(samples), chunk):
+        frames += detector.push(samples[start : start + chunk])
+    assert len(frames) == len(samples) // FRAME
+    return np.array(frames)
+
+
+def between(frames: np.ndarray, start: float, end: float) -> np.ndarray:
+    return frames[round(start / 0.08) : round(end / 0.08)]
+
+
+def test_speech_over_noise_of_any_level_starts_and_ends_on_time():
+    for floor in (-90, -60, -40):
+        samples = noise(8.0, floor)
+        samples[2 * RATE : 5 * RATE] += syllables(3.0, floor + 25 if floor > -90 else -30)
+        frames = heard(samples)
+        assert not between(frames, 0, 2.0).any(), floor
+        assert between(frames, 2.08, 4.9).all(), floor
+        assert not between(frames, 5.0 + HANGOVER + 0.08, 8.0).any(), floor
+
+
+def test_silence_and_steady_noise_are_nobody():
+    assert not heard(np.zeros(5 * RATE, np.float32)).any()
+    assert not heard(noise(10.0, -45)).any()
+
+
+def test_noise_that_gets_louder_is_soon_the_new_floor():
+    frames = heard(np.concatenate([noise(2.0, -60), noise(40.0, -40)]))
+    assert between(frames, 2.1, 3.0).all() and not between(frames, 25.0, 42.0).any()
+
+
+def test_a_click_is_no_speech():
+    samples = noise(4.0, -60)
+    samples[2 * RATE : 2 * RATE + 160] = 0.5
+    assert not heard(samples).any()
+
+
+def test_any_chunks_hear_the_same():
+    samples = np.concatenate([noise(1.0, -60), syllables(2.0, -25), noise(1.0, -60)])
+    for chunk in (1, 333, 16000):
+        assert np.array_equal(heard(samples, chunk), heard(samples))
+
+
+def test_a_caller_of_another_rate():
+    detector = UserActivity(8000, 640)
+    assert not any(detector.push(np.zeros(8000, np.float32)))
+    assert all(detector.push(np.tile([0.3, -0.3], 4000).astype(np.float32))[1:])
