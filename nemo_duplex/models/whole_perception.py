@@ -109,6 +109,11 @@ class WholePerception(nn.Module):
         """As `init_state`."""
         self.init_state(len(audio))
 
+    @property
+    def burst_frames(self) -> int:
+        """As `init_state`: an engine asks for this before it opens any stream."""
+        self.init_state(1)
+
 
 def _conformed(conformer: nn.Module, x: Tensor, lens: Tensor) -> tuple[Tensor, Tensor]:
     """(B, D, T) and lengths (B,) through a whole ConformerEncoder; its own forward would refuse what is no spectrogram."""

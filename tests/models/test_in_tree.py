@@ -114,6 +114,8 @@ def test_with_such_an_encoder_there_are_no_sessions(model):
     assert isinstance(model.perception, WholePerception)
     with pytest.raises(InputError, match="a session needs a cache-aware one"):
         model.open_session()
+    with pytest.raises(InputError, match="a session needs a cache-aware one"):
+        model.open_engine(max_sessions=2)
 
 
 def test_it_is_one_nemo_that_hears_the_same(model, tmp_path):
@@ -136,9 +138,8 @@ def test_a_model_section_is_theirs_by_keys_that_only_theirs_has(tmp_path):
 
 
 def test_every_key_of_theirs_has_its_place(tmp_path):
-    theirs = in_tree_model(
-        tmp_path, duplex_user_channel_weight=0.5, lora={"r": 4, "task_type": "CAUSAL_LM"}, attention_window=32
-    )
+    lora = {"r": 4, "task_type": "CAUSAL_LM"}
+    theirs = in_tree_model(tmp_path, duplex_user_channel_weight=0.5, lora=lora, attention_window=32)
     ours = our_config(theirs)
     assert ours["loss"] == {"text": 3.0, "speech": 4.0}
     assert ours["turn_marks"] == "in_place" and ours["speech_delay"] == 1
