@@ -86,6 +86,9 @@ def _run(main: Callable[[DictConfig], None], name: str, arguments: Sequence[str]
 def _end(code: int, line: str, error: BaseException, show_trace: bool) -> int:
     if show_trace:
         traceback.print_exception(type(error), error, error.__traceback__)
+    if bars := sys.modules.get("tqdm"):  # a bar that is still open would share its line
+        for bar in list(getattr(bars.tqdm, "_instances", ())):
+            bar.close()
     print(" ".join(line.split()), file=sys.stderr, flush=True)
     return code
 
