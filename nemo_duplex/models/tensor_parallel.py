@@ -22,14 +22,15 @@ from torch.distributed.tensor.parallel import (
 from nemo_duplex.inputs import InputError
 from nemo_duplex.models.backbone import Backbone
 
-_CURE = "Set trainer.tensor_parallel to 1."
-
 #: transformers' names of the ways to split a module (its integrations/tensor_parallel.py).
-_STYLES: dict[str, ParallelStyle] = {
+_LINEAR: dict[str, ParallelStyle] = {
     "colwise": ColwiseParallel(),
     "rowwise": RowwiseParallel(),
     "colwise_gather_output": ColwiseParallel(output_layouts=Replicate()),
     "rowwise_split_input": RowwiseParallel(input_layouts=Replicate()),
+}
+_STYLES: dict[str, ParallelStyle] = {
+    **_LINEAR,
     # Norms of queries and keys (B, T, heads, D): each rank has some of the heads, so their gradients are summed.
     "replicated_with_grad_allreduce": SequenceParallel(sequence_dim=2, use_local_output=True),
 }
@@ -49,41 +50,42 @@ def split_layers(backbone: Backbone, mesh: DeviceMesh) -> None:
     Raises:
         InputError: for a family without a plan, one that cannot be carried out here, or sizes that do not divide.
     """
-    llm, size = backbone.llm, mesh.size()
-    plan = _plan(llm, size)
-    for name, module in list(llm.named_modules()):
-        for pattern, style in plan.items():
-            if re.fullmatch(pattern, name):
-                parallelize_module(module, mesh, _STYLES[style])
+    size, kind = mesh.size(), backbone.config.model_type
+    try:
+        plan = _plan(backbone.llm, size)
+    except InputError as error:
+        cure = "Set trainer.tensor_parallel to 1, or to another number."
+        raise InputError(f"trainer.tensor_parallel: {size} GPUs cannot share a {kind} model: {error}. {cure}") from error
+    for module, style in plan:
+        parallelize_module(module, mesh, style)
     backbone.forget_shapes()  # a rank's cache holds its own heads only
 
 
-def _plan(llm: nn.Module, size: int) -> dict[str, str]:
-    """Regular expressions over the names of modules, and how each is split."""
-    config = llm.config
-    what = f"tensor_parallel: {size} GPUs cannot share a {config.model_type} model"
-    published = {
-        k: style for k, style in (getattr(config, "base_model_tp_plan", None) or {}).items() if k.startswith("layers.")
-    }
+def _plan(llm: nn.Module, size: int) -> list[tuple[nn.Module, ParallelStyle]]:
+    """The modules to split, and how."""
+    published = {k: s for k, s in (getattr(llm.config, "base_model_tp_plan", None) or {}).items() if k.startswith("layers.")}
     if not published:
-        raise InputError(f"{what}: transformers has no plan for this family. {_CURE}")
+        raise InputError("transformers has no plan for this family")
     if unknown := sorted(set(published.values()) - set(_STYLES)):
-        raise InputError(f"{what}: its plan in transformers has parts that are not known here ({', '.join(unknown)}). {_CURE}")
-    plan = {re.escape(k).replace(r"\*", r"\d+"): style for k, style in published.items()}
-    by_heads = any("attn" in k or "attention" in k for k, style in published.items() if style == "colwise")
-    heads = [getattr(config, key, None) for key in ("num_attention_heads", "num_key_value_heads")] if by_heads else []
-    if any(n % size for n in heads if n):
-        raise InputError(
-            f"{what}: it has {' and '.join(map(str, filter(None, heads)))} heads, which {size} does not divide. {_CURE}"
-        )
-    for name, module in llm.named_modules():
-        if (style := next((s for p, s in plan.items() if re.fullmatch(p, name)), None)) is None:
-            continue
-        if style == "replicated_with_grad_allreduce":
-            continue
-        if type(module) is not nn.Linear:
-            raise InputError(f"{what}: {name} is a {type(module).__name__}, expected a plain Linear (no LoRA). {_CURE}")
-        features = module.out_features if style.startswith("colwise") else module.in_features
-        if features % size:
-            raise InputError(f"{what}: {name} has {features} features, which {size} does not divide. {_CURE}")
+        raise InputError(f"its plan in transformers has parts that are not known here ({', '.join(unknown)})")
+    if any(style == "colwise" and "att" in pattern for pattern, style in published.items()):  # heads stay whole
+        heads = [getattr(llm.config, key, None) for key in ("num_attention_heads", "num_key_value_heads")]
+        if any(n % size for n in heads if n):
+            raise InputError(f"it has {' and '.join(str(n) for n in heads if n)} heads, which {size} does not divide")
+    plan = []
+    for pattern, style in published.items():
+        expression = re.compile(re.escape(pattern).replace(r"\*", r"\d+"))
+        for name, module in llm.named_modules():
+            if expression.fullmatch(name):
+                if style in _LINEAR:
+                    _check_linear(name, module, style, size)
+                plan.append((module, _STYLES[style]))
     return plan
+
+
+def _check_linear(name: str, module: nn.Module, style: str, size: int) -> None:
+    if type(module) is not nn.Linear:
+        raise InputError(f"{name} is no plain Linear (adapters of LoRA are not split)")
+    features = module.out_features if style.startswith("colwise") else module.in_features
+    if features % size:
+        raise InputError(f"{name} has {features} features, which {size} does not divide")

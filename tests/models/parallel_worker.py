@@ -183,7 +183,8 @@ def save_and_speak(model: Any, folder: Path, rank: int, results: dict[str, Any])
     signal, lens = speech_like(seconds)[None], torch.tensor([round(seconds * 16000)])
     results["spoken"] = model.offline_inference(signal, lens)["tokens_audio"]
     results["weights"] = whole_state(model)
-    results["slices"] = sum(p.to_local().numel() for p in model.parameters() if isinstance(p, DTensor))
+    trained = [p for p in model.parameters() if p.requires_grad]
+    results["slices"] = sum(p.to_local().numel() for p in trained), sum(p.numel() for p in trained)
 
 
 def whole_state(model: Any) -> dict[str, torch.Tensor]:
