@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from nemo_duplex.inputs import InputError
-from nemo_duplex.models.cache import RingShape, RowCache, ShapeRecorder
+from nemo_duplex.models.cache import KeyRecorder, RingShape, RowCache
 from nemo_duplex.models.pretrained_llm import random_llm
+from nemo_duplex.models.rotary import EndlessRotary, LayerKind, Pairs, keep_frequencies, pairs_turned, rotation
+from nemo_duplex.models.streamable import check_architecture, check_reach, check_streaming, evaluating
 
-_CURE = "Take a decoder-only one with rotary positions, such as Llama, Qwen, Gemma, Mistral, Phi-3 or SmolLM."
+#: First frames that a model without a window keeps for ever. Some of what attention looks at is always there, whatever it
+#: says; without it the most recent frames make little sense (Xiao et al., Efficient Streaming Language Models, 2024).
+_SINKS = 4
 
-#: A layer's kind, as `config.layer_types` names it; None where the layers of a model are all of one kind.
-LayerKind = str | None
+
+class Reach(NamedTuple):
+    """What a layer looks back on: the last `window` frames, its own included, and the first `sinks` ones."""
+
+    window: int
+    sinks: int
+
+
+class _Written(NamedTuple):
+    """What a layer writes into a cache."""
+
+    heads: int
+    key_size: int
+    value_size: int
+    pairs: Pairs | None  # of features that its positions turn; None: in no way that is known here
 
 
 class Backbone(nn.Module):
@@ -29,37 +43,49 @@ class Backbone(nn.Module):
         attention_window: frames that a layer looks back on, its own included; None looks back on everything. With a window
             the model is trained as it runs in a session without end. A layer whose own window is smaller keeps that one.
         weights: a loaded `...ForCausalLM` to take the weights from; None starts at random.
+        sinks: first frames that are looked back on for ever, beside the window or, without one, the most recent frames that
+            there are trained positions for; None takes 0 with a window and 4 without.
 
     Raises:
-        InputError: for a config that describes no model, or a model that would not stream as it was trained.
+        InputError: for a config that describes no model, a model that would not stream as it was trained, or more frames to
+            look back on than it has positions.
     """
 
     def __init__(
-        self, config: Mapping[str, Any], attention_window: int | None = None, weights: PreTrainedModel | None = None
+        self,
+        config: Mapping[str, Any],
+        attention_window: int | None = None,
+        weights: PreTrainedModel | None = None,
+        sinks: int | None = None,
     ) -> None:
         super().__init__()
         model = weights if weights is not None else random_llm(config)
         self.config = model.config
         self.attention_window = attention_window
-        _check_architecture(model)
+        self.sinks = sinks if sinks is not None else 0 if attention_window else _SINKS
+        check_architecture(model)
         self.llm = model.base_model
         self.lm_head = model.get_output_embeddings()
         # Outside of the layers, because this model adds embeddings before it calls them.
         self.embed_tokens = model.get_input_embeddings()
         self.embed_tokens.padding_idx = None  # text pad is a token like any other: what it means must be learnt
         self.llm.set_input_embeddings(nn.Identity())
-        _keep_rotary_frequencies(self.llm)
-        self._heads: list[tuple[int, int, int]] | None = None  # of each layer: heads, key size, value size
-        _check_streaming(model, self)
+        keep_frequencies(self.llm)
+        if hasattr(self.llm, "rotary_emb"):
+            self.llm.rotary_emb = EndlessRotary(self.llm.rotary_emb, self._kinds, self.positions)
+        self._written: list[_Written] | None = None  # by each layer
+        if not self.lm_head.weight.is_meta:
+            check_streaming(model, self)
+            self.empty_cache(1)  # refuses what it could not keep
 
     @property
     def hidden_size(self) -> int:
         return self.config.hidden_size
 
     @property
-    def capacity(self) -> int:
-        """Frames that the cache of a session holds: the window, else all positions that the model was trained for."""
-        return self.attention_window or self.config.max_position_embeddings
+    def positions(self) -> int:
+        """Frames for which the model was trained: two are never further apart, however long a session lasts."""
+        return self.config.max_position_embeddings
 
     def text_logits(self, hidden: Tensor) -> Tensor:
         """(..., H) -> (..., V text), scaled and capped as the family does it (Gemma 2, Granite, Cohere)."""
@@ -73,28 +99,42 @@ class Backbone(nn.Module):
     def forward(self, embeddings: Tensor) -> Tensor:
         """(B, T, H) -> hidden states (B, T, H), each frame seeing itself and those before it."""
         length = embeddings.shape[1]
-        windows = {kind: self._window(kind) or length for kind in self._kinds}
-        mask = None  # nobody's window is smaller than the whole: transformers then takes its fastest causal attention
-        if min(windows.values()) < length:
-            frames = torch.arange(length, device=embeddings.device)
-            distance = (frames[:, None] - frames[None])[None]
-            mask = _mask(windows, {w: (distance >= 0) & (distance < w) for w in set(windows.values())}, embeddings.dtype)
+        reaches = {kind: self._reach(kind, max(length, self.positions), self.sinks) for kind in self._kinds}
+        mask = None  # every layer sees all: transformers then takes its fastest causal attention
+        if any(window + sinks < length for window, sinks in reaches.values()):
+            frame = torch.arange(length, device=embeddings.device)
+            distance = frame[:, None] - frame
+            seen = {r: ((distance >= 0) & ((distance < r.window) | (frame < r.sinks)))[None] for r in set(reaches.values())}
+            mask = _mask(reaches, seen, embeddings.dtype)
         return self.llm(inputs_embeds=embeddings, attention_mask=mask, use_cache=False).last_hidden_state
 
-    def empty_cache(self, batch_size: int) -> RowCache:
-        """The memory of `batch_size` callers that have heard nothing."""
+    def empty_cache(self, batch_size: int, sinks: int | None = None) -> RowCache:
+        """The memory of `batch_size` callers that have heard nothing.
+
+        Args:
+            sinks: first frames that are kept for ever, such as those of a system prompt; None: as the model has it.
+
+        Raises:
+            InputError: if there is no room for them, or they cannot be kept.
+        """
         weight = next(self.llm.parameters())
-        return RowCache.empty(self._ring_shapes(), batch_size, weight.device, weight.dtype)
+        rings = self._ring_shapes(self.sinks if sinks is None else sinks)
+        return RowCache.empty(rings, batch_size, weight.device, weight.dtype)
 
     def step(self, embeddings: Tensor, cache: RowCache, live: Tensor) -> Tensor:
         """One frame (B, 1, H) -> hidden state (B, 1, H); `cache` moves on by one frame for the rows of `live` (B,) bool."""
-        rings = {kind: self._ring_frames(kind) for kind in self._kinds}
-        visible = {frames: cache.visible(frames, live)[:, None] for frames in set(rings.values())}
+        frames = {ring.kind: ring.frames for ring in cache.rings}
+        visible = {size: cache.visible(size, live)[:, None] for size in set(frames.values())}
+        drift = (cache.age - (self.positions - 1)).clamp(min=0)  # by which the first frame would be too far away
+        turns = {
+            kind: rotation(self.llm.rotary_emb.frequencies(kind), drift)
+            for kind in {ring.kind for ring in cache.rings if ring.sinks and ring.pairs != "none"}
+        }
         hidden = self.llm(
             inputs_embeds=embeddings,
-            attention_mask=_mask(rings, visible, embeddings.dtype),
+            attention_mask=_mask(frames, visible, embeddings.dtype),
             position_ids=cache.age[:, None],
-            past_key_values=cache.open(live),
+            past_key_values=cache.open(live, turns),
             use_cache=True,
         ).last_hidden_state
         cache.advance(live)
@@ -102,142 +142,70 @@ class Backbone(nn.Module):
 
     def forget_shapes(self) -> None:
         """After the layers have been split over ranks: what each of them writes into the cache is measured anew."""
-        self._heads = None
+        self._written = None
 
-    # ------------------------------------------------------------------ windows
+    # ------------------------------------------------------------------ how far layers look back
 
     @property
     def _kinds(self) -> list[LayerKind]:
         """The kind of each layer."""
         return getattr(self.config, "layer_types", None) or [None] * self.config.num_hidden_layers
 
-    def _window(self, kind: LayerKind) -> int | None:
-        """Frames that layers of this kind look back on, None for all."""
+    def _reach(self, kind: LayerKind, positions: int, sinks: int) -> Reach:
+        """What layers of this kind look back on. A window that the family has itself needs no sinks: it was trained so."""
         own = None if kind == "full_attention" else getattr(self.config, "sliding_window", None)
-        if own is None or self.attention_window is None:
-            return self.attention_window if own is None else own
-        return min(own, self.attention_window)
+        window = self.attention_window
+        if own is not None and own <= (window or positions):
+            return Reach(own, 0)
+        return Reach(window or positions - sinks, sinks)
 
-    def _ring_frames(self, kind: LayerKind) -> int:
-        return min(self._window(kind) or self.capacity, self.capacity)
+    def _ring_shapes(self, sinks: int) -> list[RingShape]:
+        if self._written is None:
+            self._written = self._measured()
+        shapes = []
+        for kind, written in zip(self._kinds, self._written):
+            reach = self._reach(kind, self.positions, sinks)
+            check_reach(self, *reach, written.pairs)
+            shapes.append(RingShape(sum(reach), reach.sinks, *written[:3], kind, written.pairs or "none"))
+        return shapes
 
-    def _ring_shapes(self) -> list[RingShape]:
-        """Measured once with one frame: families differ in where their configs say it."""
-        if self._heads is None:
-            recorder, weight = ShapeRecorder(), next(self.llm.parameters())
-            frame = torch.zeros(1, 1, self.hidden_size, device=weight.device, dtype=weight.dtype)
-            with torch.no_grad(), _evaluating(self.llm):
+    def _measured(self) -> list[_Written]:
+        """What layers write, seen with one frame at two positions: families differ in where their configs say it."""
+        recorders, weight = (KeyRecorder(), KeyRecorder()), next(self.llm.parameters())
+        frame = torch.sin(torch.arange(1.0, self.hidden_size + 1)).view(1, 1, -1).to(weight.device, weight.dtype)
+        positions = torch.tensor([[0], [5]], device=weight.device)
+        for recorder, position in zip(recorders, positions):
+            with torch.no_grad(), evaluating(self.llm):
                 self.llm(
                     inputs_embeds=frame,
                     attention_mask=frame.new_zeros(1, 1, 1, 1),
-                    position_ids=torch.zeros(1, 1, dtype=torch.long, device=weight.device),
+                    position_ids=position[None],
                     past_key_values=recorder,
                     use_cache=True,
                 )
-            self._heads = [recorder.shapes[layer] for layer in range(len(self._kinds))]
-        return [RingShape(self._ring_frames(kind), *heads) for kind, heads in zip(self._kinds, self._heads)]
+        here, there = recorders
+        written = []
+        for layer, kind in enumerate(self._kinds):
+            keys, moved = here.keys[layer], there.keys[layer]
+            rotary = getattr(self.llm, "rotary_emb", None)
+            frequencies = rotary.frequencies(kind) if isinstance(rotary, EndlessRotary) else None
+            turn = None if frequencies is None else rotation(frequencies, positions[1])
+            pairs = pairs_turned(keys, moved, turn)
+            written.append(_Written(keys.shape[1], keys.shape[3], here.value_sizes[layer], pairs))
+        return written
 
 
 def _mask(
-    windows: Mapping[LayerKind, int], visible: Mapping[int, Tensor], dtype: torch.dtype
+    reaches: Mapping[LayerKind, Any], visible: Mapping[Any, Tensor], dtype: torch.dtype
 ) -> Tensor | dict[LayerKind, Tensor]:
-    """What transformers takes as `attention_mask`: additive (B or 1, 1, T, S), by kind of layer where their windows differ.
+    """What transformers takes as `attention_mask`: additive (B or 1, 1, T, S), by kind of layer where these see differently.
 
     Args:
-        windows: of each kind of layer.
-        visible: (B or 1, T, S) bool of each window.
+        reaches: how far each kind of layer looks back.
+        visible: (B or 1, T, S) bool of each such reach.
     """
     lowest = torch.finfo(dtype).min
-    additive = {window: torch.where(seen, 0.0, lowest).to(dtype)[:, None] for window, seen in visible.items()}
+    additive = {reach: torch.where(seen, 0.0, lowest).to(dtype)[:, None] for reach, seen in visible.items()}
     if len(additive) == 1:  # of four dimensions, which every family hands on to its layers as it is
         return next(iter(additive.values()))
-    return {kind: additive[window] for kind, window in windows.items()}
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    was_training = module.training
-    module.eval()
-    try:
-        yield
-    finally:
-        module.train(was_training)
-
-
-def _keep_rotary_frequencies(llm: nn.Module) -> None:
-    """Rotary frequencies stay those of short texts, as far as the family has others for long ones (Phi-3 128k, dynamic NTK).
-
-    transformers would change them with the age of the oldest caller in the batch: keys that were written before would no
-    longer fit, and one caller would change what another one gets.
-    """
-    for module in llm.modules():
-        kind = getattr(module, "rope_type", None)
-        if isinstance(kind, dict):
-            module.rope_type = {layer: _settled(k) for layer, k in kind.items()}
-        elif isinstance(kind, str):
-            module.rope_type = _settled(kind)
-
-
-def _settled(rope_type: str) -> str:
-    return "default" if rope_type == "longrope" or "dynamic" in rope_type else rope_type
-
-
-def _check_architecture(model: PreTrainedModel) -> None:
-    """Refuses what can be seen to be no decoder-only language model with keys and values as its only memory."""
-    config, kinds = model.config, set(getattr(model.config, "layer_types", None) or [])
-    inputs = inspect.signature(model.base_model.forward).parameters
-    other_kinds = kinds - {"full_attention", "sliding_attention"}
-    if getattr(config, "is_encoder_decoder", False):
-        fault = "is an encoder-decoder"
-    elif "inputs_embeds" not in inputs:
-        fault = "takes no inputs_embeds"
-    elif getattr(model, "_is_stateful", False) or "past_key_values" not in inputs:
-        fault = "remembers by a recurrent state instead of keys and values"
-    elif other_kinds:
-        fault = f"has layers that cannot stream here ({', '.join(sorted(other_kinds))})"
-    elif model.get_output_embeddings() is None:
-        fault = "has no output layer"
-    elif sum(isinstance(m, nn.Embedding) for m in model.base_model.modules()) != 1:
-        fault = "has learned positions or other embeddings beside that of the tokens, so a session would end or differ"
-    else:
-        return
-    raise InputError(f"The language model {_name(config)} {fault}. {_CURE}")
-
-
-def _check_streaming(model: PreTrainedModel, backbone: Backbone) -> None:
-    """Refuses what does not compute here, whole and frame by frame, what it computes in transformers.
-
-    Three frames, and a window of two, tell: they go once through the whole model as transformers runs it, once through
-    `forward` and once through `step`.
-    """
-    weight = backbone.lm_head.weight
-    if weight.is_meta:
-        return
-    frames = torch.sin(torch.arange(3.0 * backbone.hidden_size)).view(1, 3, -1).to(weight.device, weight.dtype)
-    window, backbone.attention_window = backbone.attention_window, 2
-    try:
-        with torch.no_grad(), _evaluating(model):
-            expected = model(inputs_embeds=frames, use_cache=False).logits[:, :2]
-            whole = backbone(frames)
-            cache, live = backbone.empty_cache(1), torch.ones(1, dtype=torch.bool, device=weight.device)
-            stepped = torch.cat([backbone.step(frames[:, t : t + 1], cache, live) for t in range(3)], dim=1)
-            logits = backbone.text_logits(whole[:, :2])
-    except Exception as error:  # whatever a family raises that takes other arguments
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(
-            f"The language model {_name(model.config)} cannot stream ({type(error).__name__}: {reason}). {_CURE}"
-        ) from error
-    finally:
-        backbone.attention_window = window
-    tolerance = 1e-3 if weight.dtype == torch.float32 else 0.1
-    for what, here, there in (("whole", logits, expected), ("frame by frame", stepped, whole)):
-        difference = ((here - there).abs().max() / there.float().std().clamp(min=1e-6)).item()
-        if not difference < tolerance:
-            raise InputError(
-                f"The language model {_name(model.config)} computes something else {what} here than in transformers "
-                f"(relative difference {difference:.2g}, expected below {tolerance:g}). {_CURE}"
-            )
-
-
-def _name(config: Any) -> str:
-    return " ".join(filter(None, [config.model_type, getattr(config, "_name_or_path", "")]))
+    return {kind: additive[reach] for kind, reach in reaches.items()}

@@ -108,6 +108,17 @@ class DuplexLM(nn.Module):
         tokens, codes = self._start(batch_size, self.speech_head.projection.weight.device)
         return DuplexState(self.backbone.empty_cache(batch_size), tokens, codes, self.layout)
 
+    def prompt(self, tokens: Tensor, state: DuplexState) -> None:
+        """Text before the first frame, as the language model reads it on its own; `state` is changed in place.
+
+        Args:
+            tokens: (B, n) of rows that have heard nothing. Each takes a frame's place in their cache.
+            state: of these rows.
+        """
+        live = torch.ones(len(tokens), dtype=torch.bool, device=tokens.device)
+        for token in tokens.unbind(1):
+            self.backbone.step(self.backbone.embed_tokens(token[:, None]), state.cache, live)
+
     def step(
         self, user: Tensor, state: DuplexState, live: Tensor | None = None, choose: Choice | None = None
     ) -> tuple[FrameOutput, DuplexState]:

@@ -42,7 +42,7 @@ _SHARED = (
     "lora",
 )
 #: Keys of ours for which they have none: given beside theirs, they count.
-_OURS = ("attention_window", "text_alignment", "speech_delay", "turn_marks", "activation_checkpointing", "compile")
+_OURS = ("attention_window", "sinks", "text_alignment", "speech_delay", "turn_marks", "activation_checkpointing", "compile")
 #: What `save_pretrained` adds to a config for other readers of it.
 _WRITTEN_FOR_OTHERS = ("model_type", "architectures")
 

@@ -22,6 +22,7 @@ _DEFAULTS: dict[str, Any] = {
     "llm": {},
     "tokenizer": {"model_path": None, "pad": None, "bos": None, "eos": None},
     "attention_window": None,
+    "sinks": None,
     "perception": {},
     "codec": {},
     "speech_delay": 1,

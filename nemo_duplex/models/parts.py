@@ -117,7 +117,7 @@ def _backbone(cfg: DictConfig, layout: ChannelLayout) -> Backbone:
         raise InputError("The model has no language model: set model.pretrained_llm, or describe one in model.llm.")
     llm = grown(llm, layout.text_vocab_size)
     cfg.pretrained_llm, cfg.llm = None, llm_config(llm)
-    backbone = Backbone(cfg.llm, cfg.attention_window, weights=llm)
+    backbone = Backbone(cfg.llm, cfg.attention_window, weights=llm, sinks=cfg.sinks)
     if cfg.lora:
         add_lora(backbone.llm, cfg.lora)
     return backbone

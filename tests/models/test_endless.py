@@ -1,0 +1,240 @@
+"""Sessions without end: what is kept is kept exactly, in constant memory, at positions that the model was trained for."""
+
+import copy
+import math
+
+import pytest
+import torch
+from transformers import AttentionInterface, LlamaConfig, LlamaForCausalLM
+
+from nemo_duplex.inputs import InputError
+from nemo_duplex.models.backbone import Backbone
+from nemo_duplex.models.pretrained_llm import random_llm
+from nemo_duplex.models.rotary import EndlessRotary, rotation
+from tests.hf_families import SIZES, family_config, lively, random_family
+
+POSITIONS = 24
+FRAMES = 80  # of a session that outlasts its positions three times
+ROTARY_SIZE = {"llama": 8, "qwen3": 16, "gemma3": 8, "phi3": 4, "gpt_neox": 2}  # QK norm, mixed layers, two that turn a part
+CHANGES = {"phi3": {"original_max_position_embeddings": POSITIONS, "sliding_window": None}}
+SINKS = pytest.mark.parametrize(("window", "sinks"), [(None, 4), (None, 0), (8, 2)])
+
+
+def backbone_of(name, window, sinks):
+    model = random_family(name, max_position_embeddings=POSITIONS, **CHANGES.get(name, {}))
+    return Backbone({}, window, weights=model, sinks=sinks).eval()
+
+
+@torch.no_grad()
+def stepped(backbone, frames, starts=(0,), cache=None):
+    """(B, T, H) frame by frame; row b joins at starts[b], with garbage in its place until then."""
+    cache = cache or backbone.empty_cache(len(frames))
+    heard = [[] for _ in frames]
+    length = frames.shape[1]
+    for t in range(length + max(starts)):
+        age = t - torch.tensor(starts).expand(len(frames))
+        live = (age >= 0) & (age < length)
+        now = frames[torch.arange(len(frames)), age.clamp(0, length - 1)][:, None]
+        out = backbone.step(now, cache, live)
+        for row in range(len(frames)):
+            if live[row]:
+                heard[row].append(out[row, 0])
+    return torch.stack([torch.stack(row) for row in heard])
+
+
+class Reference:
+    """Attention of a whole session at once, as the words say it: a loop over pairs of frames, each at its own distance."""
+
+    def __init__(self, name, reaches, theta):
+        self.reaches = reaches  # of each layer: frames of its window, frames of its start
+        self.size = ROTARY_SIZE[name]
+        self.frequencies = [theta[layer] ** (-2 * i / self.size) for layer in range(2) for i in range(self.size // 2)]
+
+    def __call__(self, module, query, key, value, mask, scaling, **more):
+        layer = module.layer_idx
+        key, value = (kv.repeat_interleave(query.shape[1] // kv.shape[1], dim=1) for kv in (key, value))
+        window, sinks = self.reaches[layer]
+        scores = torch.full((*query.shape[:3], query.shape[2]), -math.inf, dtype=query.dtype)
+        for t in range(query.shape[2]):
+            for k in range(t + 1):
+                if t - k < window:
+                    kept = key[:, :, k]
+                elif k < sinks:
+                    kept = self.moved(key[:, :, k], layer, max(0, t - (POSITIONS - 1)))
+                else:
+                    continue
+                scores[:, :, t, k] = (query[:, :, t] * kept).sum(-1) * scaling
+        return (scores.softmax(-1) @ value).transpose(1, 2), None
+
+    def moved(self, key, layer, by):
+        moved, half = key.clone(), self.size // 2
+        for i in range(half):
+            angle = by * self.frequencies[layer * half + i]
+            a, b = key[..., i], key[..., i + half]
+            moved[..., i] = a * math.cos(angle) - b * math.sin(angle)
+            moved[..., i + half] = a * math.sin(angle) + b * math.cos(angle)
+        return moved
+
+
+def reference(name, frames, window, sinks):
+    own = (5, None) if name == "gemma3" else (None, None)
+    reaches = [(w, 0) if w and w < (window or POSITIONS) else (window or POSITIONS - sinks, sinks) for w in own]
+    theta = (10000.0, 1000000.0) if name == "gemma3" else (10000.0, 10000.0)
+    model = random_family(name, max_position_embeddings=POSITIONS, **CHANGES.get(name, {})).eval().double().base_model
+    AttentionInterface.register("as_the_words_say", Reference(name, reaches, theta))
+    model.config._attn_implementation = "as_the_words_say"
+    unused = torch.zeros(1, 1, FRAMES, FRAMES, dtype=torch.double)
+    mask = {"full_attention": unused, "sliding_attention": unused} if name == "gemma3" else unused
+    with torch.no_grad():
+        return model(inputs_embeds=frames.double(), attention_mask=mask, use_cache=False).last_hidden_state
+
+
+@SINKS
+@pytest.mark.parametrize("name", ROTARY_SIZE)
+def test_a_session_beyond_its_positions_equals_a_whole_one_in_which_the_first_frames_move_along(name, window, sinks):
+    frames = torch.randn(2, FRAMES, 32)
+    expected = reference(name, frames, window, sinks)
+    heard = stepped(backbone_of(name, window, sinks), frames, starts=(0, 13))
+    assert (heard - expected).abs().max() < 1e-4 * expected.abs().max()
+
+
+@pytest.mark.parametrize("name", ROTARY_SIZE)
+def test_the_first_frames_are_kept_and_those_behind_them_are_not(name):
+    backbone, frames = backbone_of(name, None, 4), torch.randn(1, FRAMES, 32)
+    heard = stepped(backbone, frames)
+    for frame, kept in ((0, True), (3, True), (4, False), (9, False)):
+        changed = frames.clone()
+        changed[:, frame] *= -1
+        # A frame that was dropped lives on in what its successors computed from it, in two layers for two rings at most.
+        difference = (stepped(backbone, changed) - heard)[:, frame + 2 * POSITIONS :].abs().max()
+        assert (difference > 1e-4) == kept, f"Frame {frame}: {difference}"
+
+
+def test_a_system_prompt_is_kept_where_there_is_room_for_it():
+    backbone, frames = backbone_of("llama", 8, None), torch.randn(1, FRAMES, 32)
+    changed = frames.clone()
+    changed[:, 9] *= -1
+    for sinks, kept in ((None, False), (10, True)):
+        one, other = (stepped(backbone, f, cache=backbone.empty_cache(1, sinks)) for f in (frames, changed))
+        assert ((one - other)[:, -1].abs().max() > 1e-4) == kept
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3", "gemma3"])
+@torch.no_grad()
+def test_it_is_trained_as_it_streams(name):
+    backbone, frames = backbone_of(name, 8, 3), torch.randn(2, POSITIONS, 32)
+    assert (stepped(backbone, frames) - backbone(frames)).abs().max() < 1e-5
+
+
+def test_the_default_keeps_four_frames_without_a_window_and_none_with_it():
+    assert [r[:2] for r in backbone_of("gemma3", None, None).empty_cache(1).rings] == [(5, 0), (POSITIONS, 4)]
+    assert [r[:2] for r in backbone_of("gemma3", 8, None).empty_cache(1).rings] == [(5, 0), (8, 0)]
+    assert [r[:2] for r in backbone_of("gemma3", 8, 2).empty_cache(1).rings] == [(5, 0), (10, 2)]
+
+
+def test_memory_does_not_grow():
+    backbone = backbone_of("gemma3", None, 4)
+    cache = backbone.empty_cache(2)
+    places = [tensor.data_ptr() for tensor in (*cache.keys, *cache.values, *cache.sinks, cache.age)]
+    stepped(backbone, torch.randn(2, FRAMES, 32), cache=cache)
+    assert places == [tensor.data_ptr() for tensor in (*cache.keys, *cache.values, *cache.sinks, cache.age)]
+    assert [keys.shape[2] for keys in cache.keys] == [5 + 1, POSITIONS + 1]
+
+
+def test_a_row_that_starts_again_knows_nothing_of_the_sinks_before():
+    backbone, frames = backbone_of("llama", None, 4), torch.randn(2, FRAMES, 32)
+    alone = stepped(backbone, frames[:1])
+    cache = backbone.empty_cache(2)
+    stepped(backbone, frames, cache=cache)
+    cache.reset(torch.tensor([True, False]))
+    assert (stepped(backbone, frames, cache=cache)[:1] - alone).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma3"])
+def test_a_step_with_sinks_is_one_graph(name):
+    backbone, frames = backbone_of(name, None, 4), torch.randn(2, 40, 32)
+    expected = stepped(backbone, frames)
+    compiled = copy.copy(backbone)
+    compiled.step = torch.compile(backbone.step, backend="eager", fullgraph=True)
+    assert (stepped(compiled, frames) - expected).abs().max() < 1e-5
+
+
+# ---------------------------------------------------------------------- after days
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma3", "phi3", "gpt_neox"])
+@pytest.mark.parametrize("age", [10**6, 10**9])
+def test_neighbours_stay_neighbours_however_long_a_session_lasts(name, age):
+    """10^6 frames are a day; 10^9 are more than two years."""
+    backbone, frames = backbone_of(name, 5, 0), torch.randn(1, 30, 32)
+    early, late = backbone.empty_cache(1), backbone.empty_cache(1)
+    late.age.fill_(age)
+    known = slice(2 * 5, None)  # until then, two layers look back on what there never was
+    difference = stepped(backbone, frames, cache=late) - stepped(backbone, frames, cache=early)
+    assert difference[:, known].abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("position", [1, 45_000, 10**6, 10**9])
+def test_angles_are_exact_at_any_position(position):
+    frequencies = 10000.0 ** (-torch.arange(0, 1, 1 / 32))
+    cos, sin = rotation(frequencies, torch.tensor([position, position + 1]))
+    expected = torch.polar(torch.ones(32, dtype=torch.double), frequencies.double())
+    moved = torch.complex(cos[1], sin[1]) / torch.complex(cos[0], sin[0])
+    assert (moved - expected).abs().max() < 1e-6
+
+
+def test_within_the_trained_positions_the_familys_own_numbers_are_used_bit_for_bit():
+    family = random_family("gemma3").model.rotary_emb
+    endless = EndlessRotary(family, ["full_attention", "sliding_attention"], 64)
+    positions = torch.arange(128)[None]
+    for kind in ("full_attention", "sliding_attention"):
+        ours, theirs = endless(torch.zeros(1), positions, kind), family(torch.zeros(1), positions, kind)
+        for here, there in zip(ours, theirs):
+            assert torch.equal(here[:, :64], there[:, :64])
+            assert (here - there).abs().max() < 1e-4  # where float32 is still good enough
+
+
+# ---------------------------------------------------------------------- what cannot be
+
+
+@pytest.mark.parametrize(("window", "sinks"), [(65, 0), (60, 5), (None, 64)])
+def test_nothing_looks_further_back_than_there_are_positions(window, sinks):
+    with pytest.raises(
+        InputError, match=r"^The language model llama was trained for 64 positions[^\n]*attention_window[^\n]*$"
+    ):
+        Backbone(family_config("llama"), window, sinks=sinks)
+
+
+class TurnedOtherwise(LlamaForCausalLM):
+    """A family that turns its features in an order of its own."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        rotary = self.model.rotary_emb
+        forward, rotary.inv_freq = rotary.forward, rotary.inv_freq[::2]
+        full = rotary.original_inv_freq
+
+        def turn(x, position_ids):
+            rotary.inv_freq, kept = full, rotary.inv_freq
+            try:
+                return forward(x, position_ids)
+            finally:
+                rotary.inv_freq = kept
+
+        rotary.forward = turn
+
+
+def test_a_family_that_knows_how_old_a_session_is_is_refused():
+    """Ministral 3 scales queries by their position."""
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "llama_4_scaling_beta": 1.0, "original_max_position_embeddings": 16}
+    model = random_llm({**SIZES, "model_type": "ministral3", "head_dim": 8, "rope_parameters": rope})
+    with pytest.raises(InputError, match="computes something else after a while than at the start"):
+        Backbone({}, weights=lively(model))
+
+
+def test_a_family_whose_first_frames_cannot_be_moved_says_so():
+    torch.manual_seed(0)
+    model = lively(TurnedOtherwise(LlamaConfig(**SIZES)))
+    with pytest.raises(InputError, match="its first frames cannot be kept for ever. Set model.sinks to 0"):
+        Backbone({}, weights=model)
+    assert Backbone({}, 8, weights=TurnedOtherwise(LlamaConfig(**SIZES))).sinks == 0
