@@ -16,9 +16,11 @@ import numpy as np
 import torch
 
 from nemo_duplex.inputs import InputError
+from nemo_duplex.streaming.control import RowControls
 from nemo_duplex.streaming.engine_session import EngineSession
 from nemo_duplex.streaming.frame import AgentFrame
 from nemo_duplex.streaming.rows import AgentRows, RowFrames
+from nemo_duplex.streaming.rows_state import RowsState
 from nemo_duplex.streaming.slots import Slots
 
 if TYPE_CHECKING:
@@ -104,14 +106,26 @@ class DuplexEngine:
         for row, session in list(self._slots):
             if session.over:
                 self._slots.leave(row)
+                if row in self._joined:  # it went before the engine ever stepped
+                    self._joined.remove(row)
 
     def _seat(self) -> None:
         """Rows of newcomers start anew; guests move down if fewer rows then have to be computed."""
         for row in self._joined:
-            self._state.put(row, self._newborn)
+            self._state.put(row, self._newcomer(row))
         self._joined.clear()
         for move in self._slots.gather():
             self._state.put(move.target, self._state.row(move.source))
+
+    def _newcomer(self, row: int) -> RowsState:
+        """What a session remembers that has heard nothing: how it chooses, and its prompt."""
+        session = self._slots[row]
+        if session.sampling.greedy and not session.prompt:
+            return self._newborn
+        state = self._rows.init_state(1, session.sampling, session.seed)
+        if session.prompt:
+            self._rows.prompt(state, session.prompt)
+        return state
 
     # ------------------------------------------------------------------ one step
 
@@ -136,7 +150,15 @@ class DuplexEngine:
         """The next frame of those who have one due, computed for the first `rows`."""
         live = torch.zeros(rows, dtype=torch.bool)
         live[[row for row, _ in due]] = True
-        return self._rows.speak(self._views[rows], live.to(self.model.device))
+        sampled = not all(session.sampling.greedy for _, session in due)
+        return self._rows.speak(self._views[rows], live.to(self.model.device), self._controls(due, rows), sampled)
+
+    def _controls(self, due: list[tuple[int, EngineSession]], rows: int) -> RowControls | None:
+        """What callers make their agents do in this frame; None where nobody does."""
+        controls = dict.fromkeys(range(rows)) | {row: session.control.next() for row, session in due}
+        if not any(controls.values()):
+            return None
+        return RowControls.of(list(controls.values()), self.model.audio_codec.silence_codes)
 
     def _answers(self, due: list[tuple[int, EngineSession]], frames: RowFrames) -> Answers:
         """Hands each session its frame. What goes wrong there ends that session alone."""

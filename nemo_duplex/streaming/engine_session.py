@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections import deque
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -11,8 +13,12 @@ from torch import Tensor
 from nemo_duplex.conversation import Conversation
 from nemo_duplex.inputs import InputError
 from nemo_duplex.streaming.burst_queue import BurstQueue
+from nemo_duplex.streaming.control import AgentControl
 from nemo_duplex.streaming.frame import AgentFrame
+from nemo_duplex.streaming.resampler import StreamResampler
+from nemo_duplex.streaming.sampling import AgentSampling, checked_seed
 from nemo_duplex.streaming.transcript import Transcript
+from nemo_duplex.streaming.user_activity import UserActivity
 
 if TYPE_CHECKING:
     from nemo_duplex.models.duplex_s2s import DuplexS2SModel
@@ -23,17 +29,40 @@ class EngineSession:
 
     `push`, `flush` and `close` only note what is to happen and may be called from any thread; frames come from `engine.step()`.
 
+    Args:
+        model: whose agent it talks with.
+        sample_rate: of what is pushed, one of `CALLER_SAMPLE_RATES`, in Hz; None is the model's user_sample_rate.
+        sampling: how the agent chooses, as `AgentSampling.of`; None is greedy.
+        seed: of its chance; None takes a new one.
+        system_prompt: text that the agent reads before the first frame, of use with a language model that was trained with one.
+
     Attributes:
+        sampling, seed: as chosen.
+        prompt: tokens of the system prompt.
+        control: what the caller makes the agent do, for the engine.
         error: what ended this session, and only this one, while the engine made its frame; None if nothing did.
 
     Raises:
         InputError: for an option that is not possible.
     """
 
-    def __init__(self, model: DuplexS2SModel, sample_rate: int | None = None) -> None:
-        if sample_rate not in (None, model.user_sample_rate):
-            raise InputError(f"A session hears {model.user_sample_rate} Hz, got sample_rate={sample_rate}.")
+    def __init__(
+        self,
+        model: DuplexS2SModel,
+        sample_rate: int | None = None,
+        sampling: AgentSampling | Mapping[str, Any] | None = None,
+        seed: int | None = None,
+        system_prompt: str | None = None,
+    ) -> None:
+        self.sampling, self.seed = AgentSampling.of(sampling), checked_seed(seed)
+        self.prompt = _prompt(model, system_prompt)
+        self.control = AgentControl(model.layout, words_in_time=model.cfg.text_alignment == "word")
         self.error: Exception | None = None
+        rate = model.user_sample_rate
+        self._resampler = None if sample_rate in (None, rate) else StreamResampler(sample_rate, rate)
+        self._tokenizer = model.tokenizer
+        self._activity = UserActivity(model.user_sample_rate, model.perception.samples_per_frame)
+        self._active: deque[bool] = deque()  # whether the user spoke in the frames that are pending
         self._queue = BurstQueue(model.perception)
         self._transcript = Transcript(model)
         self._index = 0  # of the next frame
@@ -49,17 +78,44 @@ class EngineSession:
             InputError: for another shape or type, samples that are not finite, or a session that has ended.
         """
         self._check_open()
-        self._queue.push(_checked(audio))
+        samples = _checked(audio)
+        self._queue.push(self._resampler.push(samples) if self._resampler else samples)
 
     def flush(self) -> None:
         """The user has nothing more to say: the engine makes the frames that are still owed, then the session is over."""
         self._check_open()
         self._ended = "flushed"
+        if self._resampler:
+            self._queue.push(self._resampler.flush())
         self._queue.end()
 
     def close(self) -> None:
         """Ends the conversation now, frames still owed or not; safe to call again."""
         self._ended = "closed"
+
+    def stop(self) -> None:
+        """The agent falls silent in the next frame, and its turn ends; what it was to say is forgotten."""
+        self._check_open()
+        self.control.stop()
+
+    def start(self) -> None:
+        """The agent begins a turn in the next frame, unless it is in one."""
+        self._check_open()
+        self.control.start()
+
+    def say(self, text: str) -> None:
+        """The agent says `text`, after whatever else it was told to say; a turn of its own it breaks off.
+
+        Raises:
+            InputError: for a text without a word, or a session that has ended.
+        """
+        self._check_open()
+        self.control.say(self._tokenizer.text_to_ids(text))
+
+    def mute(self, muted: bool) -> None:
+        """The agent goes on, unheard (True), or is heard again (False)."""
+        self._check_open()
+        self.control.mute(muted)
 
     @property
     def over(self) -> bool:
@@ -82,13 +138,17 @@ class EngineSession:
         """Fills `burst` (burst_samples,) with what is to be heard next, if that is whole and all before it is answered."""
         if self._pending == 0:
             self._pending = self._queue.take(burst)
+            if self._pending:
+                self._active = deque(self._activity.push(burst))
             return self._pending > 0
         return False
 
     def answered(self, token: int, codes: np.ndarray, audio: np.ndarray) -> AgentFrame:
         """The agent's next frame: token, codes (K,), audio (samples_per_frame,)."""
         self._pending -= 1
-        frame = AgentFrame(self._index, self._transcript.add(self._index, token), token, codes, audio)
+        self.control.spoke(token, codes)
+        text = self._transcript.add(self._index, token)
+        frame = AgentFrame(self._index, text, token, codes, audio, user_active=self._active.popleft())
         self._index += 1
         return frame
 
@@ -102,6 +162,19 @@ class EngineSession:
             raise InputError(f"This session was ended by an error: {self.error}. Open another one.") from self.error
         if self._ended:
             raise InputError(f"This session was {self._ended}. Open another one with open_session().")
+
+
+def _prompt(model: DuplexS2SModel, text: str | None) -> list[int]:
+    """The tokens of a system prompt."""
+    tokens = list(model.tokenizer.text_to_ids(text)) if text else []
+    backbone = model.lm.backbone
+    frames = backbone.attention_window or backbone.config.max_position_embeddings
+    if len(tokens) > frames // 2:
+        raise InputError(
+            f"A system prompt of {len(tokens)} tokens leaves too little room for the conversation: this model looks back on "
+            f"{frames} frames, and each token takes one. Shorten it to {frames // 2} tokens."
+        )
+    return tokens
 
 
 def _checked(audio: np.ndarray | Tensor) -> np.ndarray:

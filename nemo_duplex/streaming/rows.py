@@ -9,14 +9,17 @@ buffers are written in place.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from nemo_duplex.models.duplex_lm import FrameOutput, most_likely
+from nemo_duplex.streaming.control import RowControls
 from nemo_duplex.streaming.rows_state import RowsState, selected, write, write_rows
+from nemo_duplex.streaming.sampling import AgentSampling, RowSampler, SamplerState
 
 if TYPE_CHECKING:
     from nemo_duplex.models.duplex_s2s import DuplexS2SModel
@@ -46,9 +49,10 @@ class AgentRows:
         self.burst_frames: int = model.perception.burst_frames
         self.burst_samples: int = model.perception.burst_samples
         self._decoder = model.audio_codec.streaming_decoder()
+        self._sampler = RowSampler(model.layout)
 
-    def init_state(self, num_rows: int) -> RowsState:
-        """The memory of rows that have heard nothing."""
+    def init_state(self, num_rows: int, sampling: AgentSampling | None = None, seed: int = 0) -> RowsState:
+        """The memory of rows that have heard nothing; None is greedy."""
         perception, weight = self.model.perception, self.model.perception.proj.weight
         start = torch.zeros(num_rows, dtype=torch.long, device=weight.device)
         return RowsState(
@@ -57,8 +61,14 @@ class AgentRows:
             spoken=start,
             lm=self.model.lm.init_state(num_rows),
             decoder=self._decoder.init_state(num_rows),
+            sampler=SamplerState.of(sampling or AgentSampling(), seed, num_rows, weight.device),
             frames=start.clone(),
         )
+
+    def prompt(self, state: RowsState, tokens: Sequence[int]) -> None:
+        """Text that rows read before their first frame, which must be yet to come; `state` is changed in place."""
+        row = torch.tensor(tokens, device=state.frames.device)
+        self.model.lm.prompt(row.expand(len(state.frames), -1), state.lm)
 
     def hear(self, state: RowsState, audio: Tensor, rows: Tensor, live: Tensor) -> None:
         """The next burst of some rows.
@@ -76,41 +86,47 @@ class AgentRows:
         state.pending.index_copy_(0, rows, waiting)
         state.spoken.index_copy_(0, rows, torch.where(live, 0, state.spoken.index_select(0, rows)))
 
-    def speak(self, state: RowsState, live: Tensor, controls: Any = None) -> RowFrames:
+    def speak(self, state: RowsState, live: Tensor, controls: RowControls | None = None, sampled: bool = False) -> RowFrames:
         """The next frame of the rows of `live` (B,) bool, each of which must have a frame pending.
 
         Args:
             state: of these B rows; changed in place where live.
             live: (B,) bool.
-            controls: what a caller makes the agent do in this frame; None lets it speak freely.
+            controls: what callers make the agent do in this frame; None lets all rows speak freely.
+            sampled: whether there are rows that are not greedy; greedy ones are the same to the bit either way.
         """
-        output = self._answer(state, live, controls)
-        audio = self._sound(state, output.codes, live)
+        output = self._answer(state, live, controls, sampled)
+        audio = self._sound(state, output.codes, live, controls)
         state.spoken.add_(live)
         state.frames.add_(live)
         return RowFrames(output.tokens, output.codes, audio)
 
-    def _answer(self, state: RowsState, live: Tensor, controls: Any) -> FrameOutput:
+    def _answer(self, state: RowsState, live: Tensor, controls: RowControls | None, sampled: bool) -> FrameOutput:
         """The step of the language model."""
         next_frame = state.spoken.clamp(max=self.burst_frames - 1)[:, None, None]
         user = state.pending.gather(1, next_frame.expand(-1, 1, state.pending.shape[2]))[:, 0]
 
         def choose(text: Tensor, speech: Tensor) -> FrameOutput:
-            return self._choose(text, speech, state, live, controls)
+            free = self._sampler.choose(text, speech, state.sampler, state.frames) if sampled else most_likely(text, speech)
+            if controls is None:
+                return free
+            tokens = controls.written(free.tokens, text, self.model.layout.text_pad)
+            return FrameOutput(tokens, controls.said(free.codes))
 
         # The step puts new tensors into the state that it is given; ours keeps its own.
         lm = replace(state.lm, cache=replace(state.lm.cache))
         output, lm = self.model.lm.step(user, lm, live, choose)
         write(state.lm, lm)
+        if sampled:
+            self._sampler.remember(output.tokens, state.sampler, live)
         return output
 
-    def _choose(self, text: Tensor, speech: Tensor, state: RowsState, live: Tensor, controls: Any) -> FrameOutput:
-        """Logits (B, V text) and (B, K, V speech) -> what each row writes and says in this frame."""
-        return most_likely(text, speech)
-
-    def _sound(self, state: RowsState, codes: Tensor, live: Tensor) -> Tensor:
+    def _sound(self, state: RowsState, codes: Tensor, live: Tensor, controls: RowControls | None) -> Tensor:
         """The step of the codec: (B, K) -> (B, samples_per_frame)."""
         audio, after = self._decoder.step(self.model.audible(codes[:, :, None]), state.decoder)
+        if controls is not None:
+            audio = controls.sounding(audio, self.model.agent_sample_rate)
+            after.reset(controls.restart)
         for buffer, new in zip(state.decoder.buffers, after.buffers):
             buffer.copy_(torch.where(live.view(-1, *[1] * (new.dim() - 1)), new, buffer))
         return audio

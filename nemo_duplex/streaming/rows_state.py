@@ -18,6 +18,7 @@ from nemo_duplex.codec.streaming_decoder import DecoderState
 from nemo_duplex.models.conformer_cache import ConformerCache
 from nemo_duplex.models.duplex_lm import DuplexState
 from nemo_duplex.models.perception import PerceptionState
+from nemo_duplex.streaming.sampling import SamplerState
 
 Part = TypeVar("Part")
 
@@ -31,6 +32,7 @@ class RowsState:
     spoken: Tensor  # (B,) frames of that burst that have been answered
     lm: DuplexState
     decoder: DecoderState
+    sampler: SamplerState
     frames: Tensor  # (B,) frames since the row began
 
     def first(self, rows: int) -> RowsState:

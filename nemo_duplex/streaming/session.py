@@ -46,6 +46,26 @@ class Session:
         self._session.flush()
         return self._frames()
 
+    def stop(self) -> None:
+        """The agent falls silent in the next frame, and its turn ends; what it was to say is forgotten."""
+        self._session.stop()
+
+    def start(self) -> None:
+        """The agent begins a turn in the next frame, unless it is in one."""
+        self._session.start()
+
+    def say(self, text: str) -> None:
+        """The agent says `text`, after whatever else it was told to say; a turn of its own it breaks off.
+
+        Raises:
+            InputError: for a text without a word, or a session that has ended.
+        """
+        self._session.say(text)
+
+    def mute(self, muted: bool) -> None:
+        """The agent goes on, unheard (True), or is heard again (False)."""
+        self._session.mute(muted)
+
     def close(self) -> None:
         """Ends the conversation; safe to call again."""
         self._session.close()

@@ -36,6 +36,12 @@ class Slots(Generic[Guest]):
         """Each taken row with who sits there, in the order of the rows."""
         return ((row, guest) for row, guest in enumerate(self._guests) if guest is not None)
 
+    def __getitem__(self, row: int) -> Guest:
+        """Who sits in a row that is taken."""
+        guest = self._guests[row]
+        assert guest is not None, f"Nobody sits in row {row}."
+        return guest
+
     def join(self, guest: Guest) -> int:
         """Takes the lowest free row for `guest`.
 

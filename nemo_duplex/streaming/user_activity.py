@@ -50,7 +50,7 @@ class UserActivity:
         return [self._frame(frame) for frame in whole.reshape(frames, self._samples_per_frame)]
 
     def _frame(self, frame: np.ndarray) -> bool:
-        energies = [float(np.mean(np.square(block))) for block in np.array_split(frame, self._blocks)]
+        energies = [float(np.mean(np.square(block, dtype=np.float64))) for block in np.array_split(frame, self._blocks)]
         return any([self._block(10 * np.log10(energy + 1e-12)) for energy in energies])
 
     def _block(self, level: float) -> bool:

@@ -1,0 +1,45 @@
+"""Bursts are the stream, cut where the encoder wants it; no model is needed to see that."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from nemo_duplex.streaming.burst_queue import BurstQueue
+
+FRAME, LEAD = 10, 8  # samples
+
+
+def queue(burst_frames):
+    return BurstQueue(SimpleNamespace(lead_samples=LEAD, burst_frames=burst_frames, count=lambda s: -(-s // FRAME)))
+
+
+@pytest.mark.parametrize("burst_frames", [1, 2, 7])
+def test_bursts_are_the_stream_and_no_frame_is_lost(burst_frames):
+    rng = np.random.default_rng(0)
+    for length in range(1, 3 * burst_frames * FRAME):
+        signal = rng.standard_normal(length).astype(np.float32)
+        waiting, burst = queue(burst_frames), np.full(burst_frames * FRAME, np.nan, np.float32)
+        heard, frames, start = [], 0, 0
+        while start < length:
+            size = int(rng.integers(1, 25))
+            waiting.push(signal[start : start + size])
+            start += size
+            while made := waiting.take(burst):
+                assert made == burst_frames and not waiting.exhausted, "Before the end, every burst is a whole one."
+                heard, frames = [*heard, burst.copy()], frames + made
+        assert waiting.take(burst) == 0
+        waiting.end()
+        while made := waiting.take(burst):
+            heard, frames = [*heard, burst.copy()], frames + made
+        assert frames == -(-length // FRAME) and waiting.exhausted and waiting.take(burst) == 0
+        # Half a window of what follows the last frame is not heard, and nothing but silence is added.
+        stream = np.concatenate([np.zeros(LEAD, np.float32), signal, np.zeros(burst_frames * FRAME, np.float32)])
+        assert np.array_equal(np.concatenate(heard), stream[: len(heard) * burst_frames * FRAME])
+
+
+def test_silence_that_ends_at_once_owes_nothing():
+    waiting = queue(2)
+    assert not waiting.exhausted
+    waiting.end()
+    assert waiting.exhausted and waiting.take(np.zeros(20, np.float32)) == 0

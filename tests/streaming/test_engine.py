@@ -1,0 +1,298 @@
+"""Many callers, one batch: each hears what it would hear alone, whoever comes, goes, or breaks."""
+
+import gc
+import random
+import threading
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from nemo_duplex.inputs import InputError
+from tests.dummies import PERCEPTION, speech_like, tiny_model
+
+# Lengths in samples: less than a frame, on an edge, past one, the half window (200) that a burst hears ahead.
+LENGTHS = (1, 200, 201, 1280, 1281, 2560, 5321, 9999, 12800, 16161, 19200, 23457)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return tiny_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def calls(model):
+    return expected(model, [speech_like(n / 16000, seed) for seed, n in enumerate(LENGTHS)])
+
+
+def expected(model, signals):
+    """Each signal, with what offline inference makes of it."""
+    lens = torch.tensor([len(s) for s in signals])
+    whole = model.offline_inference(torch.nn.utils.rnn.pad_sequence(signals, batch_first=True), lens)
+    return [
+        SimpleNamespace(
+            signal=signal.numpy(),
+            tokens=whole["tokens_text"][i, : whole["tokens_len"][i]].tolist(),
+            codes=whole["tokens_audio"][i, : whole["tokens_len"][i]].numpy(),
+            audio=whole["audio"][i, : whole["audio_len"][i]].numpy(),
+        )
+        for i, signal in enumerate(signals)
+    ]
+
+
+def assert_begins(frames, call, whole=True):
+    """The frames are those of the call, all of them or the first."""
+    count = len(frames)
+    assert [f.index for f in frames] == list(range(count))
+    assert [f.token for f in frames] == call.tokens[:count]
+    if frames:
+        assert np.array_equal(np.stack([f.codes for f in frames]), call.codes[:count])
+        audio = np.concatenate([f.audio for f in frames])
+        assert np.abs(audio - call.audio[: len(audio)]).max() < 1e-4
+    assert count == len(call.tokens) if whole else count <= len(call.tokens)
+
+
+# ---------------------------------------------------------------------- one thing at a time
+
+
+@pytest.mark.parametrize("context", [[70, 0], [70, 1], [70, 6], [70, 13]], ids=str)
+def test_callers_of_every_length_end_with_all_their_frames(tmp_path, context):
+    """Bursts of 1, 2, 7, 14 frames, and tails of every length against them."""
+    perception = PERCEPTION | {"encoder": PERCEPTION["encoder"] | {"att_context_size": context}}
+    model = tiny_model(tmp_path, perception=perception)
+    burst = context[1] + 1
+    lengths = [1280 * frames + beyond for frames in range(burst + 3) for beyond in (1, 200, 1280)]
+    calls = expected(model, [speech_like(n / 16000, seed) for seed, n in enumerate(lengths)])
+    engine = model.open_engine(max_sessions=len(calls))
+    sessions = [engine.open_session() for _ in calls]
+    for session, call in zip(sessions, calls):
+        session.push(call.signal)
+        session.flush()
+    answers = engine.run_until_idle()
+    for session, call in zip(sessions, calls):
+        assert_begins(answers[session], call)
+    assert len({tuple(call.tokens[-3:]) for call in calls}) > 3, "A model that says one thing would prove nothing."
+
+
+def test_one_frame_per_session_and_step_and_bursts_when_they_are_whole(model):
+    engine = model.open_engine(max_sessions=2)
+    session = engine.open_session()
+    session.push(np.zeros(1479, np.float32))  # the first burst ends half a window into the second frame, at 1480
+    assert engine.step() == {}
+    session.push(np.zeros(1, np.float32))
+    assert [f.index for f in engine.step()[session]] == [0]
+    assert [f.index for f in engine.step()[session]] == [1]
+    assert engine.step() == {}
+
+
+def test_one_caller_ends_while_others_go_on(model, calls):
+    engine = model.open_engine(max_sessions=4)
+    short, long = calls[6], calls[11]
+    a, b = engine.open_session(), engine.open_session()
+    heard = {a: [], b: []}
+    a.push(short.signal)
+    a.flush()
+    for start in range(0, len(long.signal), 700):
+        b.push(long.signal[start : start + 700])
+        for session, frames in engine.step().items():
+            heard[session] += frames
+    assert_begins(heard[a], short)
+    assert a.over and not b.over and len(engine) == 1
+    b.flush()
+    assert_begins(heard[b] + engine.run_until_idle()[b], long)
+    assert len(engine) == 0 and engine.step() == {}
+
+
+def test_a_caller_that_breaks_ends_alone(model, calls):
+    engine, call = model.open_engine(max_sessions=2), calls[10]
+    broken, other = engine.open_session(), engine.open_session()
+    for session in (broken, other):
+        session.push(call.signal)
+    broken._transcript = SimpleNamespace(add=lambda index, token: 1 / 0)
+    other.flush()
+    answers = engine.run_until_idle()
+    assert answers[broken] == [] and isinstance(broken.error, ZeroDivisionError) and broken.over
+    assert_begins(answers[other], call)
+    with pytest.raises(InputError, match="ended by an error: division by zero"):
+        broken.push(call.signal)
+
+
+def test_moving_to_fewer_rows_changes_nothing(model, calls):
+    """Those that stay sat in the last rows, and are moved down while they speak, once in the middle of a burst."""
+    engine, rows = model.open_engine(max_sessions=8), []
+    sessions = [engine.open_session() for _ in range(6)]
+    heard = {session: [] for session in sessions}
+    for frame in range(19):
+        for session, call in zip(sessions, calls[-6:]):
+            if not session.over:
+                session.push(call.signal[frame * 1280 : frame * 1280 + 1280])
+        for leaving in {4: sessions[:3], 7: sessions[3:5]}.get(frame, []):
+            leaving.close()
+        for session, frames in engine.step().items():
+            heard[session] += frames
+        rows.append(engine._slots.rows)
+    sessions[5].flush()
+    heard[sessions[5]] += engine.run_until_idle()[sessions[5]]
+    assert sorted(set(rows)) == [1, 4, 8]
+    for session, call in zip(sessions, calls[-6:]):
+        assert_begins(heard[session], call, whole=session is sessions[5])
+
+
+def test_no_slot_is_refused_and_freed_ones_are_taken_again(model):
+    engine = model.open_engine(max_sessions=2)
+    first, second = engine.open_session(), engine.open_session()
+    with pytest.raises(InputError, match="all 2 sessions"):
+        engine.open_session()
+    first.close()
+    engine.open_session()
+    second.flush()  # it heard nothing, so nothing is owed
+    engine.open_session()
+    with pytest.raises(InputError, match="max_sessions of 1 or more, got 0"):
+        model.open_engine(max_sessions=0)
+
+
+def test_nothing_of_a_former_caller_is_left(model, calls):
+    """Bit for bit, even where the former one drove the numbers to infinity."""
+    engine = model.open_engine(max_sessions=2)
+    neighbour, loud = engine.open_session(), engine.open_session()
+    loud.push(np.full(16000, 3e38, np.float32) * np.sign(np.sin(np.arange(16000))).astype(np.float32))
+    neighbour.push(calls[8].signal)
+    neighbour.flush()
+    frames = engine.run_until_idle()
+    assert not torch.isfinite(engine._state.pending).all(), "The loud caller was not loud enough to prove anything."
+    assert_begins(frames[neighbour], calls[8])
+    loud.close()
+
+    fresh = model.open_engine(max_sessions=2)
+    later = []
+    for other in (engine, fresh):
+        session = other.open_session()
+        session.push(calls[9].signal)
+        session.flush()
+        later.append(other.run_until_idle()[session])
+    assert_begins(later[0], calls[9])
+    assert all(np.array_equal(a.audio, b.audio) and a.token == b.token for a, b in zip(*later))
+
+
+def test_push_from_other_threads(model, calls):
+    engine = model.open_engine(max_sessions=4)
+
+    def speak(session, call):
+        for start in range(0, len(call.signal), 160):
+            session.push(call.signal[start : start + 160])
+        session.flush()
+
+    chosen = calls[-4:]
+    sessions = [engine.open_session() for _ in chosen]
+    threads = [threading.Thread(target=speak, args=pair) for pair in zip(sessions, chosen)]
+    heard = {session: [] for session in sessions}
+    for thread in threads:
+        thread.start()
+    while any(not session.over for session in sessions):
+        for session, frames in engine.step().items():
+            heard[session] += frames
+    for thread in threads:
+        thread.join()
+    for session, call in zip(sessions, chosen):
+        assert_begins(heard[session], call)
+
+
+def test_memory_is_constant(model):
+    """300 frames (24 s) leave as many tensors and bytes behind as 30."""
+    engine = model.open_engine(max_sessions=2)
+    session, chunk = engine.open_session(), speech_like(0.08).numpy()
+
+    def memory():
+        gc.collect()
+        found = [o for o in gc.get_objects() if type(o) is torch.Tensor]
+        return len(found), sum(t.numel() * t.element_size() for t in found), len(session._queue._chunks)
+
+    sizes = []
+    for frame in range(331):
+        session.push(chunk)
+        engine.step()
+        if frame in (30, 130, 230, 330):
+            sizes.append(memory())
+    assert len(set(sizes)) == 1, sizes
+
+
+# ---------------------------------------------------------------------- everything at once
+
+
+class Caller:
+    """One of the sessions of a schedule: pushes its call in chunks, and may break, leave or fall silent in between."""
+
+    def __init__(self, engine, call, rng):
+        self.call, self.rng = call, rng
+        self.session = engine.open_session()
+        self.frames, self.at, self.gone = [], 0, False  # gone: it ended, or will not end by itself
+
+    def act(self):
+        session, rng = self.session, self.rng
+        what = rng.random()
+        if what < 0.04:
+            bad = rng.choice([np.full(9, np.nan, np.float32), np.zeros(9), np.zeros((2, 9), np.float32)])
+            with pytest.raises(InputError):
+                session.push(bad)
+            if rng.random() < 0.5:
+                session.close()  # most servers would hang up
+        elif what < 0.07:
+            session._transcript = SimpleNamespace(add=lambda index, token: 1 / 0)
+            self.gone = True
+        elif what < 0.1:
+            session.close()
+        elif what < 0.9:
+            size = min(rng.choice([1, 160, 320, 1280, 1281, 2560, 5000]), len(self.call.signal) - self.at)
+            session.push(self.call.signal[self.at : self.at + size])
+            self.at += size
+            if self.at == len(self.call.signal):
+                session.flush()
+        self.gone |= session._ended is not None
+
+    def hang_up(self):
+        if not self.gone:
+            self.session.push(self.call.signal[self.at :])
+            self.session.flush()
+
+    def check(self):
+        """Whether it has heard its call to the end; either way its frames are those of the call."""
+        finished = self.session._ended == "flushed"
+        assert_begins(self.frames, self.call, whole=finished)
+        self.session.close()
+        with pytest.raises(InputError):
+            self.session.push(np.zeros(1, np.float32))
+        return finished
+
+
+def run_schedule(model, calls, seed):
+    rng = random.Random(seed)
+    engine, everybody = model.open_engine(max_sessions=8), []
+    for _ in range(25):
+        while len(engine) < 8 and rng.random() < 0.4:
+            everybody.append(Caller(engine, rng.choice(calls), rng))
+        for caller in everybody:
+            if not caller.gone:
+                caller.act()
+        answers = engine.step()
+        for caller in everybody:
+            caller.frames += answers.get(caller.session, [])
+    for caller in everybody:
+        caller.hang_up()
+    answers = engine.run_until_idle()
+    for caller in everybody:
+        caller.frames += answers.get(caller.session, [])
+    finished = sum(caller.check() for caller in everybody)
+    assert len(engine) == 0
+    return finished
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_random_schedules(model, calls, seed):
+    run_schedule(model, calls, seed)
+
+
+@pytest.mark.slow
+def test_two_hundred_random_schedules(model, calls):
+    finished = sum(run_schedule(model, calls, seed) for seed in range(200))
+    assert finished > 400, "Most callers broke off: nothing was compared to its end."
