@@ -346,11 +346,11 @@ class DuplexS2SModel(ModelPT):
 
         return Session(self, **options)
 
-    def open_engine(self, max_sessions: int = 64) -> DuplexEngine:
-        """Many callers, one batched step per frame."""
+    def open_engine(self, max_sessions: int = 64, **options: Any) -> DuplexEngine:
+        """Many callers, one batched step per frame. Options as `DuplexEngine`."""
         from nemo_duplex.streaming.engine import DuplexEngine
 
-        return DuplexEngine(self, max_sessions)
+        return DuplexEngine(self, max_sessions, **options)
 
 
 def _merged(model: DuplexS2SModel) -> DuplexS2SModel:

@@ -186,7 +186,9 @@ class Perception(FrameEncoder):
         bursts = -(-owed // self.burst_frames) if final else stream.shape[1] // self.burst_samples
         stream = F.pad(stream, (0, max(0, bursts * self.burst_samples - stream.shape[1])))
         now, later = stream[:, : bursts * self.burst_samples], stream[:, bursts * self.burst_samples :]
-        embeddings, state = self._advance(now, state) if bursts else (audio.new_zeros(len(audio), 0, self.output_dim), state)
+        embeddings = audio.new_zeros(len(audio), 0, self.output_dim)
+        if bursts:
+            embeddings, state = self.step_encoder(*self.step_mel(now, state))
         waiting = F.pad(later, (0, self.burst_samples - later.shape[1]))
         state = replace(state, heard=state.heard + audio.shape[1], waiting=waiting)
         return embeddings[:, :owed] if final else embeddings, state
@@ -202,24 +204,21 @@ class Perception(FrameEncoder):
         Returns:
             embeddings (B, burst_frames, H), without meaning in rows that are not live, and the next state.
         """
-        embeddings, after = self._advance(audio, state)
+        embeddings, after = self.step_encoder(*self.step_mel(audio, state))
         return embeddings, after.merged(live, state)
 
-    def _advance(self, audio: Tensor, state: PerceptionState) -> tuple[Tensor, PerceptionState]:
-        """One burst or several of every row: (B, n * burst_samples) -> (B, n * burst_frames, H)."""
+    def step_mel(self, audio: Tensor, state: PerceptionState) -> tuple[Tensor, PerceptionState]:
+        """First half of a burst or several: (B, n * burst_samples) -> the window of mel frames that `step_encoder` takes."""
         samples = torch.cat([state.samples, audio], dim=1)
         mel = torch.cat([state.mel, log_mel(self.preprocessor.featurizer, samples)], dim=2)
+        return mel, replace(state, samples=samples[:, -state.samples.shape[1] :], mel=mel[:, :, -state.mel.shape[2] :])
+
+    def step_encoder(self, mel: Tensor, state: PerceptionState) -> tuple[Tensor, PerceptionState]:
+        """The second half: (B, mels, M) -> (B, n * burst_frames, H)."""
         x = subsample(self.encoder.pre_encode, mel.to(self.proj.weight.dtype), state.frames)
         x, encoder = conformer_step(self.encoder, x, state.encoder)
         embeddings, adapter = self._adapt(x, state.adapter)
-        return embeddings, replace(
-            state,
-            samples=samples[:, -state.samples.shape[1] :],
-            mel=mel[:, :, -state.mel.shape[2] :],
-            frames=state.frames + x.shape[1],
-            encoder=encoder,
-            adapter=adapter,
-        )
+        return embeddings, replace(state, frames=state.frames + x.shape[1], encoder=encoder, adapter=adapter)
 
     # ------------------------------------------------------------------ both
 

@@ -9,6 +9,7 @@ A session's frames do not depend on who else is there: they are those of `offlin
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from nemo_duplex.streaming.frame import AgentFrame
 from nemo_duplex.streaming.rows import AgentRows, RowFrames
 from nemo_duplex.streaming.rows_state import RowsState
 from nemo_duplex.streaming.slots import Slots
+from nemo_duplex.streaming.step_timer import StepTimer
 
 if TYPE_CHECKING:
     from nemo_duplex.models.duplex_s2s import DuplexS2SModel
@@ -40,16 +42,20 @@ class DuplexEngine:
     Args:
         model: in evaluation from now on.
         max_sessions: slots. Memory for all of them is taken now and never grows.
+        timer: takes the times of steps and stages; without one, no clock is read.
 
     Raises:
         InputError: if there is no slot.
     """
 
-    def __init__(self, model: DuplexS2SModel, max_sessions: int = 64) -> None:
+    def __init__(self, model: DuplexS2SModel, max_sessions: int = 64, timer: StepTimer | None = None) -> None:
         if not isinstance(max_sessions, int) or max_sessions < 1:
             raise InputError(f"An engine needs max_sessions of 1 or more, got {max_sessions!r}.")
         self.model = model
-        self._rows = AgentRows(model)
+        self._rows = AgentRows(model, timer)
+        self._timed = timer.step if timer else nullcontext
+        if timer:
+            timer.device = model.device
         self._slots: Slots[EngineSession] = Slots(max_sessions)
         self._lock = Lock()  # of the slots and of who has joined
         self._joined: list[int] = []  # rows that start anew in the next step
@@ -83,6 +89,10 @@ class DuplexEngine:
     @torch.inference_mode()
     def step(self) -> Answers:
         """Everything that is due now, at most one frame of each session; empty if nothing was due."""
+        with self._timed():
+            return self._step()
+
+    def _step(self) -> Answers:
         with self._lock:
             self._dismiss()
             self._seat()

@@ -9,7 +9,8 @@ buffers are written in place.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,6 +21,7 @@ from nemo_duplex.models.duplex_lm import FrameOutput, most_likely
 from nemo_duplex.streaming.control import RowControls
 from nemo_duplex.streaming.rows_state import RowsState, selected, write, write_rows
 from nemo_duplex.streaming.sampling import AgentSampling, RowSampler, SamplerState
+from nemo_duplex.streaming.step_timer import StepTimer
 
 if TYPE_CHECKING:
     from nemo_duplex.models.duplex_s2s import DuplexS2SModel
@@ -42,10 +44,12 @@ class AgentRows:
 
     Args:
         model: in evaluation from now on; its codec's weights are taken as they are now.
+        timer: takes the times of the stages.
     """
 
-    def __init__(self, model: DuplexS2SModel) -> None:
+    def __init__(self, model: DuplexS2SModel, timer: StepTimer | None = None) -> None:
         self.model = model.eval()
+        self._timed: Callable[[str], AbstractContextManager] = timer.stage if timer else lambda stage: nullcontext()
         self.burst_frames: int = model.perception.burst_frames
         self.burst_samples: int = model.perception.burst_samples
         self._decoder = model.audio_codec.streaming_decoder()
@@ -80,8 +84,11 @@ class AgentRows:
             live: (n,) bool; False where an entry only fills the batch, and its row stays as it is.
         """
         before = selected(state.perception, rows)
-        embeddings, after = self.model.perception.step_burst(audio, before, live)
-        write_rows(state.perception, rows, after)
+        with self._timed("mel"):
+            mel, after = self.model.perception.step_mel(audio, before)
+        with self._timed("encoder"):
+            embeddings, after = self.model.perception.step_encoder(mel, after)
+            write_rows(state.perception, rows, after.merged(live, before))
         waiting = torch.where(live[:, None, None], embeddings, state.pending.index_select(0, rows))
         state.pending.index_copy_(0, rows, waiting)
         state.spoken.index_copy_(0, rows, torch.where(live, 0, state.spoken.index_select(0, rows)))
@@ -95,8 +102,10 @@ class AgentRows:
             controls: what callers make the agent do in this frame; None lets all rows speak freely.
             sampled: whether there are rows that are not greedy; greedy ones are the same to the bit either way.
         """
-        output = self._answer(state, live, controls, sampled)
-        audio = self._sound(state, output.codes, live, controls)
+        with self._timed("llm"):
+            output = self._answer(state, live, controls, sampled)
+        with self._timed("codec"):
+            audio = self._sound(state, output.codes, live, controls)
         state.spoken.add_(live)
         state.frames.add_(live)
         return RowFrames(output.tokens, output.codes, audio)
