@@ -1,0 +1,65 @@
+"""Whether two models compute the same: one hash over all that their answers depend on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from nemo_duplex.models.duplex_s2s import DuplexS2SModel
+
+# The keys of a model's config that say how it answers; the others say where its parts came from and how it is trained.
+_ANSWERING = (
+    "llm",
+    "attention_window",
+    "sinks",
+    "perception",
+    "codec",
+    "speech_delay",
+    "turn_marks",
+    "text_alignment",
+    "user_weight",
+)
+
+_known: WeakKeyDictionary[DuplexS2SModel, tuple[Any, str]] = WeakKeyDictionary()
+_lock = Lock()
+
+
+def model_hash(model: DuplexS2SModel) -> str:
+    """SHA-256, as 64 hexadecimal digits, of name, dtype, shape and bytes of each weight, and of the config that goes with them.
+
+    It is computed once (about a second per gigabyte of weights) and kept until a weight changes.
+    """
+    with _lock:
+        now = _versions(model)
+        before, digest = _known.get(model, (None, ""))
+        if before != now:
+            digest = _digest(model)
+            _known[model] = now, digest
+        return digest
+
+
+def _digest(model: DuplexS2SModel) -> str:
+    config = OmegaConf.to_container(model.cfg, resolve=True)
+    assert isinstance(config, dict), "A model's config has keys."
+    digest = hashlib.sha256(json.dumps({key: config.get(key) for key in _ANSWERING}, sort_keys=True).encode())
+    for name, weight in sorted(model.state_dict().items()):
+        digest.update(f"\n{name} {weight.dtype} {tuple(weight.shape)}\n".encode())
+        digest.update(memoryview(weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()))
+    return digest.hexdigest()
+
+
+def _versions(model: DuplexS2SModel) -> list[tuple[str, int, int]]:
+    """What changes with any weight: torch counts how often a tensor was written."""
+    return [(name, weight.data_ptr(), _version(weight)) for name, weight in model.state_dict(keep_vars=True).items()]
+
+
+def _version(weight: Tensor) -> int:
+    return 0 if weight.is_inference() else weight._version
