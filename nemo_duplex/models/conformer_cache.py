@@ -1,4 +1,7 @@
-"""What the layers of a NeMo Conformer remember of a stream, and one step of them, for callers of different age in one batch."""
+"""The layers of a NeMo Conformer over whole recordings, or over a stretch of one of any number of chunks.
+
+For streams of many callers, one chunk at a time, there is `conformer_stream.py`.
+"""
 
 from __future__ import annotations
 
@@ -21,15 +24,6 @@ class ConformerCache:
         """The cache of `batch_size` streams that have not begun. `encoder` is a `ConformerEncoder`."""
         dtype = next(encoder.parameters()).dtype
         return cls(*encoder.get_initial_cache_state(batch_size=batch_size, dtype=dtype, device=device))
-
-    def merged(self, rows: Tensor, others: ConformerCache | None) -> ConformerCache:
-        """The `rows` (B,) bool of this cache; where they are False, those of `others`, or zeros."""
-        layered = rows[None, :, None, None]
-        return ConformerCache(
-            channel=torch.where(layered, self.channel, 0 if others is None else others.channel),
-            time=torch.where(layered, self.time, 0 if others is None else others.time),
-            filled=torch.where(rows, self.filled, 0 if others is None else others.filled),
-        )
 
 
 def conformer_layers(encoder: nn.Module, x: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ _PIECE_FRAMES = 1500
 
 @dataclass
 class PerceptionState:
-    """All that streams need of their past, a row each; of a stream that has not begun, zeros. Its size is constant."""
+    """All that streams of one age need of their past, a row each. Its size is constant."""
 
     samples: Tensor  # (B, history) the latest audio, which the next mel frames look back on
     mel: Tensor  # (B, mels, history) the latest mel frames, which the next encoder frames look back on
@@ -46,28 +46,7 @@ class PerceptionState:
     encoder: ConformerCache
     adapter: ConformerCache | None  # of an adapter that looks back
     heard: Tensor  # (B,) samples given to `step` so far
-    waiting: Tensor  # (B, burst_samples) those of them that do not fill a burst yet; `step` alone uses it
-
-    def reset(self, rows: Tensor) -> None:
-        """Makes `rows` (B,) bool streams that have not begun."""
-        self.__dict__.update(self.merged(~rows, None).__dict__)
-
-    def merged(self, rows: Tensor, others: PerceptionState | None) -> PerceptionState:
-        """The `rows` (B,) bool of this state; where they are False, those of `others`, or zeros."""
-
-        def pick(name: str) -> Tensor:
-            mine = getattr(self, name)
-            return torch.where(rows.view(-1, *[1] * (mine.dim() - 1)), mine, getattr(others, name) if others else 0)
-
-        return PerceptionState(
-            samples=pick("samples"),
-            mel=pick("mel"),
-            frames=pick("frames"),
-            encoder=self.encoder.merged(rows, others.encoder if others else None),
-            adapter=self.adapter.merged(rows, others.adapter if others else None) if self.adapter else None,
-            heard=pick("heard"),
-            waiting=pick("waiting"),
-        )
+    waiting: Tensor  # (B, burst_samples) those of them that do not fill a burst yet
 
 
 class Perception(FrameEncoder):
@@ -83,7 +62,7 @@ class Perception(FrameEncoder):
 
     Attributes:
         config: the same, complete: `Perception(perception.config)` has weights of the same names and shapes.
-        lead_samples: zeros that stand before a stream's audio in `step_burst`.
+        lead_samples: zeros that stand before a stream's audio, so that its first burst is as long as the others.
 
     Raises:
         InputError: for an unknown key, or an encoder that cannot run frame by frame at 80 ms.
@@ -172,13 +151,15 @@ class Perception(FrameEncoder):
         Args:
             audio: (B, n) float, n >= 0.
             state: from `init_state` or the step before; not changed.
-            final: this is the end; the frames still owed are made. Only `reset` makes such a state useful again.
+            final: this is the end; the frames still owed are made. The state that is returned is of no further use.
 
         Returns:
             embeddings (B, t, H) of the t >= 0 frames that are complete now, and the next state.
         """
         heard, frames = int(state.heard[0]), int(state.frames[0])
-        assert bool((state.heard == heard).all()), "step: the rows have heard different amounts; step_burst takes such rows."
+        assert bool((state.heard == heard).all()), (
+            "step: the rows have heard different amounts; a PerceptionStream takes such rows."
+        )
         num_waiting = self.lead_samples + heard - frames * self.samples_per_frame
         stream = torch.cat([state.waiting[:, :num_waiting], audio], dim=1)
         heard += audio.shape[1]
@@ -188,37 +169,26 @@ class Perception(FrameEncoder):
         now, later = stream[:, : bursts * self.burst_samples], stream[:, bursts * self.burst_samples :]
         embeddings = audio.new_zeros(len(audio), 0, self.output_dim)
         if bursts:
-            embeddings, state = self.step_encoder(*self.step_mel(now, state))
+            embeddings, state = self._advance(now, state)
         waiting = F.pad(later, (0, self.burst_samples - later.shape[1]))
         state = replace(state, heard=state.heard + audio.shape[1], waiting=waiting)
         return embeddings[:, :owed] if final else embeddings, state
 
-    def step_burst(self, audio: Tensor, state: PerceptionState, live: Tensor) -> tuple[Tensor, PerceptionState]:
-        """One burst of streams of any age: callers that come and go, in one batch of constant shape.
-
-        Args:
-            audio: (B, burst_samples) float: each row's next burst, its stream beginning with `lead_samples` zeros.
-            state: from `init_state` or the step before; not changed.
-            live: (B,) bool: rows that have a burst now. The others stay as they are.
-
-        Returns:
-            embeddings (B, burst_frames, H), without meaning in rows that are not live, and the next state.
-        """
-        embeddings, after = self.step_encoder(*self.step_mel(audio, state))
-        return embeddings, after.merged(live, state)
-
-    def step_mel(self, audio: Tensor, state: PerceptionState) -> tuple[Tensor, PerceptionState]:
-        """First half of a burst or several: (B, n * burst_samples) -> the window of mel frames that `step_encoder` takes."""
+    def _advance(self, audio: Tensor, state: PerceptionState) -> tuple[Tensor, PerceptionState]:
+        """One burst or several of every row: (B, n * burst_samples) -> (B, n * burst_frames, H)."""
         samples = torch.cat([state.samples, audio], dim=1)
         mel = torch.cat([state.mel, log_mel(self.preprocessor.featurizer, samples)], dim=2)
-        return mel, replace(state, samples=samples[:, -state.samples.shape[1] :], mel=mel[:, :, -state.mel.shape[2] :])
-
-    def step_encoder(self, mel: Tensor, state: PerceptionState) -> tuple[Tensor, PerceptionState]:
-        """The second half: (B, mels, M) -> (B, n * burst_frames, H)."""
         x = subsample(self.encoder.pre_encode, mel.to(self.proj.weight.dtype), state.frames)
         x, encoder = conformer_step(self.encoder, x, state.encoder)
         embeddings, adapter = self._adapt(x, state.adapter)
-        return embeddings, replace(state, frames=state.frames + x.shape[1], encoder=encoder, adapter=adapter)
+        return embeddings, replace(
+            state,
+            samples=samples[:, -state.samples.shape[1] :],
+            mel=mel[:, :, -state.mel.shape[2] :],
+            frames=state.frames + x.shape[1],
+            encoder=encoder,
+            adapter=adapter,
+        )
 
     # ------------------------------------------------------------------ both
 

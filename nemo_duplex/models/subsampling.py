@@ -13,6 +13,8 @@ of a batch has its own start; shapes do not depend on it.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -30,13 +32,20 @@ def window_history(factor: int) -> int:
     return factor + 1
 
 
-def subsample(pre_encode: nn.Module, mel: Tensor, age: Tensor | None = None) -> Tensor:
+#: Convolutions (B, C, T, F) -> (B, C', T / 2, F') between two activations.
+Stage = Callable[[Tensor], Tensor]
+
+
+def subsample(
+    pre_encode: nn.Module, mel: Tensor, age: Tensor | None = None, convolutions: Sequence[Stage] | None = None
+) -> Tensor:
     """Encoder frames of a whole file, or of the next window of a stream.
 
     Args:
         pre_encode: NeMo's `ConvSubsampling`, causal, of factor f.
         mel: (B, mels, f * (T - 1) + 1) from the start of a file on, or (B, mels, f + 1 + f * T), a window of a stream.
         age: (B,) encoder frames of each row's stream before this window; None for a whole file.
+        convolutions: the `stages`, for one who calls often and does not train.
 
     Returns:
         (B, T, D).
@@ -44,37 +53,34 @@ def subsample(pre_encode: nn.Module, mel: Tensor, age: Tensor | None = None) -> 
     x = mel.transpose(1, 2).unsqueeze(1).contiguous(memory_format=torch.channels_last)
     before_start = None if age is None else (WARM_UP - age) * pre_encode.subsampling_factor  # in frames of the layer
     x = _zero_before(x, before_start)
-    for stage in _stages(pre_encode.conv):
-        x = F.relu(_convolve(stage, x), inplace=True)
+    for stage in convolutions or stages(pre_encode, x.device):
+        x = F.relu(stage(x), inplace=True)
         before_start = None if before_start is None else before_start // 2
         x = _zero_before(x, before_start)
     x = pre_encode.out(x.transpose(1, 2).flatten(2))
     return x if age is None else x[:, WARM_UP:]
 
 
-def _stages(convolutions: nn.Sequential) -> list[list[nn.Conv2d]]:
-    """The convolutions, split at their activations: each stage halves time."""
-    stages: list[list[nn.Conv2d]] = [[]]
-    for layer in convolutions:
+def stages(pre_encode: nn.Module, device: torch.device) -> list[Stage]:
+    """The convolutions, split at their activations: each stage halves time. Folded where that is faster on `device`."""
+    layers: list[list[nn.Conv2d]] = [[]]
+    for layer in pre_encode.conv:
         if isinstance(layer, nn.Conv2d):
-            stages[-1].append(layer)
+            layers[-1].append(layer)
         else:
-            stages.append([])
-    return [stage for stage in stages if stage]
+            layers.append([])
+    return [_stage(*stage, device=device) for stage in layers if stage]
 
 
-def _convolve(stage: list[nn.Conv2d], x: Tensor) -> Tensor:
-    first, *further = stage
+def _stage(first: nn.Conv2d, *further: nn.Conv2d, device: torch.device) -> Stage:
     foldable = further and first.groups == first.in_channels <= _FOLDED_CHANNELS
-    if foldable and x.device.type == "cpu":
-        (pointwise,) = further
-        weight = pointwise.weight * first.weight.transpose(0, 1)
-        bias = pointwise.bias + pointwise.weight[:, :, 0, 0] @ first.bias
-        sides = (first._left_padding, first._right_padding)
-        return F.conv2d(F.pad(x, sides + sides), weight, bias, first.stride)
-    for layer in stage:
-        x = layer(x)
-    return x
+    if not foldable or device.type != "cpu":
+        return nn.Sequential(first, *further)
+    (pointwise,) = further
+    weight = pointwise.weight * first.weight.transpose(0, 1)
+    bias = pointwise.bias + pointwise.weight[:, :, 0, 0] @ first.bias
+    sides = (first._left_padding, first._right_padding)
+    return lambda x: F.conv2d(F.pad(x, sides + sides), weight, bias, first.stride)
 
 
 def _zero_before(x: Tensor, start: Tensor | None) -> Tensor:

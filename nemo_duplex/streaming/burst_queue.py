@@ -53,10 +53,10 @@ class BurstQueue:
             return frames
 
     @property
-    def exhausted(self) -> bool:
-        """Whether the stream has ended and all its bursts were taken."""
+    def total(self) -> int | None:
+        """The frames of the whole stream; None before its end."""
         with self._lock:
-            return self._ended and self._frames == self._perception.count(self._heard)
+            return self._perception.count(self._heard) if self._ended else None
 
     def _append(self, samples: np.ndarray) -> None:
         if len(samples):

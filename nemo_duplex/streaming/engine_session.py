@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Mapping
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +13,7 @@ import torch
 from torch import Tensor
 
 from nemo_duplex.conversation import Conversation
+from nemo_duplex.data.written_tokens import written_tokens
 from nemo_duplex.inputs import InputError
 from nemo_duplex.streaming.burst_queue import BurstQueue
 from nemo_duplex.streaming.control import AgentControl
@@ -22,6 +25,9 @@ from nemo_duplex.streaming.user_activity import UserActivity
 
 if TYPE_CHECKING:
     from nemo_duplex.models.duplex_s2s import DuplexS2SModel
+
+#: Samples are -1..1, and some overshoot. What is louder than this, 40 dB over full scale, was not scaled at all.
+LOUDEST = 100.0
 
 
 class EngineSession:
@@ -64,6 +70,7 @@ class EngineSession:
         self._activity = UserActivity(model.user_sample_rate, model.perception.samples_per_frame)
         self._active: deque[bool] = deque()  # whether the user spoke in the frames that are pending
         self._queue = BurstQueue(model.perception)
+        self._lock = Lock()  # of the order in which things are pushed, and the end comes
         self._transcript = Transcript(model)
         self._index = 0  # of the next frame
         self._pending = 0  # frames that were heard and not answered yet
@@ -75,23 +82,26 @@ class EngineSession:
         """Queues (S,) float32 samples at the session's sample rate, in -1..1. A push that is refused changes nothing.
 
         Raises:
-            InputError: for another shape or type, samples that are not finite, or a session that has ended.
+            InputError: for another shape or type, samples that are not finite or not scaled, or a session that has ended.
         """
-        self._check_open()
         samples = _checked(audio)
-        self._queue.push(self._resampler.push(samples) if self._resampler else samples)
+        with self._lock:
+            self._check_open()
+            self._queue.push(self._resampler.push(samples) if self._resampler else samples)
 
     def flush(self) -> None:
         """The user has nothing more to say: the engine makes the frames that are still owed, then the session is over."""
-        self._check_open()
-        self._ended = "flushed"
-        if self._resampler:
-            self._queue.push(self._resampler.flush())
-        self._queue.end()
+        with self._lock:
+            self._check_open()
+            self._ended = "flushed"
+            if self._resampler:
+                self._queue.push(self._resampler.flush())
+            self._queue.end()
 
     def close(self) -> None:
         """Ends the conversation now, frames still owed or not; safe to call again."""
-        self._ended = "closed"
+        with self._lock:
+            self._ended = "closed"
 
     def stop(self) -> None:
         """The agent falls silent in the next frame, and its turn ends; what it was to say is forgotten."""
@@ -107,10 +117,10 @@ class EngineSession:
         """The agent says `text`, after whatever else it was told to say; a turn of its own it breaks off.
 
         Raises:
-            InputError: for a text without a word, or a session that has ended.
+            InputError: for no text, characters that the model's tokenizer has not, or a session that has ended.
         """
         self._check_open()
-        self.control.say(self._tokenizer.text_to_ids(text))
+        self.control.say(written_tokens(text, self._tokenizer, "say"))
 
     def mute(self, muted: bool) -> None:
         """The agent goes on, unheard (True), or is heard again (False)."""
@@ -120,7 +130,7 @@ class EngineSession:
     @property
     def over(self) -> bool:
         """Whether no frame will come any more; the engine then gives its slot to the next caller."""
-        return self._ended == "closed" or (self._pending == 0 and self._queue.exhausted)
+        return self._ended == "closed" or self._queue.total == self._index
 
     @property
     def transcript(self) -> Conversation:
@@ -179,13 +189,19 @@ def _prompt(model: DuplexS2SModel, text: str | None) -> list[int]:
 
 def _checked(audio: np.ndarray | Tensor) -> np.ndarray:
     """The samples, copied: the caller may use its buffer again."""
-    samples = torch.as_tensor(audio)
-    if samples.dim() != 1 or samples.dtype != torch.float32:
+    if not isinstance(audio, np.ndarray | Tensor):
+        raise InputError(f"A session hears a numpy array or a tensor of float32 samples, got {type(audio).__name__}.")
+    if audio.ndim != 1 or audio.dtype not in (np.float32, torch.float32):
+        whole = "Divide int16 by 32768." if "int16" in str(audio.dtype) else "Send one channel, scaled to -1..1."
         raise InputError(
-            f"A session hears float32 samples of shape (S,), got {samples.dtype} of shape {tuple(samples.shape)}. "
-            "Send one channel, scaled to -1..1."
+            f"A session hears float32 samples of shape (S,), got {audio.dtype} of shape {tuple(audio.shape)}. {whole}"
         )
-    copied = np.array(samples.detach().cpu())
-    if not np.isfinite(copied).all():
+    samples = np.array(audio.detach().cpu() if isinstance(audio, Tensor) else audio)
+    loudest = float(np.abs(samples).max(initial=0.0))
+    if not math.isfinite(loudest):
         raise InputError("A session was pushed samples that are not finite (NaN or infinite). Repair the audio source.")
-    return copied
+    if loudest > LOUDEST:
+        raise InputError(
+            f"A session hears samples in -1..1, got one of {loudest:.3g}. Scale them: divide those of 16 bits by 32768."
+        )
+    return samples

@@ -1,7 +1,7 @@
 """From the sample rate of a caller to that of the model, and back, in chunks: what comes out is what the whole would give.
 
-Sample n of the output lies at n / to_rate, between samples of the input that are weighed by a low-pass filter: a sine cardinal
-under a Kaiser window (Kaiser and Schafer 1980), `HALF_WIDTH` samples of the lower rate to either side. So each comes out as soon
+Sample n of the output lies at n / to_rate, between samples of the input that are weighed by a low-pass filter: a cardinal sine
+under a Kaiser window (Kaiser, Schafer 1980), `HALF_WIDTH` samples of the lower rate to either side. So each comes out as soon
 as the 2 to 4 ms (8 kHz) behind it have been heard, and is the same for all chunks, to the bit. (soxr's streams work in blocks:
 they give a sample up to 40 ms late, from 8 kHz 120 ms, which a live caller hears.)
 """
@@ -52,6 +52,11 @@ class StreamResampler:
         self._phases, self._step = self.to_rate // common, self.from_rate // common
         self._reach = 0 if from_rate == to_rate else math.ceil(HALF_WIDTH * max(1.0, from_rate / to_rate))
         self._weights = _weights(self.from_rate, self._phases, self._reach, min(self.from_rate, self.to_rate) / 2)
+        self._kept: np.ndarray  # the latest input, from what the next output reaches back to
+        self._kept_from: int  # which sample of the input that is
+        self._heard: int  # samples of the input so far
+        self._next: int  # sample of the output
+        self._flushed: bool
         self.reset()
 
     def push(self, samples: np.ndarray) -> np.ndarray:
@@ -72,9 +77,9 @@ class StreamResampler:
 
     def reset(self) -> None:
         """Begins another stream, as though silence came before it."""
-        self._kept = np.zeros(self._reach, np.float32)  # the latest input, from what the next output reaches back to
-        self._kept_from = -self._reach  # which sample of the input that is
-        self._heard = self._next = 0  # samples of the input, and of the output, so far
+        self._kept = np.zeros(self._reach, np.float32)
+        self._kept_from = -self._reach
+        self._heard = self._next = 0
         self._flushed = False
 
     def _first_at(self, position: int) -> int:

@@ -1,10 +1,10 @@
 """The one batched computation of the streaming engine: B rows hear and speak, each at its own age and in its own phase.
 
-    hear     a burst of audio -> mel -> encoder -> adapter      embeddings of its frames wait in `pending`
-    speak    the next of them -> language model -> choice -> codec      one frame of text and audio
+    hear     a burst of audio ── mel ── encoder ──         embeddings of its frames wait in `pending`
+    speak    the next of them ── llm ── codec ──           one frame of text and audio
 
-Shapes are constant and no Python looks at the data, so each can become a CUDA graph; all state lies in `RowsState`, whose
-buffers are written in place.
+Each of the four stages is a function of tensors: shapes are constant, no Python looks at the data, and all that is remembered
+lies in `RowsState`, whose buffers are written in place. So each can become a CUDA graph.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from nemo_duplex.models.duplex_lm import FrameOutput, most_likely
+from nemo_duplex.models.perception_stream import PerceptionStream
 from nemo_duplex.streaming.control import RowControls
-from nemo_duplex.streaming.rows_state import RowsState, selected, write, write_rows
+from nemo_duplex.streaming.rows_state import RowsState, write
 from nemo_duplex.streaming.sampling import AgentSampling, RowSampler, SamplerState
 from nemo_duplex.streaming.step_timer import StepTimer
 
@@ -43,7 +44,7 @@ class AgentRows:
     logits by about 1e-6 of their size: tokens stay the same but for ties closer than that.
 
     Args:
-        model: in evaluation from now on; its codec's weights are taken as they are now.
+        model: in evaluation from now on; its weights are taken as they are now.
         timer: takes the times of the stages.
     """
 
@@ -52,16 +53,17 @@ class AgentRows:
         self._timed: Callable[[str], AbstractContextManager] = timer.stage if timer else lambda stage: nullcontext()
         self.burst_frames: int = model.perception.burst_frames
         self.burst_samples: int = model.perception.burst_samples
+        self._perception = PerceptionStream(model.perception)
         self._decoder = model.audio_codec.streaming_decoder()
         self._sampler = RowSampler(model.layout)
 
     def init_state(self, num_rows: int, sampling: AgentSampling | None = None, seed: int = 0) -> RowsState:
         """The memory of rows that have heard nothing; None is greedy."""
-        perception, weight = self.model.perception, self.model.perception.proj.weight
+        weight = self.model.perception.proj.weight
         start = torch.zeros(num_rows, dtype=torch.long, device=weight.device)
         return RowsState(
-            perception=perception.init_state(num_rows),
-            pending=weight.new_zeros(num_rows, self.burst_frames, perception.output_dim),
+            perception=self._perception.init_state(num_rows),
+            pending=weight.new_zeros(num_rows, self.burst_frames, self.model.perception.output_dim),
             spoken=start,
             lm=self.model.lm.init_state(num_rows),
             decoder=self._decoder.init_state(num_rows),
@@ -83,15 +85,10 @@ class AgentRows:
             rows: (n,) int64, all different: whose bursts they are.
             live: (n,) bool; False where an entry only fills the batch, and its row stays as it is.
         """
-        before = selected(state.perception, rows)
         with self._timed("mel"):
-            mel, after = self.model.perception.step_mel(audio, before)
+            window = self._mel(state, audio, rows, live)
         with self._timed("encoder"):
-            embeddings, after = self.model.perception.step_encoder(mel, after)
-            write_rows(state.perception, rows, after.merged(live, before))
-        waiting = torch.where(live[:, None, None], embeddings, state.pending.index_select(0, rows))
-        state.pending.index_copy_(0, rows, waiting)
-        state.spoken.index_copy_(0, rows, torch.where(live, 0, state.spoken.index_select(0, rows)))
+            self._encoder(state, window, rows, live)
 
     def speak(self, state: RowsState, live: Tensor, controls: RowControls | None = None, sampled: bool = False) -> RowFrames:
         """The next frame of the rows of `live` (B,) bool, each of which must have a frame pending.
@@ -103,15 +100,23 @@ class AgentRows:
             sampled: whether there are rows that are not greedy; greedy ones are the same to the bit either way.
         """
         with self._timed("llm"):
-            output = self._answer(state, live, controls, sampled)
+            output = self._llm(state, live, controls, sampled)
         with self._timed("codec"):
-            audio = self._sound(state, output.codes, live, controls)
-        state.spoken.add_(live)
-        state.frames.add_(live)
+            audio = self._codec(state, output.codes, live, controls)
         return RowFrames(output.tokens, output.codes, audio)
 
-    def _answer(self, state: RowsState, live: Tensor, controls: RowControls | None, sampled: bool) -> FrameOutput:
-        """The step of the language model."""
+    # ------------------------------------------------------------------ stages
+
+    def _mel(self, state: RowsState, audio: Tensor, rows: Tensor, live: Tensor) -> Tensor:
+        return self._perception.mel(audio, state.perception, rows, live)
+
+    def _encoder(self, state: RowsState, window: Tensor, rows: Tensor, live: Tensor) -> None:
+        embeddings = self._perception.encoder(window, state.perception, rows, live)
+        waiting = torch.where(live[:, None, None], embeddings, state.pending.index_select(0, rows))
+        state.pending.index_copy_(0, rows, waiting)
+        state.spoken.index_copy_(0, rows, torch.where(live, 0, state.spoken.index_select(0, rows)))
+
+    def _llm(self, state: RowsState, live: Tensor, controls: RowControls | None, sampled: bool) -> FrameOutput:
         next_frame = state.spoken.clamp(max=self.burst_frames - 1)[:, None, None]
         user = state.pending.gather(1, next_frame.expand(-1, 1, state.pending.shape[2]))[:, 0]
 
@@ -128,14 +133,16 @@ class AgentRows:
         write(state.lm, lm)
         if sampled:
             self._sampler.remember(output.tokens, state.sampler, live)
+        state.spoken.add_(live)
+        state.frames.add_(live)
         return output
 
-    def _sound(self, state: RowsState, codes: Tensor, live: Tensor, controls: RowControls | None) -> Tensor:
-        """The step of the codec: (B, K) -> (B, samples_per_frame)."""
+    def _codec(self, state: RowsState, codes: Tensor, live: Tensor, controls: RowControls | None) -> Tensor:
+        """(B, K) -> (B, samples_per_frame)."""
         audio, after = self._decoder.step(self.model.audible(codes[:, :, None]), state.decoder)
         if controls is not None:
             audio = controls.sounding(audio, self.model.agent_sample_rate)
             after.reset(controls.restart)
         for buffer, new in zip(state.decoder.buffers, after.buffers):
-            buffer.copy_(torch.where(live.view(-1, *[1] * (new.dim() - 1)), new, buffer))
+            torch.where(live.view(-1, *[1] * (new.dim() - 1)), new, buffer, out=buffer)
         return audio

@@ -15,9 +15,8 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from nemo_duplex.codec.streaming_decoder import DecoderState
-from nemo_duplex.models.conformer_cache import ConformerCache
 from nemo_duplex.models.duplex_lm import DuplexState
-from nemo_duplex.models.perception import PerceptionState
+from nemo_duplex.models.perception_stream import StreamState
 from nemo_duplex.streaming.sampling import SamplerState
 
 Part = TypeVar("Part")
@@ -27,7 +26,7 @@ Part = TypeVar("Part")
 class RowsState:
     """The memory of B rows, each of its own age. Made by `AgentRows.init_state`; its size never changes."""
 
-    perception: PerceptionState
+    perception: StreamState
     pending: Tensor  # (B, burst frames, H) embeddings of the burst that was heard last
     spoken: Tensor  # (B,) frames of that burst that have been answered
     lm: DuplexState
@@ -37,57 +36,46 @@ class RowsState:
 
     def first(self, rows: int) -> RowsState:
         """The first rows as a view: what is written into it is written here."""
-        return changed(self, lambda tensor, axis: tensor.narrow(axis, 0, rows))
+        return changed(self, lambda tensor: tensor[:rows])
 
     def row(self, row: int) -> RowsState:
         """A copy of one row."""
-        return changed(self, lambda tensor, axis: tensor.narrow(axis, row, 1).clone())
+        return changed(self, lambda tensor: tensor[row : row + 1].clone())
 
     def put(self, row: int, one: RowsState) -> None:
         """Overwrites all of a row with a state of one row; nothing of what was there is left."""
-        for (here, axis), (there, _) in zip(tensors(self), tensors(one)):
-            here.narrow(axis, row, 1).copy_(there)
-
-
-def selected(part: Part, rows: Tensor) -> Part:
-    """A copy of some rows (n,) int64 of a part of the state."""
-    return changed(part, lambda tensor, axis: tensor.index_select(axis, rows))
-
-
-def write_rows(part: Part, rows: Tensor, values: Part) -> None:
-    """Overwrites some rows (n,) int64, all different, of a part of the state."""
-    for (here, axis), (there, _) in zip(tensors(part), tensors(values)):
-        here.index_copy_(axis, rows, there)
+        for here, there in zip(tensors(self), tensors(one)):
+            here[row].copy_(there[0])
 
 
 def write(part: Part, values: Part) -> None:
     """Overwrites a part of the state with what a step returned, except for what the step has changed in place."""
-    for (here, _), (there, _) in zip(tensors(part), tensors(values)):
+    for here, there in zip(tensors(part), tensors(values)):
         if there is not here:
             here.copy_(there)
 
 
-def tensors(part: Any, layered: bool = False) -> Iterator[tuple[Tensor, int]]:
-    """Each tensor of a part of the state, with the axis on which its rows lie."""
+def tensors(part: Any) -> Iterator[Tensor]:
+    """Each tensor (B, ...) of a part of the state."""
     if isinstance(part, Tensor):
-        yield part, 1 if layered and part.dim() > 1 else 0
+        yield part
     elif isinstance(part, list | tuple):
         for item in part:
-            yield from tensors(item, layered)
+            yield from tensors(item)
     elif is_dataclass(part):
         for field in fields(part):
-            yield from tensors(getattr(part, field.name), isinstance(part, ConformerCache))
+            yield from tensors(getattr(part, field.name))
 
 
-def changed(part: Part, change: Callable[[Tensor, int], Tensor], layered: bool = False) -> Part:
-    """A part of the state of the same build, with `change(tensor, axis of the rows)` in the place of each tensor."""
+def changed(part: Part, change: Callable[[Tensor], Tensor]) -> Part:
+    """A part of the state of the same build, with `change(tensor)` in the place of each tensor."""
     if isinstance(part, Tensor):
-        return change(part, 1 if layered and part.dim() > 1 else 0)
+        return change(part)
     if isinstance(part, list | tuple):
-        items = [changed(item, change, layered) for item in part]
+        items = [changed(item, change) for item in part]
         return part if all(new is old for new, old in zip(items, part)) else type(part)(items)
     if is_dataclass(part):
         old = {field.name: getattr(part, field.name) for field in fields(part)}
-        new = {name: changed(value, change, isinstance(part, ConformerCache)) for name, value in old.items()}
+        new = {name: changed(value, change) for name, value in old.items()}
         return replace(part, **{k: value for k, value in new.items() if value is not old[k]})  # type: ignore[type-var]
     return part

@@ -12,6 +12,7 @@ import math
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -50,10 +51,10 @@ class Sampling:
     repetition_penalty: float = 1.0
 
     def __post_init__(self) -> None:
-        _check("temperature", self.temperature, "a number from 0 on", lambda x: x >= 0)
-        _check("top_k", self.top_k, "a whole number from 0 on", lambda x: x >= 0 and x == int(x))
+        _check("temperature", self.temperature, "0, or a number from 0.001 to 1000", lambda x: x == 0 or 1e-3 <= x <= 1e3)
+        _check("top_k", self.top_k, "a whole number from 0 to a billion", lambda x: 0 <= x <= 10**9 and x == int(x))
         _check("top_p", self.top_p, "a number above 0, up to 1", lambda x: 0 < x <= 1)
-        _check("repetition_penalty", self.repetition_penalty, "a number above 0", lambda x: x > 0)
+        _check("repetition_penalty", self.repetition_penalty, "a number from 0.01 to 100", lambda x: 0.01 <= x <= 100)
 
 
 @dataclass(frozen=True)
@@ -98,9 +99,9 @@ def checked_seed(seed: Any) -> int:
     """`seed`, if it is one; of None, one that nobody has chosen."""
     if seed is None:
         return secrets.randbelow(MAX_SEED)
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= int(seed) <= MAX_SEED:
         raise InputError(f"seed is {seed!r}, expected a whole number from 0 to {MAX_SEED}.")
-    return seed
+    return int(seed)
 
 
 @dataclass
@@ -227,8 +228,7 @@ def _mixed(word: Tensor) -> Tensor:
 
 
 def _check(name: str, value: Any, expected: str, fits: Any) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not number or not fits(value):
+    if isinstance(value, bool) or not isinstance(value, Real) or not fits(value):  # NaN and infinity fit nowhere
         raise InputError(f"sampling: {name} is {value!r}, expected {expected}.")
 
 

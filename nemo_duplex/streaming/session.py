@@ -36,7 +36,7 @@ class Session:
         """Hears (S,) float32 samples at the session's sample rate, in -1..1; returns the frames that they complete.
 
         Raises:
-            InputError: for another shape or type, samples that are not finite, or a session that has ended.
+            InputError: for another shape or type, samples that are not finite or not scaled, or a session that has ended.
         """
         self._session.push(audio)
         return self._frames()
@@ -58,7 +58,7 @@ class Session:
         """The agent says `text`, after whatever else it was told to say; a turn of its own it breaks off.
 
         Raises:
-            InputError: for a text without a word, or a session that has ended.
+            InputError: for no text, characters that the model's tokenizer has not, or a session that has ended.
         """
         self._session.say(text)
 

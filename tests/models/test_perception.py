@@ -43,14 +43,6 @@ def streamed(perception, audio, sizes):
     return torch.cat([*pieces, perception.step(audio[None, :0], state, final=True)[0][0]])
 
 
-def bursts_of(perception, audio):
-    """The bursts that `step_burst` wants of a stream (S,), the last one filled up with silence."""
-    frames = -(-len(audio) // FRAME)
-    stream = torch.cat([torch.zeros(perception.lead_samples), audio, torch.zeros(perception.burst_samples)])
-    count = -(-frames // perception.burst_frames)
-    return stream[: count * perception.burst_samples].view(count, -1)
-
-
 # ---------------------------------------------------------------------- a stream equals the whole recording
 
 
@@ -140,52 +132,6 @@ def test_each_row_of_a_batch_equals_the_row_alone(adapter):
         torch.testing.assert_close(row[:count], whole(perception, samples), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("adapter", ["mlp", "conformer"])
-@pytest.mark.parametrize("context", [(70, 0), (70, 1), (70, 6)], ids=str)
-def test_callers_of_different_age_share_a_batch(context, adapter):
-    """Three rows, the second joins later, the third hangs up and a new caller takes its row: each as if it were alone."""
-    perception = debug_perception(context, adapter)
-    callers = [speech_like(seconds, seed) for seed, seconds in enumerate((6.5, 3.0, 1.5, 2.5))]
-    bursts = [bursts_of(perception, audio) for audio in callers]
-    start = {0: 0, 1: 3, 2: 1, 3: 1 + len(bursts[2]) + 2}  # tick at which a caller begins
-    row_of = {0: 0, 1: 1, 2: 2, 3: 2}
-    heard = {caller: [] for caller in start}
-    state = perception.init_state(3)
-    with torch.no_grad():
-        for tick in range(max(start[c] + len(bursts[c]) for c in start)):
-            audio, live = torch.randn(3, perception.burst_samples), torch.zeros(3, dtype=torch.bool)
-            if tick == start[3]:
-                state.reset(torch.tensor([False, False, True]))
-            for caller, row in row_of.items():
-                if 0 <= tick - start[caller] < len(bursts[caller]):
-                    audio[row], live[row] = bursts[caller][tick - start[caller]], True
-            embeddings, state = perception.step_burst(audio, state, live)
-            for caller, row in row_of.items():
-                if 0 <= tick - start[caller] < len(bursts[caller]):
-                    heard[caller].append(embeddings[row])
-    for caller, audio in enumerate(callers):
-        expected = whole(perception, audio)
-        torch.testing.assert_close(torch.cat(heard[caller])[: len(expected)], expected, atol=1e-5, rtol=0)
-
-
-def test_what_one_caller_breaks_stays_with_him():
-    """A row full of NaN leaves the others alone, and is as new after a reset."""
-    perception = debug_perception(adapter="conformer")
-    audio = speech_like(2.0)
-    bursts = bursts_of(perception, audio)
-    both = torch.ones(2, dtype=torch.bool)
-    with torch.no_grad():
-        state = perception.init_state(2)
-        _, state = perception.step_burst(torch.full((2, perception.burst_samples), float("nan")), state, both)
-        state.reset(both)
-        rows = []
-        for burst in bursts:
-            embeddings, state = perception.step_burst(torch.stack([burst, burst * float("nan")]), state, both)
-            rows.append(embeddings[0])
-    expected = whole(perception, audio)
-    torch.testing.assert_close(torch.cat(rows)[: len(expected)], expected, atol=1e-5, rtol=0)
-
-
 def test_a_step_leaves_the_state_it_was_given():
     """A state is a value: to go back in a conversation, keep the old one."""
     perception = debug_perception(adapter="conformer")
@@ -199,8 +145,8 @@ def test_a_step_leaves_the_state_it_was_given():
 def test_step_refuses_rows_of_different_age():
     perception = debug_perception()
     _, state = perception.step(torch.zeros(2, 3000), perception.init_state(2))
-    state.reset(torch.tensor([True, False]))
-    with pytest.raises(AssertionError, match="step_burst"):
+    state.heard[0] = 0
+    with pytest.raises(AssertionError, match="PerceptionStream"):
         perception.step(torch.zeros(2, 10), state)
 
 

@@ -26,13 +26,13 @@ def test_bursts_are_the_stream_and_no_frame_is_lost(burst_frames):
             waiting.push(signal[start : start + size])
             start += size
             while made := waiting.take(burst):
-                assert made == burst_frames and not waiting.exhausted, "Before the end, every burst is a whole one."
+                assert made == burst_frames and waiting.total is None, "Before the end, every burst is a whole one."
                 heard, frames = [*heard, burst.copy()], frames + made
         assert waiting.take(burst) == 0
         waiting.end()
         while made := waiting.take(burst):
             heard, frames = [*heard, burst.copy()], frames + made
-        assert frames == -(-length // FRAME) and waiting.exhausted and waiting.take(burst) == 0
+        assert frames == -(-length // FRAME) == waiting.total and waiting.take(burst) == 0
         # Half a window of what follows the last frame is not heard, and nothing but silence is added.
         stream = np.concatenate([np.zeros(LEAD, np.float32), signal, np.zeros(burst_frames * FRAME, np.float32)])
         assert np.array_equal(np.concatenate(heard), stream[: len(heard) * burst_frames * FRAME])
@@ -40,6 +40,6 @@ def test_bursts_are_the_stream_and_no_frame_is_lost(burst_frames):
 
 def test_silence_that_ends_at_once_owes_nothing():
     waiting = queue(2)
-    assert not waiting.exhausted
+    assert waiting.total is None
     waiting.end()
-    assert waiting.exhausted and waiting.take(np.zeros(20, np.float32)) == 0
+    assert waiting.total == 0 and waiting.take(np.zeros(20, np.float32)) == 0

@@ -156,7 +156,9 @@ def test_nothing_of_a_former_caller_is_left(model, calls):
     """Bit for bit, even where the former one drove the numbers to infinity."""
     engine = model.open_engine(max_sessions=2)
     neighbour, loud = engine.open_session(), engine.open_session()
-    loud.push(np.full(16000, 3e38, np.float32) * np.sign(np.sin(np.arange(16000))).astype(np.float32))
+    with pytest.raises(InputError, match=r"in -1..1, got one of 3e\+38"):
+        loud.push(np.full(1, 3e38, np.float32))
+    loud._queue.push(np.full(16000, 3e38, np.float32) * np.sign(np.sin(np.arange(16000))).astype(np.float32))
     neighbour.push(calls[8].signal)
     neighbour.flush()
     frames = engine.run_until_idle()

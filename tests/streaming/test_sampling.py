@@ -211,26 +211,34 @@ def test_options_are_read_from_plain_data():
         ({"text": {"temperature": -0.1}}, "temperature is -0.1"),
         ({"text": {"temperature": math.nan}}, "temperature is nan"),
         ({"text": {"temperature": "hot"}}, "temperature is 'hot'"),
+        ({"text": {"temperature": math.inf}}, "temperature is inf, expected 0, or a number from 0.001 to 1000"),
+        ({"text": {"temperature": 1e-40}}, "temperature is 1e-40"),  # logits divided by it would be infinite
+        ({"text": {"temperature": True}}, "temperature is True"),
         ({"text": {"top_k": 1.5}}, "top_k is 1.5"),
+        ({"text": {"top_k": 10**30}}, "top_k is 1000000000000000000000000000000"),  # no tensor holds it
+        ({"text": {"top_p": math.nan}}, "top_p is nan"),
         ({"text": {"top_p": 0.0}}, "top_p is 0.0"),
         ({"text": {"top_p": 1.01}}, "top_p is 1.01"),
         ({"text": {"repetition_penalty": 0}}, "repetition_penalty is 0"),
         ({"speech": {"repetition_penalty": 1.1}}, "sounds may repeat"),
         ({"speech": {"topk": 5}}, "sampling.speech has no topk: expected temperature, top_k"),
         ({"audio": {}}, "sampling has no audio: expected text, speech"),
+        ({"text": {"repetition_penalty": 1e300}}, "repetition_penalty is 1e"),
+        ({"text": None}, "sampling.text is None, expected a mapping"),
+        ([("text", {})], "sampling is .*, expected a mapping"),
         ({"text": 0.7}, "sampling.text is 0.7, expected a mapping"),
         (0.7, "sampling is 0.7, expected a mapping"),
     ],
     ids=str,
 )
 def test_bad_options_are_refused_in_one_line(given, says):
-    with pytest.raises(InputError, match=says.replace(".", r"\.")) as refusal:
+    with pytest.raises(InputError, match=says.replace("+", r"\+")) as refusal:
         AgentSampling.of(given)
     assert "\n" not in str(refusal.value)
 
 
 def test_seeds():
-    assert checked_seed(5) == 5 and checked_seed(None) != checked_seed(None)
+    assert checked_seed(5) == checked_seed(np.uint8(5)) == 5 and checked_seed(None) != checked_seed(None)
     for seed in (-1, MAX_SEED + 1, 1.5, True, "7"):
         with pytest.raises(InputError, match="expected a whole number from 0"):
             checked_seed(seed)

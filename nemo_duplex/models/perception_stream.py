@@ -1,0 +1,99 @@
+"""What the agent hears, burst by burst, of many callers at a time: each of its own age, in one batch of constant shape.
+
+    stream.mel(audio, ...)            n bursts of samples -> mel frames, with those before them that the encoder looks at
+    stream.encoder(window, ...)       -> embeddings of the bursts' frames
+
+Equal to `Perception` over whole recordings. All memory is written in place and no Python looks at the data, so either half can
+become a CUDA graph.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nemo_duplex.models.conformer_stream import ConformerRings, ConformerStream
+from nemo_duplex.models.log_mel import history, log_mel
+from nemo_duplex.models.perception import Perception
+from nemo_duplex.models.subsampling import stages, subsample, window_history
+
+
+@dataclass
+class StreamState:
+    """All that B streams need of their past; of a stream that has not begun, zeros. Its size never changes."""
+
+    samples: Tensor  # (B, history) the latest audio, which the next mel frames look back on
+    mel: Tensor  # (B, mels, history) the latest mel frames, which the next encoder frames look back on
+    bursts: Tensor  # (B,) heard so far
+    encoder: ConformerRings
+    adapter: ConformerRings | None  # of an adapter that looks back
+
+
+class PerceptionStream:
+    """A perception, run for many rows at a time.
+
+    Args:
+        perception: in evaluation from now on. What can be computed once is computed of its weights as they are now.
+    """
+
+    def __init__(self, perception: Perception) -> None:
+        self._perception = perception.eval()
+        self.burst_frames: int = perception.burst_frames
+        encoder, adapter = perception.encoder, perception.modality_adapter
+        with torch.no_grad():
+            self._stages = stages(encoder.pre_encode, perception.proj.weight.device)
+        self._encoder = ConformerStream(encoder, self.burst_frames)
+        looks_back = perception.config["adapter"]["kind"] == "conformer"
+        self._adapter = ConformerStream(adapter, self.burst_frames) if looks_back else None
+
+    def init_state(self, batch_size: int) -> StreamState:
+        """The memory of `batch_size` streams that have not begun."""
+        featurizer, device = self._perception.preprocessor.featurizer, self._perception.proj.weight.device
+        mel_history = window_history(self._perception.encoder.subsampling_factor)
+        return StreamState(
+            samples=torch.zeros(batch_size, history(featurizer), device=device),
+            mel=torch.zeros(batch_size, featurizer.nfilt, mel_history, device=device),
+            bursts=torch.zeros(batch_size, dtype=torch.long, device=device),
+            encoder=self._encoder.init_rings(batch_size),
+            adapter=self._adapter.init_rings(batch_size) if self._adapter else None,
+        )
+
+    def mel(self, audio: Tensor, state: StreamState, rows: Tensor, live: Tensor) -> Tensor:
+        """The first half of a burst.
+
+        Args:
+            audio: (n, burst_samples) float, a row's first burst beginning with the perception's `lead_samples` zeros.
+            state: of all rows; changed in place.
+            rows: (n,) int64, all different: whose bursts they are.
+            live: (n,) bool; False where an entry only fills the batch, and its row stays as it is.
+
+        Returns:
+            (n, mels, M) the window that `encoder` takes.
+        """
+        samples = _after(state.samples, audio, rows, live)
+        return _after(state.mel, log_mel(self._perception.preprocessor.featurizer, samples), rows, live)
+
+    def encoder(self, window: Tensor, state: StreamState, rows: Tensor, live: Tensor) -> Tensor:
+        """The second half, with the same `state`, `rows` and `live`: embeddings (n, burst_frames, H)."""
+        perception, bursts = self._perception, state.bursts.index_select(0, rows)
+        window = window.to(perception.proj.weight.dtype)
+        x = subsample(perception.encoder.pre_encode, window, bursts * self.burst_frames, self._stages)
+        x = self._encoder.step(x, state.encoder, bursts, rows, live)
+        adapter = perception.modality_adapter
+        if self._adapter is None:
+            x = adapter(x)
+        else:
+            x = self._adapter.step(adapter.pre_encode(x), state.adapter, bursts, rows, live)
+        state.bursts.index_add_(0, rows, live.long())
+        return perception.proj(x)
+
+
+def _after(memory: Tensor, new: Tensor, rows: Tensor, live: Tensor) -> Tensor:
+    """`new` (n, ..., m) behind what these rows remember, (B, ..., h), which becomes the latest of it where live."""
+    before = memory.index_select(0, rows)
+    stretch = torch.cat([before, new], dim=-1)
+    live = live.view(-1, *[1] * (memory.dim() - 1))
+    memory.index_copy_(0, rows, torch.where(live, stretch[..., -memory.shape[-1] :], before))
+    return stretch
