@@ -24,6 +24,7 @@ LAYERS = [
         "demo",
         "nemo_file",
         "budget",
+        "part_training",
         "bundled",
     },
     {"codec"},

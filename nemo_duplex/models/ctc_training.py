@@ -7,22 +7,17 @@ with their noise, silences and echoes, because that is what an agent hears.
 from __future__ import annotations
 
 import json
-import logging
-import math
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
 from nemo.collections.asr.models import EncDecCTCModelBPE
 from torch import Tensor, nn
 from torch.nn.functional import nll_loss
 from torch.utils.data import DataLoader, IterableDataset
-from tqdm import tqdm
 
 from nemo_duplex.budget import TimeBudget
 from nemo_duplex.data.tokenizer import train_tokenizer
@@ -32,12 +27,9 @@ from nemo_duplex.models.ctc_encoder import centre_input, ctc_model, error_rate, 
 from nemo_duplex.models.frame_encoder import FrameEncoder
 from nemo_duplex.models.mel_augment import masked, warped
 from nemo_duplex.models.perception_config import perception_config
-from nemo_duplex.outputs import sha256, whole_file
+from nemo_duplex.outputs import sha256
+from nemo_duplex.part_training import PartTraining, claim, finish, fit
 
-# A checkpoint to go on from is written after this many steps.
-_STEPS_PER_EPOCH = 100
-# The learning rate ends at this share of its peak.
-_FINAL_RATE = 0.02
 # Most frames are blank; a blank counts less than a token, so that tokens are learnt from the start.
 _BLANK_WEIGHT = 0.3
 
@@ -79,16 +71,14 @@ class EncoderTrainingConfig:
         perception_config({"preprocessor": self.preprocessor, "encoder": self.encoder, "output_dim": 1})
 
 
-class CTCTraining(pl.LightningModule):
+class CTCTraining(PartTraining):
     """What Lightning trains.
-
-    Matrices inside the layers learn by Muon (orthogonalised momentum, Keller Jordan 2024), everything else by AdamW.
 
     Args:
         asr: trained in place.
         config: rates and shares.
         turns, conversations: the utterances of the corpus, by turn and by conversation.
-        budget: the share of it that is spent sets the learning rate (a cosine from the peak down) and the curriculum.
+        budget: the share of it that is spent sets the learning rate and the curriculum.
     """
 
     def __init__(
@@ -99,25 +89,13 @@ class CTCTraining(pl.LightningModule):
         conversations: Sequence[Utterance],
         budget: TimeBudget,
     ) -> None:
-        super().__init__()
-        self.automatic_optimization = False
+        super().__init__(config, budget)
         self.asr = asr
-        self.config = config
-        self.budget = budget
         self.turns = UtteranceBatches(turns, asr.tokenizer, config.batch_seconds, config.seed)
         self.conversations = UtteranceBatches(conversations, asr.tokenizer, config.batch_seconds, config.seed)
-        self.step = 0
-
-    @property
-    def share(self) -> float:
-        """Share of the training that is done."""
-        return min(1.0, self.budget.share)
 
     def train_dataloader(self) -> DataLoader:
         return DataLoader(Curriculum(self), batch_size=None)
-
-    def on_train_epoch_start(self) -> None:
-        torch.manual_seed(hash((self.config.seed, self.current_epoch)))  # a training that goes on masks what it would have
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         matrices: list[nn.Parameter] = []
@@ -144,30 +122,7 @@ class CTCTraining(pl.LightningModule):
                 input_lengths=hearing.counts(batch.audio_lens),
                 target_lengths=batch.token_lens,
             )
-        self._update(loss)
-        self.log("loss", loss, batch_size=len(batch.audio))
-        if self.share >= 1:
-            self.trainer.should_stop = True
-
-    def _update(self, loss: Tensor) -> None:
-        warmup = min(1.0, (self.step + 1) / self.config.warmup_steps) if self.config.warmup_steps else 1.0
-        factor = warmup * (_FINAL_RATE + (1 - _FINAL_RATE) * 0.5 * (1 + math.cos(math.pi * self.share)))
-        others, matrices = self.optimizers()
-        for optimizer, peak in ((others, self.config.rate), (matrices, self.config.matrix_rate)):
-            optimizer.zero_grad()
-            for group in optimizer.param_groups:
-                group["lr"] = peak * factor
-        self.manual_backward(loss)
-        torch.nn.utils.clip_grad_norm_(self.asr.parameters(), 1.0)
-        others.step()
-        matrices.step()
-        self.step += 1
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["step"] = self.step
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.step = checkpoint["step"]
+        self.descend(loss)
 
 
 class Curriculum(IterableDataset):
@@ -203,21 +158,6 @@ def path_loss(log_probs: Tensor, paths: Tensor) -> Tensor:
     return nll_loss(log_probs.flatten(0, 1), paths.flatten(), weight, ignore_index=UNKNOWN)
 
 
-class _Progress(pl.Callback):
-    """A bar over the whole training: its budget is time, so steps and epochs say nothing of how long it takes."""
-
-    def __init__(self) -> None:
-        self.bar = tqdm(total=100, desc="Training encoder", unit="%", bar_format="{desc}: {n:.0f}%|{bar}| {elapsed}{postfix}")
-
-    def on_train_batch_end(self, trainer: pl.Trainer, module: CTCTraining, *_: Any) -> None:
-        self.bar.n = 100 * module.share
-        if module.step % 10 == 0:
-            self.bar.set_postfix_str(f"step {module.step}, loss {trainer.callback_metrics['loss']:.3f}")
-
-    def on_train_end(self, *_: Any) -> None:
-        self.bar.close()
-
-
 def train_encoder(config: EncoderTrainingConfig) -> dict[str, Any]:
     """Trains, and writes `<out>/encoder.nemo` and `<out>/quality.json`; returns what the latter holds.
 
@@ -229,7 +169,7 @@ def train_encoder(config: EncoderTrainingConfig) -> dict[str, Any]:
     corpus, out = existing_folder(config.data, "data"), Path(config.out)
     existing_file(corpus / "texts.txt", "data: texts of the corpus")
     existing_folder(corpus / "train" / "shar", "data")
-    _claim(out, config)
+    claim(out, config)
     encoder_file, quality_file = out / "encoder.nemo", out / "quality.json"
     if encoder_file.is_file() and quality_file.is_file():
         return json.loads(quality_file.read_text())
@@ -241,15 +181,14 @@ def train_encoder(config: EncoderTrainingConfig) -> dict[str, Any]:
     budget = TimeBudget(config.minutes)
     training = CTCTraining(asr, config, turns, conversations, budget)
     centre_input(asr, training.conversations.batch(0))
-    _fit(training, out, config)
+    fit(training, "encoder", out, config.accelerator, config.precision)
 
     save_ctc_model(asr.cpu(), encoder_file)
     quality = {"steps": training.step, "minutes": config.minutes, "seed": config.seed, "sha256": sha256(encoder_file)}
     for name in ("dev", "impatient"):
         if (shar := corpus / name / "shar").is_dir():
             quality[name] = held_out_quality(asr, *read_utterances(shar), {u.text for u in turns})
-    with whole_file(quality_file) as part:
-        part.write_text(json.dumps(quality, indent=2) + "\n")
+    finish(out, quality)
     return quality
 
 
@@ -269,42 +208,3 @@ def held_out_quality(
         "conversations": len(conversations),
         "conversations_wer": round(error_rate(transcribe(asr, conversations), conversations), 4),
     }
-
-
-def _fit(training: CTCTraining, out: Path, config: EncoderTrainingConfig) -> None:
-    checkpoints = ModelCheckpoint(dirpath=out, save_last=True, save_top_k=0, every_n_epochs=1, enable_version_counter=False)
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # which devices there are is no news
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="lightning")
-        trainer = pl.Trainer(
-            accelerator=config.accelerator,
-            devices=1,
-            precision=config.precision,
-            max_epochs=-1,
-            limit_train_batches=_STEPS_PER_EPOCH,
-            reload_dataloaders_every_n_epochs=1,
-            callbacks=[training.budget, checkpoints, _Progress()],
-            logger=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
-        last = out / "last.ckpt"
-        trainer.fit(training, ckpt_path=str(last) if last.is_file() else None)
-        if training.share < 1:  # Lightning ends the training quietly on Ctrl-C
-            raise KeyboardInterrupt
-
-
-def _claim(out: Path, config: EncoderTrainingConfig) -> None:
-    """Notes in `out` which training it belongs to, or checks that it is this one."""
-    settings = json.loads(json.dumps(asdict(config) | {"out": None}))
-    note = out / "training.json"
-    if note.is_file():
-        before = json.loads(note.read_text())
-        changed = sorted(key for key in settings if before.get(key) != settings[key])
-        if changed:
-            raise InputError(
-                f"{out} holds a training with another {', '.join(changed)}. Give another out=, or remove that folder."
-            )
-        return
-    with whole_file(note) as part:
-        part.write_text(json.dumps(settings, indent=2) + "\n")

@@ -10,6 +10,7 @@ import pytest
 import soundfile
 import torch
 
+from nemo_duplex import part_training
 from nemo_duplex.codec import training
 from nemo_duplex.codec.fsq_codec import FSQCodec
 from nemo_duplex.codec.quality import measure_quality
@@ -23,7 +24,7 @@ RATE = 22050
 
 @pytest.fixture(autouse=True)
 def short_epochs(monkeypatch):
-    monkeypatch.setattr(training, "_STEPS_PER_EPOCH", 4)
+    monkeypatch.setattr(part_training, "STEPS_PER_EPOCH", 4)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +77,7 @@ def test_it_learns_and_writes_what_it_made(wavs, tmp_path):
 
 def test_done_it_does_nothing_and_other_settings_are_refused(wavs, tmp_path, monkeypatch):
     train_codec(config(wavs, tmp_path, steps=2))
-    monkeypatch.setattr(training, "_fit", None)
+    monkeypatch.setattr(training, "fit", None)
     assert train_codec(config(wavs, tmp_path, steps=2))["steps"] == 2
     with pytest.raises(InputError, match="another rate, seed"):
         train_codec(config(wavs, tmp_path, steps=2, seed=1, rate=1e-3))
