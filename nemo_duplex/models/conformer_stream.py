@@ -33,7 +33,7 @@ class ConformerStream:
     """The layers of a NeMo `ConformerEncoder` behind its subsampling, as `conformer_layers` computes them over a recording.
 
     Args:
-        encoder: in evaluation. Its position embeddings are taken as they are now, all other weights as they are when they are used.
+        encoder: in evaluation. Its position embeddings are taken as they are now.
         burst_frames: b, frames of a burst.
     """
 

@@ -82,7 +82,7 @@ class PerceptionStream:
         x = subsample(perception.encoder.pre_encode, window, bursts * self.burst_frames, self._stages)
         x = self._encoder.step(x, state.encoder, bursts, rows, live)
         adapter = perception.modality_adapter
-        if self._adapter is None:
+        if self._adapter is None or state.adapter is None:
             x = adapter(x)
         else:
             x = self._adapter.step(adapter.pre_encode(x), state.adapter, bursts, rows, live)
