@@ -15,9 +15,10 @@ At a stop the sound fades out over 20 ms, and the codec's decoder, which would r
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from threading import Lock
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,6 +35,9 @@ FREE = -1
 # A word of `say` in a model that writes each word when it is spoken, and the end of what is said, come when the model would
 # rather write them than pad; after this many frames (about a second a token) they come anyway.
 _PATIENCE = 12
+
+#: What may be wished: methods of `AgentControl`.
+WISHES = ("stop", "start", "say", "mute")
 
 
 @dataclass(frozen=True)
@@ -103,11 +107,16 @@ class AgentControl:
     Args:
         layout: where marks lie.
         words_in_time: whether the model writes each word when it is spoken, and not the whole turn at once.
+
+    Attributes:
+        wished: is told each wish: the frame from which on it holds, the method, and what that was given.
     """
 
     def __init__(self, layout: ChannelLayout, words_in_time: bool = False) -> None:
         self._layout, self._words_in_time = layout, words_in_time
+        self.wished: Callable[[int, str, Any], None] = lambda frame, wish, value: None
         self._lock = Lock()  # of the wishes
+        self._asked = 0  # frames for which they have been asked
         self._stop = self._start = self._muted = False
         self._lines: deque[list[int]] = deque()
         self._frame = 0  # the next one
@@ -126,11 +135,13 @@ class AgentControl:
         with self._lock:
             self._stop, self._start = True, False
             self._lines.clear()
+            self.wished(self._asked, "stop", None)
 
     def start(self) -> None:
         """The agent begins a turn in the next frame, unless it is in one."""
         with self._lock:
             self._start = True
+            self.wished(self._asked, "start", None)
 
     def say(self, tokens: Sequence[int]) -> None:
         """The agent says these text tokens, after whatever else it was told to say; a turn of its own it breaks off.
