@@ -156,17 +156,20 @@ class AgentControl:
             raise InputError("A text to say holds a mark of the text channel (pad, BOS or EOS). Take it out.")
         with self._lock:
             self._lines.append(list(tokens))
+            self.wished(self._asked, "say", list(tokens))
 
     def mute(self, muted: bool) -> None:
         """The agent goes on, unheard (True), or is heard again (False)."""
         with self._lock:
             self._muted = bool(muted)
+            self.wished(self._asked, "mute", self._muted)
 
     # ------------------------------------------------------------------ for the engine
 
     def next(self) -> FrameControl | None:
         """What the wishes mean for the next frame; each frame is asked for once, and followed by `spoke`."""
         with self._lock:
+            self._asked += 1
             token, offer, cut = self._text()
             code, silent = self._speech(token)
             gain = 0.0 if self._muted or cut else 1.0
