@@ -211,7 +211,7 @@ class AgentControl:
             self._plan = self._planned(self._lines.popleft())
         if self._plan:
             token, patience = self._plan[0]
-            self._forced_turn = True
+            self._start, self._forced_turn = False, True
             return (FREE, token, False) if patience > 0 else (token, FREE, False)
         if self._start:
             self._start = False
