@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from nemo_duplex.models.cache import KeyRecorder, RingShape, RowCache
+from nemo_duplex.models.cache import KeyRecorder, RingShape, RowCache, Span
 from nemo_duplex.models.pretrained_llm import random_llm
 from nemo_duplex.models.rotary import EndlessRotary, LayerKind, Pairs, keep_frequencies, pairs_turned, rotation
-from nemo_duplex.models.streamable import check_architecture, check_reach, check_streaming, evaluating
+from nemo_duplex.models.streamable import check_architecture, check_prompt, check_reach, check_streaming, evaluating
 
 #: First frames that a model without a window keeps for ever. Some of what attention looks at is always there, whatever it
 #: says; without it the most recent frames make little sense (Xiao et al., Efficient Streaming Language Models, 2024).
@@ -20,10 +20,10 @@ _SINKS = 4
 
 
 class Reach(NamedTuple):
-    """What a layer looks back on: the last `window` frames, its own included, and the first `sinks` ones."""
+    """What a layer looks back on: the last `window` frames, its own included, and the first `kept` ones."""
 
     window: int
-    sinks: int
+    kept: int
 
 
 class _Written(NamedTuple):
@@ -41,10 +41,11 @@ class Backbone(nn.Module):
     Args:
         config: a transformers config as a plain dict, `model_type` included.
         attention_window: frames that a layer looks back on, its own included; None looks back on everything. With a window
-            the model is trained as it runs in a session without end. A layer whose own window is smaller keeps that one.
+            the model is trained as it runs in a session without end. A layer whose own window is smaller has that one.
         weights: a loaded `...ForCausalLM` to take the weights from; None starts at random.
         sinks: first frames that are looked back on for ever, beside the window or, without one, the most recent frames that
-            there are trained positions for; None takes 0 with a window and 4 without.
+            there are trained positions for; None takes 0 where all layers have a window and 4 elsewhere. Of a family that
+            mixes layers with a window of its own and layers without, the latter keep them.
 
     Raises:
         InputError: for a config that describes no model, a model that would not stream as it was trained, or more frames to
@@ -62,7 +63,7 @@ class Backbone(nn.Module):
         model = weights if weights is not None else random_llm(config)
         self.config = model.config
         self.attention_window = attention_window
-        self.sinks = sinks if sinks is not None else 0 if attention_window else _SINKS
+        self.sinks = sinks if sinks is not None else 0 if attention_window or all(map(self._own, self._kinds)) else _SINKS
         check_architecture(model)
         self.llm = model.base_model
         self.lm_head = model.get_output_embeddings()
@@ -99,40 +100,49 @@ class Backbone(nn.Module):
     def forward(self, embeddings: Tensor) -> Tensor:
         """(B, T, H) -> hidden states (B, T, H), each frame seeing itself and those before it."""
         length = embeddings.shape[1]
-        reaches = {kind: self._reach(kind, max(length, self.positions), self.sinks) for kind in self._kinds}
-        mask = None  # every layer sees all: transformers then takes its fastest causal attention
-        if any(window + sinks < length for window, sinks in reaches.values()):
-            frame = torch.arange(length, device=embeddings.device)
-            distance = frame[:, None] - frame
-            seen = {r: ((distance >= 0) & ((distance < r.window) | (frame < r.sinks)))[None] for r in set(reaches.values())}
-            mask = _mask(reaches, seen, embeddings.dtype)
+        all_seen = all(sum(reach) >= length for reach in self._reaches(length, self.sinks).values())
+        mask = None if all_seen else self._causal(embeddings, self.sinks)  # transformers has a faster one for where all is seen
         return self.llm(inputs_embeds=embeddings, attention_mask=mask, use_cache=False).last_hidden_state
 
-    def empty_cache(self, batch_size: int, sinks: int | None = None) -> RowCache:
+    def empty_cache(self, batch_size: int, prompt_frames: int = 0) -> RowCache:
         """The memory of `batch_size` callers that have heard nothing.
 
         Args:
-            sinks: first frames that are kept for ever, such as those of a system prompt; None: as the model has it.
+            prompt_frames: of the longest system prompt that there must be room for.
 
         Raises:
-            InputError: if there is no room for them, or they cannot be kept.
+            InputError: if there is no room for that many.
         """
+        check_prompt(self, prompt_frames)
         weight = next(self.llm.parameters())
-        rings = self._ring_shapes(self.sinks if sinks is None else sinks)
-        return RowCache.empty(rings, batch_size, weight.device, weight.dtype)
+        return RowCache.empty(self._ring_shapes(prompt_frames), self.sinks, batch_size, weight.device, weight.dtype)
+
+    def prompt(self, embeddings: Tensor, cache: RowCache) -> None:
+        """Frames (B, n, H) before all others, at once; they are never forgotten.
+
+        Args:
+            cache: of rows that have heard nothing, made with room for n frames or more; changed in place.
+        """
+        frames, recorder = embeddings.shape[1], KeyRecorder()
+        self.llm(
+            inputs_embeds=embeddings,
+            attention_mask=self._causal(embeddings, max(self.sinks, frames)),
+            position_ids=torch.arange(frames, device=embeddings.device)[None],
+            past_key_values=recorder,
+            use_cache=True,
+        )
+        cache.begin(recorder.keys, recorder.values)
 
     def step(self, embeddings: Tensor, cache: RowCache, live: Tensor) -> Tensor:
         """One frame (B, 1, H) -> hidden state (B, 1, H); `cache` moves on by one frame for the rows of `live` (B,) bool."""
-        frames = {ring.kind: ring.frames for ring in cache.rings}
-        visible = {size: cache.visible(size, live)[:, None] for size in set(frames.values())}
+        spans = {ring.kind: ring.span for ring in cache.rings}
+        visible = {span: cache.visible(span, live)[:, None] for span in set(spans.values())}
         drift = (cache.age - (self.positions - 1)).clamp(min=0)  # by which the first frame would be too far away
-        turns = {
-            kind: rotation(self.llm.rotary_emb.frequencies(kind), drift)
-            for kind in {ring.kind for ring in cache.rings if ring.sinks and ring.pairs != "none"}
-        }
+        turning = {ring.kind for ring in cache.rings if ring.turns}
+        turns = {kind: rotation(self.llm.rotary_emb.frequencies(kind), drift) for kind in turning}
         hidden = self.llm(
             inputs_embeds=embeddings,
-            attention_mask=_mask(frames, visible, embeddings.dtype),
+            attention_mask=_mask(spans, visible, embeddings.dtype),
             position_ids=cache.age[:, None],
             past_key_values=cache.open(live, turns),
             use_cache=True,
@@ -151,23 +161,59 @@ class Backbone(nn.Module):
         """The kind of each layer."""
         return getattr(self.config, "layer_types", None) or [None] * self.config.num_hidden_layers
 
-    def _reach(self, kind: LayerKind, positions: int, sinks: int) -> Reach:
-        """What layers of this kind look back on. A window that the family has itself needs no sinks: it was trained so."""
-        own = None if kind == "full_attention" else getattr(self.config, "sliding_window", None)
-        window = self.attention_window
-        if own is not None and own <= (window or positions):
-            return Reach(own, 0)
-        return Reach(window or positions - sinks, sinks)
+    @property
+    def prompt_limit(self) -> int:
+        """Frames of the longest system prompt that can be kept for ever: what the window leaves of the positions, or half."""
+        if any(written.pairs is None for kind, written in zip(self._kinds, self._layers) if self._keeps(kind)):
+            return 0
+        windows = [self._window(kind) for kind in self._kinds if self._keeps(kind)]
+        return min(self.positions // 2 if window is None else self.positions - window for window in windows)
 
-    def _ring_shapes(self, sinks: int) -> list[RingShape]:
+    def _own(self, kind: LayerKind) -> int | None:
+        """The window that the family itself has in such layers, where it is the smaller one."""
+        own = None if kind == "full_attention" else getattr(self.config, "sliding_window", None)
+        return own if own is not None and own < (self.attention_window or self.positions) else None
+
+    def _window(self, kind: LayerKind) -> int | None:
+        """Most recent frames that such layers look back on; None for all that there are positions for."""
+        return self._own(kind) or self.attention_window
+
+    def _keeps(self, kind: LayerKind) -> bool:
+        """Whether such layers keep first frames. Those that look back furthest do: the others were not trained so."""
+        return not self._own(kind) or all(map(self._own, self._kinds))
+
+    def _reaches(self, length: int, kept: int) -> dict[LayerKind, Reach]:
+        """How far each kind of layer looks back in a conversation of `length` frames, of which the first are kept."""
+        reaches = {}
+        for kind in self._kinds:
+            first = kept if self._keeps(kind) else 0
+            reaches[kind] = Reach(self._window(kind) or max(length, self.positions) - first, first)
+        return reaches
+
+    def _causal(self, embeddings: Tensor, kept: int) -> Tensor | dict[LayerKind, Tensor]:
+        """The mask of a whole conversation (B, T, H) that keeps its first frames."""
+        length = embeddings.shape[1]
+        reaches = self._reaches(length, kept)
+        frame = torch.arange(length, device=embeddings.device)
+        distance = frame[:, None] - frame
+        seen = {r: ((distance >= 0) & ((distance < r.window) | (frame < r.kept)))[None] for r in set(reaches.values())}
+        return _mask(reaches, seen, embeddings.dtype)
+
+    def _ring_shapes(self, prompt_frames: int) -> list[RingShape]:
+        shapes, reaches = [], self._reaches(0, self.sinks)
+        for kind, written in zip(self._kinds, self._layers):
+            check_reach(self, *reaches[kind], written.pairs)
+            room = max(self.sinks, prompt_frames) if self._keeps(kind) else 0
+            window = self._window(kind)
+            span = Span(self.positions, self.positions, room) if window is None else Span(window + room, window, room)
+            shapes.append(RingShape(span, *written[:3], kind, written.pairs or "none"))
+        return shapes
+
+    @property
+    def _layers(self) -> list[_Written]:
         if self._written is None:
             self._written = self._measured()
-        shapes = []
-        for kind, written in zip(self._kinds, self._written):
-            reach = self._reach(kind, self.positions, sinks)
-            check_reach(self, *reach, written.pairs)
-            shapes.append(RingShape(sum(reach), reach.sinks, *written[:3], kind, written.pairs or "none"))
-        return shapes
+        return self._written
 
     def _measured(self) -> list[_Written]:
         """What layers write, seen with one frame at two positions: families differ in where their configs say it."""
@@ -191,7 +237,7 @@ class Backbone(nn.Module):
             frequencies = rotary.frequencies(kind) if isinstance(rotary, EndlessRotary) else None
             turn = None if frequencies is None else rotation(frequencies, positions[1])
             pairs = pairs_turned(keys, moved, turn)
-            written.append(_Written(keys.shape[1], keys.shape[3], here.value_sizes[layer], pairs))
+            written.append(_Written(keys.shape[1], keys.shape[3], here.values[layer].shape[3], pairs))
         return written
 
 

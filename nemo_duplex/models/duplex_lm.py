@@ -104,20 +104,23 @@ class DuplexLM(nn.Module):
         """(..., H) -> (..., K, V speech)."""
         return self.speech_head(hidden)
 
-    def init_state(self, batch_size: int) -> DuplexState:
+    def init_state(self, batch_size: int, prompt_tokens: int = 0) -> DuplexState:
+        """The memory of callers that have heard nothing, with room for a system prompt.
+
+        Raises:
+            InputError: if the language model cannot keep that many tokens.
+        """
         tokens, codes = self._start(batch_size, self.speech_head.projection.weight.device)
-        return DuplexState(self.backbone.empty_cache(batch_size), tokens, codes, self.layout)
+        return DuplexState(self.backbone.empty_cache(batch_size, prompt_tokens), tokens, codes, self.layout)
 
     def prompt(self, tokens: Tensor, state: DuplexState) -> None:
-        """Text before the first frame, as the language model reads it on its own; `state` is changed in place.
+        """A system prompt, as the language model reads text on its own; it is never forgotten.
 
         Args:
-            tokens: (B, n) of rows that have heard nothing. Each takes a frame's place in their cache.
-            state: of these rows.
+            tokens: (B, n), each in a frame's place.
+            state: of rows that have heard nothing, made with room for n tokens or more; changed in place.
         """
-        live = torch.ones(len(tokens), dtype=torch.bool, device=tokens.device)
-        for token in tokens.unbind(1):
-            self.backbone.step(self.backbone.embed_tokens(token[:, None]), state.cache, live)
+        self.backbone.prompt(self.backbone.embed_tokens(tokens), state.cache)
 
     def step(
         self, user: Tensor, state: DuplexState, live: Tensor | None = None, choose: Choice | None = None

@@ -287,13 +287,20 @@ class DuplexS2SModel(ModelPT):
     # ------------------------------------------------------------------ inference
 
     @torch.inference_mode()
-    def offline_inference(self, input_signal: Tensor, input_signal_lens: Tensor, decode_audio: bool = True) -> dict[str, Any]:
+    def offline_inference(
+        self,
+        input_signal: Tensor,
+        input_signal_lens: Tensor,
+        decode_audio: bool = True,
+        system_prompt: str | None = None,
+    ) -> dict[str, Any]:
         """The agent's side of B whole recordings, frame by frame as in a session.
 
         Args:
             input_signal: (B, S) float32 at `user_sample_rate`.
             input_signal_lens: (B,) samples.
             decode_audio: False leaves out `audio` and `audio_len`.
+            system_prompt: text that the agent reads before the first frame; it does not appear in the answer.
 
         Returns:
             text list[str], tokens_text (B, T), tokens_audio (B, T, K) with specials, tokens_len (B,), audio (B, S') float32 at
@@ -303,7 +310,10 @@ class DuplexS2SModel(ModelPT):
         self.eval()
         with parallel.whole(self):
             user, lens = self.perception(input_signal, input_signal_lens)
-            state, frames = self.lm.init_state(len(user)), []
+            prompt = torch.tensor(self.prompt_tokens(system_prompt), device=user.device)
+            state, frames = self.lm.init_state(len(user), len(prompt)), []
+            if len(prompt):
+                self.lm.prompt(prompt.expand(len(user), -1), state)
             for t in range(user.shape[1]):
                 frame, state = self.lm.step(user[:, t], state)
                 frames.append(frame)
@@ -320,6 +330,10 @@ class DuplexS2SModel(ModelPT):
             answer["audio"], answer["audio_len"] = self.audio_codec.decode(self.audible(codes.transpose(1, 2)), lens)
         self.train(was_training)
         return answer
+
+    def prompt_tokens(self, system_prompt: str | None) -> list[int]:
+        """The text ids of a system prompt; none without one."""
+        return list(self.tokenizer.text_to_ids(system_prompt)) if system_prompt else []
 
     def audible(self, codes: Tensor) -> Tensor:
         """Codes (B, K, T) in which every frame that holds a special is the codec's silence: such frames say nothing."""

@@ -94,12 +94,23 @@ def check_reach(backbone: Backbone, window: int, sinks: int, pairs: Pairs | None
         looks = f"the first {sinks} frames and {max(1, window)} more"
         raise InputError(
             f"The language model {name} was trained for {positions} positions and is to look back on {looks}. "
-            "Choose smaller values for model.attention_window, model.sinks or the system prompt."
+            "Choose smaller values for model.attention_window or model.sinks."
         )
     if sinks and pairs is None:
         raise InputError(
             f"The language model {name} has rotary positions of a build that is not known here, so its first frames cannot be "
             "kept for ever. Set model.sinks to 0 and model.attention_window to what it is to look back on."
+        )
+
+
+def check_prompt(backbone: Backbone, frames: int) -> None:
+    """Refuses a system prompt that could not be kept."""
+    limit = backbone.prompt_limit if frames else 0
+    if frames > limit:
+        raise InputError(
+            f"A system prompt of {frames} tokens is too long: each takes a frame of the {backbone.positions} positions that the "
+            f"language model {_name(backbone.config)} was trained for, and it can keep {limit} of them beside the conversation. "
+            "Shorten the prompt."
         )
 
 

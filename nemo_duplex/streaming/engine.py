@@ -43,12 +43,16 @@ class DuplexEngine:
         model: in evaluation from now on.
         max_sessions: slots. Memory for all of them is taken now and never grows.
         timer: takes the times of steps and stages; without one, no clock is read.
+        prompt_tokens: of the longest system prompt that a session may have. A model with an attention_window attends to that
+            much more in every frame; one without it gives up as many of its most recent frames for as long a prompt.
 
     Raises:
-        InputError: if there is no slot.
+        InputError: if there is no slot, or the model cannot keep so long a prompt.
     """
 
-    def __init__(self, model: DuplexS2SModel, max_sessions: int = 64, timer: StepTimer | None = None) -> None:
+    def __init__(
+        self, model: DuplexS2SModel, max_sessions: int = 64, timer: StepTimer | None = None, prompt_tokens: int = 0
+    ) -> None:
         if not isinstance(max_sessions, int) or max_sessions < 1:
             raise InputError(f"An engine needs max_sessions of 1 or more, got {max_sessions!r}.")
         self.model = model
@@ -59,9 +63,10 @@ class DuplexEngine:
         self._slots: Slots[EngineSession] = Slots(max_sessions)
         self._lock = Lock()  # of the slots and of who has joined
         self._joined: list[int] = []  # rows that start anew in the next step
+        self._prompt_tokens = prompt_tokens
         with torch.inference_mode():
-            self._state = self._rows.init_state(max_sessions)
-            self._newborn = self._rows.init_state(1)
+            self._state = self._rows.init_state(max_sessions, prompt_tokens=prompt_tokens)
+            self._newborn = self._rows.init_state(1, prompt_tokens=prompt_tokens)
             self._views = {bucket: self._state.first(bucket) for bucket in self._slots.buckets}
         self._bursts = np.zeros((max_sessions, self._rows.burst_samples), np.float32)
 
@@ -75,6 +80,11 @@ class DuplexEngine:
             InputError: if no slot is free, or for an option that is not possible.
         """
         session = EngineSession(self.model, **options)
+        if len(session.prompt) > self._prompt_tokens:
+            raise InputError(
+                f"A system prompt of {len(session.prompt)} tokens, and this engine has room for {self._prompt_tokens}. "
+                f"Shorten it, or open the engine with prompt_tokens={len(session.prompt)}."
+            )
         with self._lock:
             self._dismiss()
             self._joined.append(self._slots.join(session))
@@ -96,7 +106,8 @@ class DuplexEngine:
         with self._lock:
             self._dismiss()
             self._seat()
-            guests, rows = list(self._slots), self._slots.rows
+            guests = [guest for guest in self._slots if guest[0] not in self._joined]
+            rows = self._slots.rows
         self._hear(guests)
         due = [(row, session) for row, session in guests if session.has_frame]
         return self._answers(due, self._speak(due, rows)) if due else {}
@@ -104,7 +115,7 @@ class DuplexEngine:
     def run_until_idle(self) -> Answers:
         """Steps until nothing is due any more; all frames that this made."""
         answers: Answers = {}
-        while step := self.step():
+        while (step := self.step()) or self._joined:
             for session, frames in step.items():
                 answers.setdefault(session, []).extend(frames)
         return answers
@@ -120,19 +131,25 @@ class DuplexEngine:
                     self._joined.remove(row)
 
     def _seat(self) -> None:
-        """Rows of newcomers start anew; guests move down if fewer rows then have to be computed."""
-        for row in self._joined:
+        """Rows of newcomers start anew; guests move down if fewer rows then have to be computed.
+
+        A step reads one system prompt at most, so that nobody waits for the prompts of others; who is behind waits outside.
+        """
+        read = False
+        while self._joined and not read:
+            row = self._joined.pop(0)
             self._state.put(row, self._newcomer(row))
-        self._joined.clear()
-        for move in self._slots.gather():
-            self._state.put(move.target, self._state.row(move.source))
+            read = bool(self._slots[row].prompt)
+        if not self._joined:
+            for move in self._slots.gather():
+                self._state.put(move.target, self._state.row(move.source))
 
     def _newcomer(self, row: int) -> RowsState:
         """What a session remembers that has heard nothing: how it chooses, and its prompt."""
         session = self._slots[row]
         if session.sampling.greedy and not session.prompt:
             return self._newborn
-        state = self._rows.init_state(1, session.sampling, session.seed)
+        state = self._rows.init_state(1, session.sampling, session.seed, self._prompt_tokens)
         if session.prompt:
             self._rows.prompt(state, session.prompt)
         return state

@@ -40,12 +40,14 @@ class EngineSession:
         sample_rate: of what is pushed, one of `CALLER_SAMPLE_RATES`, in Hz; None is the model's user_sample_rate.
         sampling: how the agent chooses, as `AgentSampling.of`; None is greedy.
         seed: of its chance; None takes a new one.
-        system_prompt: text that the agent reads before the first frame, of use with a language model that was trained with one.
+        system_prompt: text that the agent reads before the first frame and never forgets; of use with a language model that
+            was trained with one.
 
     Attributes:
         sampling, seed: as chosen.
         prompt: tokens of the system prompt.
         control: what the caller makes the agent do, for the engine.
+        recorder: what records it; None if nothing does.
         error: what ended this session, and only this one, while the engine made its frame; None if nothing did.
 
     Raises:
@@ -61,9 +63,11 @@ class EngineSession:
         system_prompt: str | None = None,
     ) -> None:
         self.sampling, self.seed = AgentSampling.of(sampling), checked_seed(seed)
-        self.prompt = _prompt(model, system_prompt)
+        self.prompt = model.prompt_tokens(system_prompt)
         self.control = AgentControl(model.layout, words_in_time=model.cfg.text_alignment == "word")
+        self.recorder: Recorder | None = None
         self.error: Exception | None = None
+        self._model = model
         rate = model.user_sample_rate
         self._resampler = None if sample_rate in (None, rate) else StreamResampler(sample_rate, rate)
         self._tokenizer = model.tokenizer
@@ -87,6 +91,8 @@ class EngineSession:
         samples = _checked(audio)
         with self._lock:
             self._check_open()
+            if self.recorder:
+                self.recorder.pushed(samples)
             self._queue.push(self._resampler.push(samples) if self._resampler else samples)
 
     def flush(self) -> None:
@@ -97,11 +103,15 @@ class EngineSession:
             if self._resampler:
                 self._queue.push(self._resampler.flush())
             self._queue.end()
+            if self.recorder:
+                self.recorder.flushed()
+                self._end_recording()
 
     def close(self) -> None:
         """Ends the conversation now, frames still owed or not; safe to call again."""
         with self._lock:
             self._ended = "closed"
+            self._end_recording()
 
     def stop(self) -> None:
         """The agent falls silent in the next frame, and its turn ends; what it was to say is forgotten."""
@@ -139,6 +149,33 @@ class EngineSession:
 
     # ------------------------------------------------------------------ for the engine
 
+    def record(self, folder: str | Path, engine: Mapping[str, Any]) -> None:
+        """From now on, before anything was pushed, everything is recorded; a session that cannot be is closed.
+
+        Args:
+            folder: to be.
+            engine: options of the engine.
+
+        Raises:
+            InputError: for a folder that cannot be made, or holds something.
+        """
+        try:
+            self.recorder = Recorder(folder, self._model, described(self, self._model, engine))
+        except InputError:
+            self.close()
+            raise
+        self.control.wished = self.recorder.wished
+
+    def hearing(self, entry: int, entries: int) -> None:
+        """The burst that was taken is computed now, as one entry of a batch."""
+        if self.recorder:
+            self.recorder.heard(entry, entries)
+
+    def speaking(self, row: int, rows: int) -> None:
+        """The next frame is computed now, as one row of a batch."""
+        if self.recorder:
+            self.recorder.spoken(row, rows)
+
     @property
     def has_frame(self) -> bool:
         """Whether a frame can be made now."""
@@ -160,6 +197,9 @@ class EngineSession:
         text = self._transcript.add(self._index, token)
         frame = AgentFrame(self._index, text, token, codes, audio, user_active=self._active.popleft())
         self._index += 1
+        if self.recorder:
+            self.recorder.made(frame)
+            self._end_recording()
         return frame
 
     def fail(self, error: Exception) -> None:
@@ -167,24 +207,15 @@ class EngineSession:
         self.error = error
         self.close()
 
+    def _end_recording(self) -> None:
+        if self.recorder and self.over:
+            self.recorder.end()
+
     def _check_open(self) -> None:
         if self.error is not None:
             raise InputError(f"This session was ended by an error: {self.error}. Open another one.") from self.error
         if self._ended:
             raise InputError(f"This session was {self._ended}. Open another one with open_session().")
-
-
-def _prompt(model: DuplexS2SModel, text: str | None) -> list[int]:
-    """The tokens of a system prompt."""
-    tokens = list(model.tokenizer.text_to_ids(text)) if text else []
-    backbone = model.lm.backbone
-    frames = backbone.attention_window or backbone.config.max_position_embeddings
-    if len(tokens) > frames // 2:
-        raise InputError(
-            f"A system prompt of {len(tokens)} tokens leaves too little room for the conversation: this model looks back on "
-            f"{frames} frames, and each token takes one. Shorten it to {frames // 2} tokens."
-        )
-    return tokens
 
 
 def _checked(audio: np.ndarray | Tensor) -> np.ndarray:

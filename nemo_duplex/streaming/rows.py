@@ -57,22 +57,24 @@ class AgentRows:
         self._decoder = model.audio_codec.streaming_decoder()
         self._sampler = RowSampler(model.layout)
 
-    def init_state(self, num_rows: int, sampling: AgentSampling | None = None, seed: int = 0) -> RowsState:
-        """The memory of rows that have heard nothing; None is greedy."""
+    def init_state(
+        self, num_rows: int, sampling: AgentSampling | None = None, seed: int = 0, prompt_tokens: int = 0
+    ) -> RowsState:
+        """The memory of rows that have heard nothing; None is greedy. `prompt_tokens`: of the longest system prompt."""
         weight = self.model.perception.proj.weight
         start = torch.zeros(num_rows, dtype=torch.long, device=weight.device)
         return RowsState(
             perception=self._perception.init_state(num_rows),
             pending=weight.new_zeros(num_rows, self.burst_frames, self.model.perception.output_dim),
             spoken=start,
-            lm=self.model.lm.init_state(num_rows),
+            lm=self.model.lm.init_state(num_rows, prompt_tokens),
             decoder=self._decoder.init_state(num_rows),
             sampler=SamplerState.of(sampling or AgentSampling(), seed, num_rows, weight.device),
             frames=start.clone(),
         )
 
     def prompt(self, state: RowsState, tokens: Sequence[int]) -> None:
-        """Text that rows read before their first frame, which must be yet to come; `state` is changed in place."""
+        """The system prompt of rows whose first frame is yet to come; `state` is changed in place."""
         row = torch.tensor(tokens, device=state.frames.device)
         self.model.lm.prompt(row.expand(len(state.frames), -1), state.lm)
 

@@ -29,7 +29,8 @@ class Session:
     """
 
     def __init__(self, model: DuplexS2SModel, **options: Any) -> None:
-        self._engine = DuplexEngine(model, max_sessions=1)
+        prompt = model.prompt_tokens(options.get("system_prompt"))
+        self._engine = DuplexEngine(model, max_sessions=1, prompt_tokens=len(prompt))
         self._session = self._engine.open_session(**options)
 
     def push(self, audio: np.ndarray | Tensor) -> list[AgentFrame]:

@@ -15,7 +15,9 @@ from tests.hf_families import SIZES, family_config, lively, random_family
 
 POSITIONS = 24
 FRAMES = 80  # of a session that outlasts its positions three times
-ROTARY_SIZE = {"llama": 8, "qwen3": 16, "gemma3": 8, "phi3": 4, "gpt_neox": 2}  # QK norm, mixed layers, two that turn a part
+# QK norm, mixed layers, two that turn a part, one with a window of its own in every layer
+ROTARY_SIZE = {"llama": 8, "qwen3": 16, "gemma3": 8, "phi3": 4, "gpt_neox": 2, "mistral": 8}
+OWN_WINDOWS = {"gemma3": (5, None), "mistral": (5, 5)}
 CHANGES = {"phi3": {"original_max_position_embeddings": POSITIONS, "sliding_window": None}}
 SINKS = pytest.mark.parametrize(("window", "sinks"), [(None, 4), (None, 0), (8, 2)])
 
@@ -76,14 +78,15 @@ class Reference:
         return moved
 
 
-def reference(name, frames, window, sinks):
-    own = (5, None) if name == "gemma3" else (None, None)
-    reaches = [(w, 0) if w and w < (window or POSITIONS) else (window or POSITIONS - sinks, sinks) for w in own]
+def reference(name, frames, window, kept):
+    """What the last layer says when those layers keep the first frames that look back furthest."""
+    own = OWN_WINDOWS.get(name, (None, None))
+    reaches = [(w, kept if None not in own else 0) if w else (window or POSITIONS - kept, kept) for w in own]
     theta = (10000.0, 1000000.0) if name == "gemma3" else (10000.0, 10000.0)
     model = random_family(name, max_position_embeddings=POSITIONS, **CHANGES.get(name, {})).eval().double().base_model
     AttentionInterface.register("as_the_words_say", Reference(name, reaches, theta))
     model.config._attn_implementation = "as_the_words_say"
-    unused = torch.zeros(1, 1, FRAMES, FRAMES, dtype=torch.double)
+    unused = torch.zeros(1, 1, frames.shape[1], frames.shape[1], dtype=torch.double)
     mask = {"full_attention": unused, "sliding_attention": unused} if name == "gemma3" else unused
     with torch.no_grad():
         return model(inputs_embeds=frames.double(), attention_mask=mask, use_cache=False).last_hidden_state
@@ -110,34 +113,95 @@ def test_the_first_frames_are_kept_and_those_behind_them_are_not(name):
         assert (difference > 1e-4) == kept, f"Frame {frame}: {difference}"
 
 
-def test_a_system_prompt_is_kept_where_there_is_room_for_it():
-    backbone, frames = backbone_of("llama", 8, None), torch.randn(1, FRAMES, 32)
-    changed = frames.clone()
-    changed[:, 9] *= -1
-    for sinks, kept in ((None, False), (10, True)):
-        one, other = (stepped(backbone, f, cache=backbone.empty_cache(1, sinks)) for f in (frames, changed))
-        assert ((one - other)[:, -1].abs().max() > 1e-4) == kept
+# ---------------------------------------------------------------------- system prompts
 
 
-@pytest.mark.parametrize("name", ["llama", "qwen3", "gemma3"])
+def with_prompts(backbone, prompts, room):
+    """The cache of one row for each of `prompts`, (n, H) or None."""
+    cache = backbone.empty_cache(len(prompts), room)
+    for row, prompt in enumerate(prompts):
+        if prompt is not None:
+            one = backbone.empty_cache(1, room)
+            backbone.prompt(prompt[None], one)
+            for name in ("keys", "values", "written"):
+                for here, there in zip(getattr(cache, name), getattr(one, name)):
+                    here[row] = there[0]
+            cache.age[row], cache.kept[row] = one.age[0], one.kept[0]
+    return cache
+
+
+@pytest.mark.parametrize(("window", "sinks"), [(None, 4), (None, 0), (8, 2), (8, 0)])
+@pytest.mark.parametrize("name", ROTARY_SIZE)
+@torch.no_grad()
+def test_every_row_keeps_the_prompt_that_it_has_for_ever(name, window, sinks):
+    """In one batch: no prompt, a shorter one than there are sinks, and two longer ones, of which one fills all the room."""
+    backbone, frames = backbone_of(name, window, sinks), torch.randn(4, FRAMES, 32)
+    prompts = [None, *(torch.randn(n, 32) for n in (1, 7, 11))]
+    heard = stepped(backbone, frames, starts=(0, 5, 13, 2), cache=with_prompts(backbone, prompts, room=11))
+    for row, prompt in enumerate(prompts):
+        first = prompt if prompt is not None else torch.empty(0, 32)
+        whole = torch.cat([first, frames[row]])[None]
+        expected = reference(name, whole, window, max(sinks, len(first)))[:, len(first) :]
+        assert (heard[row] - expected[0]).abs().max() < 1e-4 * expected.abs().max(), f"Row {row}"
+
+
+@torch.no_grad()
+def test_room_for_prompts_changes_nothing_for_those_who_have_none():
+    for name, window in (("llama", None), ("llama", 8), ("gemma3", None), ("mistral", None)):
+        backbone, frames = backbone_of(name, window, None), torch.randn(1, FRAMES, 32)
+        alone, beside = stepped(backbone, frames), stepped(backbone, frames, cache=backbone.empty_cache(1, 11))
+        assert (alone - beside).abs().max() < 1e-5
+
+
+@torch.no_grad()
+def test_a_row_that_starts_again_knows_nothing_of_the_prompt_before():
+    backbone, frames = backbone_of("llama", 8, 2), torch.randn(1, FRAMES, 32)
+    cache = with_prompts(backbone, [torch.randn(11, 32)], room=11)
+    stepped(backbone, frames, cache=cache)
+    cache.reset(torch.tensor([True]))
+    assert (stepped(backbone, frames, cache=cache) - stepped(backbone, frames)).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize(("name", "window", "limit"), [("llama", None, 12), ("llama", 8, 16), ("mistral", None, 19)])
+def test_a_prompt_that_cannot_be_kept_is_refused(name, window, limit):
+    backbone = backbone_of(name, window, None)
+    backbone.empty_cache(1, limit)
+    with pytest.raises(InputError, match=rf"^A system prompt of {limit + 1} tokens is too long:[^\n]* keep {limit} [^\n]*$"):
+        backbone.empty_cache(1, limit + 1)
+
+
+# ---------------------------------------------------------------------- as it was trained, in constant memory
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3", "gemma3", "mistral"])
 @torch.no_grad()
 def test_it_is_trained_as_it_streams(name):
     backbone, frames = backbone_of(name, 8, 3), torch.randn(2, POSITIONS, 32)
     assert (stepped(backbone, frames) - backbone(frames)).abs().max() < 1e-5
 
 
-def test_the_default_keeps_four_frames_without_a_window_and_none_with_it():
-    assert [r[:2] for r in backbone_of("gemma3", None, None).empty_cache(1).rings] == [(5, 0), (POSITIONS, 4)]
-    assert [r[:2] for r in backbone_of("gemma3", 8, None).empty_cache(1).rings] == [(5, 0), (8, 0)]
-    assert [r[:2] for r in backbone_of("gemma3", 8, 2).empty_cache(1).rings] == [(5, 0), (10, 2)]
+def test_the_default_keeps_four_frames_where_a_layer_has_no_window_and_none_elsewhere():
+    expected = {
+        ("gemma3", None, None): [(5, 5, 0), (POSITIONS, POSITIONS, 4)],
+        ("gemma3", 8, None): [(5, 5, 0), (8, 8, 0)],
+        ("gemma3", 8, 2): [(5, 5, 0), (10, 8, 2)],
+        ("mistral", None, None): [(5, 5, 0), (5, 5, 0)],
+        ("mistral", None, 2): [(7, 5, 2), (7, 5, 2)],
+    }
+    for settings, spans in expected.items():
+        assert [ring.span for ring in backbone_of(*settings).empty_cache(1).rings] == spans
 
 
 def test_memory_does_not_grow():
     backbone = backbone_of("gemma3", None, 4)
     cache = backbone.empty_cache(2)
-    places = [tensor.data_ptr() for tensor in (*cache.keys, *cache.values, *cache.sinks, cache.age)]
+
+    def places():
+        return [tensor.data_ptr() for tensor in (*cache.keys, *cache.values, *cache.written, cache.age, cache.kept)]
+
+    before = places()
     stepped(backbone, torch.randn(2, FRAMES, 32), cache=cache)
-    assert places == [tensor.data_ptr() for tensor in (*cache.keys, *cache.values, *cache.sinks, cache.age)]
+    assert places() == before
     assert [keys.shape[2] for keys in cache.keys] == [5 + 1, POSITIONS + 1]
 
 
@@ -151,12 +215,14 @@ def test_a_row_that_starts_again_knows_nothing_of_the_sinks_before():
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma3"])
-def test_a_step_with_sinks_is_one_graph(name):
+@torch.no_grad()
+def test_a_step_with_sinks_and_prompts_is_one_graph(name):
     backbone, frames = backbone_of(name, None, 4), torch.randn(2, 40, 32)
-    expected = stepped(backbone, frames)
+    prompts = [None, torch.randn(7, 32)]
+    expected = stepped(backbone, frames, cache=with_prompts(backbone, prompts, room=7))
     compiled = copy.copy(backbone)
     compiled.step = torch.compile(backbone.step, backend="eager", fullgraph=True)
-    assert (stepped(compiled, frames) - expected).abs().max() < 1e-5
+    assert (stepped(compiled, frames, cache=with_prompts(backbone, prompts, room=7)) - expected).abs().max() < 1e-5
 
 
 # ---------------------------------------------------------------------- after days
