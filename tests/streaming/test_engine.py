@@ -219,19 +219,87 @@ def test_memory_is_constant(model):
     assert len(set(sizes)) == 1, sizes
 
 
+# ---------------------------------------------------------------------- chance
+
+HOT = {"text": {"temperature": 1.0, "top_k": 20, "repetition_penalty": 1.2}, "speech": {"temperature": 0.9, "top_p": 0.95}}
+
+
+@pytest.mark.parametrize("place", range(7))
+def test_a_seed_says_the_same_in_any_company(model, calls, place):
+    """Alone, and as one of 1 to 7 callers: in another row and bucket, in other chunks, joining later than the others did."""
+    call, rng = calls[10], random.Random(place)
+    expected = alone(model, call.signal, {}, sampling=HOT, seed=5)
+    engine = model.open_engine(max_sessions=7)
+    others = [engine.open_session(sampling=rng.choice([None, HOT]), seed=i) for i in range(place)]
+    for other in others:
+        other.push(calls[11].signal)
+    for _ in range(place):
+        engine.step()
+    session, frames = engine.open_session(sampling=HOT, seed=5), []
+    for start in range(0, len(call.signal), size := rng.choice([160, 1280, 3333])):
+        session.push(call.signal[start : start + size])
+        frames += engine.step().get(session, [])
+    session.flush()
+    assert_begins(frames + engine.run_until_idle()[session], expected)
+
+
+def test_another_seed_is_another_session_and_none_is_a_new_one(model, calls):
+    said = [alone(model, calls[9].signal, {}, sampling=HOT, seed=seed).tokens for seed in (1, 2, 1 << 62, None, None)]
+    assert len(set(map(tuple, said))) == 5 and calls[9].tokens not in said
+
+
+def test_each_channel_has_chance_of_its_own(model, calls):
+    """Only what is drawn first differs: hot speech leaves the first frame's text what it is, and the other way round."""
+    (free,) = expected(model, [torch.from_numpy(calls[8].signal)])
+    speech = [alone(model, calls[8].signal, {}, sampling={"speech": {"temperature": 3.0}}, seed=s) for s in range(4)]
+    text = [alone(model, calls[8].signal, {}, sampling={"text": {"temperature": 3.0}}, seed=s) for s in range(4)]
+    assert {call.tokens[0] for call in speech} == {free.tokens[0]} and len({call.tokens[0] for call in text}) > 1
+    assert all(np.array_equal(call.codes[0], free.codes[0]) for call in text)
+    assert len({tuple(call.codes[0]) for call in speech}) > 1
+
+
+def test_greedy_callers_do_not_notice_those_who_draw(model, calls):
+    """Bit for bit: beside a caller who draws, another operation chooses for everybody."""
+    heard = []
+    for sampling in (None, HOT):
+        engine = model.open_engine(max_sessions=2)
+        neighbour, greedy = engine.open_session(sampling=sampling, seed=1), engine.open_session()
+        for session in (neighbour, greedy):
+            session.push(calls[10].signal)
+        heard.append(engine.run_until_idle())
+        neighbour, greedy = (heard[-1][session] for session in (neighbour, greedy))
+        heard[-1] = greedy
+    assert_begins(heard[1], calls[10], whole=False)
+    assert [f.token for f in neighbour] != [f.token for f in greedy]
+    for a, b in zip(*heard, strict=True):
+        assert a.token == b.token and np.array_equal(a.codes, b.codes) and np.array_equal(a.audio, b.audio)
+
+
 # ---------------------------------------------------------------------- everything at once
 
 
 class Caller:
-    """One of the sessions of a schedule: pushes its call in chunks, and may break, leave or fall silent in between."""
+    """One of the sessions of a schedule: pushes its call in chunks, and may break, leave or fall silent in between.
+
+    A plain one must hear its call's answer. One with wishes draws its sample rate and how its agent chooses, and makes it do
+    things at random; it must hear what it would hear alone, from an agent that it makes do the same at the same frames.
+    """
+
+    WISHES = (("stop",), ("start",), ("say", "It is six"), ("say", "What"), ("mute", True), ("mute", False))
 
     def __init__(self, engine, call, rng):
-        self.call, self.rng = call, rng
-        self.session = engine.open_session()
+        self.model, self.call, self.rng = engine.model, call, rng
+        self.options = drawn_options(rng) if rng.random() < 0.35 else None
+        self.wishes = {}
+        self.session = engine.open_session(**(self.options or {}))
         self.frames, self.at, self.gone = [], 0, False  # gone: it ended, or will not end by itself
 
     def act(self):
         session, rng = self.session, self.rng
+        if self.options and rng.random() < 0.2:
+            wish = rng.choice(self.WISHES)
+            self.wishes.setdefault(len(self.frames), []).append(wish)
+            getattr(session, wish[0])(*wish[1:])
         what = rng.random()
         if what < 0.04:
             bad = rng.choice([np.full(9, np.nan, np.float32), np.zeros(9), np.zeros((2, 9), np.float32)])
@@ -260,14 +328,53 @@ class Caller:
     def check(self):
         """Whether it has heard its call to the end; either way its frames are those of the call."""
         finished = self.session._ended == "flushed"
-        assert_begins(self.frames, self.call, whole=finished)
+        call = self.call if self.options is None else alone(self.model, self.call.signal, self.wishes, **self.options)
+        assert_begins(self.frames, call, whole=finished)
         self.session.close()
         with pytest.raises(InputError):
             self.session.push(np.zeros(1, np.float32))
         return finished
 
 
+def drawn_options(rng):
+    def channel():
+        heat = {"temperature": rng.choice([0.0, 0.5, 1.0, 1.5])}
+        return heat | {"top_k": rng.choice([0, 1, 5]), "top_p": rng.choice([1.0, 0.7])}
+
+    text = channel() | {"repetition_penalty": rng.choice([1.0, 1.3])}
+    return {
+        "sample_rate": rng.choice([None, None, 8000, 16000, 24000, 44100, 48000]),
+        "sampling": rng.choice([None, {"text": text, "speech": channel()}]),
+        "seed": rng.randrange(1 << 63),
+    }
+
+
+def alone(model, signal, wishes, **options):
+    """What a caller hears that has a model for itself; its `wishes` {frame: [(method, argument)]} come before that frame."""
+    engine, frames, wishes = model.open_engine(max_sessions=1), [], dict(wishes)
+    session = engine.open_session(**options)
+    session.push(signal)
+    for end in (False, True):
+        if end:
+            session.flush()
+        while True:
+            for wish, *value in wishes.pop(len(frames), []):
+                getattr(session, wish)(*value)
+            answer = engine.step().get(session)
+            if not answer:
+                break
+            frames += answer
+    return SimpleNamespace(
+        signal=signal,
+        frames=frames,
+        tokens=[f.token for f in frames],
+        codes=np.stack([f.codes for f in frames]),
+        audio=np.concatenate([f.audio for f in frames]),
+    )
+
+
 def run_schedule(model, calls, seed):
+    """Returns how many callers were heard to their end, and how many of them had wishes."""
     rng = random.Random(seed)
     engine, everybody = model.open_engine(max_sessions=8), []
     for _ in range(25):
@@ -284,9 +391,9 @@ def run_schedule(model, calls, seed):
     answers = engine.run_until_idle()
     for caller in everybody:
         caller.frames += answers.get(caller.session, [])
-    finished = sum(caller.check() for caller in everybody)
+    finished = [caller for caller in everybody if caller.check()]
     assert len(engine) == 0
-    return finished
+    return len(finished), sum(bool(caller.wishes) for caller in finished)
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -296,5 +403,5 @@ def test_random_schedules(model, calls, seed):
 
 @pytest.mark.slow
 def test_two_hundred_random_schedules(model, calls):
-    finished = sum(run_schedule(model, calls, seed) for seed in range(200))
-    assert finished > 400, "Most callers broke off: nothing was compared to its end."
+    finished, with_wishes = np.sum([run_schedule(model, calls, seed) for seed in range(200)], axis=0)
+    assert finished > 400 and with_wishes > 100, "Most callers broke off: nothing was compared to its end."
