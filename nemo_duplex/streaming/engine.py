@@ -9,7 +9,9 @@ A session's frames do not depend on who else is there: they are those of `offlin
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from contextlib import nullcontext
+from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +48,9 @@ class DuplexEngine:
         prompt_tokens: of the longest system prompt that a session may have. A model with an attention_window attends to that
             much more in every frame; one without it gives up as many of its most recent frames for as long a prompt.
 
+    Attributes:
+        options: what another engine must be given for its numbers to be the same to the bit.
+
     Raises:
         InputError: if there is no slot, or the model cannot keep so long a prompt.
     """
@@ -56,6 +61,7 @@ class DuplexEngine:
         if not isinstance(max_sessions, int) or max_sessions < 1:
             raise InputError(f"An engine needs max_sessions of 1 or more, got {max_sessions!r}.")
         self.model = model
+        self.options: dict[str, Any] = {"prompt_tokens": prompt_tokens}
         self._rows = AgentRows(model, timer)
         self._timed = timer.step if timer else nullcontext
         if timer:
@@ -70,14 +76,15 @@ class DuplexEngine:
             self._views = {bucket: self._state.first(bucket) for bucket in self._slots.buckets}
         self._bursts = np.zeros((max_sessions, self._rows.burst_samples), np.float32)
 
-    def open_session(self, **options: Any) -> EngineSession:
+    def open_session(self, record: str | Path | None = None, **options: Any) -> EngineSession:
         """A new caller, from the next step on.
 
         Args:
+            record: a folder to be, which the session is recorded to (`recorder.py`).
             options: as `EngineSession`.
 
         Raises:
-            InputError: if no slot is free, or for an option that is not possible.
+            InputError: if no slot is free, or for an option or a folder that is not possible.
         """
         session = EngineSession(self.model, **options)
         if len(session.prompt) > self._prompt_tokens:
@@ -88,6 +95,8 @@ class DuplexEngine:
         with self._lock:
             self._dismiss()
             self._joined.append(self._slots.join(session))
+        if record is not None:
+            session.record(record, self.options)
         return session
 
     def __len__(self) -> int:
@@ -158,23 +167,31 @@ class DuplexEngine:
 
     def _hear(self, guests: list[tuple[int, EngineSession]]) -> None:
         """The bursts that are whole. Their rows alone are computed, filled up with idle ones to the next bucket."""
-        rows: list[int] = []
+        heard: list[tuple[int, EngineSession]] = []
         for row, session in guests:
-            if session.take_burst(self._bursts[len(rows)]):
-                rows.append(row)
-        if rows:
-            size, due = self._slots.bucket(len(rows)), set(rows)
-            idle = [row for row in range(len(self._bursts)) if row not in due][: size - len(rows)]
-            device = self.model.device
-            self._rows.hear(
-                self._state,
-                audio=torch.from_numpy(self._bursts[:size]).to(device),
-                rows=torch.tensor([*rows, *idle]).to(device),
-                live=(torch.arange(size) < len(rows)).to(device),
-            )
+            if session.take_burst(self._bursts[len(heard)]):
+                heard.append((row, session))
+        if heard:
+            size = self._slots.bucket(len(heard))
+            for entry, (_, session) in enumerate(heard):
+                session.hearing(entry, size)
+            self._hear_bursts({entry: row for entry, (row, _) in enumerate(heard)}, size)
+
+    def _hear_bursts(self, rows: Mapping[int, int], size: int) -> None:
+        """The bursts at these entries of `_bursts`, which are of these rows, in a batch of `size`."""
+        taken, device = set(rows.values()), self.model.device
+        idle = (row for row in range(len(self._bursts)) if row not in taken)
+        self._rows.hear(
+            self._state,
+            audio=torch.from_numpy(self._bursts[:size]).to(device),
+            rows=torch.tensor([rows[entry] if entry in rows else next(idle) for entry in range(size)]).to(device),
+            live=torch.tensor([entry in rows for entry in range(size)]).to(device),
+        )
 
     def _speak(self, due: list[tuple[int, EngineSession]], rows: int) -> RowFrames:
         """The next frame of those who have one due, computed for the first `rows`."""
+        for row, session in due:
+            session.speaking(row, rows)
         live = torch.zeros(rows, dtype=torch.bool)
         live[[row for row, _ in due]] = True
         sampled = not all(session.sampling.greedy for _, session in due)

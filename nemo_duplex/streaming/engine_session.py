@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Mapping
+from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ from nemo_duplex.inputs import InputError
 from nemo_duplex.streaming.burst_queue import BurstQueue
 from nemo_duplex.streaming.control import AgentControl
 from nemo_duplex.streaming.frame import AgentFrame
+from nemo_duplex.streaming.recorder import Recorder
+from nemo_duplex.streaming.recording import described
 from nemo_duplex.streaming.resampler import StreamResampler
 from nemo_duplex.streaming.sampling import AgentSampling, checked_seed
 from nemo_duplex.streaming.transcript import Transcript
@@ -44,9 +47,10 @@ class EngineSession:
             was trained with one.
 
     Attributes:
-        sampling, seed: as chosen.
+        sample_rate, sampling, seed: as chosen.
         prompt: tokens of the system prompt.
         control: what the caller makes the agent do, for the engine.
+        recorder: what records it; None if nothing does.
         error: what ended this session, and only this one, while the engine made its frame; None if nothing did.
 
     Raises:
@@ -64,9 +68,12 @@ class EngineSession:
         self.sampling, self.seed = AgentSampling.of(sampling), checked_seed(seed)
         self.prompt = model.prompt_tokens(system_prompt)
         self.control = AgentControl(model.layout, words_in_time=model.cfg.text_alignment == "word")
+        self.recorder: Recorder | None = None
         self.error: Exception | None = None
+        self._model = model
         rate = model.user_sample_rate
-        self._resampler = None if sample_rate in (None, rate) else StreamResampler(sample_rate, rate)
+        self.sample_rate = rate if sample_rate is None else sample_rate
+        self._resampler = None if self.sample_rate == rate else StreamResampler(self.sample_rate, rate)
         self._tokenizer = model.tokenizer
         self._activity = UserActivity(model.user_sample_rate, model.perception.samples_per_frame)
         self._active: deque[bool] = deque()  # whether the user spoke in the frames that are pending
@@ -88,6 +95,8 @@ class EngineSession:
         samples = _checked(audio)
         with self._lock:
             self._check_open()
+            if self.recorder:
+                self.recorder.pushed(samples)
             self._queue.push(self._resampler.push(samples) if self._resampler else samples)
 
     def flush(self) -> None:
@@ -95,14 +104,18 @@ class EngineSession:
         with self._lock:
             self._check_open()
             self._ended = "flushed"
+            if self.recorder:
+                self.recorder.flushed()
             if self._resampler:
                 self._queue.push(self._resampler.flush())
             self._queue.end()
+            self._end_recording()
 
     def close(self) -> None:
         """Ends the conversation now, frames still owed or not; safe to call again."""
         with self._lock:
             self._ended = "closed"
+            self._end_recording()
 
     def stop(self) -> None:
         """The agent falls silent in the next frame, and its turn ends; what it was to say is forgotten."""
@@ -140,6 +153,33 @@ class EngineSession:
 
     # ------------------------------------------------------------------ for the engine
 
+    def record(self, folder: str | Path, engine: Mapping[str, Any]) -> None:
+        """From now on, before anything was pushed, everything is recorded; a session that cannot be is closed.
+
+        Args:
+            folder: to be.
+            engine: options of the engine.
+
+        Raises:
+            InputError: for a folder that cannot be made, or holds something.
+        """
+        try:
+            self.recorder = Recorder(folder, self._model, described(self._model, self, engine))
+        except InputError:
+            self.close()
+            raise
+        self.control.wished = self.recorder.wished
+
+    def hearing(self, entry: int, entries: int) -> None:
+        """The burst that was taken is computed now, as one entry of a batch."""
+        if self.recorder:
+            self.recorder.heard(entry, entries)
+
+    def speaking(self, row: int, rows: int) -> None:
+        """The next frame is computed now, as one row of a batch."""
+        if self.recorder:
+            self.recorder.spoken(row, rows)
+
     @property
     def has_frame(self) -> bool:
         """Whether a frame can be made now."""
@@ -161,12 +201,19 @@ class EngineSession:
         text = self._transcript.add(self._index, token)
         frame = AgentFrame(self._index, text, token, codes, audio, user_active=self._active.popleft())
         self._index += 1
+        if self.recorder:
+            self.recorder.made(frame)
+            self._end_recording()
         return frame
 
     def fail(self, error: Exception) -> None:
         """Ends this session, because of what went wrong in it alone."""
         self.error = error
         self.close()
+
+    def _end_recording(self) -> None:
+        if self.recorder and self.over:
+            self.recorder.end()
 
     def _check_open(self) -> None:
         if self.error is not None:

@@ -25,7 +25,7 @@ class Session:
 
     Args:
         model: in evaluation from now on.
-        options: as `EngineSession`.
+        options: as `DuplexEngine.open_session`.
     """
 
     def __init__(self, model: DuplexS2SModel, **options: Any) -> None:
@@ -68,8 +68,10 @@ class Session:
         self._session.mute(muted)
 
     def close(self) -> None:
-        """Ends the conversation; safe to call again."""
+        """Ends the conversation, and waits until its recording is whole; safe to call again."""
         self._session.close()
+        if self._session.recorder:
+            self._session.recorder.wait()
 
     @property
     def transcript(self) -> Conversation:

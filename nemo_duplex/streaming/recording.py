@@ -1,0 +1,191 @@
+"""A recorded conversation as it lies on disk: one Lhotse cut, with all that is needed to compute the conversation again.
+
+    talk/cut.jsonl           the cut; below, what Lhotse gives of it
+    talk/user.wav            cut.recording                 as it was pushed: float32, at the caller's rate
+    talk/agent.wav           cut.target_audio              as it was answered, at the agent's rate
+    talk/agent_tokens.npy    cut.load_agent_tokens()       (T,) text channel
+    talk/agent_codes.npy     cut.load_agent_codes()        (T, K) speech channels, specials included
+    talk/agent_steps.npy     cut.load_agent_steps()        (T,) columns `STEP`: when and where each frame was computed
+    talk/user_pushes.npy     cut.load_user_pushes()        (N,) columns `PUSH`: what came when
+                             cut.session                   seed, sampling, prompt, wishes, model, versions, machine, engine
+                             cut.supervisions              the agent's turns, and when the user was heard, without words
+
+The cut names its files without a folder, so that a recording can be moved. Lhotse takes such names from the working directory;
+`SessionRecording.read(folder).cut` has whole paths.
+
+While the conversation goes on, the same files lie in a folder beside, `.part-...`, with `session.json` and `wishes.jsonl` in
+the place of the cut. What a crash leaves there is all but the last second: WAVs play as they are, `recover` makes it a cut.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from lhotse import MonoCut, Recording
+from lhotse.array import Array, TemporalArray
+from lhotse.audio import AudioSource
+
+from nemo_duplex.conversation import Conversation, Turn
+from nemo_duplex.frames import FrameRate, Seconds
+from nemo_duplex.models.model_hash import model_hash
+from nemo_duplex.streaming.growing_files import GrowingFile, growing_array, growing_wav
+from nemo_duplex.streaming.surroundings import surroundings
+from nemo_duplex.streaming.transcript import Transcript
+
+if TYPE_CHECKING:
+    from nemo_duplex.models.duplex_s2s import DuplexS2SModel
+    from nemo_duplex.streaming.engine_session import EngineSession
+
+#: Raised with every change that an older reader would get wrong.
+FORMAT = 1
+CUT, SESSION, WISHES = "cut.jsonl", "session.json", "wishes.jsonl"
+USER, AGENT = "user.wav", "agent.wav"
+TOKENS, CODES, STEPS, PUSHES = "agent_tokens.npy", "agent_codes.npy", "agent_steps.npy", "user_pushes.npy"
+
+#: One frame: when its burst was heard, its step begun and done (Unix time); its row among how many were computed; its burst's
+#: entry among how many were heard at once; whether the user spoke.
+STEP = np.dtype(
+    [
+        ("heard", "<f8"),
+        ("begun", "<f8"),
+        ("made", "<f8"),
+        ("row", "<i4"),
+        ("rows", "<i4"),
+        ("entry", "<i4"),
+        ("entries", "<i4"),
+        ("user_active", "?"),
+    ]
+)
+#: One push: when it came (Unix time), its samples, and how many frames had been made.
+PUSH = np.dtype([("arrived", "<f8"), ("samples", "<i8"), ("frame", "<i8")])
+TOKEN = CODE = np.dtype("<i4")
+
+
+def described(model: DuplexS2SModel, session: EngineSession, engine: Mapping[str, Any]) -> dict[str, Any]:
+    """How a session is held, as plain data: the field `session` of the cut, but for the wishes and the hash of the weights.
+
+    Args:
+        engine: options of its engine.
+    """
+    found = surroundings(model)
+    channels = {"agent_sample_rate": model.agent_sample_rate, "num_codebooks": model.layout.num_codebooks}
+    return {
+        "format": FORMAT,
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "sample_rate": int(session.sample_rate),
+        "frame_rate": float(model.perception.frame_rate.hz),
+        "sampling": asdict(session.sampling),
+        "seed": session.seed,
+        "prompt": [int(token) for token in session.prompt],
+        "engine": dict(engine),
+        **found,
+        "model": {"hash": None, **found["model"], **channels},
+    }
+
+
+def recording_files(folder: Path, session: Mapping[str, Any]) -> dict[str, GrowingFile]:
+    """The files that grow, by name, in the order in which they must be written: what a frame was made of before the frame."""
+    model = session["model"]
+    return {
+        USER: growing_wav(folder / USER, session["sample_rate"]),
+        PUSHES: growing_array(folder / PUSHES, PUSH),
+        WISHES: GrowingFile(folder / WISHES, 1, lambda rows: b""),
+        AGENT: growing_wav(folder / AGENT, model["agent_sample_rate"]),
+        TOKENS: growing_array(folder / TOKENS, TOKEN),
+        CODES: growing_array(folder / CODES, CODE, model["num_codebooks"]),
+        STEPS: growing_array(folder / STEPS, STEP),
+    }
+
+
+def complete(folder: Path, name: str, model: DuplexS2SModel) -> int:
+    """Makes a cut of what lies in a `.part-...` folder, as far as all files reach; returns its frames.
+
+    Of a conversation without a frame there is nothing to make, and the folder stays as it is.
+
+    Args:
+        name: becomes the cut's id.
+        model: that the conversation was with.
+    """
+    session = json.loads((folder / SESSION).read_text())
+    files, rate = recording_files(folder, session), FrameRate(session["frame_rate"])
+    samples_per_frame = rate.samples_per_frame(session["model"]["agent_sample_rate"])
+    frames = min(files[AGENT].rows // samples_per_frame, *(files[f].rows for f in (TOKENS, CODES, STEPS)))
+    if frames == 0:
+        return 0
+    rows = {AGENT: frames * samples_per_frame, TOKENS: frames, CODES: frames, STEPS: frames}
+    for file in files.values():
+        file.finish(rows.get(file.path.name, file.rows))
+    session["wishes"] = list(_wishes(folder / WISHES, frames))
+    session["model"]["hash"] = session["model"]["hash"] or model_hash(model)
+    duration = min(files[USER].rows / session["sample_rate"], rate.time(frames))
+    turns = [*_agent_turns(folder, model), *_user_turns(folder, rate)]
+    cut = _cut(_within(duration, name, turns), session, {f: file.rows for f, file in files.items()})
+    (folder / CUT).write_text(json.dumps(cut.to_dict()) + "\n")
+    for part in (SESSION, WISHES):
+        (folder / part).unlink()
+    return frames
+
+
+def _wishes(path: Path, frames: int) -> Iterator[dict[str, Any]]:
+    """The wishes that are written whole, and of frames that were made; the end of the user's audio comes after all frames."""
+    for line in path.read_bytes().splitlines(keepends=True):
+        if line.endswith(b"\n"):
+            wish = json.loads(line)
+            if wish["frame"] < frames or wish["wish"] == "flush":
+                yield wish
+
+
+def _agent_turns(folder: Path, model: DuplexS2SModel) -> tuple[Turn, ...]:
+    """What the agent said, read from its tokens."""
+    tokens = np.load(folder / TOKENS, mmap_mode="r")
+    transcript = Transcript(model)
+    for frame in np.flatnonzero(tokens != model.layout.text_pad).tolist():
+        transcript.add(frame, int(tokens[frame]))
+        time.sleep(0)  # this may run beside an engine, which is to have the interpreter whenever it wants it
+    return transcript.conversation(len(tokens)).turns
+
+
+def _user_turns(folder: Path, rate: FrameRate) -> Iterator[Turn]:
+    """When the user was heard; nobody knows what was said."""
+    active = np.load(folder / STEPS, mmap_mode="r")["user_active"].astype(np.int8)
+    edges = np.flatnonzero(np.diff(active, prepend=0, append=0)).tolist()
+    for start, end in zip(edges[::2], edges[1::2]):
+        yield Turn("user", rate.time(start), rate.time(end))
+
+
+def _within(duration: Seconds, name: str, turns: list[Turn]) -> Conversation:
+    """What is heard of the turns; those of no length at all (a turn that was stopped before it sounded) are left out."""
+    heard = [replace(turn, end=min(turn.end, duration)) for turn in turns if turn.start < duration]
+    return Conversation(name, duration, tuple(turn for turn in heard if turn.duration > 0))
+
+
+def _cut(conversation: Conversation, session: Mapping[str, Any], rows: Mapping[str, int]) -> MonoCut:
+    name, shift = conversation.id, FrameRate(session["frame_rate"]).seconds
+
+    def audio(file: str, name: str, rate: int) -> Recording:
+        return Recording(name, [AudioSource("file", [0], file)], rate, rows[file], rows[file] / rate)
+
+    def array(file: str, *shape: int) -> Array:
+        return Array("numpy_files", ".", file, [rows[file], *shape])
+
+    codes = array(CODES, session["model"]["num_codebooks"])
+    arrays = {"agent_tokens": array(TOKENS), "agent_codes": codes, "agent_steps": array(STEPS)}
+    custom: dict[str, Any] = {key: TemporalArray(value, 0, shift, 0.0) for key, value in arrays.items()}
+    custom["target_audio"] = audio(AGENT, f"{name}-agent", session["model"]["agent_sample_rate"])
+    custom["user_pushes"] = array(PUSHES)
+    return MonoCut(
+        id=name,
+        start=0.0,
+        duration=conversation.duration,
+        channel=0,
+        recording=audio(USER, name, session["sample_rate"]),
+        supervisions=conversation.to_supervisions(),
+        custom=custom | {"session": dict(session)},
+    )

@@ -1,0 +1,112 @@
+"""What came of a replay, in lines of text: the verdict, and both channels around the first frame that differs.
+
+frame 37 of 250 (2.96 s) is the first that differs: token and codes
+
+ frame     time  user      agent, recorded                     agent, replayed
+    36   2.88 s  █████▍    .            pad          ▏         =            =            =
+>   37   2.96 s  █████     <bos>        pad          ▏         .            =            =
+    38   3.04 s  ███▏      The          bos          ▏         .            pad          =
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nemo_duplex.frames import FrameRate
+from nemo_duplex.streaming.frame import AgentFrame
+from nemo_duplex.streaming.replay import FramePair, Replay
+
+if TYPE_CHECKING:
+    from nemo_duplex.models.duplex_s2s import DuplexS2SModel
+
+# Characters of a level, of a text token, of the codes of a frame.
+_LEVEL, _TEXT, _CODES = 8, 12, 24
+# In dB of full scale: what a bar of no length and one of full length stand for.
+_SILENT, _FULL = -60.0, 0.0
+_EIGHTHS = " ▏▎▍▌▋▊▉█"
+
+
+def verdict(replay: Replay) -> Iterator[str]:
+    """Whether it is identical, or what differs and since when; and what was not as it was recorded."""
+    if replay.identical:
+        yield f"identical: {replay.frames} frames"
+    else:
+        yield from _differences(replay)
+    if replay.surroundings:
+        yield f"not as recorded: {', '.join(replay.surroundings)}"
+
+
+def drawing(replay: Replay, model: DuplexS2SModel) -> Iterator[str]:
+    """The frames around the one to look at, which is marked; on the right, what is the same is written as `=`."""
+    agent = f"{{:{_TEXT}}} {{:{_CODES}}} {{:{_LEVEL}}}"
+    title = f"{'frame':>8}{'time':>9}   {'user':{_LEVEL}}"
+    yield f"{title}  {'agent, recorded':{_TEXT + _CODES + _LEVEL + 2}}  agent, replayed".rstrip()
+    for pair in replay.around:
+        frame, time = pair.recorded.index, replay.recording.frame_rate.time(pair.recorded.index)
+        user = level(replay.recording.user_audio(frame))
+        recorded, replayed = _cells(pair.recorded, model), _replayed(pair, model)
+        mark = ">" if frame == replay.frame else " "
+        yield f"{mark}{frame:7}{time:8.2f} s  {user}  {agent.format(*recorded)}  {agent.format(*replayed)}".rstrip()
+
+
+def level(audio: np.ndarray) -> str:
+    """The loudness of (S,) audio as a bar of constant width, in dB."""
+    power = float(np.mean(np.square(audio, dtype=np.float64))) if len(audio) else 0.0
+    share = (10 * np.log10(power + 1e-12) - _SILENT) / (_FULL - _SILENT)
+    eighths = int(np.clip(round(8 * _LEVEL * share), 0, 8 * _LEVEL)) if np.isfinite(share) else 0
+    return (_EIGHTHS[8] * (eighths // 8) + _EIGHTHS[eighths % 8]).ljust(_LEVEL)[:_LEVEL]
+
+
+def _differences(replay: Replay) -> Iterator[str]:
+    frame, total, rate = replay.frame, len(replay.recording), replay.recording.frame_rate
+    assert frame is not None, "Something differs."
+    if "end" in replay.first:
+        yield f"the replay ends after {replay.first['end']} of {total} frames"
+    chosen = [name for name in ("token", "codes") if name in replay.first]
+    if chosen:
+        since = _listed([name for name in (*chosen, "audio") if replay.first.get(name) == frame])
+        yield f"frame {frame} of {total} ({rate.time(frame):.2f} s) is the first that differs: {since}"
+        for name in ("token", "codes", "audio"):
+            if replay.first.get(name, frame) != frame:
+                yield f"{name} differs first in {_at(replay.first[name], rate)}"
+    elif "audio" in replay.first:
+        yield (
+            f"frame {frame} of {total} ({rate.time(frame):.2f} s) is the first that differs: audio alone, by "
+            f"{replay.distance:.1e} at most in the whole recording; tokens and codes are identical in all frames"
+        )
+
+
+def _at(frame: int, rate: FrameRate) -> str:
+    return f"frame {frame} ({rate.time(frame):.2f} s)"
+
+
+def _listed(names: list[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if names[1:] else names)
+
+
+def _replayed(pair: FramePair, model: DuplexS2SModel) -> tuple[str, str, str]:
+    if pair.replayed is None:
+        return "(ended)", "", ""
+    old, new = _cells(pair.recorded, model), _cells(pair.replayed, model)
+    text, codes, sound = (
+        shown if name in pair.differing else "=" for name, shown in zip(("token", "codes", "audio"), new, strict=True)
+    )
+    return text, codes, "by " + f"{pair.distance:.0e}" if sound != "=" and new[2] == old[2] else sound
+
+
+def _cells(frame: AgentFrame, model: DuplexS2SModel) -> tuple[str, str, str]:
+    """Text token, codes and loudness, each as long as its column at most."""
+    layout = model.layout
+    marks = {layout.text_pad: ".", layout.text_bos: "<bos>", layout.text_eos: "<eos>"}
+    text = marks.get(frame.token) or repr(model.tokenizer.ids_to_text([frame.token]))[1:-1] or f"#{frame.token}"
+    specials = {layout.speech_pad: "pad", layout.speech_bos: "bos", layout.speech_eos: "eos", layout.speech_start: "start"}
+    named = [specials.get(code, str(code)) for code in frame.codes.tolist()]
+    codes = named[0] if len(set(named)) == 1 and named[0].isalpha() else " ".join(named)
+    return _short(text, _TEXT), _short(codes, _CODES), level(frame.audio)
+
+
+def _short(text: str, room: int) -> str:
+    return text if len(text) <= room else text[: room - 1] + "…"

@@ -1,0 +1,272 @@
+"""Reads a recorded conversation (`recording.py`), or says in one line why it is none.
+
+A recording may come from anybody. Lhotse would run a command that a cut names as its audio, or fetch a URL; here the files are
+those that the format has, beside the cut, and nothing else that the cut says is opened.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+from lhotse import MonoCut
+from lhotse.serialization import deserialize_item
+
+from nemo_duplex.frames import FrameRate
+from nemo_duplex.inputs import InputError, existing_file
+from nemo_duplex.streaming.control import WISHES
+from nemo_duplex.streaming.recording import (
+    AGENT,
+    CODE,
+    CODES,
+    CUT,
+    FORMAT,
+    PUSH,
+    PUSHES,
+    SESSION,
+    STEP,
+    STEPS,
+    TOKEN,
+    TOKENS,
+    USER,
+)
+
+# An hour of conversation has some hundred kilobytes of turns and wishes.
+_MAX_CUT_BYTES = 64 << 20
+# What must be known of a session to compute it again.
+_NEEDED: dict[str, type | tuple[type, ...]] = {
+    "format": int,
+    "sample_rate": int,
+    "frame_rate": float,
+    "sampling": dict,
+    "seed": int,
+    "prompt": list,
+    "wishes": list,
+    "model": dict,
+    "version": dict,
+    "machine": dict,
+    "engine": dict,
+}
+_NEEDED_OF_MODEL = {"hash": str, "dtype": str, "agent_sample_rate": int, "num_codebooks": int}
+
+
+@dataclass(frozen=True)
+class SessionRecording:
+    """A recorded conversation. Its arrays and audio stay on disk until they are used.
+
+    Attributes:
+        folder: where it lies.
+        name: id of its cut.
+        session: how it was held: the `custom` field of that name.
+        tokens: (T,) text channel.
+        codes: (T, K) speech channels, specials included.
+        steps: (T,) columns `STEP`.
+        pushes: (N,) columns `PUSH`.
+    """
+
+    folder: Path
+    name: str
+    session: dict[str, Any]
+    tokens: np.ndarray
+    codes: np.ndarray
+    steps: np.ndarray
+    pushes: np.ndarray
+
+    @classmethod
+    def read(cls, path: str | Path) -> SessionRecording:
+        """The recording in a folder; its `cut.jsonl` may be given as well.
+
+        Raises:
+            InputError: if there is none, it is not whole, its files lie elsewhere, or it is of a newer format.
+        """
+        path = Path(path)
+        if (path / SESSION).is_file():
+            raise InputError(
+                f"recording: {path} was broken off. Complete it with `recover({str(path)!r}, model)` of "
+                "nemo_duplex.streaming.recorder."
+            )
+        file = existing_file(path / CUT if path.is_dir() else path, "recording")
+        cut, session = _session(file)
+        _check_files(file, cut)
+        folder, codebooks = file.parent, session["model"]["num_codebooks"]
+        recording = cls(
+            folder=folder,
+            name=cut["id"],
+            session=session,
+            tokens=_array(folder / TOKENS, TOKEN),
+            codes=_array(folder / CODES, CODE, codebooks),
+            steps=_array(folder / STEPS, STEP),
+            pushes=_array(folder / PUSHES, PUSH),
+        )
+        recording._check_lengths()
+        return recording
+
+    def __len__(self) -> int:
+        """T, how many frames were made."""
+        return len(self.tokens)
+
+    @property
+    def sample_rate(self) -> int:
+        """Of what the caller pushed, in Hz."""
+        return self.session["sample_rate"]
+
+    @property
+    def agent_sample_rate(self) -> int:
+        return self.session["model"]["agent_sample_rate"]
+
+    @cached_property
+    def frame_rate(self) -> FrameRate:
+        return FrameRate(self.session["frame_rate"])
+
+    @property
+    def flushed(self) -> bool:
+        """Whether the user's audio came to its end, so that the last frames were made of what was left."""
+        return any(wish["wish"] == "flush" for wish in self.session["wishes"])
+
+    def wishes(self, frame: int) -> list[tuple[str, Any]]:
+        """What the caller wished from this frame on, in order: methods of `AgentControl` and what they were given."""
+        return self._wishes.get(frame, [])
+
+    @cached_property
+    def _wishes(self) -> dict[int, list[tuple[str, Any]]]:
+        found: dict[int, list[tuple[str, Any]]] = {}
+        for wish in self.session["wishes"]:
+            if wish["wish"] != "flush":
+                found.setdefault(wish["frame"], []).append((wish["wish"], wish.get("value")))
+        return found
+
+    def user_chunks(self) -> Iterator[np.ndarray]:
+        """Each push, (S,) float32 at `sample_rate`."""
+        with soundfile.SoundFile(self.folder / USER) as file:
+            for samples in self.pushes["samples"].tolist():
+                yield file.read(samples, dtype="float32")
+
+    def agent_frames(self) -> Iterator[np.ndarray]:
+        """The sound of each frame, (samples,) float32 at `agent_sample_rate`."""
+        with soundfile.SoundFile(self.folder / AGENT) as file:
+            for _ in range(len(self)):
+                yield file.read(self.frame_rate.samples_per_frame(self.agent_sample_rate), dtype="float32")
+
+    def user_audio(self, frame: int) -> np.ndarray:
+        """What the user was heard saying in one frame, (S,) float32 at `sample_rate`; shorter at the end."""
+        start, end = (round(self.frame_rate.time(t) * self.sample_rate) for t in (frame, frame + 1))
+        with soundfile.SoundFile(self.folder / USER) as file:
+            file.seek(min(start, file.frames))
+            return file.read(end - start, dtype="float32")
+
+    @cached_property
+    def cut(self) -> MonoCut:
+        """The cut, with whole paths, as Lhotse reads it from any working directory."""
+        cut = deserialize_item(_session(self.folder / CUT)[0])
+        folder = self.folder.resolve()
+        custom = {k: v.with_path_prefix(folder) if hasattr(v, "with_path_prefix") else v for k, v in (cut.custom or {}).items()}
+        return replace(cut, recording=cut.recording.with_path_prefix(folder), custom=custom)
+
+    def _check_lengths(self) -> None:
+        frames = len(self)
+        for name, given, expected in (
+            (CODES, len(self.codes), frames),
+            (STEPS, len(self.steps), frames),
+            (AGENT, _samples(self.folder / AGENT), frames * self.frame_rate.samples_per_frame(self.agent_sample_rate)),
+            (USER, _samples(self.folder / USER), int(self.pushes["samples"].sum())),
+        ):
+            if given != expected:
+                raise _broken(self.folder / name, f"it has {given} rows, expected {expected}")
+        for place, size in (("row", "rows"), ("entry", "entries")):
+            if not ((self.steps[place] >= 0) & (self.steps[place] < self.steps[size])).all():
+                raise _broken(self.folder / STEPS, f"a {place} is not one of its {size}")
+
+
+def _session(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The cut as plain data, and what it says of the session."""
+    if file.stat().st_size > _MAX_CUT_BYTES:
+        raise InputError(f"recording: {file} has over {_MAX_CUT_BYTES >> 20} MB, which no recorded conversation has.")
+    try:
+        cut = json.loads(file.read_text())
+        session = cut["custom"]["session"]
+        version = session["format"]
+        assert isinstance(cut["id"], str) and isinstance(version, int)
+    except (ValueError, KeyError, TypeError, AssertionError) as error:
+        raise InputError(
+            f"recording: {file} is not the one cut of a recorded session. Record one with record=FOLDER, and give that folder."
+        ) from error
+    if version > FORMAT:
+        raise InputError(f"recording: {file} has format {version}, nemo_duplex here reads up to {FORMAT}. Install a newer one.")
+    for needed, given, of in ((_NEEDED, session, "session"), (_NEEDED_OF_MODEL, session.get("model"), "session.model")):
+        for key, kind in needed.items():
+            if not isinstance(given, dict) or not isinstance(given.get(key), kind):
+                raise _broken(file, f"{of} has no {key} of the right kind")
+    for wish in session["wishes"]:
+        if not _is_wish(wish):
+            raise _broken(file, f"a wish reads {wish!r:.60}")
+    return cut, session
+
+
+def _is_wish(wish: Any) -> bool:
+    """Whether it is a method of `AgentControl` with what that takes, or the end of the user's audio."""
+    if not isinstance(wish, dict) or not isinstance(wish.get("frame"), int) or wish.get("wish") not in (*WISHES, "flush"):
+        return False
+    name, value = wish["wish"], wish.get("value")
+    if name == "say":
+        return isinstance(value, list) and all(isinstance(token, int) for token in value)
+    return isinstance(value, bool) if name == "mute" else value is None
+
+
+def _check_files(file: Path, cut: dict[str, Any]) -> None:
+    """Refuses a cut whose files are not those of the format, or lie anywhere else than beside it."""
+
+    def named(*keys: str | int) -> Any:
+        value: Any = cut
+        for key in keys:
+            value = value[key]
+        return value
+
+    def audio(*keys: str) -> list[Any]:
+        return [[source["type"], source["source"]] for source in named(*keys, "sources")]
+
+    def array(*keys: str) -> list[Any]:
+        return [[named(*keys, "storage_type"), named(*keys, "storage_path"), named(*keys, "storage_key")]]
+
+    try:
+        found = {
+            USER: audio("recording") == [["file", USER]],
+            AGENT: audio("custom", "target_audio") == [["file", AGENT]],
+            PUSHES: array("custom", "user_pushes") == [["numpy_files", ".", PUSHES]],
+        } | {name: array("custom", Path(name).stem, "array") == [["numpy_files", ".", name]] for name in (TOKENS, CODES, STEPS)}
+    except (KeyError, TypeError, IndexError) as error:
+        raise _broken(file, f"it lacks {error}") from error
+    for name, fits in found.items():
+        if not fits or (file.parent / name).is_symlink():
+            raise InputError(
+                f"recording: {file} is not safe to read: it takes another file for {name} than the one beside it. "
+                "Take it from a source that you trust."
+            )
+        existing_file(file.parent / name, "recording")
+
+
+def _array(path: Path, dtype: np.dtype, *shape: int) -> np.ndarray:
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # NumPy has several kinds of words for a broken file
+        raise _broken(path, str(error)) from error
+    if array.dtype != dtype or array.shape[1:] != shape or array.ndim != len(shape) + 1:
+        raise _broken(path, f"it holds {array.dtype} of shape {array.shape}")
+    return array
+
+
+def _samples(path: Path) -> int:
+    try:
+        info = soundfile.info(path)
+    except soundfile.LibsndfileError as error:
+        raise _broken(path, error.error_string) from error
+    return info.frames if info.channels == 1 else 0
+
+
+def _broken(path: Path, reason: str) -> InputError:
+    return InputError(f"recording: {path} is truncated or was changed ({' '.join(reason.split())[:120]}). Copy it again.")
