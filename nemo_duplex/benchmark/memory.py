@@ -26,12 +26,17 @@ class PeakMemory:
         else:
             ctypes.CDLL(None).malloc_trim(0)  # what building the model left behind is given back
             _RESET.write_text("5")  # the peak of the resident set begins anew
-            self.before = _resident("VmRSS")
+            self.before = resident_bytes()
         return self
 
     def __exit__(self, *_: object) -> None:
         on_gpu = self._device.type == "cuda"
         self.peak = torch.cuda.max_memory_allocated(self._device) if on_gpu else _resident("VmHWM")
+
+
+def resident_bytes() -> int:
+    """What the process holds now (Linux)."""
+    return _resident("VmRSS")
 
 
 def _resident(field: str) -> int:

@@ -91,7 +91,6 @@ def codec_config(size: Size) -> dict[str, Any]:
 
 def _write_llm(folder: Path, size: Size) -> None:
     """Config and tokenizer; no weights are read, so none are written."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import LlamaConfig, PreTrainedTokenizerFast
 
     layers, width, heads, key_heads, feed_forward, tokens = _LLM[size]
@@ -106,11 +105,25 @@ def _write_llm(folder: Path, size: Size) -> None:
     )
     config.architectures = ["LlamaForCausalLM"]
     config.save_pretrained(folder)
-    words = {word: i for i, word in enumerate([*_SPECIALS, *(f"w{i}" for i in range(3, tokens))])}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    specials = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
+    PreTrainedTokenizerFast(tokenizer_object=_words(tokens), **specials).save_pretrained(folder)
+
+
+def write_tokenizer(folder: Path, tokens: int) -> dict[str, Any]:
+    """Writes a tokenizer of so many words into `folder`; returns a `model.tokenizer:` section for our model."""
+    path = folder / "tokenizer.json"
+    _words(tokens).save(str(path))
+    pad, bos, eos = _SPECIALS
+    return {"model_path": str(path), "pad": pad, "bos": bos, "eos": eos}
+
+
+def _words(tokens: int) -> Any:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    words = {word: i for i, word in enumerate([*_SPECIALS, *(f"w{i}" for i in range(len(_SPECIALS), tokens))])}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token=_SPECIALS[0]))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
-    fast.save_pretrained(folder)
+    return tokenizer
 
 
 def _perception(size: Size) -> dict[str, Any]:

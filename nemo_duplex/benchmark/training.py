@@ -7,22 +7,20 @@ model needs to be right: no padding, and a text pad of its own; then both losses
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from nemo_duplex.benchmark.memory import PeakMemory
 from nemo_duplex.benchmark.parts import Size, described, write_parts
+from nemo_duplex.benchmark.side import run_side
+from nemo_duplex.benchmark.table import Table
 from nemo_duplex.inputs import InputError
-
-Side = Literal["in_tree", "ours"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,7 @@ class Setting:
     """What is measured.
 
     Args:
-        size: of the model (`parts.py`).
+        size: of the model (`parts.py`); None is "small".
         batch, seconds: conversations in a step, and how long each is.
         warmup, steps: training steps before and while it is measured.
         device: `cpu` or `cuda`.
@@ -39,7 +37,7 @@ class Setting:
         chunk, activation_checkpointing: keys of ours (`conf/duplex_paper.yaml`); the in-tree model has none like them.
     """
 
-    size: Size = "small"
+    size: Size | None = None
     batch: int = 4
     seconds: float = 20.0
     warmup: int = 1
@@ -65,10 +63,10 @@ def benchmark_training(setting: Setting) -> dict[str, Any]:
         raise InputError("device=cuda: there is no GPU here. Take device=cpu.")
     with tempfile.TemporaryDirectory(prefix="nemo_duplex-benchmark-") as name:
         folder = Path(name)
-        config = write_parts(folder, setting.size)
+        config = write_parts(folder, setting.size or "small")
         (folder / "setting.json").write_text(json.dumps(asdict(setting)))
         (folder / "model.json").write_text(json.dumps(config))
-        sides: dict[str, Any] = {side: _measured(side, folder) for side in ("in_tree", "ours")}
+        sides: dict[str, Any] = {side: run_side("training_side", side, folder) for side in ("in_tree", "ours")}
         what = described(config)
     theirs, ours = sides["in_tree"], sides["ours"]
     return {
@@ -82,37 +80,24 @@ def benchmark_training(setting: Setting) -> dict[str, Any]:
     }
 
 
-def table(result: dict[str, Any]) -> str:
-    """The result as lines to read."""
+def table(result: dict[str, Any]) -> Table:
+    """The result to read."""
     setting = result["setting"]
-    rows = [
-        ("", "NeMo in-tree", "nemo_duplex", "ratio"),
-        *(
-            (name, *(form(result[side][key] * scale) for side in ("in_tree", "ours")), ratio)
-            for name, key, scale, form, ratio in (
-                ("step, s", "step_seconds", 1, "{:.2f}".format, ""),
-                ("frames per second", "frames_per_second", 1, "{:.0f}".format, f"{result['speedup']:.2f} x"),
-                ("peak memory, GB", "peak_bytes", 1e-9, "{:.2f}".format, f"{result['peak_ratio']:.2f} x"),
-                ("of it in a step, GB", "step_bytes", 1e-9, "{:.2f}".format, f"{result['step_ratio']:.2f} x"),
-                ("loss, first batch", "loss", 1, "{:.6f}".format, f"differ by {result['loss_difference']:.1e}"),
-            )
-        ),
-    ]
-    head = (
-        f"{result['what']}\n{setting['batch']} conversations of {setting['seconds']:g} s, {setting['device']}, "
-        f"precision {setting['precision']}, {setting['threads']} threads, median of {setting['steps']} steps"
+    about = (
+        f"{setting['batch']} conversations of {setting['seconds']:g} s, {setting['device']}, precision {setting['precision']}, "
+        f"{setting['threads']} threads, median of {setting['steps']} steps"
     )
-    return "\n".join([head, "", *(f"{a:<22}{b:>14}{c:>14}{d:>18}" for a, b, c, d in rows)])
-
-
-def _measured(side: Side, folder: Path) -> dict[str, float]:
-    command = [sys.executable, "-m", "nemo_duplex.benchmark.training_side", side, str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    result = folder / f"{side}.json"
-    if done.returncode or not result.exists():
-        last = (done.stderr.strip().splitlines() or ["no output"])[-1]
-        raise InputError(f"The {side} side of the benchmark ended with code {done.returncode}: {last}")
-    return json.loads(result.read_text())
+    rows = [
+        (name, *(form(result[side][key] * scale) for side in ("in_tree", "ours")), ratio)
+        for name, key, scale, form, ratio in (
+            ("step, s", "step_seconds", 1, "{:.2f}".format, ""),
+            ("frames per second", "frames_per_second", 1, "{:.0f}".format, f"{result['speedup']:.2f} x"),
+            ("peak memory, GB", "peak_bytes", 1e-9, "{:.2f}".format, f"{result['peak_ratio']:.2f} x"),
+            ("of it in a step, GB", "step_bytes", 1e-9, "{:.2f}".format, f"{result['step_ratio']:.2f} x"),
+            ("loss, first batch", "loss", 1, "{:.6f}".format, f"differ by {result['loss_difference']:.1e}"),
+        )
+    ]
+    return Table("A training step", [result["what"], about], ("", "NeMo in-tree", "nemo_duplex", "ratio"), rows)
 
 
 def timed_steps(step: Any, setting: Setting, frames: int) -> dict[str, float]:
