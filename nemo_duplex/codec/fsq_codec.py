@@ -222,15 +222,19 @@ class FSQCodec(nn.Module):
                 f"Code {codes[row, codebook, frame]} of codebook {codebook}, frame {frame}, row {row} is not one of "
                 f"0 to {self.codebook_size - 1}. Replace special ids by `silence_codes` before decoding."
             )
+        return self._dequantized(codes)
+
+    def _dequantized(self, codes: torch.Tensor) -> torch.Tensor:
         books = torch.arange(self.num_codebooks, device=codes.device)[:, None, None]
         vectors = self._codebooks[books, codes.transpose(0, 1)]  # (K, B, T, D / K)
         return vectors.permute(1, 0, 3, 2).flatten(1, 2)
 
-    def streaming_decoder(self, fold: bool = True) -> StreamingDecoder:
+    def streaming_decoder(self, fold: bool = True, check: bool = True) -> StreamingDecoder:
         """Decodes frame by frame, exactly as `decode` (see `StreamingDecoder`).
 
         Args:
             fold: whether weight norm, where the decoder has it, is computed once: faster, but it then steps the weights of now.
+            check: whether codes are looked at, for which a GPU has to be waited for; without it they must be in range.
 
         Raises:
             InputError: if this codec's decoder looks ahead.
@@ -239,7 +243,7 @@ class FSQCodec(nn.Module):
         if decoder is None:
             name = type(self.model.audio_decoder).__name__
             raise InputError(f"This codec cannot be streamed: its decoder {name} is not causal.")
-        return StreamingDecoder(self.dequantize, decoder)
+        return StreamingDecoder(self.dequantize if check else self._dequantized, decoder)
 
     @torch.no_grad()
     def measure_silence(self) -> None:

@@ -42,15 +42,16 @@ class PerceptionStream:
         self._perception = perception.eval()
         self.burst_frames: int = perception.burst_frames
         encoder, adapter = perception.encoder, perception.modality_adapter
+        self._like = encoder.layers[0].norm_out.weight  # of the device and type of all weights
         with torch.no_grad():
-            self._stages = stages(encoder.pre_encode, perception.proj.weight.device)
+            self._stages = stages(encoder.pre_encode, self._like.device)
         self._encoder = ConformerStream(encoder, self.burst_frames)
         looks_back = perception.config["adapter"]["kind"] == "conformer"
         self._adapter = ConformerStream(adapter, self.burst_frames) if looks_back else None
 
     def init_state(self, batch_size: int) -> StreamState:
         """The memory of `batch_size` streams that have not begun."""
-        featurizer, device = self._perception.preprocessor.featurizer, self._perception.proj.weight.device
+        featurizer, device = self._perception.preprocessor.featurizer, self._like.device
         mel_history = window_history(self._perception.encoder.subsampling_factor)
         return StreamState(
             samples=torch.zeros(batch_size, history(featurizer), device=device),
@@ -78,8 +79,7 @@ class PerceptionStream:
     def encoder(self, window: Tensor, state: StreamState, rows: Tensor, live: Tensor) -> Tensor:
         """The second half, with the same `state`, `rows` and `live`: embeddings (n, burst_frames, H)."""
         perception, bursts = self._perception, state.bursts.index_select(0, rows)
-        window = window.to(perception.proj.weight.dtype)
-        x = subsample(perception.encoder.pre_encode, window, bursts * self.burst_frames, self._stages)
+        x = subsample(perception.encoder.pre_encode, window.to(self._like.dtype), bursts * self.burst_frames, self._stages)
         x = self._encoder.step(x, state.encoder, bursts, rows, live)
         adapter = perception.modality_adapter
         if self._adapter is None or state.adapter is None:

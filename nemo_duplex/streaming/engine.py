@@ -25,6 +25,7 @@ from nemo_duplex.streaming.frame import AgentFrame
 from nemo_duplex.streaming.rows import AgentRows, RowFrames
 from nemo_duplex.streaming.rows_state import RowsState
 from nemo_duplex.streaming.slots import Slots
+from nemo_duplex.streaming.stages import StageRunner
 from nemo_duplex.streaming.step_timer import StepTimer
 
 if TYPE_CHECKING:
@@ -44,28 +45,38 @@ class DuplexEngine:
     Args:
         model: in evaluation from now on.
         max_sessions: slots. Memory for all of them is taken now and never grows.
-        timer: takes the times of steps and stages; without one, no clock is read.
+        timer: takes the times of steps and stages, from when the engine is open; without one, no clock is read.
         prompt_tokens: of the longest system prompt that a session may have. A model with an attention_window attends to that
             much more in every frame; one without it gives up as many of its most recent frames for as long a prompt.
+        compile: whether torch.compile makes the stages faster. Opening then takes minutes; numbers change in the last digits.
+        cuda_graphs: whether the stages are recorded and replayed on a GPU; None does so where the model is on one.
+        int8: whether encoder and language model compute in 8 bits, on a CPU: faster, near to float32 and not equal to it, the
+            same whoever else is there. The model stays as it is; memory grows by a quarter of the weights of these two.
 
     Attributes:
         options: what another engine must be given for its numbers to be the same to the bit.
 
     Raises:
-        InputError: if there is no slot, or the model cannot keep so long a prompt.
+        InputError: if there is no slot, the model cannot keep so long a prompt, or this machine cannot compute in such a way.
     """
 
     def __init__(
-        self, model: DuplexS2SModel, max_sessions: int = 64, timer: StepTimer | None = None, prompt_tokens: int = 0
+        self,
+        model: DuplexS2SModel,
+        max_sessions: int = 64,
+        timer: StepTimer | None = None,
+        prompt_tokens: int = 0,
+        compile: bool = False,
+        cuda_graphs: bool | None = None,
+        int8: bool = False,
     ) -> None:
         if not isinstance(max_sessions, int) or max_sessions < 1:
             raise InputError(f"An engine needs max_sessions of 1 or more, got {max_sessions!r}.")
         self.model = model
-        self.options: dict[str, Any] = {"prompt_tokens": prompt_tokens}
-        self._rows = AgentRows(model, timer)
+        self.options: dict[str, Any] = {"prompt_tokens": prompt_tokens, "compile": compile, "int8": int8}
+        run = StageRunner(model.device, timer, compile, cuda_graphs)
+        self._rows = AgentRows(model, run, int8)
         self._timed = timer.step if timer else nullcontext
-        if timer:
-            timer.device = model.device
         self._slots: Slots[EngineSession] = Slots(max_sessions)
         self._lock = Lock()  # of the slots and of who has joined
         self._joined: list[int] = []  # rows that start anew in the next step
@@ -74,6 +85,11 @@ class DuplexEngine:
             self._state = self._rows.init_state(max_sessions, prompt_tokens=prompt_tokens)
             self._newborn = self._rows.init_state(1, prompt_tokens=prompt_tokens)
             self._views = {bucket: self._state.first(bucket) for bucket in self._slots.buckets}
+            if run.rehearses:
+                self._rows.rehearse(self._state, reversed(self._views.values()))
+        if timer:
+            timer.device = model.device
+            timer.reset()
         self._bursts = np.zeros((max_sessions, self._rows.burst_samples), np.float32)
 
     def open_session(self, record: str | Path | None = None, **options: Any) -> EngineSession:

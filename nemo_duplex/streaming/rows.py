@@ -9,8 +9,7 @@ lies in `RowsState`, whose buffers are written in place. So each can become a CU
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,11 +17,12 @@ import torch
 from torch import Tensor
 
 from nemo_duplex.models.duplex_lm import FrameOutput, most_likely
+from nemo_duplex.models.int8_linear import in_int8
 from nemo_duplex.models.perception_stream import PerceptionStream
 from nemo_duplex.streaming.control import RowControls
 from nemo_duplex.streaming.rows_state import RowsState, write
 from nemo_duplex.streaming.sampling import AgentSampling, RowSampler, SamplerState
-from nemo_duplex.streaming.step_timer import StepTimer
+from nemo_duplex.streaming.stages import StageRunner
 
 if TYPE_CHECKING:
     from nemo_duplex.models.duplex_s2s import DuplexS2SModel
@@ -45,17 +45,23 @@ class AgentRows:
 
     Args:
         model: in evaluation from now on; its weights are taken as they are now.
-        timer: takes the times of the stages.
+        run: runs the stages.
+        int8: whether encoder and language model compute in 8 bits (`in_int8`).
+
+    Raises:
+        InputError: for an encoder that hears whole recordings only, or int8 on a machine that cannot do it.
     """
 
-    def __init__(self, model: DuplexS2SModel, timer: StepTimer | None = None) -> None:
+    def __init__(self, model: DuplexS2SModel, run: StageRunner, int8: bool = False) -> None:
         self.model = model.eval()
-        self._timed: Callable[[str], AbstractContextManager] = timer.stage if timer else lambda stage: nullcontext()
+        self._run = run
         self.burst_frames: int = model.perception.burst_frames
         self.burst_samples: int = model.perception.burst_samples
-        self._perception = PerceptionStream(model.perception)
-        self._decoder = model.audio_codec.streaming_decoder()
+        self._lm = in_int8(model.lm) if int8 else model.lm
+        self._perception = PerceptionStream(in_int8(model.perception) if int8 else model.perception)
+        self._decoder = model.audio_codec.streaming_decoder(check=False)
         self._sampler = RowSampler(model.layout)
+        self._free: dict[int, RowControls] = {}  # of so many rows that nobody controls
 
     def init_state(
         self, num_rows: int, sampling: AgentSampling | None = None, seed: int = 0, prompt_tokens: int = 0
@@ -87,10 +93,8 @@ class AgentRows:
             rows: (n,) int64, all different: whose bursts they are.
             live: (n,) bool; False where an entry only fills the batch, and its row stays as it is.
         """
-        with self._timed("mel"):
-            window = self._mel(state, audio, rows, live)
-        with self._timed("encoder"):
-            self._encoder(state, window, rows, live)
+        window = self._run("mel", self._mel, state, audio, rows, live)
+        self._run("encoder", self._encoder, state, window, rows, live)
 
     def speak(self, state: RowsState, live: Tensor, controls: RowControls | None = None, sampled: bool = False) -> RowFrames:
         """The next frame of the rows of `live` (B,) bool, each of which must have a frame pending.
@@ -101,11 +105,22 @@ class AgentRows:
             controls: what callers make the agent do in this frame; None lets all rows speak freely.
             sampled: whether there are rows that are not greedy; greedy ones are the same to the bit either way.
         """
-        with self._timed("llm"):
-            output = self._llm(state, live, controls, sampled)
-        with self._timed("codec"):
-            audio = self._codec(state, output.codes, live, controls)
+        if controls is None and self._run.rehearses:  # one thing less that is different from step to step
+            if len(live) not in self._free:
+                self._free[len(live)] = RowControls.of([None] * len(live), self.model.audio_codec.silence_codes)
+            controls = self._free[len(live)]
+        output = self._run("llm", self._llm, state, live, controls, sampled)
+        audio = self._run("codec", self._codec, state, output.codes, live, controls)
         return RowFrames(output.tokens, output.codes, audio)
+
+    def rehearse(self, state: RowsState, views: Iterable[RowsState]) -> None:
+        """Meets all shapes that `hear` with this state and `speak` with these first rows of it will have; nothing changes."""
+        for view in views:
+            rows = torch.arange(len(view.frames), device=view.frames.device)
+            idle = torch.zeros_like(rows, dtype=torch.bool)
+            self.hear(state, view.pending.new_zeros(len(rows), self.burst_samples, dtype=torch.float32), rows, idle)
+            for sampled in (False, True):
+                self.speak(view, idle, sampled=sampled)
 
     # ------------------------------------------------------------------ stages
 
@@ -131,7 +146,7 @@ class AgentRows:
 
         # The step puts new tensors into the state that it is given; ours keeps its own.
         lm = replace(state.lm, cache=replace(state.lm.cache))
-        output, lm = self.model.lm.step(user, lm, live, choose)
+        output, lm = self._lm.step(user, lm, live, choose)
         write(state.lm, lm)
         if sampled:
             self._sampler.remember(output.tokens, state.sampler, live)

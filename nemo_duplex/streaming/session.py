@@ -30,7 +30,8 @@ class Session:
 
     def __init__(self, model: DuplexS2SModel, **options: Any) -> None:
         prompt = model.prompt_tokens(options.get("system_prompt"))
-        self._engine = DuplexEngine(model, max_sessions=1, prompt_tokens=len(prompt))
+        # Without CUDA graphs: to record them takes longer than opening a session should.
+        self._engine = DuplexEngine(model, max_sessions=1, prompt_tokens=len(prompt), cuda_graphs=False)
         self._session = self._engine.open_session(**options)
 
     def push(self, audio: np.ndarray | Tensor) -> list[AgentFrame]:

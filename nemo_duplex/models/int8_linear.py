@@ -1,0 +1,81 @@
+"""Linear layers in 8 bits, for CPUs: a quarter of the memory to read, which is what one step of a language model waits for.
+
+Weights have a scale for each output, activations for each row of the batch, taken as it comes: rows do not know of each other,
+and as integers add up exactly, a row is the same to the bit in any batch. What it says is near to float32, not equal.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from nemo_duplex.inputs import InputError
+
+Part = TypeVar("Part", bound=nn.Module)
+
+# Smaller layers cost more to convert than to multiply.
+_SMALLEST = 1 << 19
+# What oneDNN multiplies fast is unsigned activations by signed weights.
+_ZERO = 128
+_LARGEST = 127
+
+
+def in_int8(module: Part) -> Part:
+    """A module that computes as `module` does, but for its Linear layers in 8 bits; it shares all other weights with it.
+
+    The weights of `module` stay what and where they are, so memory grows by a byte for each weight of a Linear layer.
+
+    Raises:
+        InputError: where this cannot be computed: on a GPU, or with a torch without oneDNN.
+    """
+    device = next(module.parameters()).device.type
+    if device != "cpu" or not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.onednn, "qlinear_pointwise"):
+        raise InputError(
+            f"int8=True computes on CPUs of the x86 kind, with a torch that has oneDNN; the model is on {device}. "
+            "Leave int8 out; on a GPU, model.bfloat16() halves the memory."
+        )
+    shared = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
+    replaced = {id(linear): Int8Linear(linear) for linear in _linears(module)}
+    return copy.deepcopy(module, shared | replaced)
+
+
+class Int8Linear(nn.Module):
+    """As a Linear layer of these weights, to about a hundredth.
+
+    Args:
+        linear: whose weights these are, as they are now.
+    """
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        weight = linear.weight.detach().float()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.scale = weight.abs().amax(1).clamp(min=torch.finfo(torch.float32).tiny) / _LARGEST  # (out,)
+        self.packed = torch.ops.onednn.qlinear_prepack((weight / self.scale[:, None]).round().to(torch.int8), None)
+        self.weight_zero = torch.zeros(self.out_features, dtype=torch.int32)
+        self.bias = None if linear.bias is None else linear.bias.detach().float()
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) -> (..., out)."""
+        rows = x.reshape(-1, self.in_features).float()
+        scale = rows.abs().amax(1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny) / _LARGEST
+        octets = (rows / scale + (_ZERO + 0.5)).to(torch.uint8)  # cut off, so the half rounds
+        out = torch.ops.onednn.qlinear_pointwise(
+            octets, 1.0, _ZERO, self.packed, self.scale, self.weight_zero, None, 1.0, 0, torch.float32, "none", [], ""
+        )
+        out = out * scale if self.bias is None else torch.addcmul(self.bias, out, scale)
+        return out.to(x.dtype).unflatten(0, x.shape[:-1])
+
+
+def _linears(module: nn.Module) -> Iterator[nn.Linear]:
+    """The Linear layers that are worth it. Those of adapters are small, and what peft wraps it wants to see as it is."""
+    for child in module.children():
+        if isinstance(child, nn.Linear) and child.weight.numel() >= _SMALLEST:
+            yield child
+        elif not hasattr(child, "lora_A"):
+            yield from _linears(child)
