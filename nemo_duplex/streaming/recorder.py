@@ -81,9 +81,16 @@ class Recorder:
         self._heard = self._spoken = Seat(0, 0, 0.0)
         self.part = _part_of(self.folder)
         self._files = files.recording_files(self.part, session)
-        self._write_session()
-        for file in self._files.values():
-            file.begin()
+        try:
+            self.part.mkdir(parents=True)
+            self._write_session()
+            for file in self._files.values():
+                file.begin()
+        except OSError as error:
+            shutil.rmtree(self.part, ignore_errors=True)
+            raise InputError(
+                f"record: {self.folder} cannot be written ({error.strerror}). Choose another folder, or make room."
+            ) from error
         _CLERK.take(self)
 
     # ------------------------------------------------------------------ for the session
@@ -221,18 +228,12 @@ def recover(part: str | Path, model: DuplexS2SModel, folder: str | Path | None =
 
 
 def _part_of(folder: Path) -> Path:
-    """Makes the folder that becomes `folder`, beside it, so that a rename is enough."""
+    """The folder that is to become `folder`: beside it, so that a rename is enough."""
     if _CLERK.writes(folder):
         raise InputError(f"record: another session is being recorded to {folder}. Give each a folder of its own.")
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise InputError(f"record: {folder} is there already and not empty. Choose another folder, or remove it.")
-    part = folder.with_name(f".part-{time.time_ns():x}-{folder.name}")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        part.mkdir()
-    except OSError as error:
-        raise InputError(f"record: {folder} cannot be made ({error.strerror}). Choose a folder that can be written.") from error
-    return part
+    return folder.with_name(f".part-{time.time_ns():x}-{folder.name}")
 
 
 class _Clerk:

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from lhotse import MonoCut, Recording
-from lhotse.array import Array, TemporalArray
+from lhotse.array import Array
 from lhotse.audio import AudioSource
 
 from nemo_duplex.conversation import Conversation, Turn
@@ -167,7 +167,7 @@ def _within(duration: Seconds, name: str, turns: list[Turn]) -> Conversation:
 
 
 def _cut(conversation: Conversation, session: Mapping[str, Any], rows: Mapping[str, int]) -> MonoCut:
-    name, shift = conversation.id, FrameRate(session["frame_rate"]).seconds
+    name = conversation.id
 
     def audio(file: str, name: str, rate: int) -> Recording:
         return Recording(name, [AudioSource("file", [0], file)], rate, rows[file], rows[file] / rate)
@@ -175,11 +175,9 @@ def _cut(conversation: Conversation, session: Mapping[str, Any], rows: Mapping[s
     def array(file: str, *shape: int) -> Array:
         return Array("numpy_files", ".", file, [rows[file], *shape])
 
-    codes = array(CODES, session["model"]["num_codebooks"])
-    arrays = {"agent_tokens": array(TOKENS), "agent_codes": codes, "agent_steps": array(STEPS)}
-    custom: dict[str, Any] = {key: TemporalArray(value, 0, shift, 0.0) for key, value in arrays.items()}
-    custom["target_audio"] = audio(AGENT, f"{name}-agent", session["model"]["agent_sample_rate"])
-    custom["user_pushes"] = array(PUSHES)
+    arrays = {"agent_tokens": array(TOKENS), "agent_codes": array(CODES, session["model"]["num_codebooks"])}
+    arrays |= {"agent_steps": array(STEPS), "user_pushes": array(PUSHES)}
+    agent = audio(AGENT, f"{name}-agent", session["model"]["agent_sample_rate"])
     return MonoCut(
         id=name,
         start=0.0,
@@ -187,5 +185,5 @@ def _cut(conversation: Conversation, session: Mapping[str, Any], rows: Mapping[s
         channel=0,
         recording=audio(USER, name, session["sample_rate"]),
         supervisions=conversation.to_supervisions(),
-        custom=custom | {"session": dict(session)},
+        custom={**arrays, "target_audio": agent, "session": dict(session)},
     )

@@ -8,6 +8,7 @@ which it was recorded, among as many rows; who sits in those does not matter. A 
 
 from __future__ import annotations
 
+import inspect
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -129,6 +130,11 @@ class _ReplayEngine(DuplexEngine):
 
     def __init__(self, model: DuplexS2SModel, recording: SessionRecording) -> None:
         steps, session = recording.steps, recording.session
+        if unknown := session["engine"].keys() - inspect.signature(DuplexEngine).parameters.keys():
+            raise InputError(
+                f"recording: {recording.folder} is of an engine with {', '.join(sorted(unknown))}, which this one has not. "
+                f"Replay it with nemo_duplex {session['version'].get('nemo_duplex')}."
+            )
         capacity = max(int(steps[column].max(initial=1)) for column in ("rows", "entries"))
         super().__init__(model, capacity, **session["engine"])
         self._recording = recording

@@ -1,11 +1,12 @@
 """What came of a replay, in lines of text: the verdict, and both channels around the first frame that differs.
 
-frame 37 of 250 (2.96 s) is the first that differs: token and codes
+frame 37 of 250 (2.96 s) is the first that differs: token, codes and audio
 
- frame     time  user      agent, recorded                     agent, replayed
-    36   2.88 s  █████▍    .            pad          ▏         =            =            =
->   37   2.96 s  █████     <bos>        pad          ▏         .            =            =
-    38   3.04 s  ███▏      The          bos          ▏         .            pad          =
+   frame     time   user        agent, recorded                    agent, replayed
+      36    2.88 s  ██████▏     .      pad                         =      =
+>     37    2.96 s  ██████      <bos>  pad                         .      =
+      38    3.04 s  ███▏        The    bos                         .      pad
+      39    3.12 s              sky    1 703 2210 88   ████        .      pad            by 4e-01
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from nemo_duplex.streaming.replay import FramePair, Replay
 if TYPE_CHECKING:
     from nemo_duplex.models.duplex_s2s import DuplexS2SModel
 
-# Characters of a level, of a text token, of the codes of a frame.
-_LEVEL, _TEXT, _CODES = 8, 12, 24
+# Characters of a level; of a text token and of the codes of a frame, at most.
+_LEVEL, _TEXT, _CODES = 8, 12, 30
 # In dB of full scale: what a bar of no length and one of full length stand for.
 _SILENT, _FULL = -60.0, 0.0
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
@@ -41,15 +42,16 @@ def verdict(replay: Replay) -> Iterator[str]:
 
 def drawing(replay: Replay, model: DuplexS2SModel) -> Iterator[str]:
     """The frames around the one to look at, which is marked; on the right, what is the same is written as `=`."""
-    agent = f"{{:{_TEXT}}} {{:{_CODES}}} {{:{_LEVEL}}}"
-    title = f"{'frame':>8}{'time':>9}   {'user':{_LEVEL}}"
-    yield f"{title}  {'agent, recorded':{_TEXT + _CODES + _LEVEL + 2}}  agent, replayed".rstrip()
-    for pair in replay.around:
+    rows = [(pair, *_cells(pair.recorded, model), *_replayed(pair, model)) for pair in replay.around]
+    widths = [max((len(row[1 + column]) for row in rows), default=0) for column in range(6)]
+    agent = "  ".join(f"{{:{width}}}" for width in widths)
+    recorded = sum(widths[:3]) + 4
+    yield f"   frame     time   {'user':{_LEVEL}}    {'agent, recorded':{recorded}}  agent, replayed"
+    for pair, *cells in rows:
         frame, time = pair.recorded.index, replay.recording.frame_rate.time(pair.recorded.index)
-        user = level(replay.recording.user_audio(frame))
-        recorded, replayed = _cells(pair.recorded, model), _replayed(pair, model)
         mark = ">" if frame == replay.frame else " "
-        yield f"{mark}{frame:7}{time:8.2f} s  {user}  {agent.format(*recorded)}  {agent.format(*replayed)}".rstrip()
+        user = level(replay.recording.user_audio(frame))
+        yield f"{mark}{frame:7}{time:8.2f} s  {user}    {agent.format(*cells)}".rstrip()
 
 
 def level(audio: np.ndarray) -> str:
@@ -68,7 +70,9 @@ def _differences(replay: Replay) -> Iterator[str]:
     chosen = [name for name in ("token", "codes") if name in replay.first]
     if chosen:
         since = _listed([name for name in (*chosen, "audio") if replay.first.get(name) == frame])
-        yield f"frame {frame} of {total} ({rate.time(frame):.2f} s) is the first that differs: {since}"
+        sooner = replay.first.get("audio", frame) < frame
+        differs = "in which something else was chosen" if sooner else "that differs"
+        yield f"frame {frame} of {total} ({rate.time(frame):.2f} s) is the first {differs}: {since}"
         for name in ("token", "codes", "audio"):
             if replay.first.get(name, frame) != frame:
                 yield f"{name} differs first in {_at(replay.first[name], rate)}"
@@ -91,10 +95,10 @@ def _replayed(pair: FramePair, model: DuplexS2SModel) -> tuple[str, str, str]:
     if pair.replayed is None:
         return "(ended)", "", ""
     old, new = _cells(pair.recorded, model), _cells(pair.replayed, model)
-    text, codes, sound = (
-        shown if name in pair.differing else "=" for name, shown in zip(("token", "codes", "audio"), new, strict=True)
-    )
-    return text, codes, "by " + f"{pair.distance:.0e}" if sound != "=" and new[2] == old[2] else sound
+    text, codes = (shown if name in pair.differing else "=" for name, shown in (("token", new[0]), ("codes", new[1])))
+    if "audio" not in pair.differing:
+        return text, codes, "="
+    return text, codes, new[2] if new[2] != old[2] else f"by {pair.distance:.0e}"
 
 
 def _cells(frame: AgentFrame, model: DuplexS2SModel) -> tuple[str, str, str]:

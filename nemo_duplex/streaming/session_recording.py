@@ -39,6 +39,8 @@ from nemo_duplex.streaming.recording import (
 
 # An hour of conversation has some hundred kilobytes of turns and wishes.
 _MAX_CUT_BYTES = 64 << 20
+# Fields of the cut, and the files that they are in.
+_ARRAYS = {Path(name).stem: name for name in (TOKENS, CODES, STEPS, PUSHES)}
 # What must be known of a session to compute it again.
 _NEEDED: dict[str, type | tuple[type, ...]] = {
     "format": int,
@@ -163,10 +165,10 @@ class SessionRecording:
     @cached_property
     def cut(self) -> MonoCut:
         """The cut, with whole paths, as Lhotse reads it from any working directory."""
-        cut = deserialize_item(_session(self.folder / CUT)[0])
-        folder = self.folder.resolve()
-        custom = {k: v.with_path_prefix(folder) if hasattr(v, "with_path_prefix") else v for k, v in (cut.custom or {}).items()}
-        return replace(cut, recording=cut.recording.with_path_prefix(folder), custom=custom)
+        cut, folder = deserialize_item(_session(self.folder / CUT)[0]), self.folder.resolve()
+        custom = {name: cut.custom[name].with_path_prefix(folder) for name in ("target_audio", *_ARRAYS)}
+        recording = cut.recording.with_path_prefix(folder)
+        return replace(cut, recording=recording, features=None, custom=custom | {"session": self.session})
 
     def _check_lengths(self) -> None:
         frames = len(self)
@@ -220,29 +222,17 @@ def _is_wish(wish: Any) -> bool:
 
 def _check_files(file: Path, cut: dict[str, Any]) -> None:
     """Refuses a cut whose files are not those of the format, or lie anywhere else than beside it."""
-
-    def named(*keys: str | int) -> Any:
-        value: Any = cut
-        for key in keys:
-            value = value[key]
-        return value
-
-    def audio(*keys: str) -> list[Any]:
-        return [[source["type"], source["source"]] for source in named(*keys, "sources")]
-
-    def array(*keys: str) -> list[Any]:
-        return [[named(*keys, "storage_type"), named(*keys, "storage_path"), named(*keys, "storage_key")]]
-
     try:
-        found = {
-            USER: audio("recording") == [["file", USER]],
-            AGENT: audio("custom", "target_audio") == [["file", AGENT]],
-            PUSHES: array("custom", "user_pushes") == [["numpy_files", ".", PUSHES]],
-        } | {name: array("custom", Path(name).stem, "array") == [["numpy_files", ".", name]] for name in (TOKENS, CODES, STEPS)}
+        custom, fits = cut["custom"], {}
+        for name, audio in ((USER, cut["recording"]), (AGENT, custom["target_audio"])):
+            fits[name] = [(source["type"], source["source"]) for source in audio["sources"]] == [("file", name)]
+        for field, name in _ARRAYS.items():
+            array = custom[field]
+            fits[name] = (array["storage_type"], array["storage_path"], array["storage_key"]) == ("numpy_files", ".", name)
     except (KeyError, TypeError, IndexError) as error:
         raise _broken(file, f"it lacks {error}") from error
-    for name, fits in found.items():
-        if not fits or (file.parent / name).is_symlink():
+    for name, is_ours in fits.items():
+        if not is_ours or (file.parent / name).is_symlink():
             raise InputError(
                 f"recording: {file} is not safe to read: it takes another file for {name} than the one beside it. "
                 "Take it from a source that you trust."

@@ -1,0 +1,336 @@
+"""What happens in a session is on disk: whole at the end, readable at any time, and never in the way."""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from lhotse import CutSet
+
+from nemo_duplex.inputs import InputError
+from nemo_duplex.streaming import recorder as module
+from nemo_duplex.streaming import recording as files
+from nemo_duplex.streaming.growing_files import GrowingFile
+from nemo_duplex.streaming.recorder import recover
+from nemo_duplex.streaming.session_recording import SessionRecording
+from tests.dummies import speech_like, tiny_model
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return tiny_model(tmp_path_factory.mktemp("model"))
+
+
+def hold(session, signal, chunk=777):
+    """Pushes a signal, and returns all frames."""
+    frames = []
+    for start in range(0, len(signal), chunk):
+        frames += session.push(signal[start : start + chunk])
+    return frames + session.flush()
+
+
+def parts(folder):
+    return [path for path in folder.iterdir() if path.name.startswith(".part-")]
+
+
+def test_both_channels_and_all_that_was_chosen(model, tmp_path):
+    signal = speech_like(2.1, sample_rate=48000).numpy()
+    options = {"sampling": {"text": {"temperature": 0.7}}, "seed": 5, "sample_rate": 48000, "system_prompt": "six"}
+    before = time.time()
+    session = model.open_session(record=tmp_path / "new" / "talk", **options)
+    frames = hold(session, signal)
+    session.close()
+
+    recording = SessionRecording.read(tmp_path / "new" / "talk")
+    assert len(recording) == len(frames) == 27
+    assert recording.tokens.tolist() == [f.token for f in frames]
+    assert np.array_equal(recording.codes, np.stack([f.codes for f in frames]))
+    assert np.array_equal(np.concatenate(list(recording.agent_frames())), np.concatenate([f.audio for f in frames]))
+    assert np.array_equal(np.concatenate(list(recording.user_chunks())), signal)
+    assert [len(chunk) for chunk in recording.user_chunks()][:-1] == [777] * 129
+    assert recording.steps["user_active"].tolist() == [f.user_active for f in frames]
+    assert recording.session["seed"] == 5 and recording.session["sampling"]["text"]["temperature"] == 0.7
+    assert recording.session["prompt"] == model.prompt_tokens("six") and recording.flushed
+    times = [recording.steps[name] for name in ("heard", "begun", "made")]
+    assert (np.diff(times, axis=0) >= 0).all() and before <= times[0].min() and times[2].max() <= time.time()
+    assert (np.diff(recording.pushes["arrived"]) >= 0).all()
+    known = recording.pushes["frame"]  # what was known when a frame was made: all pushes up to some
+    assert (np.diff(known) >= 0).all() and 24 <= known[-1] < 27
+
+
+def test_lhotse_reads_it_and_it_is_training_data(model, tmp_path, monkeypatch):
+    session = model.open_session(record=tmp_path / "talk")
+    frames = hold(session, speech_like(1.3).numpy())
+    session.close()
+    monkeypatch.chdir(tmp_path / "talk")
+    (cut,) = CutSet.from_file("cut.jsonl")
+    assert cut.load_agent_codes().shape == (17, 2) and cut.load_agent_steps()["made"].shape == (17,)
+    assert cut.load_user_pushes()["samples"].sum() == cut.recording.num_samples == 20800
+    monkeypatch.chdir("/")  # and from anywhere, with whole paths
+    cut = SessionRecording.read(tmp_path / "talk").cut
+    assert {s.speaker for s in cut.supervisions} == {"user", "agent"}
+    assert np.array_equal(cut.load_agent_tokens(), [f.token for f in frames])
+    batch = model.dataset()[CutSet.from_cuts([cut])]
+    assert batch.num_frames.tolist() == [17]
+    assert torch.equal(batch.user_audio[0], speech_like(1.3))
+    whole = np.concatenate([f.audio for f in frames])[: batch.agent_audio_lens[0]]
+    assert np.array_equal(batch.agent_audio[0].numpy(), whole) and np.abs(whole).max() > 0.01
+    assert batch.agent_texts == [" ".join(turn.text for turn in session.transcript.agent)] != [""]
+    loss = model.training_step(batch, 0)["loss"]
+    assert torch.isfinite(loss)
+
+
+def test_wishes_are_noted_with_the_frame_from_which_on_they_hold(model, tmp_path):
+    session = model.open_session(record=tmp_path / "talk")
+    chunk = speech_like(0.16).numpy()
+    frames = session.push(chunk)
+    session.stop()
+    session.mute(True)
+    session.say("six")
+    frames += session.push(chunk)
+    session.close()
+    recording = SessionRecording.read(tmp_path / "talk")
+    assert len(recording) == len(frames)
+    say = ("say", model.tokenizer.text_to_ids("six"))
+    assert recording.wishes(2) == [("stop", None), ("mute", True), say] and recording.wishes(0) == []
+    assert not recording.flushed
+
+
+def test_what_was_pushed_and_not_answered_any_more(model, tmp_path):
+    """The caller hangs up in the middle: all audio is there, and the frames that were made."""
+    engine = model.open_engine(max_sessions=1)
+    session = engine.open_session(record=tmp_path / "talk")
+    session.push(speech_like(1.0).numpy())
+    for _ in range(5):
+        engine.step()
+    session.close()
+    assert session.recorder.wait(20)
+    recording = SessionRecording.read(tmp_path / "talk")
+    assert len(recording) == 5 and recording.cut.duration == pytest.approx(0.4)
+    assert sum(len(chunk) for chunk in recording.user_chunks()) == 16000
+    assert all(s.end <= 0.4 + 1e-9 for s in recording.cut.supervisions)
+
+
+def test_without_a_frame_there_is_no_recording(model, tmp_path, caplog):
+    with caplog.at_level(logging.WARNING):
+        session = model.open_session(record=tmp_path / "talk")
+        session.push(np.zeros(100, np.float32))
+        session.close()
+    assert list(tmp_path.iterdir()) == []
+    assert "before its first frame" in caplog.text
+
+
+def test_a_session_that_breaks_is_recorded_until_then(model, tmp_path):
+    engine = model.open_engine(max_sessions=1)
+    session = engine.open_session(record=tmp_path / "talk")
+    session.push(speech_like(1.0).numpy())
+    for _ in range(5):
+        engine.step()
+    session._transcript = SimpleNamespace(add=lambda index, token: 1 / 0)
+    engine.step()
+    assert isinstance(session.error, ZeroDivisionError) and session.recorder.wait(20)
+    assert len(SessionRecording.read(tmp_path / "talk")) == 5
+
+
+@pytest.mark.parametrize("what", ["a file", "full", "below a file", "not writable", "no space"])
+def test_a_folder_that_cannot_be_is_refused_at_once(model, tmp_path, what, monkeypatch):
+    folder = tmp_path / "talk"
+    if what == "a file":
+        folder.write_text("mine")
+    elif what == "full":
+        folder.mkdir()
+        (folder / "mine").touch()
+    elif what == "below a file":
+        folder.write_text("mine")
+        folder = folder / "below"
+    elif what == "no space":
+
+        def full(file):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(GrowingFile, "begin", full)
+    else:
+        folder = Path("/proc/talk")
+    engine = model.open_engine(max_sessions=1)
+    with pytest.raises(InputError, match="record: "):
+        engine.open_session(record=folder)
+    assert len(engine) == 0, "It would sit in its slot for ever."
+    assert parts(tmp_path) == []
+
+
+def test_two_sessions_do_not_share_a_folder(model, tmp_path):
+    engine = model.open_engine(max_sessions=2)
+    session = engine.open_session(record=tmp_path / "talk")
+    with pytest.raises(InputError, match="another session is being recorded"):
+        engine.open_session(record=tmp_path / "talk")
+    session.close()
+    assert session.recorder.wait(20)
+
+
+def test_a_full_disk_ends_the_recording_and_nothing_else(model, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(module, "_INTERVAL", 0.01)
+    engine = model.open_engine(max_sessions=2)
+    unlucky, lucky = (engine.open_session(record=tmp_path / name) for name in ("unlucky", "lucky"))
+    append = GrowingFile.append
+
+    def full(file, rows):
+        if unlucky.recorder.part == file.path.parent and file.path.name == files.CODES and file.rows:
+            append(file, rows[: len(rows) // 2])
+            raise OSError(28, "No space left on device")
+        append(file, rows)
+
+    monkeypatch.setattr(GrowingFile, "append", full)
+    heard = {unlucky: [], lucky: []}
+    with caplog.at_level(logging.WARNING):
+        for chunk in np.split(speech_like(2.0).numpy(), 25):
+            for session in heard:
+                session.push(chunk)
+            for session, frames in engine.step().items():
+                heard[session] += frames
+            time.sleep(0.02)
+        for session in heard:
+            session.flush()
+        for session, frames in engine.run_until_idle().items():
+            heard[session] += frames
+        assert unlucky.recorder.wait(20) and lucky.recorder.wait(20)
+    assert [f.token for f in heard[unlucky]] == [f.token for f in heard[lucky]] and len(heard[lucky]) == 25
+    assert len(SessionRecording.read(tmp_path / "lucky")) == 25 and lucky.recorder.error is None
+    assert not (tmp_path / "unlucky").exists() and isinstance(unlucky.recorder.error, OSError)
+    (said,) = [r.getMessage() for r in caplog.records]
+    assert "unlucky was ended by an error" in said and "No space left" in said and str(unlucky.recorder.part) in said
+
+    with pytest.raises(InputError, match="was broken off"):
+        SessionRecording.read(unlucky.recorder.part)
+    recovered = SessionRecording.read(recover(unlucky.recorder.part, model))
+    assert recovered.folder == tmp_path / "unlucky" and 0 < len(recovered) < 25
+    assert recovered.tokens.tolist() == [f.token for f in heard[lucky]][: len(recovered)]
+
+
+def test_a_disk_that_takes_nothing_does_not_fill_the_memory(model, tmp_path, caplog, monkeypatch):
+    go_on, append = threading.Event(), GrowingFile.append
+    monkeypatch.setattr(GrowingFile, "append", lambda file, rows: (go_on.wait(20), append(file, rows)))
+    monkeypatch.setattr(module, "_MOST_WAITING", 100_000)
+    monkeypatch.setattr(module, "_INTERVAL", 0.01)
+    engine = model.open_engine(max_sessions=1)
+    session = engine.open_session(record=tmp_path / "talk")
+    for _ in range(60):
+        session.push(speech_like(0.08).numpy())
+        engine.step()
+    assert session.recorder._bytes < 120_000
+    go_on.set()
+    with caplog.at_level(logging.WARNING):
+        assert session.recorder.wait(20)
+    assert "did not take" in str(session.recorder.error)
+    session.close()
+
+
+CRASH = """
+import os, sys, time
+from pathlib import Path
+sys.path.insert(0, {root!r})
+import numpy as np
+from nemo_duplex.models.duplex_s2s import DuplexS2SModel
+from tests.dummies import speech_like
+model = DuplexS2SModel.restore_from({agent!r}, map_location="cpu")
+session = model.open_session(record="talk")
+for chunk in np.split(speech_like(2.0).numpy(), 25):
+    session.push(chunk)
+{end}
+"""
+
+
+@pytest.fixture(scope="module")
+def agent(model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("agent") / "agent.nemo"
+    model.save_to(str(path))
+    return path
+
+
+def run_to_the_end(agent, folder, end):
+    script = CRASH.format(root=str(Path(__file__).parents[2]), agent=str(agent), end=end)
+    return subprocess.run([sys.executable, "-c", script], cwd=folder, capture_output=True, timeout=120)
+
+
+@pytest.mark.slow
+def test_a_crash_leaves_all_but_the_last_second(model, agent, tmp_path):
+    run_to_the_end(agent, tmp_path, "time.sleep(3); os.kill(os.getpid(), 9)")
+    (part,) = parts(tmp_path)
+    assert soundfile.info(part / files.USER).frames == 32000, "It plays as it is."
+    recording = SessionRecording.read(recover(part, model))
+    assert recording.folder == tmp_path / "talk" and len(recording) == 24
+    with pytest.raises(InputError, match="there is no folder"):
+        recover(part, model)
+
+
+@pytest.mark.slow
+def test_a_program_that_ends_makes_its_recordings_whole(agent, tmp_path):
+    run_to_the_end(agent, tmp_path, "raise KeyboardInterrupt")
+    assert len(SessionRecording.read(tmp_path / "talk")) == 24
+
+
+def test_recover_says_what_cannot_be(model, tmp_path):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "file").touch()
+    with pytest.raises(InputError, match="not what a recorder left"):
+        recover(tmp_path / "other", model)
+    session = model.open_session(record=tmp_path / "talk")
+    (part,) = parts(tmp_path)
+    copy = tmp_path / ".part-1-copy"
+    copy.mkdir()
+    for file in part.iterdir():
+        (copy / file.name).write_bytes(file.read_bytes())
+    with pytest.raises(InputError, match="holds no whole frame"):
+        recover(copy, model)
+    with pytest.raises(InputError, match="is there already"):
+        recover(copy, model, folder=tmp_path / "other")
+    session.close()
+
+
+def test_memory_is_constant_and_nothing_stays_open(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_INTERVAL", 0.01)
+    engine, chunk = model.open_engine(max_sessions=4), speech_like(0.08).numpy()
+    sessions = [engine.open_session(record=tmp_path / str(i)) for i in range(4)]
+    waiting, opened = [], []
+    for _ in range(80):
+        for session in sessions:
+            session.push(chunk)
+        engine.step()
+        time.sleep(0.01)
+        waiting.append(sum(session.recorder._bytes for session in sessions))
+        opened.append(len(os.listdir("/proc/self/fd")))
+    assert np.median(waiting[60:]) <= 2 * max(np.median(waiting[10:30]), 50_000)
+    assert max(opened) - min(opened) <= 2
+    for session in sessions:
+        session.close()
+        assert session.recorder.wait(20)
+    deadline = time.time() + 5
+    while any(thread.name == "recorder" for thread in threading.enumerate()):
+        assert time.time() < deadline, "A thread stays when there is nothing to write."
+        time.sleep(0.01)
+
+
+def test_the_cut_is_one_line_of_plain_json(model, tmp_path):
+    session = model.open_session(record=tmp_path / "talk")
+    hold(session, speech_like(0.5).numpy())
+    session.close()
+    (line,) = (tmp_path / "talk" / "cut.jsonl").read_text().splitlines()
+    session = json.loads(line)["custom"]["session"]
+    assert session["format"] == files.FORMAT and len(session["model"]["hash"]) == 64
+    assert {path.name for path in (tmp_path / "talk").iterdir()} == {
+        files.CUT,
+        files.USER,
+        files.AGENT,
+        files.TOKENS,
+        files.CODES,
+        files.STEPS,
+        files.PUSHES,
+    }
