@@ -45,16 +45,16 @@ class AgentRows:
 
     Args:
         model: in evaluation from now on; its weights are taken as they are now.
-        run: runs the stages.
+        run: runs the stages; None runs them as they are.
         int8: whether encoder and language model compute in 8 bits (`in_int8`).
 
     Raises:
         InputError: for an encoder that hears whole recordings only, or int8 on a machine that cannot do it.
     """
 
-    def __init__(self, model: DuplexS2SModel, run: StageRunner, int8: bool = False) -> None:
+    def __init__(self, model: DuplexS2SModel, run: StageRunner | None = None, int8: bool = False) -> None:
         self.model = model.eval()
-        self._run = run
+        self._run = run or StageRunner(model.device, cuda_graphs=False)
         self.burst_frames: int = model.perception.burst_frames
         self.burst_samples: int = model.perception.burst_samples
         self._lm = in_int8(model.lm) if int8 else model.lm
