@@ -4,7 +4,7 @@ Every tick stands for 80 ms: each caller's next 80 ms are pushed, then the engin
 than 80 ms. Ticks follow each other at once, so a measurement takes as long as the work does.
 
 A burst of the encoder is several frames (two with [70,1]). Callers who came at different times have theirs in different ticks
-(`spread`); where all came in the same tick, all have them at once. Frames are answered one per tick, each in time for its place
+(`spread`); where all came in the same tick, all have them together. Frames are answered one per tick, each in time for its place
 behind the one before (`step`), or all of them as soon as there is a burst (`at_once`: `run_until_idle`).
 """
 
@@ -63,6 +63,7 @@ class Ticks:
 
     sessions: int
     count: int
+    mean: Seconds
     p50: Seconds
     p95: Seconds
     p99: Seconds
@@ -103,7 +104,8 @@ def play(model: DuplexS2SModel, audio: np.ndarray, sessions: int, setting: Play)
         if setting.give_up and sum(s >= BUDGET for s in seconds) > setting.ticks / 100:
             break
     p50, p95, p99 = np.percentile(seconds, [50, 95, 99]).tolist()
-    return Ticks(sessions, len(seconds), p50, p95, p99, frames / (sessions * len(seconds)), timer.report())
+    per_tick = frames / (sessions * len(seconds))
+    return Ticks(sessions, len(seconds), float(np.mean(seconds)), p50, p95, p99, per_tick, timer.report())
 
 
 def climb(model: DuplexS2SModel, audio: np.ndarray, setting: Play, most: int) -> Iterator[Ticks]:
@@ -124,28 +126,3 @@ def descend(model: DuplexS2SModel, audio: np.ndarray, setting: Play, most: int) 
         yield ticks
         if ticks.in_time:
             return
-
-
-@dataclass(frozen=True)
-class OneCaller:
-    """A caller alone: seconds of work per second of audio, and what its pushes of a frame took."""
-
-    real_time_factor: float
-    frames: int
-    p50: Seconds
-    p99: Seconds
-
-
-def one_caller(model: DuplexS2SModel, audio: np.ndarray, frames: int) -> OneCaller:
-    """Streams a conversation through `model.open_session()`, frame by frame."""
-    session, caller = model.open_session(), Caller(audio, model.perception.samples_per_frame)
-    for _ in range(_WARMUP):
-        session.push(caller.speak())
-    took = []
-    for _ in range(frames):
-        frame = caller.speak()
-        start = time.perf_counter()
-        session.push(frame)
-        took.append(time.perf_counter() - start)
-    p50, p99 = np.percentile(took, [50, 99]).tolist()
-    return OneCaller(sum(took) / (len(took) * BUDGET), len(took), p50, p99)

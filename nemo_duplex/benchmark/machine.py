@@ -1,4 +1,4 @@
-"""What a benchmark ran on: its name, and how fast its memory is copied."""
+"""What a benchmark ran on: its name, and how fast it copies and multiplies."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ import torch
 
 #: Of the copy that is measured: far more than any cache holds.
 _COPIED_BYTES = {"cpu": 1 << 29, "cuda": 1 << 32}
+#: Rows and columns of what is multiplied.
+_MULTIPLIED = {"cpu": 2048, "cuda": 8192}
 
 
 def machine(device: str) -> str:
@@ -41,6 +43,13 @@ def read_bandwidth(device: str, repeats: int = 5) -> float:
     size = _COPIED_BYTES[device]
     source = torch.ones(size // 4, device=device)
     return size / _fastest(source.sum, device, repeats)
+
+
+def matmul_rate(device: str, dtype: torch.dtype, repeats: int = 5) -> float:
+    """Operations per second (multiplication and addition are two) of a large matrix product; the fastest of some repeats."""
+    size = _MULTIPLIED[device]
+    matrix = torch.ones(size, size, device=device, dtype=dtype)
+    return 2 * size**3 / _fastest(lambda: matrix @ matrix, device, repeats)
 
 
 def _fastest(work: Callable[[], Any], device: str, repeats: int) -> float:

@@ -23,7 +23,7 @@ import torch
 
 from nemo_duplex.benchmark.age import compare_ages
 from nemo_duplex.benchmark.callers import speech_of
-from nemo_duplex.benchmark.concurrency import Play, Ticks, climb, descend, one_caller
+from nemo_duplex.benchmark.concurrency import Play, Ticks, climb, descend, play
 from nemo_duplex.benchmark.machine import machine
 from nemo_duplex.benchmark.models import agent
 from nemo_duplex.benchmark.parts import Size, described, write_parts
@@ -53,7 +53,7 @@ class Setting:
         ticks: frames that are measured for each number of sessions.
         most: sessions that are tried.
         batches: callers of the model of `stages`; None: 1, and on a GPU up to 256.
-        compile, cuda_graphs, int8: of `model.open_engine`; None leaves it to the engine.
+        compile, cuda_graphs, int8: of `model.open_engine`.
         histories: seconds of conversation before the frame that is measured; the longest is also heard whole.
         minutes: age of the old conversation.
     """
@@ -68,9 +68,9 @@ class Setting:
     ticks: int = 300
     most: int = 256
     batches: list[int] | None = None
-    compile: bool | None = None
+    compile: bool = False
     cuda_graphs: bool | None = None
-    int8: bool | None = None
+    int8: bool = False
     histories: list[float] = field(default_factory=lambda: [10.0, 30.0, 60.0])
     minutes: float = 30.0
 
@@ -86,9 +86,8 @@ class Setting:
 
     @property
     def options(self) -> dict[str, Any]:
-        """Of `open_engine`: those that were chosen."""
-        chosen = {"compile": self.compile, "cuda_graphs": self.cuda_graphs, "int8": self.int8}
-        return {name: value for name, value in chosen.items() if value is not None}
+        """Of `open_engine`."""
+        return {"compile": self.compile, "cuda_graphs": self.cuda_graphs, "int8": self.int8}
 
 
 def benchmark_streaming(setting: Setting) -> dict[str, Any]:
@@ -167,19 +166,19 @@ class _Agents:
 
 
 def sessions(setting: Setting, agents: _Agents) -> dict[str, Any]:
-    """`about`, `one_caller` (`OneCaller`); `spread`, `together`, `at_once`: lists of `Ticks`, by how callers come and are
-    answered (`concurrency.py`); and `most` in time of each, 0 for none."""
+    """`about`; `alone`: `Ticks` of one caller, each push answered at once; `spread`, `together`, `at_once`: lists of `Ticks`, by
+    how callers come and are answered (`concurrency.py`); and `most` sessions in time of each of these, 0 for none."""
     model, users = agents.model, agents.users
-    play = Play(ticks=setting.ticks, options=setting.options)
-    alone = one_caller(model, users, setting.ticks)
-    spread = list(climb(model, users, play, setting.most))
+    usual = Play(ticks=setting.ticks, options=setting.options)
+    alone = play(model, users, 1, replace(usual, at_once=True, give_up=False))
+    spread = list(climb(model, users, usual, setting.most))
     most = _most(spread) or 1
-    together = list(descend(model, users, replace(play, spread=False), most))
-    at_once = list(descend(model, users, replace(play, at_once=True), most))
+    together = list(descend(model, users, replace(usual, spread=False), most))
+    at_once = list(descend(model, users, replace(usual, at_once=True), most))
     tried = {"spread": spread, "together": together, "at_once": at_once}
     return {
         "about": agents.about,
-        "one_caller": asdict(alone),
+        "alone": asdict(alone),
         **{name: [asdict(ticks) | {"in_time": ticks.in_time} for ticks in list_] for name, list_ in tried.items()},
         "most": {name: _most(list_) for name, list_ in tried.items()},
     }

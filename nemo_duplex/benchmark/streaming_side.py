@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from nemo_duplex.benchmark.callers import speech_of
-from nemo_duplex.benchmark.machine import copy_bandwidth, read_bandwidth
+from nemo_duplex.benchmark.machine import copy_bandwidth, matmul_rate, read_bandwidth
 from nemo_duplex.benchmark.streaming import Setting
 from nemo_duplex.frames import FRAME_RATE, Seconds
 
@@ -112,16 +112,20 @@ def ours(folder: Path, setting: Setting) -> dict[str, Any]:
 def stages(folder: Path, setting: Setting) -> dict[str, Any]:
     """A model of random weights at full size: what each stage takes at each batch, beside what its weights take to be read."""
     from nemo_duplex.benchmark.models import random_model
-    from nemo_duplex.benchmark.stages import measure, traffic
+    from nemo_duplex.benchmark.stages import measure, work
 
-    copied, read = copy_bandwidth(setting.device), read_bandwidth(setting.device)
+    dtype = torch.bfloat16 if setting.precision == "bf16" else torch.float32
+    rates = {
+        "copy_bandwidth": copy_bandwidth(setting.device),
+        "read_bandwidth": read_bandwidth(setting.device),
+        "matmul_rate": matmul_rate(setting.device, dtype),
+    }
     model = random_model(setting.full_size, setting.device, setting.precision)
     batches = measure(model, speech_of(None, _USER_RATE), setting.all_batches, setting.ticks, setting.options)
     return {
         "what": f"{sum(p.numel() for p in model.parameters()) / 1e6:,.0f} million parameters, random",
-        "copy_bandwidth": copied,
-        "read_bandwidth": read,
-        "traffic": {stage: asdict(bytes_) for stage, bytes_ in traffic(model).items()},
+        **rates,
+        "work": {stage: asdict(done) for stage, done in work(model, setting.int8).items()},
         "batches": [asdict(batch) for batch in batches],
     }
 

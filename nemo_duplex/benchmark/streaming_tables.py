@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from nemo_duplex.benchmark.concurrency import BUDGET
-from nemo_duplex.benchmark.stages import STAGES, Traffic
+from nemo_duplex.benchmark.stages import STAGES, Work
 from nemo_duplex.benchmark.table import Table, milliseconds
 
 _MODES = {
@@ -24,12 +24,12 @@ def tables(result: Mapping[str, Any]) -> list[Table]:
 
 def _sessions(result: Mapping[str, Any]) -> Iterator[Table]:
     part, setting = result["sessions"], result["setting"]
-    alone, most = part["one_caller"], part["most"]
+    alone, most = part["alone"], part["most"]
     about = [
         *part["about"],
         result["machine"],
-        f"one caller in pushes of 80 ms: real-time factor {alone['real_time_factor']:.3f}; a push takes "
-        f"{milliseconds(alone['p50'])} (p50), {milliseconds(alone['p99'])} (p99)",
+        f"one caller in pushes of 80 ms, answered at once: real-time factor {alone['mean'] / BUDGET:.3f}; pushes that bring two "
+        f"frames take {milliseconds(alone['p95'])} (p95) to {milliseconds(alone['p99'])} (p99)",
         f"{most['spread']} sessions have 99 of 100 ticks within 80 ms ({most['together']} if all came in one frame, "
         f"{most['at_once']} if both frames of a burst are made at once); {setting['ticks']} ticks each",
     ]
@@ -48,29 +48,31 @@ def _sessions(result: Mapping[str, Any]) -> Iterator[Table]:
 
 def _stages(result: Mapping[str, Any]) -> Iterator[Table]:
     part, setting = result["stages"], result["setting"]
-    copied, read = part["copy_bandwidth"], part["read_bandwidth"]
-    traffic = {stage: Traffic(**part["traffic"][stage]) for stage in STAGES}
+    copied, rate = part["copy_bandwidth"], part["matmul_rate"]
+    work = {stage: Work(**part["work"][stage]) for stage in STAGES}
     options = [name for name in ("int8", "compile", "cuda_graphs") if setting[name]]
     about = [
         ", ".join([part["what"], f"precision {setting['precision']}", *options]),
         result["machine"],
-        f"floor: the stage's weights over the bandwidth of a copy, {copied / 1e9:.1f} GB/s of bytes read and written "
-        f"(reading alone: {read / 1e9:.1f} GB/s); beside it, the same with what callers remember",
+        f"floor: the stage's weights over the bandwidth of a copy, {copied / 1e9:,.1f} GB/s of bytes read and written "
+        f"(reading alone: {part['read_bandwidth'] / 1e9:,.1f} GB/s)",
+        "with callers: the same with what callers remember; arithmetic: operations of all callers over the rate of a large "
+        f"product of matrices, {rate / 1e9:,.0f} GFLOP/s",
     ]
     rows: list[tuple[str, ...]] = []
     ticks: list[tuple[str, ...]] = []
     for batch in part["batches"]:
         seen, callers = batch["ticks"], batch["ticks"]["sessions"]
         for stage in STAGES:
-            times, floor = seen["stages"][stage], traffic[stage].floor(0, copied)
-            least = (milliseconds(floor), milliseconds(traffic[stage].floor(callers, copied)))
-            weights, ratio = f"{traffic[stage].weights / 1e6:,.1f} MB", f"{times['p50'] / floor:.1f} x"
-            took = (milliseconds(times["p50"]), milliseconds(times["p99"]))
-            rows.append((f"{stage}, {_callers(callers)}", *took, weights, *least, ratio))
+            times, floor = seen["stages"][stage], work[stage].reading(0, copied)
+            least = (floor, work[stage].reading(callers, copied), work[stage].computing(callers, rate))
+            took = map(milliseconds, (times["p50"], times["p99"]))
+            weights, ratio = f"{work[stage].weights / 1e6:,.1f} MB", f"{times['p50'] / floor:.1f} x"
+            rows.append((f"{stage}, {_callers(callers)}", *took, weights, *map(milliseconds, least), ratio))
         runs = {stage: seen["stages"][stage]["count"] / seen["count"] for stage in STAGES}
-        floor = sum(traffic[stage].floor(callers, copied) * runs[stage] for stage in STAGES)
+        floor = sum(work[stage].reading(callers, copied) * runs[stage] for stage in STAGES)
         ticks.append((str(callers), *_quantiles(seen), milliseconds(floor), f"{batch['peak_bytes'] / 1e9:.2f} GB"))
-    columns: tuple[str, ...] = ("stage", "p50", "p99", "weights", "floor", "with callers", "p50 to floor")
+    columns: tuple[str, ...] = ("stage", "p50", "p99", "weights", "floor", "with callers", "arithmetic", "p50 to floor")
     yield Table(f"Stages at full size ({setting['size'] or 'paper'})", about, columns, rows)
     columns = ("callers", "p50", "p95", "p99", "mean floor, with callers", f"memory, {setting['device']}")
     yield Table("Ticks at full size", [], columns, ticks)

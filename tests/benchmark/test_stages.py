@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from nemo_duplex.benchmark.callers import speech_of
-from nemo_duplex.benchmark.machine import copy_bandwidth, machine, read_bandwidth
+from nemo_duplex.benchmark.machine import copy_bandwidth, machine, matmul_rate, read_bandwidth
 from nemo_duplex.benchmark.models import agent, random_model
-from nemo_duplex.benchmark.stages import STAGES, Traffic, measure, traffic
+from nemo_duplex.benchmark.stages import STAGES, Work, measure, work
 
 
 @pytest.fixture(scope="module")
@@ -15,7 +15,7 @@ def model():
 
 
 def test_stages_read_every_weight_but_tables_of_rows_and_the_encoder_of_the_codec(model):
-    read = traffic(model)
+    read = work(model)
     assert list(read) == list(STAGES)
     tables = ("lm.backbone.embed_tokens", "lm.speech_embedding")
     expected = sum(
@@ -29,17 +29,36 @@ def test_stages_read_every_weight_but_tables_of_rows_and_the_encoder_of_the_code
 
 
 def test_half_as_many_bytes_in_bfloat16():
-    whole, half = (traffic(random_model("tiny", "cpu", precision)) for precision in ("32", "bf16"))
+    whole, half = (work(random_model("tiny", "cpu", precision)) for precision in ("32", "bf16"))
     for stage in ("encoder", "llm", "codec"):
         assert half[stage].weights * 2 == whole[stage].weights, stage
 
 
+@pytest.mark.skipif(not hasattr(torch.ops.onednn, "qlinear_pointwise"), reason="needs a torch with oneDNN")
+def test_a_quarter_of_the_bytes_in_linear_layers_of_8_bits(model, monkeypatch):
+    """All of the language model's weights are of Linear layers but for its norms."""
+    monkeypatch.setattr("nemo_duplex.models.int8_linear._SMALLEST", 1)
+    whole, octets = (work(model, int8)["llm"].weights for int8 in (False, True))
+    assert octets < 0.3 * whole and octets > 0.24 * whole
+
+
 def test_the_floor_is_bytes_over_bandwidth():
-    assert Traffic(weights=4_000, remembered=500).floor(4, 1_000.0) == 6.0
+    done = Work(weights=4_000, remembered=500, operations=20)
+    assert (done.reading(0, 1_000.0), done.reading(4, 1_000.0), done.computing(4, 10.0)) == (4.0, 6.0, 8.0)
+
+
+def test_operations_of_one_caller(model):
+    """The language model multiplies each weight once, and attends to all of its ring; the codec its weights many times."""
+    llm, codec = (work(model)[stage] for stage in ("llm", "codec"))
+    products = sum(p.numel() for p in model.lm.backbone.llm.parameters() if p.dim() == 2)
+    heads = model.lm.backbone.lm_head.weight.numel() + model.lm.speech_head.projection.weight.numel()
+    attention = 2 * 2 * 2 * 2048 * 2 * 16  # layers, queries and values, two operations, positions, heads of 16
+    assert llm.operations == pytest.approx(2 * (products + heads) + attention, rel=0.02)
+    assert codec.operations > 10 * codec.weights / 4
 
 
 def test_every_batch_is_measured(model):
-    one, two = measure(model, speech_of(None, 16000, 5.0), [1, 2], 6, {})
+    one, two = measure(model, speech_of(None, 16000, 5.0), [1, 2], 6)
     assert (one.ticks.sessions, two.ticks.sessions) == (1, 2)
     assert one.ticks.count == two.ticks.count == 6 and one.ticks.frames_per_tick == 1
     assert set(one.ticks.stages) == {*STAGES, "step"}
@@ -54,5 +73,7 @@ def test_an_agent_without_a_file_is_the_one_of_the_recipe():
 
 def test_the_machine_has_a_name_and_a_bandwidth(monkeypatch):
     monkeypatch.setattr("nemo_duplex.benchmark.machine._COPIED_BYTES", {"cpu": 1 << 24})
+    monkeypatch.setattr("nemo_duplex.benchmark.machine._MULTIPLIED", {"cpu": 256})
     assert torch.__version__ in machine("cpu") and "threads" in machine("cpu")
     assert 1e8 < copy_bandwidth("cpu") < 1e13 and 1e8 < read_bandwidth("cpu") < 1e13
+    assert 1e8 < matmul_rate("cpu", torch.float32) < 1e15
