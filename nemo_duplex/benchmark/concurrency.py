@@ -4,8 +4,8 @@ Every tick stands for 80 ms: each caller's next 80 ms are pushed, then the engin
 than 80 ms. Ticks follow each other at once, so a measurement takes as long as the work does.
 
 A burst of the encoder is several frames (two with [70,1]). Callers who came at different times have theirs in different ticks
-(`spread`); where all came in the same tick, all have them together. Frames are answered one per tick, each in time for its place
-behind the one before (`step`), or all of them as soon as there is a burst (`at_once`: `run_until_idle`).
+(`spread`); where all came in the same tick, all have them together. Frames are answered one per tick, each in time to be heard
+after the one before (`step`), or all of them as soon as there is a burst (`at_once`: `run_until_idle`).
 """
 
 from __future__ import annotations

@@ -166,8 +166,8 @@ class _Agents:
 
 
 def sessions(setting: Setting, agents: _Agents) -> dict[str, Any]:
-    """`about`; `alone`: `Ticks` of one caller, each push answered at once; `spread`, `together`, `at_once`: lists of `Ticks`, by
-    how callers come and are answered (`concurrency.py`); and `most` sessions in time of each of these, 0 for none."""
+    """`about`; `alone`: `Ticks` of one caller, each push answered at once; `spread`, `together`, `at_once`: lists of `Ticks`,
+    by how callers come and are answered (`concurrency.py`); and `most` sessions in time of each of these, 0 for none."""
     model, users = agents.model, agents.users
     usual = Play(ticks=setting.ticks, options=setting.options)
     alone = play(model, users, 1, replace(usual, at_once=True, give_up=False))

@@ -28,8 +28,8 @@ def _sessions(result: Mapping[str, Any]) -> Iterator[Table]:
     about = [
         *part["about"],
         result["machine"],
-        f"one caller in pushes of 80 ms, answered at once: real-time factor {alone['mean'] / BUDGET:.3f}; pushes that bring two "
-        f"frames take {milliseconds(alone['p95'])} (p95) to {milliseconds(alone['p99'])} (p99)",
+        f"one caller in pushes of 80 ms, answered at once: real-time factor {alone['mean'] / BUDGET:.3f}; pushes that bring "
+        f"two frames take {milliseconds(alone['p95'])} (p95) to {milliseconds(alone['p99'])} (p99)",
         f"{most['spread']} sessions have 99 of 100 ticks within 80 ms ({most['together']} if all came in one frame, "
         f"{most['at_once']} if both frames of a burst are made at once); {setting['ticks']} ticks each",
     ]
