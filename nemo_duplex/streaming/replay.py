@@ -136,7 +136,7 @@ class _ReplayEngine(DuplexEngine):
                 f"Replay it with nemo_duplex {session['version'].get('nemo_duplex')}."
             )
         capacity = max(int(steps[column].max(initial=1)) for column in ("rows", "entries"))
-        super().__init__(model, capacity, **session["engine"])
+        super().__init__(model, capacity, cuda_graphs=False, **session["engine"])  # graphs change nothing, and take time
         self._recording = recording
         self._session = self.open_session(sample_rate=recording.sample_rate, sampling=session["sampling"], seed=session["seed"])
         self._session.prompt = session["prompt"]

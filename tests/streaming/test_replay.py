@@ -9,6 +9,7 @@ import torch
 
 from nemo_duplex.frames import FrameRate
 from nemo_duplex.inputs import InputError
+from nemo_duplex.models import int8_linear
 from nemo_duplex.streaming import replay as module
 from nemo_duplex.streaming.engine import DuplexEngine
 from nemo_duplex.streaming.replay import AROUND, replay
@@ -67,8 +68,8 @@ def party(model, folder, seed):
         {"sample_rate": 8000, "sampling": {"text": {"temperature": 0.5}}, "system_prompt": "red"},
     ]
     guests, recorded, moved = [], [], 0
-    for step in range(90):
-        while len(engine) < 8 and rng.random() < (0.8 if step < 30 else 0.1):
+    for step in range(60):
+        while len(engine) < 8 and rng.random() < (0.8 if step < 20 else 0.1):
             number = len(guests)
             chosen = options[number % len(options)]
             session = engine.open_session(record=folder / str(number), seed=number, **chosen)
@@ -93,9 +94,12 @@ def party(model, folder, seed):
                 session.close()
             elif wish < 0.18:
                 session.flush()
-        before = dict((id(s), r) for r, s in engine._slots)
+        if step in (25, 45):  # those who sit in the last rows are moved
+            for _, session in list(engine._slots)[:-2]:
+                session.close()
+        before = {id(session): row for row, session in engine._slots}
         engine.step()
-        moved += sum(before.get(id(s), r) != r for r, s in engine._slots)
+        moved += sum(before.get(id(session), row) != row for row, session in engine._slots)
     for session in guests:
         session.close()
         assert session.recorder.wait(30)
@@ -103,7 +107,7 @@ def party(model, folder, seed):
     return [path for path in recorded if path.is_dir()]
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 4))])
 def test_eight_sessions_of_a_busy_engine_are_replayed_alone(model, tmp_path, seed):
     folders = party(model, tmp_path, seed)
     seats = set()
@@ -236,6 +240,21 @@ def test_a_model_of_other_channels_is_refused(model, talk, monkeypatch):
         replay(talk, model)
 
 
+def test_an_engine_in_8_bits_is_opened_as_one(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(int8_linear, "_SMALLEST", 1)
+    engine = model.open_engine(max_sessions=3, int8=True)
+    sessions = [engine.open_session(record=tmp_path / str(i)) for i in range(3)]
+    for i, session in enumerate(sessions):
+        session.push(speech_like(4.0, i).numpy())
+        session.flush()
+    engine.run_until_idle()
+    assert sessions[1].recorder.wait(30)
+    assert replay(tmp_path / "1", model).identical
+    recording = SessionRecording.read(tmp_path / "1")
+    recording.session["engine"]["int8"] = False
+    assert not replay(recording, model).identical
+
+
 def test_an_engine_with_an_unknown_option_is_refused(model, talk):
     recording = SessionRecording.read(talk)
     recording.session["engine"]["turbo"] = True
@@ -245,5 +264,5 @@ def test_an_engine_with_an_unknown_option_is_refused(model, talk):
 
 def test_every_option_of_an_engine_is_recorded_or_has_no_say(model):
     """Whoever gives the engine another option decides whether a replay needs it."""
-    options = set(inspect.signature(DuplexEngine).parameters) - {"model", "max_sessions", "timer"}
+    options = set(inspect.signature(DuplexEngine).parameters) - {"model", "max_sessions", "timer", "cuda_graphs"}
     assert options == model.open_engine(max_sessions=1).options.keys()
