@@ -1,10 +1,11 @@
-# make install | test | check | demo | test-agent | clean. All of them work on a fresh machine with Python 3.10 to 3.12 and a C compiler.
+# make install | test | check | demo | test-agent | soak | clean. All of them work on a fresh machine with Python 3.10 to 3.12 and a C compiler.
 #
 #   PYTHON=python3.12 make install     another interpreter
 #   make demo MINUTES=5                less time: everything shrinks with it
 #   make demo FROM_SCRATCH=1           trains the small encoder and codec too, instead of taking the bundled ones
 #   make demo OUT=folder               another folder than demo/
 #   make test-agent                    what must hold of the agent that make demo trained
+#   make soak                          an hour's conversation with it, its end compared with its start
 
 suitable = $(shell $(1) -c 'import sys; print((3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null)
 PYTHON ?= $(firstword $(foreach python,python3 python3.12 python3.11 python3.10,$(if $(filter True,$(call suitable,$(python))),$(python))))
@@ -14,7 +15,7 @@ BIN := .venv/bin
 STAMP := .venv/installed-$(shell cat setup.py constraints.txt | cksum | cut -d ' ' -f 1)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: install test check demo test-agent clean
+.PHONY: install test check demo test-agent soak clean
 .DELETE_ON_ERROR:
 
 install: $(STAMP)
@@ -44,6 +45,9 @@ demo: install
 
 test-agent: demo
 	$(BIN)/python -m pytest tests/agent --agent $(or $(OUT),demo)/agent.nemo --corpus $(or $(OUT),demo)/corpus
+
+soak: demo
+	@$(BIN)/python examples/soak.py model=$(or $(OUT),demo)/agent.nemo data=$(or $(OUT),demo)/corpus out=$(or $(OUT),demo)/soak
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -80,6 +80,31 @@ def cluster_bootstrap(parts: Sequence[tuple[float, float]], resamples: int = 10_
     return round(float(low), 6), round(float(high), 6)
 
 
+def paired_difference(
+    first: Sequence[tuple[float, float]], second: Sequence[tuple[float, float]], resamples: int = 10_000, seed: int = 0
+) -> Estimate:
+    """How much larger the ratio of sums is the second time, of the same conversations played twice.
+
+    Args:
+        first, second: each conversation's (numerator, denominator), in the same order.
+
+    Returns:
+        value, and as both intervals that of 95 % when conversations are drawn, each with both of its times: what they have in
+        common takes no part in it. Nothing has changed as far as can be told if it holds 0.
+    """
+    assert len(first) == len(second), f"{len(first)} conversations and {len(second)}: they are no pairs."
+    counts = np.array([first, second], dtype=np.float64).reshape(2, -1, 2)
+    above, below = counts.sum(1).T
+    if not below.all():
+        return Estimate(None, 0, None)
+    drawn = _draws(counts.shape[1], resamples, seed) @ counts  # (2, resamples, 2)
+    drawn = drawn[:, (drawn[..., 1] > 0).all(0)]
+    (before, after), ratios = above / below, drawn[..., 0] / drawn[..., 1]
+    low, high = np.percentile(ratios[1] - ratios[0], [2.5, 97.5])
+    interval = round(float(low), 6), round(float(high), 6)
+    return Estimate(float(after - before), float(below.min()), interval, interval)
+
+
 @lru_cache(maxsize=4)
 def _draws(conversations: int, resamples: int, seed: int) -> np.ndarray:
     """(resamples, conversations) float32: how often each is drawn. The same for every rate of a set, so made once."""

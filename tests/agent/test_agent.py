@@ -7,7 +7,9 @@ import torch
 from nemo_duplex.evaluation.activity import voice_activity
 from nemo_duplex.evaluation.baseline import lengths_of_answers
 from nemo_duplex.evaluation.controls import controls
+from nemo_duplex.evaluation.endurance import report, table
 from nemo_duplex.evaluation.generation import perform
+from nemo_duplex.evaluation.long_session import Playlist, play
 from nemo_duplex.evaluation.scores import judge
 
 
@@ -37,3 +39,18 @@ def test_it_is_the_users_voice_that_starts_and_stops_it(agent, sets):
     muted = found[2:]
     assert len(muted) >= 3, "Too few of these conversations have a barge-in that cuts an answer off."
     assert not [c.detail for c in found if not c.passed]
+
+
+@pytest.mark.slow
+def test_a_quarter_of_an_hour_changes_nothing(agent, sets):
+    """`make soak` takes the whole hour. The same conversations at both ends; two of three minutes lie between them."""
+    playlist = Playlist.of([*sets["dev"], *sets["impatient"]], minutes=15.0, compared=2.5)
+    heard = play(agent, playlist, voice_activity("energy"), marks=(2.5, 7.5, 15.0))
+    found = report(agent, playlist, heard)
+    for metric in ("success_rate", "first_response_latency", "exact_match"):
+        assert found["difference"][metric]["within_noise"], table(found)
+    assert found["first"]["exact_match"]["all"]["value"] > 0.3, "An agent that knows nothing cannot forget anything."
+    assert found["transcript"]["complete"] and found["transcript"]["turns"] > 60
+    assert len({mark["tensors_mb"] for mark in found["memory"]}) == 1
+    early, late = (np.median([row["cpu_mean"] for row in rows]) for rows in (found["cost"][:5], found["cost"][-6:-1]))
+    assert late < 1.25 * early, "Other processes move this by a tenth; what grows with the session would by more."

@@ -1,6 +1,6 @@
 import pytest
 
-from nemo_duplex.evaluation.confidence import cluster_bootstrap, estimate_ratio, wilson
+from nemo_duplex.evaluation.confidence import cluster_bootstrap, estimate_ratio, paired_difference, wilson
 
 
 def test_wilson_against_published_values():
@@ -29,3 +29,18 @@ def test_one_conversation_shows_no_spread():
 def test_nothing_counted_is_undefined():
     estimate = estimate_ratio([(0, 0), (0, 0)], proportion=True)
     assert (estimate.value, estimate.n, estimate.ci95) == (None, 0, None)
+
+
+def test_a_difference_of_pairs_is_seen_where_that_of_strangers_is_not():
+    """Conversations differ much from each other, and each by little from itself."""
+    first = [(10.0 * i, 10) for i in range(20)]
+    second = [(10.0 * i + 1, 10) for i in range(20)]
+    difference = paired_difference(first, second)
+    assert difference.value == pytest.approx(0.1) and difference.ci95 == pytest.approx((0.1, 0.1))
+    assert paired_difference(first, first).ci95 == (0.0, 0.0)
+    low, high = paired_difference(first, first[::-1]).ci95
+    assert low < -1 and high > 1
+
+
+def test_a_difference_of_nothing_is_undefined():
+    assert paired_difference([(0, 0)], [(1, 1)]).value is None

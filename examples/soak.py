@@ -1,0 +1,44 @@
+"""Talk with an agent for an hour, and see whether it is at the end what it was at the start: soak.json.
+
+python examples/soak.py model=agent.nemo data=corpus out=soak
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from nemo_duplex.cli import script
+
+
+@script("soak")
+def main(cfg: DictConfig) -> None:
+    """Plays conversations to one session for an hour; compares metrics, memory and cost of its first and last minutes."""
+    import torch
+
+    from nemo_duplex.evaluation.activity import voice_activity
+    from nemo_duplex.evaluation.endurance import report, table
+    from nemo_duplex.evaluation.long_session import Playlist, play
+    from nemo_duplex.evaluation.run import read_sets
+    from nemo_duplex.inputs import existing_file
+    from nemo_duplex.models.duplex_s2s import DuplexS2SModel
+    from nemo_duplex.outputs import require_space, sha256, whole_file
+
+    torch.set_num_threads(cfg.threads)
+    out, model_path = Path(cfg.out), existing_file(cfg.model, "model")
+    cuts = [cut for cuts in read_sets(cfg.data, cfg.sets).values() for cut in cuts]
+    playlist, vad = Playlist.of(cuts, cfg.minutes, cfg.compared, cfg.seed), voice_activity(cfg.vad)
+    require_space(out, 10_000_000)
+    model = DuplexS2SModel.restore_from(str(model_path), map_location=cfg.device).eval()
+    marks = [cfg.compared, cfg.minutes / 2, cfg.minutes]
+    heard = play(model, playlist, vad, marks=marks, label="session", system_prompt=cfg.system_prompt)
+    found = {"model": str(model_path), "model_sha256": sha256(model_path), **report(model, playlist, heard, cfg.seed)}
+    with whole_file(out / "soak.json") as path:
+        path.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    print(table(found))
+
+
+if __name__ == "__main__":
+    main()
