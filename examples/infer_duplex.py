@@ -1,49 +1,59 @@
 """Let an agent answer a recording: user.wav in, agent.wav, both channels in conversation.wav and a transcript out.
 
-python examples/infer_duplex.py model=agent.nemo user=user.wav out=answer
+python examples/infer_duplex.py model=agent.nemo user=user.wav out=answer [record=talk]
+python examples/infer_duplex.py model=agent.nemo replay=talk         exit code 0: the same to the bit; 1: see what differs
 """
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from omegaconf import DictConfig
 
 from nemo_duplex.cli import script
+from nemo_duplex.inputs import InputError
 
 
 @script("infer_duplex")
 def main(cfg: DictConfig) -> None:
     """Streams a recording through an agent in chunks, as a live caller would, and writes what the agent says and when."""
+    if cfg.replay is not None and any(cfg[key] is not None for key in ("user", "out", "record")):
+        raise InputError("replay=... is a session that has its user already: give it without user, out and record.")
+    if cfg.replay is None and (cfg.user is None or cfg.out is None):
+        raise InputError("Not given: user (what the user says), out (folder to write). Add user=... out=..., or replay=...")
+    import torch
+
+    from nemo_duplex.inputs import existing_file
+    from nemo_duplex.models.duplex_s2s import DuplexS2SModel
+
+    torch.set_num_threads(cfg.threads)
+    model = DuplexS2SModel.restore_from(str(existing_file(cfg.model, "model")), map_location=cfg.device)
+    (_answer if cfg.replay is None else _replay)(cfg, model)
+
+
+def _answer(cfg: DictConfig, model) -> None:
     import time
 
     import numpy as np
     import soundfile
     import soxr
-    import torch
 
-    from nemo_duplex.inputs import existing_file, read_mono
-    from nemo_duplex.models.duplex_s2s import DuplexS2SModel
+    from nemo_duplex.inputs import read_mono
     from nemo_duplex.outputs import whole_folder
 
-    torch.set_num_threads(cfg.threads)
-    model = DuplexS2SModel.restore_from(str(existing_file(cfg.model, "model")), map_location=cfg.device)
     user = read_mono(cfg.user, model.user_sample_rate, "user")
-    tail = np.zeros(round(cfg.tail * model.user_sample_rate), np.float32)
-    heard = np.concatenate([user, tail])
-
-    session, frames, started = model.open_session(), [], time.perf_counter()
+    heard = np.concatenate([user, np.zeros(round(cfg.tail * model.user_sample_rate), np.float32)])
+    session, frames, started = model.open_session(record=cfg.record), [], time.perf_counter()
     chunk = max(1, round(cfg.chunk * model.user_sample_rate))
     for start in range(0, len(heard), chunk):
         frames += session.push(heard[start : start + chunk])
     frames += session.flush()
     seconds = time.perf_counter() - started
-    agent = np.concatenate([frame.audio for frame in frames])
-
-    rate = model.agent_sample_rate
-    left = np.zeros_like(agent)
-    resampled = soxr.resample(heard, model.user_sample_rate, rate)[: len(left)]
-    left[: len(resampled)] = resampled
+    session.close()
+    agent, rate = np.concatenate([frame.audio for frame in frames]), model.agent_sample_rate
+    left = soxr.resample(heard, model.user_sample_rate, rate)[: len(agent)]
+    left = np.pad(left, (0, len(agent) - len(left)))
     with whole_folder(Path(cfg.out), replace=cfg.overwrite) as out:
         soundfile.write(out / "agent.wav", agent, rate)
         soundfile.write(out / "conversation.wav", np.stack([left, agent], axis=1), rate)
@@ -52,6 +62,17 @@ def main(cfg: DictConfig) -> None:
     print("\n".join(lines) or "The agent said nothing.")
     length = len(heard) / model.user_sample_rate
     print(f"{cfg.out}: {length:.1f} s of conversation in {seconds:.1f} s (real-time factor {seconds / length:.2f})")
+
+
+def _replay(cfg: DictConfig, model) -> None:
+    from nemo_duplex.streaming.replay import replay
+    from nemo_duplex.streaming.replay_drawing import drawing, verdict
+
+    result = replay(cfg.replay, model)
+    print(*verdict(result), sep="\n")
+    if not result.identical:
+        print("", *drawing(result, model), sep="\n")
+        sys.exit(1)
 
 
 if __name__ == "__main__":

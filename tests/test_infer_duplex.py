@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 
+from nemo_duplex.models.duplex_s2s import DuplexS2SModel
 from tests.dummies import speech_like, tiny_model
 
 SCRIPT = Path(__file__).parent.parent / "examples" / "infer_duplex.py"
@@ -73,3 +75,66 @@ def test_what_is_wrong_is_one_line(infer, agent, question, tmp_path, capsys, mon
     error = capsys.readouterr().err.strip()
     assert message in error and len(error.splitlines()) == 1
     assert not (tmp_path / "answer").exists()
+
+
+# ---------------------------------------------------------------------- record and replay
+
+
+@pytest.fixture(scope="module")
+def talk(infer, agent, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("talk")
+    soundfile.write(folder / "question.wav", speech_like(2.0).numpy(), 16000)
+    infer(
+        [f"model={agent}", f"user={folder / 'question.wav'}", f"out={folder / 'answer'}", f"record={folder / 'talk'}", "tail=0"]
+    )
+    return folder / "talk"
+
+
+def test_a_recorded_session_is_replayed(infer, agent, talk, capsys):
+    assert np.array_equal(soundfile.read(talk / "user.wav")[0], soundfile.read(talk.parent / "question.wav")[0])
+    infer([f"model={agent}", f"replay={talk}"])
+    assert capsys.readouterr().out.strip() == "identical: 25 frames"
+    infer([f"model={agent}", f"replay={talk / 'cut.jsonl'}", "threads=2"])
+    assert "identical: 25 frames" in capsys.readouterr().out
+
+
+def test_the_first_frame_that_differs_is_drawn(infer, agent, talk, tmp_path, capsys):
+    model = DuplexS2SModel.restore_from(agent, map_location="cpu")
+    codes = np.load(talk / "agent_codes.npy")[:, 0].tolist()
+    code = min((c for c in set(codes) if 5 < codes.index(c)), key=codes.index)
+    with torch.no_grad():
+        model.lm.speech_embedding.table.weight[code] += 3.0
+    model.save_to(str(tmp_path / "other.nemo"))
+    with pytest.raises(SystemExit) as end:
+        infer([f"model={tmp_path / 'other.nemo'}", f"replay={talk}"])
+    assert end.value.code == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert "is the first that differs: " in lines[0] and any(line.startswith("not as recorded: model hash") for line in lines)
+    (marked,) = [line for line in lines if line.startswith(">")]
+    assert lines[0].startswith(f"frame {marked.split()[1]} of 25 (") and int(marked.split()[1]) > codes.index(code)
+    drawn = [line.split()[0] for line in lines[lines.index("") + 2 :] if not line.startswith(">")]
+    assert len(drawn) >= 12 and all(number.isdigit() for number in drawn)
+
+
+WRONG_REPLAY = {
+    "user=question.wav out=answer replay=talk": "without user, out and record",
+    "record=there replay=talk": "without user, out and record",
+    "user=question.wav": "Not given: user",
+    "": "Not given: user",
+    "replay=missing": "there is no file",
+    "replay=question.wav": "is not the one cut of a recorded session",
+    "user=question.wav out=answer record=there": "is there already and not empty",
+}
+
+
+@pytest.mark.parametrize("keys, message", WRONG_REPLAY.items(), ids=WRONG_REPLAY)
+def test_what_is_wrong_with_a_replay_is_one_line(infer, agent, question, capsys, monkeypatch, keys, message):
+    monkeypatch.chdir(question.parent)
+    Path("there").mkdir()
+    Path("there/file").touch()
+    with pytest.raises(SystemExit) as end:
+        infer([f"model={agent}", *keys.split()])
+    assert end.value.code == 2
+    error = capsys.readouterr().err.strip()
+    assert message in error and len(error.splitlines()) == 1
+    assert not Path("answer").exists()

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import inspect
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from nemo_duplex.inputs import InputError
 from nemo_duplex.models.model_hash import model_hash
@@ -90,12 +91,11 @@ class Replay:
         return min(chosen or self.first.values(), default=None)
 
 
-def replay(source: SessionRecording | str | Path, model: DuplexS2SModel, seen: Callable[[int], Any] | None = None) -> Replay:
+def replay(source: SessionRecording | str | Path, model: DuplexS2SModel) -> Replay:
     """Replays a recording with a model, which need not be the one that it was recorded with.
 
     Args:
         source: the recording, or where it lies.
-        seen: is told after each frame how many there were.
 
     Raises:
         InputError: if there is no whole recording, or the model has other channels than the one that was recorded.
@@ -109,7 +109,7 @@ def replay(source: SessionRecording | str | Path, model: DuplexS2SModel, seen: C
     with _threads(recording.session["machine"].get("threads")):
         now = surroundings(model)
         now["model"]["hash"] = model_hash(model)
-        for pair in _pairs(recording, model):
+        for pair in tqdm(_pairs(recording, model), "replay", len(recording), unit=" frames", delay=5, leave=False):
             news = [name for name in pair.differing if name not in first]
             if news and (not first or set(first) == {"audio"}):
                 around, wanted = list(before), AROUND + 1
@@ -120,8 +120,6 @@ def replay(source: SessionRecording | str | Path, model: DuplexS2SModel, seen: C
                 wanted -= 1
             before.append(pair)
             count += 1
-            if seen is not None:
-                seen(count)
     return Replay(recording, count, first, distance, list(differences(recording.session, now)), around)
 
 
