@@ -61,6 +61,7 @@ class AgentRows:
         self._perception = PerceptionStream(in_int8(model.perception) if int8 else model.perception)
         self._decoder = model.audio_codec.streaming_decoder(check=False)
         self._sampler = RowSampler(model.layout)
+        self._draw = torch.compiler.disable(self._sampler.choose)  # a sort and a hash: minutes to compile, nothing to gain
         self._free: dict[int, RowControls] = {}  # of so many rows that nobody controls
 
     def init_state(
@@ -138,7 +139,7 @@ class AgentRows:
         user = state.pending.gather(1, next_frame.expand(-1, 1, state.pending.shape[2]))[:, 0]
 
         def choose(text: Tensor, speech: Tensor) -> FrameOutput:
-            free = self._sampler.choose(text, speech, state.sampler, state.frames) if sampled else most_likely(text, speech)
+            free = self._draw(text, speech, state.sampler, state.frames) if sampled else most_likely(text, speech)
             if controls is None:
                 return free
             tokens = controls.written(free.tokens, text, self.model.layout.text_pad)
