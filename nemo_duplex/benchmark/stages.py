@@ -6,6 +6,7 @@ is the least that a stage can take. With many callers arithmetic counts too, and
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -96,6 +97,7 @@ def measure(
     """
     measured = []
     for sessions in batches:
+        gc.collect()  # or the memory of the batch before would be counted
         with PeakMemory(model.device) as memory:
             seen = play(model, audio, sessions, Play(ticks=ticks, give_up=False, options=options or {}))
         measured.append(Batch(seen, memory.peak))

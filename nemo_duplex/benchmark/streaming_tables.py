@@ -27,7 +27,7 @@ def _sessions(result: Mapping[str, Any]) -> Iterator[Table]:
     alone, most = part["alone"], part["most"]
     about = [
         *part["about"],
-        result["machine"],
+        _where(result),
         f"one caller in pushes of 80 ms, answered at once: real-time factor {alone['mean'] / BUDGET:.3f}; pushes that bring "
         f"two frames take {milliseconds(alone['p95'])} (p95) to {milliseconds(alone['p99'])} (p99)",
         f"{most['spread']} sessions have 99 of 100 ticks within 80 ms ({most['together']} if all came in one frame, "
@@ -53,7 +53,7 @@ def _stages(result: Mapping[str, Any]) -> Iterator[Table]:
     options = [name for name in ("int8", "compile", "cuda_graphs") if setting[name]]
     about = [
         ", ".join([part["what"], f"precision {setting['precision']}", *options]),
-        result["machine"],
+        _where(result),
         f"floor: the stage's weights over the bandwidth of a copy, {copied / 1e9:,.1f} GB/s of bytes read and written "
         f"(reading alone: {part['read_bandwidth'] / 1e9:,.1f} GB/s)",
         "with callers: the same with what callers remember; arithmetic: operations of all callers over the rate of a large "
@@ -84,7 +84,7 @@ def _in_tree(result: Mapping[str, Any]) -> Iterator[Table]:
     length = max(result["setting"]["histories"])
     about = [
         f"{part['what']}; the same random weights: {part['same_frames']} of {part['frames']} frames are the same on both sides",
-        result["machine"],
+        _where(result),
     ]
     row = (f"{length:g} s, heard whole", "", "", "", f"{theirs['seconds']:.1f} s", f"{ours['seconds']:.1f} s")
     rows: list[tuple[str, ...]] = [(*row, f"{theirs['seconds'] / ours['seconds']:.2f} x")]
@@ -99,10 +99,14 @@ def _in_tree(result: Mapping[str, Any]) -> Iterator[Table]:
 def _age(result: Mapping[str, Any]) -> Iterator[Table]:
     part = result["age"]
     young, old = (f"{part[name] / 60:g}" for name in ("young", "old"))
-    about = [*part["about"], result["machine"], f"two sessions in turns, {part['pairs']} of each"]
+    about = [*part["about"], _where(result), f"two sessions in turns, {part['pairs']} of each"]
     row = (milliseconds(part["young_frame"]), milliseconds(part["old_frame"]), f"{part['ratio']:.3f}")
     rows = [("a frame", *row), ("the process grew by", "", f"{part['grown_bytes'] / 1e6:.1f} MB", "")]
     yield Table("Age of a conversation", about, ("", f"minute {young}", f"minute {old}", "old to young"), rows)
+
+
+def _where(result: Mapping[str, Any]) -> str:
+    return f"{result['date']}, {result['machine']}"
 
 
 def _quantiles(times: Mapping[str, float]) -> tuple[str, ...]:

@@ -23,10 +23,11 @@ class Table:
         return "\n".join([self.title, *self.about, "", *(line.rstrip() for line in body)])
 
     def markdown(self) -> str:
-        """A heading of the third level, paragraphs, a table."""
+        """A heading of the third level, a list, a table."""
         rule = ["---", *["---:"] * (len(self.columns) - 1)]
         lines = [f"| {' | '.join(line)} |" for line in (self.columns, rule, *self.rows)]
-        return "\n".join([f"### {self.title}", "", *(f"{line}  " for line in self.about), "", *lines])
+        about = [*(f"- {line}" for line in self.about), ""] if self.about else []
+        return "\n".join([f"### {self.title}", "", *about, *lines])
 
 
 def milliseconds(seconds: float) -> str:

@@ -1,5 +1,7 @@
 """Tables: columns that stand below each other, and Markdown that renders."""
 
+from dataclasses import replace
+
 from nemo_duplex.benchmark.table import Table, milliseconds
 
 TABLE = Table("Steps", ["one machine"], ("stage", "p50"), [("llm", "4.6 ms"), ("a longer name", "12 ms")])
@@ -20,13 +22,14 @@ def test_markdown():
     assert TABLE.markdown().splitlines() == [
         "### Steps",
         "",
-        "one machine  ",
+        "- one machine",
         "",
         "| stage | p50 |",
         "| --- | ---: |",
         "| llm | 4.6 ms |",
         "| a longer name | 12 ms |",
     ]
+    assert replace(TABLE, about=[]).markdown().splitlines()[:3] == ["### Steps", "", "| stage | p50 |"]
 
 
 def test_times_have_three_digits_that_matter():
