@@ -34,7 +34,7 @@ def between(frames: np.ndarray, start: float, end: float) -> np.ndarray:
 def test_speech_over_noise_of_any_level_starts_and_ends_on_time():
     for floor in (-90, -60, -40):
         samples = noise(8.0, floor)
-        samples[2 * RATE : 5 * RATE] += syllables(3.0, floor + 25 if floor > -90 else -30)
+        samples[2 * RATE : 5 * RATE] += syllables(3.0, floor + 20 if floor > -90 else -30)
         frames = heard(samples)
         assert not between(frames, 0, 2.0).any(), floor
         assert between(frames, 2.08, 4.9).all(), floor
@@ -47,8 +47,21 @@ def test_silence_and_steady_noise_are_nobody():
 
 
 def test_noise_that_gets_louder_is_soon_the_new_floor():
-    frames = heard(np.concatenate([noise(2.0, -60), noise(40.0, -40)]))
-    assert between(frames, 2.1, 3.0).all() and not between(frames, 25.0, 42.0).any()
+    frames = heard(np.concatenate([noise(2.0, -60), noise(8.0, -30)]))
+    assert between(frames, 2.1, 3.0).all() and not between(frames, 4.5, 10.0).any()
+
+
+def test_noise_of_a_microphone_that_is_switched_on_is_nobody():
+    """A stream begins with the lead of the encoder, which is digital silence; the floor does not come from there."""
+    for decibel in (-60, -45):
+        assert not heard(np.concatenate([np.zeros(1080, np.float32), noise(4.0, decibel)])).any()
+
+
+def test_a_voice_without_a_break_stays_one():
+    """Six seconds of syllables with nothing but 100 ms between them, over noise."""
+    samples = noise(8.0, -55)
+    samples[RATE : 7 * RATE] += syllables(6.0, -25)
+    assert between(heard(samples), 1.08, 6.9).all()
 
 
 def test_a_click_is_no_speech():
@@ -66,4 +79,9 @@ def test_any_chunks_hear_the_same():
 def test_a_caller_of_another_rate():
     detector = UserActivity(8000, 640)
     assert not any(detector.push(np.zeros(8000, np.float32)))
-    assert all(detector.push(np.tile([0.3, -0.3], 4000).astype(np.float32))[1:])
+    assert all(detector.push(syllables(1.0, -20)[::2])[1:])
+
+
+def test_frames_that_no_block_of_10_ms_divides():
+    detector = UserActivity(11025, 875)
+    assert detector.push(noise(1.0, -50)[:10000]) == [False] * 11
