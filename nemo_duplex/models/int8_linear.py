@@ -1,7 +1,12 @@
 """Linear layers in 8 bits, for CPUs: a quarter of the memory to read, which is what one step of a language model waits for.
 
 Weights have a scale for each output, activations for each row of the batch, taken as it comes: rows do not know of each other,
-and as integers add up exactly, a row is the same to the bit in any batch. What it says is near to float32, not equal.
+and as integers add up exactly, what a layer makes of a row is the same to the bit in any batch.
+
+It is near to float32, not equal. On the agent of `make demo`, over 4.3 minutes of its dev and impatient conversations, 0.1% of
+the text tokens and 1% of the frames' codes differ; all texts are the same, and turns begin and end within two frames (bfloat16:
+as much). And what float32 does to a last digit when the batch has another size, rounding to 8 bits may make a step of: the same
+caller may get another token in a bucket of another size, where in float32 he would not.
 """
 
 from __future__ import annotations

@@ -162,5 +162,5 @@ class AgentRows:
             audio = controls.sounding(audio, self.model.agent_sample_rate)
             after.reset(controls.restart)
         for buffer, new in zip(state.decoder.buffers, after.buffers):
-            torch.where(live.view(-1, *[1] * (new.dim() - 1)), new, buffer, out=buffer)
+            torch.where(live.view(-1, *[1] * (new.dim() - 1)), new.to(buffer.dtype), buffer, out=buffer)
         return audio
