@@ -44,7 +44,8 @@ def _answer(cfg: DictConfig, model) -> None:
 
     user = read_mono(cfg.user, model.user_sample_rate, "user")
     heard = np.concatenate([user, np.zeros(round(cfg.tail * model.user_sample_rate), np.float32)])
-    session, frames, started = model.open_session(record=cfg.record), [], time.perf_counter()
+    session = model.open_session(record=cfg.record, sampling=cfg.sampling, seed=cfg.seed)
+    frames, started = [], time.perf_counter()
     chunk = max(1, round(cfg.chunk * model.user_sample_rate))
     for start in range(0, len(heard), chunk):
         frames += session.push(heard[start : start + chunk])

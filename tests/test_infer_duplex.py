@@ -45,6 +45,15 @@ def test_writes_both_channels_of_equal_length(infer, agent, question, tmp_path, 
     assert "real-time factor" in capsys.readouterr().out
 
 
+def test_an_agent_that_is_left_to_chance_says_the_same_for_a_seed(infer, agent, question, tmp_path):
+    said = []
+    for i, seed in enumerate((1, 1, 2)):
+        hot = ["sampling.text.temperature=1.5", "sampling.speech.temperature=1", "sampling.speech.top_k=50", f"seed={seed}"]
+        infer([f"model={agent}", f"user={question}", f"out={tmp_path / str(i)}", "tail=0", *hot])
+        said.append((tmp_path / str(i) / "agent.wav").read_bytes())
+    assert said[0] == said[1] != said[2]
+
+
 def wrong_files(folder):
     soundfile.write(folder / "stereo.wav", np.zeros((800, 2)), 16000)
     soundfile.write(folder / "none.wav", np.zeros(0), 16000)
@@ -62,6 +71,9 @@ WRONG = {
     "model=missing.nemo": "there is no file",
     "model=cut.nemo": "is truncated or no .nemo",
     "chunks=1": "chunk",
+    "sampling.text.temprature=1": "temperature",
+    "sampling.text.top_p=2": "top_p is 2",
+    "seed=-1": "seed is -1",
 }
 
 
