@@ -21,7 +21,7 @@ TINY = Setting(size="tiny", ticks=6, most=2, histories=[1.0, 2.0], threads=1)
 def test_in_one_run_of_the_script(tmp_path):
     keys = ["what=stream", "size=tiny", "ticks=6", "most=2", "histories=[1,2]", "minutes=2", "threads=1"]
     command = [sys.executable, str(ROOT / "examples/benchmark.py"), *keys, f"out={tmp_path / 'figures.md'}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=500)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "figures.json").read_text())
     assert list(result) == ["machine", "date", "setting", *PARTS]
