@@ -11,7 +11,15 @@ from transformers import PreTrainedModel
 
 from nemo_duplex.models.cache import KeyRecorder, RingShape, RowCache, Span
 from nemo_duplex.models.pretrained_llm import random_llm
-from nemo_duplex.models.rotary import EndlessRotary, LayerKind, Pairs, keep_frequencies, pairs_turned, rotation
+from nemo_duplex.models.rotary import (
+    EndlessRotary,
+    LayerKind,
+    Pairs,
+    keep_frequencies,
+    pairs_turned,
+    rotation,
+    trained_positions,
+)
 from nemo_duplex.models.streamable import check_architecture, check_prompt, check_reach, check_streaming, evaluating
 
 #: First frames that a model without a window keeps for ever. Some of what attention looks at is always there, whatever it
@@ -62,6 +70,8 @@ class Backbone(nn.Module):
         super().__init__()
         model = weights if weights is not None else random_llm(config)
         self.config = model.config
+        #: Frames for which the model was trained: two are never further apart, however long a session lasts.
+        self.positions = trained_positions(self.config)
         self.attention_window = attention_window
         self.sinks = sinks if sinks is not None else 0 if attention_window or all(map(self._own, self._kinds)) else _SINKS
         check_architecture(model)
@@ -83,11 +93,6 @@ class Backbone(nn.Module):
     def hidden_size(self) -> int:
         return self.config.hidden_size
 
-    @property
-    def positions(self) -> int:
-        """Frames for which the model was trained: two are never further apart, however long a session lasts."""
-        return self.config.max_position_embeddings
-
     def text_logits(self, hidden: Tensor) -> Tensor:
         """(..., H) -> (..., V text), scaled and capped as the family does it (Gemma 2, Granite, Cohere)."""
         logits = self.lm_head(hidden)
@@ -104,18 +109,20 @@ class Backbone(nn.Module):
         mask = None if all_seen else self._causal(embeddings, self.sinks)  # transformers has a faster one for where all is seen
         return self.llm(inputs_embeds=embeddings, attention_mask=mask, use_cache=False).last_hidden_state
 
-    def empty_cache(self, batch_size: int, prompt_frames: int = 0) -> RowCache:
+    def empty_cache(self, batch_size: int, prompt_frames: int = 0, frames: int | None = None) -> RowCache:
         """The memory of `batch_size` callers that have heard nothing.
 
         Args:
             prompt_frames: of the longest system prompt that there must be room for.
+            frames: after which all conversations end, so that no memory is taken for more; None where nobody knows.
 
         Raises:
             InputError: if there is no room for that many.
         """
         check_prompt(self, prompt_frames)
         weight = next(self.llm.parameters())
-        return RowCache.empty(self._ring_shapes(prompt_frames), self.sinks, batch_size, weight.device, weight.dtype)
+        positions = self.positions if frames is None else min(self.positions, prompt_frames + max(frames, self.sinks + 1))
+        return RowCache.empty(self._ring_shapes(prompt_frames, positions), self.sinks, batch_size, weight.device, weight.dtype)
 
     def prompt(self, embeddings: Tensor, cache: RowCache) -> None:
         """Frames (B, n, H) before all others, at once; they are never forgotten.
@@ -199,13 +206,13 @@ class Backbone(nn.Module):
         seen = {r: ((distance >= 0) & ((distance < r.window) | (frame < r.kept)))[None] for r in set(reaches.values())}
         return _mask(reaches, seen, embeddings.dtype)
 
-    def _ring_shapes(self, prompt_frames: int) -> list[RingShape]:
+    def _ring_shapes(self, prompt_frames: int, positions: int) -> list[RingShape]:
         shapes, reaches = [], self._reaches(0, self.sinks)
         for kind, written in zip(self._kinds, self._layers):
             check_reach(self, *reaches[kind], written.pairs)
             room = max(self.sinks, prompt_frames) if self._keeps(kind) else 0
             window = self._window(kind)
-            span = Span(self.positions, self.positions, room) if window is None else Span(window + room, window, room)
+            span = Span(positions, positions, room) if window is None else Span(window + room, window, room)
             shapes.append(RingShape(span, *written[:3], kind, written.pairs or "none"))
         return shapes
 

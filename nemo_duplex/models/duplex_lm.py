@@ -104,14 +104,18 @@ class DuplexLM(nn.Module):
         """(..., H) -> (..., K, V speech)."""
         return self.speech_head(hidden)
 
-    def init_state(self, batch_size: int, prompt_tokens: int = 0) -> DuplexState:
-        """The memory of callers that have heard nothing, with room for a system prompt.
+    def init_state(self, batch_size: int, prompt_tokens: int = 0, frames: int | None = None) -> DuplexState:
+        """The memory of callers that have heard nothing.
+
+        Args:
+            prompt_tokens: of the longest system prompt that there must be room for.
+            frames: after which all conversations end; None where nobody knows.
 
         Raises:
             InputError: if the language model cannot keep that many tokens.
         """
         tokens, codes = self._start(batch_size, self.speech_head.projection.weight.device)
-        return DuplexState(self.backbone.empty_cache(batch_size, prompt_tokens), tokens, codes, self.layout)
+        return DuplexState(self.backbone.empty_cache(batch_size, prompt_tokens, frames), tokens, codes, self.layout)
 
     def prompt(self, tokens: Tensor, state: DuplexState) -> None:
         """A system prompt, as the language model reads text on its own; it is never forgotten.

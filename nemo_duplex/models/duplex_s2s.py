@@ -311,7 +311,7 @@ class DuplexS2SModel(ModelPT):
         with parallel.whole(self):
             user, lens = self.perception(input_signal, input_signal_lens)
             prompt = torch.tensor(self.prompt_tokens(system_prompt), device=user.device)
-            state, frames = self.lm.init_state(len(user), len(prompt)), []
+            state, frames = self.lm.init_state(len(user), len(prompt), user.shape[1]), []
             if len(prompt):
                 self.lm.prompt(prompt.expand(len(user), -1), state)
             for t in range(user.shape[1]):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -119,6 +119,15 @@ def keep_frequencies(llm: nn.Module) -> None:
             module.rope_type = {layer: _settled(k) for layer, k in kind.items()}
         elif isinstance(kind, str):
             module.rope_type = _settled(kind)
+
+
+def trained_positions(config: Any) -> int:
+    """How many positions a model was trained for with the frequencies that are kept."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    own = {kind: one for kind, one in rope.items() if isinstance(one, dict)} or {None: rope}
+    changing = [one for one in own.values() if _settled(one.get("rope_type", "default")) != one.get("rope_type", "default")]
+    positions = config.max_position_embeddings
+    return min([positions, *(one.get("original_max_position_embeddings") or positions for one in changing)])
 
 
 def _settled(rope_type: str) -> str:

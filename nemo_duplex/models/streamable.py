@@ -108,8 +108,8 @@ def check_prompt(backbone: Backbone, frames: int) -> None:
     limit = backbone.prompt_limit if frames else 0
     if frames > limit:
         raise InputError(
-            f"A system prompt of {frames} tokens is too long: each takes a frame of the {backbone.positions} positions that the "
-            f"language model {_name(backbone.config)} was trained for, and it can keep {limit} of them beside the conversation. "
+            f"A system prompt of {frames} tokens is too long: each takes one of the {backbone.positions} positions for which "
+            f"the language model {_name(backbone.config)} was trained, and it can keep {limit} beside the conversation. "
             "Shorten the prompt."
         )
 

@@ -178,6 +178,7 @@ def test_rotary_frequencies_do_not_change_while_somebody_speaks(name, rope):
     changes |= {"max_position_embeddings": 16, "original_max_position_embeddings": 16}
     backbone = Backbone({}, 8, weights=random_family(name, **changes, partial_rotary_factor=1.0)).eval()
     frames = torch.randn(1, 40, 32)
+    assert backbone.positions == 16
     whole = backbone(frames)
     assert (stepped(backbone, frames) - whole).abs().max() < 1e-5
     assert (backbone(frames[:, :12]) - whole[:, :12]).abs().max() < 1e-5

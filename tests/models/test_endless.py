@@ -225,6 +225,23 @@ def test_a_step_with_sinks_and_prompts_is_one_graph(name):
     assert (stepped(compiled, frames, cache=with_prompts(backbone, prompts, room=7)) - expected).abs().max() < 1e-5
 
 
+def test_a_conversation_whose_end_is_known_takes_no_more_memory_than_it_needs():
+    backbone, frames = backbone_of("llama", None, 4), torch.randn(1, 10, 32)
+    known = backbone.empty_cache(1, frames=10)
+    assert known.keys[0].shape[2] == 10 + 1
+    assert (stepped(backbone, frames, cache=known) - stepped(backbone, frames)).abs().max() < 1e-5
+    assert backbone.empty_cache(1, 11, frames=1).keys[0].shape[2] == 11 + 5 + 1
+    assert backbone.empty_cache(1, frames=1000).keys[0].shape[2] == POSITIONS + 1
+
+
+def test_frequencies_that_are_kept_reach_as_far_as_they_were_trained():
+    """Phi-3 128k has other ones beyond its first 4096 positions, which are not used here."""
+    rope = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [8.0] * 4, "rope_theta": 10000.0}
+    sizes = {"max_position_embeddings": 4 * POSITIONS, "original_max_position_embeddings": POSITIONS, "sliding_window": None}
+    backbone = Backbone({}, weights=random_family("phi3", **sizes, rope_parameters=rope, partial_rotary_factor=1.0))
+    assert backbone.positions == POSITIONS and backbone.empty_cache(1).keys[0].shape[2] == POSITIONS + 1
+
+
 # ---------------------------------------------------------------------- after days
 
 
