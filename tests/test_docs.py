@@ -22,7 +22,8 @@ def examples(page: str) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", (DOCS / page).read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
 
-def test_the_page_of_streaming(model, monkeypatch, capsys):
+def test_the_page_of_streaming(model, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(DuplexS2SModel, "restore_from", lambda path, map_location: model)
     sent: list = []
     names = {

@@ -354,7 +354,7 @@ class DuplexS2SModel(ModelPT):
         return " ".join(turns)
 
     def open_session(self, **options: Any) -> Session:
-        """One caller's live conversation: push PCM, get frames. Options as `EngineSession`."""
+        """One caller's live conversation: push PCM, get frames. Options as `DuplexEngine.open_session`."""
         # The one arrow that points up: the public surface promises a session from a model (DESIGN, section 4).
         from nemo_duplex.streaming.session import Session
 

@@ -35,7 +35,7 @@ _lock = Lock()
 def model_hash(model: DuplexS2SModel) -> str:
     """SHA-256, as 64 hexadecimal digits, of name, dtype, shape and bytes of each weight, and of the config that goes with them.
 
-    It is computed once (about a second per gigabyte of weights) and kept until a weight changes.
+    It is computed once (about half a second per gigabyte of weights) and kept until a weight changes.
     """
     with _lock:
         now = _versions(model)

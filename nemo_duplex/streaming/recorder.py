@@ -38,8 +38,8 @@ _log = logging.getLogger(__name__)
 
 # How often what has come together is written.
 _INTERVAL: Seconds = 1.0
-# Bytes of one session that may wait for the disk: minutes of conversation. A disk that has not taken them will not.
-_MOST_WAITING = 64 << 20
+# Bytes of one session that may wait for the disk (minutes of conversation), and for how long more may while it takes nothing.
+_MOST_WAITING, _PATIENCE = 64 << 20, 30.0
 
 
 class Seat(NamedTuple):
@@ -76,7 +76,8 @@ class Recorder:
         self._lock = Lock()  # of all that waits
         self._waiting: dict[str, list[bytes]] = defaultdict(list)
         self._bytes = self._frames = 0
-        self._ended = False
+        self._ended = self._too_slow = False
+        self._taken = time.monotonic()  # when the clerk last took what was waiting
         self._done = Event()
         self._heard = self._spoken = Seat(0, 0, 0.0)
         self.part = _part_of(self.folder)
@@ -151,8 +152,10 @@ class Recorder:
         for name, row in rows.items():
             self._waiting[name].append(row)
             self._bytes += len(row)
-        if self._bytes > _MOST_WAITING:
-            self._ended = True  # the clerk says so as soon as it can
+        if self._bytes > _MOST_WAITING:  # audio that comes faster than in real time, or a disk that hangs
+            _CLERK.wake()
+            if time.monotonic() - self._taken > _PATIENCE:
+                self._ended = self._too_slow = True  # the clerk says so as soon as it can
 
     # ------------------------------------------------------------------ for the clerk
 
@@ -167,12 +170,12 @@ class Recorder:
     def _write(self) -> None:
         with self._lock:
             waiting, self._waiting = self._waiting, defaultdict(list)
-            num_bytes, self._bytes, ended = self._bytes, 0, self._ended
+            self._bytes, self._taken, ended = 0, time.monotonic(), self._ended
         for name, file in self._files.items():
             if name in waiting:
                 file.append(b"".join(waiting[name]))
-        if num_bytes > _MOST_WAITING:
-            raise OSError(f"the disk did not take {num_bytes >> 20} MB in time")
+        if self._too_slow:
+            raise OSError(f"the disk took nothing for {_PATIENCE:.0f} s")
         if not self._session["model"]["hash"]:  # takes seconds for a large model: here, nobody waits for it
             self._session["model"]["hash"] = model_hash(self._model)
             self._write_session()
@@ -268,7 +271,7 @@ class _Clerk:
         for recorder in recorders:
             recorder.end()
         if thread is not None:
-            thread.join()
+            thread.join(_PATIENCE)
 
     def _run(self) -> None:
         while True:

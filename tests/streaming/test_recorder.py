@@ -219,6 +219,7 @@ def test_a_disk_that_takes_nothing_does_not_fill_the_memory(model, tmp_path, cap
     go_on, append = threading.Event(), GrowingFile.append
     monkeypatch.setattr(GrowingFile, "append", lambda file, rows: (go_on.wait(20), append(file, rows)))
     monkeypatch.setattr(module, "_MOST_WAITING", 100_000)
+    monkeypatch.setattr(module, "_PATIENCE", 0.0)
     monkeypatch.setattr(module, "_INTERVAL", 0.01)
     engine = model.open_engine(max_sessions=1)
     session = engine.open_session(record=tmp_path / "talk")
@@ -229,8 +230,16 @@ def test_a_disk_that_takes_nothing_does_not_fill_the_memory(model, tmp_path, cap
     go_on.set()
     with caplog.at_level(logging.WARNING):
         assert session.recorder.wait(20)
-    assert "did not take" in str(session.recorder.error)
+    assert "the disk took nothing" in str(session.recorder.error)
     session.close()
+
+
+def test_audio_that_comes_much_faster_than_in_real_time(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_MOST_WAITING", 100_000)
+    session = model.open_session(record=tmp_path / "talk")
+    hold(session, speech_like(20.0).numpy(), chunk=320_000)
+    session.close()
+    assert len(SessionRecording.read(tmp_path / "talk")) == 250
 
 
 CRASH = """
