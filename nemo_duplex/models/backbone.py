@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from nemo_duplex.models.cache import KeyRecorder, RingShape, RowCache, Span
+from nemo_duplex.models.cache import KeyRecorder, LayerWriter, RingShape, RowCache, Span
 from nemo_duplex.models.pretrained_llm import random_llm
 from nemo_duplex.models.rotary import (
     EndlessRotary,
@@ -51,9 +51,8 @@ class Backbone(nn.Module):
         attention_window: frames that a layer looks back on, its own included; None looks back on everything. With a window
             the model is trained as it runs in a session without end. A layer whose own window is smaller has that one.
         weights: a loaded `...ForCausalLM` to take the weights from; None starts at random.
-        sinks: first frames that are looked back on for ever, beside the window or, without one, the most recent frames that
-            there are trained positions for; None takes 0 where all layers have a window and 4 elsewhere. Of a family that
-            mixes layers with a window of its own and layers without, the latter keep them.
+        sinks: first frames that are kept for ever, beside the window or, without one, in each of the two memories that such a
+            model has (`cache.py`); None takes 0 where all layers have a window and 4 elsewhere.
 
     Raises:
         InputError: for a config that describes no model, a model that would not stream as it was trained, or more frames to
@@ -73,7 +72,7 @@ class Backbone(nn.Module):
         #: Frames for which the model was trained: two are never further apart, however long a session lasts.
         self.positions = trained_positions(self.config)
         self.attention_window = attention_window
-        self.sinks = sinks if sinks is not None else 0 if attention_window or all(map(self._own, self._kinds)) else _SINKS
+        self.sinks = sinks if sinks is not None else 0 if self.windowed else _SINKS
         check_architecture(model)
         self.llm = model.base_model
         self.lm_head = model.get_output_embeddings()
@@ -121,8 +120,11 @@ class Backbone(nn.Module):
         """
         check_prompt(self, prompt_frames)
         weight = next(self.llm.parameters())
-        positions = self.positions if frames is None else min(self.positions, prompt_frames + max(frames, self.sinks + 1))
-        return RowCache.empty(self._ring_shapes(prompt_frames, positions), self.sinks, batch_size, weight.device, weight.dtype)
+        positions, memories = self.positions, 1 if self.windowed else 2
+        if frames is not None and (needed := prompt_frames + max(frames, self.sinks + 1)) <= positions:
+            positions, memories = needed, 1
+        rings = self._ring_shapes(prompt_frames, positions)
+        return RowCache.empty(rings, self.sinks, batch_size, memories, weight.device, weight.dtype)
 
     def prompt(self, embeddings: Tensor, cache: RowCache) -> None:
         """Frames (B, n, H) before all others, at once; they are never forgotten.
@@ -142,20 +144,22 @@ class Backbone(nn.Module):
 
     def step(self, embeddings: Tensor, cache: RowCache, live: Tensor) -> Tensor:
         """One frame (B, 1, H) -> hidden state (B, 1, H); `cache` moves on by one frame for the rows of `live` (B,) bool."""
+        now = cache.now(live)
         spans = {ring.kind: ring.span for ring in cache.rings}
-        visible = {span: cache.visible(span, live)[:, None] for span in set(spans.values())}
-        drift = (cache.age - (self.positions - 1)).clamp(min=0)  # by which the first frame would be too far away
+        visible = {span: now.visible(span)[:, None] for span in set(spans.values())}
+        drift = (now.age - (self.positions - 1)).clamp(min=0)  # by which the first frame would be too far away
         turning = {ring.kind for ring in cache.rings if ring.turns}
         turns = {kind: rotation(self.llm.rotary_emb.frequencies(kind), drift) for kind in turning}
         hidden = self.llm(
-            inputs_embeds=embeddings,
+            inputs_embeds=embeddings.repeat_interleave(cache.memories, dim=0),
             attention_mask=_mask(spans, visible, embeddings.dtype),
-            position_ids=cache.age[:, None],
-            past_key_values=cache.open(live, turns),
+            position_ids=now.age[:, None],
+            past_key_values=LayerWriter(cache, now, turns),
             use_cache=True,
         ).last_hidden_state
         cache.advance(live)
-        return hidden
+        answers = now.answers[:, None, None, None].expand(-1, 1, *hidden.shape[1:])
+        return hidden.unflatten(0, (-1, cache.memories)).gather(1, answers)[:, 0]
 
     def forget_shapes(self) -> None:
         """After the layers have been split over ranks: what each of them writes into the cache is measured anew."""
@@ -171,10 +175,17 @@ class Backbone(nn.Module):
     @property
     def prompt_limit(self) -> int:
         """Frames of the longest system prompt that can be kept for ever: what the window leaves of the positions, or half."""
-        if any(written.pairs is None for kind, written in zip(self._kinds, self._layers) if self._keeps(kind)):
+        if not self.windowed:
+            return self.positions // 2
+        keeping = [(kind, layer) for kind, layer in zip(self._kinds, self._layers) if self._keeps(kind)]
+        if any(layer.pairs is None for _, layer in keeping):
             return 0
-        windows = [self._window(kind) for kind in self._kinds if self._keeps(kind)]
-        return min(self.positions // 2 if window is None else self.positions - window for window in windows)
+        return self.positions - max(self._window(kind) or 0 for kind, _ in keeping)
+
+    @property
+    def windowed(self) -> bool:
+        """Whether every layer has a window."""
+        return all(map(self._window, self._kinds))
 
     def _own(self, kind: LayerKind) -> int | None:
         """The window that the family itself has in such layers, where it is the smaller one."""
@@ -207,13 +218,18 @@ class Backbone(nn.Module):
         return _mask(reaches, seen, embeddings.dtype)
 
     def _ring_shapes(self, prompt_frames: int, positions: int) -> list[RingShape]:
-        shapes, reaches = [], self._reaches(0, self.sinks)
+        shapes, reaches, keep = [], self._reaches(0, self.sinks), max(self.sinks, prompt_frames)
         for kind, written in zip(self._kinds, self._layers):
+            window, turns = self._window(kind), 0
             check_reach(self, *reaches[kind], written.pairs)
-            room = max(self.sinks, prompt_frames) if self._keeps(kind) else 0
-            window = self._window(kind)
-            span = Span(positions, positions, room) if window is None else Span(window + room, window, room)
-            shapes.append(RingShape(span, *written[:3], kind, written.pairs or "none"))
+            if window is None:
+                span = Span(positions, positions, keep)
+            elif not self.windowed:
+                span = Span(min(window + keep, positions), window, keep, fades=True)
+            else:
+                room = keep if self._keeps(kind) else 0
+                span, turns = Span(window + room, window, room), 0 if written.pairs == "none" else room
+            shapes.append(RingShape(span, *written[:3], kind, written.pairs or "none", turns))
         return shapes
 
     @property

@@ -1,17 +1,27 @@
 """Keys and values of many callers of different age, in one rectangular batch.
 
-A Hugging Face `DynamicCache` has one length for the whole batch. Here every row has its own age and every layer a ring of as
-many frames as it looks back on, so callers join, leave and start again while the others go on, every step has the same
-shapes and the same buffers, and a conversation never outgrows its memory.
+A Hugging Face `DynamicCache` has one length for the whole batch. Here every row has its own age and every layer as many slots
+as it looks back on, so callers join, leave and start again while the others go on, every step has the same shapes and the same
+buffers, and a conversation never outgrows its memory.
 
-A row may keep its first frames beside the most recent ones, each row as many as its system prompt asks for:
+A row keeps its first frames for ever, each row as many as its system prompt asks for. How the others make room for new ones
+depends on how the model was trained:
 
-    age 5       0 1 2 3 4 5 . . . .
-    age 13      0 1 | 10 11 12 13 6 7 8 9       two frames kept, and a ring of 8
+With a window, in a ring. A row of age 13 that keeps two frames, and a window of 8:
+
+    0 1 | 10 11 12 13 6 7 8 9
 
 Rotary positions tell only how far two frames are apart. In the ring that never exceeds its size. The kept frames would drift
 away beyond what the model was trained for, so from there on their keys are turned along, at each step anew from how they were
-written: exact, and of little cost beside the attention itself.
+written.
+
+Without a window, the model has never seen a frame whose past reaches further than its positions; in a ring, every layer would
+carry that past on. So such a row has two memories, half of them apart. Both hear everything; the older one answers. When it
+is full it starts again, and the younger one, by then half full, answers:
+
+    one       ████████████████ ████████████████ ██████
+    other              ████████████████ ███████████████
+    answers   one           one   other    one    other          all from the kept frames on, as if it had begun there
 """
 
 from __future__ import annotations
@@ -25,7 +35,7 @@ from torch import Tensor
 
 from nemo_duplex.models.rotary import LayerKind, Pairs, turned
 
-#: Cosine and sine (B, F) by which the kept keys of each row are turned, of each kind of layer that turns some.
+#: Cosine and sine (B, F) by which the kept keys of each memory are turned, of each kind of layer that turns some.
 Turns = Mapping[LayerKind, tuple[Tensor, Tensor]]
 
 
@@ -35,14 +45,7 @@ class Span(NamedTuple):
     slots: int  # C, for both
     window: int
     room: int
-
-    def kept(self, cache: RowCache) -> Tensor:
-        """(B,) frames that each row keeps here."""
-        return cache.kept.clamp(max=self.room)
-
-    def used(self, cache: RowCache) -> Tensor:
-        """(B,) of the slots, those that each row ever uses."""
-        return (self.kept(cache) + self.window).clamp(max=self.slots)
+    fades: bool = False  # whether a kept frame is seen as long as it lies in the window only, as any other one
 
 
 class RingShape(NamedTuple):
@@ -54,29 +57,27 @@ class RingShape(NamedTuple):
     value_size: int
     kind: LayerKind = None
     pairs: Pairs = "none"  # of features that its rotary positions turn
-
-    @property
-    def turns(self) -> int:
-        """How many keys may have to be turned along."""
-        return 0 if self.pairs == "none" else self.span.room
+    turns: int = 0  # how many keys may have to be turned along
 
 
 @dataclass
 class RowCache:
-    """Buffers of L layers. Slot C of a layer, one past its ring, takes what idle rows write, and is never seen."""
+    """Buffers of L layers and M memories of each row. Slot C, one past the others, takes what is not to be remembered."""
 
-    keys: list[Tensor]  # L times (B, heads, C + 1, key size)
-    values: list[Tensor]  # L times (B, heads, C + 1, value size)
-    written: list[Tensor]  # L times (B, heads, room + 1, key size): kept keys as they were written, and a scratch; or none
+    keys: list[Tensor]  # L times (B, M, heads, C + 1, key size)
+    values: list[Tensor]  # L times (B, M, heads, C + 1, value size)
+    written: list[Tensor]  # L times (B, M, heads, turns + 1, key size): kept keys as they were written, and a scratch; or none
     age: Tensor  # (B,) frames written since the row was reset
     kept: Tensor  # (B,) first frames that the row keeps for ever
     rings: tuple[RingShape, ...]
     sinks: int  # first frames that a row without a prompt keeps
 
     @classmethod
-    def empty(cls, rings: Sequence[RingShape], sinks: int, batch_size: int, device=None, dtype=None) -> RowCache:
+    def empty(
+        cls, rings: Sequence[RingShape], sinks: int, batch_size: int, memories: int = 1, device=None, dtype=None
+    ) -> RowCache:
         def zeros(ring: RingShape, slots: int, size: int) -> Tensor:
-            return torch.zeros(batch_size, ring.heads, slots, size, device=device, dtype=dtype)
+            return torch.zeros(batch_size, memories, ring.heads, slots, size, device=device, dtype=dtype)
 
         return cls(
             keys=[zeros(r, r.span.slots + 1, r.key_size) for r in rings],
@@ -87,6 +88,11 @@ class RowCache:
             rings=tuple(rings),
             sinks=sinks,
         )
+
+    @property
+    def memories(self) -> int:
+        """M."""
+        return self.keys[0].shape[1]
 
     def reset(self, rows: Tensor) -> None:
         """Forgets everything of `rows` (B,) bool; nothing is erased, age 0 makes the old frames invisible."""
@@ -101,80 +107,113 @@ class RowCache:
         """
         frames = keys[0].shape[2]
         for layer, ring in enumerate(self.rings):
-            assert ring.span.room >= frames or not ring.span.room, (
-                f"{frames} frames are to be kept, there is room for {ring.span.room}."
-            )
+            assert ring.span.room >= frames or not ring.span.room, f"{frames} frames, and there is room for {ring.span.room}."
             known = min(frames, ring.span.slots)  # a layer that keeps nothing may not see them all
             slots = torch.arange(frames - known, frames, device=self.age.device) % ring.span.slots
-            self.keys[layer].index_copy_(2, slots, keys[layer][:, :, -known:].to(self.keys[layer].dtype))
-            self.values[layer].index_copy_(2, slots, values[layer][:, :, -known:].to(self.values[layer].dtype))
+            for buffer, new in ((self.keys[layer], keys[layer]), (self.values[layer], values[layer])):
+                both = new[:, None, :, -known:].to(buffer.dtype).expand(-1, self.memories, -1, -1, -1)
+                buffer.index_copy_(3, slots, both)
             if ring.turns:
-                self.written[layer][:, :, :frames].copy_(keys[layer])
+                self.written[layer][:, :, :, :frames].copy_(keys[layer][:, None])
         self.age.fill_(frames)
         self.kept.clamp_(min=frames)
 
-    def visible(self, span: Span, live: Tensor) -> Tensor:
-        """(B, C + 1) bool: the slots of such a layer that this step's frame may attend to, its own included."""
-        slot = torch.arange(span.slots + 1, device=self.age.device)
-        age, used = self.age[:, None], span.used(self)[:, None]
-        ring = (slot < used) & ((slot <= age) | (age >= used))
-        scratch = slot == span.slots
-        return torch.where(live[:, None], ring, scratch)  # an idle row looks at its own scratch, so softmax stays finite
-
-    def open(self, live: Tensor, turns: Turns | None = None) -> LayerWriter:
-        """The view through which a transformers model writes and reads this step's keys and values.
-
-        Args:
-            live: (B,) bool, rows that have a frame now.
-            turns: of the kinds of layers that turn what they keep.
-        """
-        return LayerWriter(self, {span: self._places(span, live) for span in {r.span for r in self.rings}}, turns or {})
-
-    def _places(self, span: Span, live: Tensor) -> Places:
-        age, kept = self.age, span.kept(self)
-        ring = kept + (age - kept) % (span.used(self) - kept)
-        slot = torch.where(live, torch.where(age < kept, age, ring), span.slots)
-        written = torch.where(live & (age < kept), age, span.room)
-        stays = torch.arange(span.room, device=age.device) < kept[:, None]
-        return Places(slot[:, None, None, None], written[:, None, None, None], stays[:, None, :, None])
+    def now(self, live: Tensor) -> Now:
+        """What each memory does in this step, in which the rows of `live` (B,) bool have a frame."""
+        if self.memories == 1:
+            return Now(self.age, self.kept, live, torch.zeros_like(self.age))
+        slots = max(ring.span.slots for ring in self.rings)
+        half = (slots - self.kept) // 2
+        since = self.age - self.kept
+        first = since < half  # until then the younger memory holds but the kept frames
+        one = torch.where(since < 0, self.age, self.kept + since % (2 * half))
+        other = torch.where(first, torch.minimum(self.age, self.kept), self.kept + (since - half) % (2 * half))
+        hears = live & ~(first & (since >= 0))
+        answers = (~first & (since % (2 * half) < half)).long()
+        age, kept = torch.stack([one, other], 1), self.kept[:, None].expand(-1, 2)
+        return Now(age.flatten(), kept.flatten(), torch.stack([live, hears], 1).flatten(), answers)
 
     def advance(self, live: Tensor) -> None:
         """One frame has been written for every row of `live`."""
         self.age.add_(live)
 
 
+class Now(NamedTuple):
+    """One step as each of B * M memories sees it; those of a row stand side by side."""
+
+    age: Tensor  # (B * M,) position of this frame in it
+    kept: Tensor  # (B * M,) frames that it keeps
+    live: Tensor  # (B * M,) bool, whether it hears the frame
+    answers: Tensor  # (B,) which memory of the row does
+
+    def visible(self, span: Span) -> Tensor:
+        """(B * M, C + 1) bool: the slots of such a layer that the frame may attend to, its own included."""
+        slot = torch.arange(span.slots + 1, device=self.age.device)
+        age, kept, used = self.age[:, None], self._kept(span)[:, None], self._used(span)[:, None]
+        first = slot <= age
+        if span.fades:
+            first = first & (age - slot < span.window)
+        ring = (slot < used) & ((slot <= age) | (age >= used))
+        scratch = slot == span.slots
+        seen = torch.where(slot < kept, first, ring)
+        return torch.where(self.live[:, None], seen, scratch)  # who is idle looks at the scratch, so softmax stays finite
+
+    def places(self, span: Span) -> Places:
+        """Where the frame goes."""
+        age, kept = self.age, self._kept(span)
+        ring = kept + (age - kept) % (self._used(span) - kept)
+        slot = torch.where(self.live, torch.where(age < kept, age, ring), span.slots)
+        written = torch.where(self.live & (age < kept), age, span.room)
+        stays = torch.arange(span.room, device=age.device) < kept[:, None]
+        return Places(slot[:, None, None, None], written[:, None, None, None], stays[:, None, :, None])
+
+    def _kept(self, span: Span) -> Tensor:
+        return self.kept.clamp(max=span.room)
+
+    def _used(self, span: Span) -> Tensor:
+        """Of the slots, those that a memory ever uses."""
+        return (self._kept(span) + span.window).clamp(max=span.slots)
+
+
 class Places(NamedTuple):
     """Where one step's frame goes in the layers of one span."""
 
-    slot: Tensor  # (B, 1, 1, 1) among the slots
-    written: Tensor  # (B, 1, 1, 1) among the kept keys as they were written
-    stays: Tensor  # (B, 1, room, 1) bool: which of the first slots hold kept frames
+    slot: Tensor  # (B * M, 1, 1, 1) among the slots
+    written: Tensor  # (B * M, 1, 1, 1) among the kept keys as they were written
+    stays: Tensor  # (B * M, 1, room, 1) bool: which of the first slots hold kept frames
 
 
 class LayerWriter:
-    """What transformers 5 asks of a `past_key_values` during one step of one frame; masks and positions it is given."""
+    """What transformers 5 asks of a `past_key_values` during one step of one frame; masks and positions it is given.
+
+    Args:
+        cache: that is written into.
+        now: this step.
+        turns: of the kinds of layers that turn what they keep.
+    """
 
     is_compileable = False
     layers: tuple[()] = ()
 
-    def __init__(self, cache: RowCache, places: Mapping[Span, Places], turns: Turns) -> None:
+    def __init__(self, cache: RowCache, now: Now, turns: Turns) -> None:
         self._cache = cache
-        self._places = places
+        self._places = {span: now.places(span) for span in {ring.span for ring in cache.rings}}
         self._turns = turns
 
     def update(self, keys: Tensor, values: Tensor, layer_idx: int, *args: object, **kwargs: object) -> tuple[Tensor, Tensor]:
-        """Writes (B, heads, 1, head size) of a layer into each row's slot; returns all (B, heads, C + 1, head size)."""
-        rings, shape = (self._cache.keys[layer_idx], self._cache.values[layer_idx]), self._cache.rings[layer_idx]
-        places = self._places[shape.span]
-        for ring, new in zip(rings, (keys, values)):
-            ring.scatter_(2, places.slot.expand_as(new), new.to(ring.dtype))
-        if shape.turns:
-            written, first = self._cache.written[layer_idx], rings[0][:, :, : shape.turns]
+        """Writes (B * M, heads, 1, head size) of a layer into each memory's slot; returns all (B * M, heads, C + 1, size)."""
+        cache, ring = self._cache, self._cache.rings[layer_idx]
+        places = self._places[ring.span]
+        buffers = cache.keys[layer_idx].flatten(0, 1), cache.values[layer_idx].flatten(0, 1)
+        for buffer, new in zip(buffers, (keys, values)):
+            buffer.scatter_(2, places.slot.expand_as(new), new.to(buffer.dtype))
+        if ring.turns:
+            written, first = cache.written[layer_idx].flatten(0, 1), buffers[0][:, :, : ring.turns]
             written.scatter_(2, places.written.expand_as(keys), keys.to(written.dtype))
-            cos, sin = (part[:, None, None] for part in self._turns[shape.kind])
-            along = turned(written[:, :, : shape.turns], cos, sin, shape.pairs)
+            cos, sin = (part[:, None, None] for part in self._turns[ring.kind])
+            along = turned(written[:, :, : ring.turns], cos, sin, ring.pairs)
             first.copy_(torch.where(places.stays, along, first))
-        return rings
+        return buffers
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         return 0

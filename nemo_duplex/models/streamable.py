@@ -90,16 +90,17 @@ def check_streaming(model: PreTrainedModel, backbone: Backbone) -> None:
 def check_reach(backbone: Backbone, window: int, sinks: int, pairs: Pairs | None) -> None:
     """Refuses what there are no positions for, and sinks of which nobody knows how to move them."""
     name, positions = _name(backbone.config), backbone.positions
-    if window < 1 or window + sinks > positions:
+    most = positions if backbone.windowed else positions // 2 + window  # one half of them is left for what is new
+    if window < 1 or window + sinks > most:
         looks = f"the first {sinks} frames and {max(1, window)} more"
         raise InputError(
             f"The language model {name} was trained for {positions} positions and is to look back on {looks}. "
             "Choose smaller values for model.attention_window or model.sinks."
         )
-    if sinks and pairs is None:
+    if sinks and pairs is None and backbone.windowed:
         raise InputError(
             f"The language model {name} has rotary positions of a build that is not known here, so its first frames cannot be "
-            "kept for ever. Set model.sinks to 0 and model.attention_window to what it is to look back on."
+            "kept for ever beside a window. Set model.sinks to 0."
         )
 
 

@@ -140,9 +140,9 @@ def test_the_text_pad_is_learnt_like_any_other_token():
 
 
 def test_a_ring_is_as_long_as_its_layer_looks_back():
-    assert [keys.shape[2] - 1 for keys in backbone_of("gemma2").empty_cache(1).keys] == [5, 64]
-    assert [keys.shape[2] - 1 for keys in backbone_of("gemma2", window=3).empty_cache(1).keys] == [3, 3]
-    assert [keys.shape[2] - 1 for keys in backbone_of("qwen2", window=8).empty_cache(1).keys] == [8, 5]
+    assert [keys.shape[3] - 1 for keys in backbone_of("gemma2").empty_cache(1).keys] == [5 + 4, 64]
+    assert [keys.shape[3] - 1 for keys in backbone_of("gemma2", window=3).empty_cache(1).keys] == [3, 3]
+    assert [keys.shape[3] - 1 for keys in backbone_of("qwen2", window=8).empty_cache(1).keys] == [8, 5]
 
 
 def test_a_step_writes_where_the_last_one_wrote():

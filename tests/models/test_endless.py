@@ -78,9 +78,25 @@ class Reference:
         return moved
 
 
+def begun_again(name, frames, kept):
+    """A model without a window: at every half of its positions as if the session had begun one half ago, with what is kept."""
+    model = random_family(name, max_position_embeddings=POSITIONS, **CHANGES.get(name, {})).eval().double().base_model
+    half, heard = (POSITIONS - kept) // 2, []
+    for t in range(frames.shape[1]):
+        halves = max(0, t - kept) // half
+        start = kept + (halves - 1) * half if halves > 1 else kept
+        known = torch.cat([frames[:, : min(kept, t + 1)], frames[:, start : t + 1]], dim=1).double()
+        assert known.shape[1] <= POSITIONS
+        with torch.no_grad():
+            heard.append(model(inputs_embeds=known, use_cache=False).last_hidden_state[:, -1])
+    return torch.stack(heard, dim=1)
+
+
 def reference(name, frames, window, kept):
-    """What the last layer says when those layers keep the first frames that look back furthest."""
+    """What a session says of which all frames are known."""
     own = OWN_WINDOWS.get(name, (None, None))
+    if window is None and None in own:
+        return begun_again(name, frames, kept)
     reaches = [(w, kept if None not in own else 0) if w else (window or POSITIONS - kept, kept) for w in own]
     theta = (10000.0, 1000000.0) if name == "gemma3" else (10000.0, 10000.0)
     model = random_family(name, max_position_embeddings=POSITIONS, **CHANGES.get(name, {})).eval().double().base_model
@@ -94,7 +110,7 @@ def reference(name, frames, window, kept):
 
 @SINKS
 @pytest.mark.parametrize("name", ROTARY_SIZE)
-def test_a_session_beyond_its_positions_equals_a_whole_one_in_which_the_first_frames_move_along(name, window, sinks):
+def test_a_session_that_outlasts_its_positions_is_computed_as_the_words_say(name, window, sinks):
     frames = torch.randn(2, FRAMES, 32)
     expected = reference(name, frames, window, sinks)
     heard = stepped(backbone_of(name, window, sinks), frames, starts=(0, 13))
@@ -182,11 +198,11 @@ def test_it_is_trained_as_it_streams(name):
 
 def test_the_default_keeps_four_frames_where_a_layer_has_no_window_and_none_elsewhere():
     expected = {
-        ("gemma3", None, None): [(5, 5, 0), (POSITIONS, POSITIONS, 4)],
-        ("gemma3", 8, None): [(5, 5, 0), (8, 8, 0)],
-        ("gemma3", 8, 2): [(5, 5, 0), (10, 8, 2)],
-        ("mistral", None, None): [(5, 5, 0), (5, 5, 0)],
-        ("mistral", None, 2): [(7, 5, 2), (7, 5, 2)],
+        ("gemma3", None, None): [(9, 5, 4, True), (POSITIONS, POSITIONS, 4, False)],
+        ("gemma3", 8, None): [(5, 5, 0, False), (8, 8, 0, False)],
+        ("gemma3", 8, 2): [(5, 5, 0, False), (10, 8, 2, False)],
+        ("mistral", None, None): [(5, 5, 0, False), (5, 5, 0, False)],
+        ("mistral", None, 2): [(7, 5, 2, False), (7, 5, 2, False)],
     }
     for settings, spans in expected.items():
         assert [ring.span for ring in backbone_of(*settings).empty_cache(1).rings] == spans
@@ -202,7 +218,7 @@ def test_memory_does_not_grow():
     before = places()
     stepped(backbone, torch.randn(2, FRAMES, 32), cache=cache)
     assert places() == before
-    assert [keys.shape[2] for keys in cache.keys] == [5 + 1, POSITIONS + 1]
+    assert [keys.shape[3] for keys in cache.keys] == [5 + 4 + 1, POSITIONS + 1]
 
 
 def test_a_row_that_starts_again_knows_nothing_of_the_sinks_before():
@@ -228,10 +244,10 @@ def test_a_step_with_sinks_and_prompts_is_one_graph(name):
 def test_a_conversation_whose_end_is_known_takes_no_more_memory_than_it_needs():
     backbone, frames = backbone_of("llama", None, 4), torch.randn(1, 10, 32)
     known = backbone.empty_cache(1, frames=10)
-    assert known.keys[0].shape[2] == 10 + 1
+    assert known.keys[0].shape[3] == 10 + 1
     assert (stepped(backbone, frames, cache=known) - stepped(backbone, frames)).abs().max() < 1e-5
-    assert backbone.empty_cache(1, 11, frames=1).keys[0].shape[2] == 11 + 5 + 1
-    assert backbone.empty_cache(1, frames=1000).keys[0].shape[2] == POSITIONS + 1
+    assert backbone.empty_cache(1, 11, frames=1).keys[0].shape[3] == 11 + 5 + 1
+    assert backbone.empty_cache(1, frames=1000).keys[0].shape[3] == POSITIONS + 1
 
 
 def test_frequencies_that_are_kept_reach_as_far_as_they_were_trained():
@@ -239,7 +255,7 @@ def test_frequencies_that_are_kept_reach_as_far_as_they_were_trained():
     rope = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [8.0] * 4, "rope_theta": 10000.0}
     sizes = {"max_position_embeddings": 4 * POSITIONS, "original_max_position_embeddings": POSITIONS, "sliding_window": None}
     backbone = Backbone({}, weights=random_family("phi3", **sizes, rope_parameters=rope, partial_rotary_factor=1.0))
-    assert backbone.positions == POSITIONS and backbone.empty_cache(1).keys[0].shape[2] == POSITIONS + 1
+    assert backbone.positions == POSITIONS and backbone.empty_cache(1).keys[0].shape[3] == POSITIONS + 1
 
 
 # ---------------------------------------------------------------------- after days
@@ -315,9 +331,16 @@ def test_a_family_that_knows_how_old_a_session_is_is_refused():
         Backbone({}, weights=lively(model))
 
 
-def test_a_family_whose_first_frames_cannot_be_moved_says_so():
+def test_a_family_whose_first_frames_cannot_be_moved_keeps_them_where_they_need_not():
     torch.manual_seed(0)
-    model = lively(TurnedOtherwise(LlamaConfig(**SIZES)))
-    with pytest.raises(InputError, match="its first frames cannot be kept for ever. Set model.sinks to 0"):
-        Backbone({}, weights=model)
-    assert Backbone({}, 8, weights=TurnedOtherwise(LlamaConfig(**SIZES))).sinks == 0
+    model, frames = (
+        lively(TurnedOtherwise(LlamaConfig(**SIZES | {"max_position_embeddings": POSITIONS}))),
+        torch.randn(1, 40, 32),
+    )
+    with pytest.raises(InputError, match="its first frames cannot be kept for ever beside a window. Set model.sinks to 0"):
+        Backbone({}, 8, weights=TurnedOtherwise(LlamaConfig(**SIZES)), sinks=2)
+    assert Backbone({}, 8, weights=TurnedOtherwise(LlamaConfig(**SIZES))).prompt_limit == 0
+    backbone = Backbone({}, weights=model)
+    heard = stepped(backbone, frames)
+    late = torch.cat([frames[:, :4], frames[:, 24:]], dim=1)  # the session has begun again 10 and 20 frames after the 4 kept
+    assert (heard[:, -6:] - backbone(late)[:, -6:]).abs().max() < 1e-5
