@@ -28,6 +28,7 @@ import numpy as np
 from nemo_duplex.frames import Seconds
 from nemo_duplex.inputs import InputError, existing_folder
 from nemo_duplex.models.model_hash import model_hash
+from nemo_duplex.outputs import whole_file
 from nemo_duplex.streaming import recording as files
 from nemo_duplex.streaming.frame import AgentFrame
 
@@ -188,7 +189,8 @@ class Recorder:
             self._done.set()
 
     def _write_session(self) -> None:
-        (self.part / files.SESSION).write_text(json.dumps(self._session))
+        with whole_file(self.part / files.SESSION) as path:
+            path.write_text(json.dumps(self._session))
 
     def _break_off(self, error: Exception) -> None:
         with self._lock:
