@@ -18,7 +18,7 @@ def model(request, tmp_path_factory):
     model = tiny_model(tmp_path_factory.mktemp("model"), attention_window=request.param, llm=llm)
     torch.manual_seed(1)
     with torch.no_grad():  # so that what is far back still matters
-        for name, weight in model.lm.backbone.llm.named_parameters():
+        for weight in model.lm.backbone.llm.parameters():
             if weight.dim() == 2:
                 weight.normal_(std=0.4)
     return model
