@@ -181,6 +181,20 @@ def test_bursts_of_any_length(tmp_path, context):
         assert result.identical and result.frames == (29 if flushed else {0: 38, 13: 28}[context[1]])
 
 
+def test_a_session_that_outlives_the_positions_of_a_model_without_a_window(tmp_path):
+    model = tiny_model(tmp_path, attention_window=None, llm=LLM | {"max_position_embeddings": 32})
+    engine = model.open_engine(max_sessions=4)
+    sessions = [engine.open_session(record=tmp_path / str(i)) for i in range(3)]
+    for i, session in enumerate(sessions):
+        session.push(speech_like(6.0 - i, i).numpy())
+        session.flush()
+    engine.run_until_idle()
+    for i, session in enumerate(sessions):
+        assert session.recorder.wait(30)
+        result = replay(tmp_path / str(i), model)
+        assert result.identical and result.frames == round((6 - i) * 12.5 + 0.4)
+
+
 def test_the_first_frame_that_differs(model, talk, changed):
     recording = SessionRecording.read(talk)
     heads = recording.codes[:, 0].tolist()
