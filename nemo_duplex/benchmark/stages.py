@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from nemo_duplex.benchmark.concurrency import Play, Ticks, play
 from nemo_duplex.benchmark.memory import PeakMemory
@@ -113,9 +113,16 @@ class _Operations(StepTimer):
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):  # a CPU's attention counts as nothing
+        direct = {torch.ops.aten.mkldnn_convolution: _of_convolution}  # the counter knows only those that choose their library
+        counting = FlopCounterMode(display=False, custom_mapping=direct)
+        with counting as counter, sdpa_kernel(SDPBackend.MATH):  # a CPU's own attention counts as nothing
             yield
         self.of[name] = counter.get_total_flops()
+
+
+def _of_convolution(columns: Sequence[int], weight: Sequence[int], *_: Any, out_shape: Sequence[int], **__: Any) -> int:
+    """Of shapes: columns (B, D, ...), weight, and what comes out."""
+    return conv_flop_count(list(columns), list(weight), list(out_shape))
 
 
 def _operations(model: DuplexS2SModel) -> dict[str, int]:
