@@ -5,6 +5,7 @@
     out: ???  # Folder to write.      <- required; a short explanation may stand beside its key
     llm: {}                           <- open: any key may be given below it
     seed: null                        <- any type
+    most: 3  # null: all              <- null is possible where the explanation says what it means
 
 A key that no YAML of ours has is an error, wherever it comes from: nothing is silently ignored.
 """
@@ -196,7 +197,9 @@ class ScriptConfig:
                 self._require_known(f"{key}.{name}")
                 self._set(f"{key}.{name}", item)
             return
-        OmegaConf.update(self.values, key, _typed(key, value, default), force_add=True)
+        if value is not None or "null:" not in self.explanation(key):
+            value = _typed(key, value, default)
+        OmegaConf.update(self.values, key, value, force_add=True)
 
 
 def one_line(error: BaseException) -> str:

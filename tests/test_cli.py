@@ -33,6 +33,7 @@ llm: {}  # Any key of transformers.
 source: []  # Files.
 flag: true  # Yes or no.
 limit: null  # Of anything.
+most: 3  # Files that are read; null: all.
 twice: ${hours}  # As many.
 """
 DERIVED = "defaults: [train, _self_]\nhours: 2.0\nllm:\n  hidden_size: 64\n"
@@ -67,6 +68,7 @@ def refused(*overrides: str, name: str = "train", folder: Path | None = None) ->
         ("steps={every: 5}", "steps.every", 5),
         ("flag=false", "flag", False),
         ("limit=3", "limit", 3),
+        ("most=null", "most", None),
         ("limit=abc", "limit", "abc"),
         ("limit=[1,2]", "limit", [1, 2]),
         ("source=a.txt", "source", ["a.txt"]),
