@@ -193,7 +193,8 @@ class _Listener:
 def memory() -> dict[str, float]:
     """Bytes of all tensors that there are, and of the process (Linux; else 0), in MB."""
     gc.collect()
-    tensors = [thing for thing in gc.get_objects() if issubclass(type(thing), torch.Tensor)]
+    # Not those that only stand for tensors, as a compiler in this process may have left behind.
+    tensors = [thing for thing in gc.get_objects() if type(thing) in (torch.Tensor, torch.nn.Parameter)]
     storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
     statm = Path("/proc/self/statm")
     pages = int(statm.read_text().split()[1]) if statm.exists() else 0
