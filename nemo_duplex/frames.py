@@ -16,6 +16,8 @@ from fractions import Fraction
 from nemo_duplex.inputs import InputError
 
 Seconds = float
+#: (start, end) of a stretch of time.
+Span = tuple[Seconds, Seconds]
 
 # Times come from decimal text and float arithmetic (0.64 + 1.28 is 1.9200000000000002), so a time this close to a frame
 # edge is taken to lie on it. A tenth of a millisecond is far below a sample of any rate used here times ten.

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from nemo_duplex.benchmark.training import Setting, timed_steps
-from nemo_duplex.channels import ChannelLayout
+from nemo_duplex.channels.layout import ChannelLayout
 from nemo_duplex.codec.fsq_codec import FSQCodec
 
 _USER_RATE, _AGENT_RATE, _FRAME = 16000, 22050, 0.08

@@ -28,8 +28,8 @@ _IN_TREE = {
 class DuplexBatch:
     """B conversations, padded to the longest.
 
-    Codes are on the time of the corpus; the model lays text and speech out against each other (`channels.py`). By the keys of
-    NeMo's in-tree batch (`batch["source_audio"]`) the same tensors are found.
+    Codes are on the time of the corpus; the model lays text and speech out against each other (`channels/layout.py`). By the
+    keys of NeMo's in-tree batch (`batch["source_audio"]`) the same tensors are found.
     """
 
     ids: list[str]

@@ -13,10 +13,9 @@ from lhotse.dataset.collation import collate_audio
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from nemo_duplex.channels.text_channel import PieceTokenizer, TextAlignment, pad_of, text_channel
 from nemo_duplex.conversation import Conversation, Speaker, Turn
 from nemo_duplex.data.batch import DuplexBatch
-from nemo_duplex.data.text_channel import TextAlignment, pad_of, text_channel
-from nemo_duplex.data.token_offsets import PieceTokenizer
 from nemo_duplex.frames import AGENT_SAMPLE_RATE, FRAME_RATE, USER_SAMPLE_RATE, FrameRate, Seconds
 from nemo_duplex.inputs import InputError
 

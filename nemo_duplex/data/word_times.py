@@ -7,8 +7,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from nemo_duplex.channels.text_channel import PieceTokenizer, token_offsets
 from nemo_duplex.conversation import Turn
-from nemo_duplex.data.token_offsets import PieceTokenizer, token_offsets
 from nemo_duplex.frames import FRAME_RATE, FrameRate, Seconds
 
 

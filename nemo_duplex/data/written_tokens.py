@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from typing import Any
 
-from nemo_duplex.data.token_offsets import TextTokenizer
+from nemo_duplex.channels.text_channel import TextTokenizer
 from nemo_duplex.inputs import InputError
 
 

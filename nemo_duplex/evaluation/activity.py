@@ -6,15 +6,12 @@ agent was silent in a turn of its own, or babbled after it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import numpy as np
 import soxr
 
-from nemo_duplex.channels import ChannelLayout
-from nemo_duplex.evaluation.turn_taking import Span
-from nemo_duplex.frames import FRAME_RATE, FrameRate, Seconds
+from nemo_duplex.frames import Seconds, Span
 from nemo_duplex.inputs import InputError
 
 #: (audio (S,), sample rate in Hz) -> spans of speech in Seconds, sorted and apart.
@@ -100,67 +97,6 @@ def voice_activity(name: str) -> Vad:
     if name not in VADS:
         raise InputError(f"vad={name}: there is no such voice activity detector, expected one of {', '.join(VADS)}.")
     return energy_vad if name == "energy" else SileroVad()
-
-
-@dataclass(frozen=True)
-class ChannelTurn:
-    """A turn on the text channel: frames from its BOS (inclusive) to its EOS (exclusive), and the text ids between."""
-
-    start: int
-    end: int
-    ids: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class ChannelActivity:
-    """The turns of a text channel, and how often its grammar was broken.
-
-    `unterminated`: turns that no EOS ends (closed by the next BOS, or by the end of the recording);
-    `orphan_eos`: EOS outside any turn.
-    """
-
-    turns: tuple[ChannelTurn, ...]
-    unterminated: int
-    orphan_eos: int
-
-    def spans(self, frame_rate: FrameRate = FRAME_RATE, lead: int = 0, tail: int = 0) -> list[Span]:
-        """When these turns are heard: from `lead` frames after their BOS to `tail` frames after their EOS (see channels.py)."""
-        return [(frame_rate.time(t.start + lead), frame_rate.time(max(t.start + lead, t.end + tail))) for t in self.turns]
-
-
-def channel_activity(bos: Sequence[int], eos: Sequence[int], frames: int) -> ChannelActivity:
-    """Turns from the frames of BOS and EOS: an EOS frame is not speech, a second BOS closes the turn before it."""
-    turns, unterminated, orphans, opened = [], 0, 0, None
-    for frame, kind in sorted([(f, "eos") for f in eos] + [(f, "bos") for f in bos], key=lambda mark: mark[0]):
-        if kind == "eos" and opened is None:
-            orphans += 1
-            continue
-        if opened is not None:
-            turns.append(ChannelTurn(opened, frame))
-        unterminated += kind == "bos" and opened is not None
-        opened = frame if kind == "bos" else None
-    if opened is not None:
-        turns.append(ChannelTurn(opened, frames))
-        unterminated += 1
-    return ChannelActivity(tuple(turns), unterminated, orphans)
-
-
-def read_channel(tokens: Sequence[int] | np.ndarray, layout: ChannelLayout) -> ChannelActivity:
-    """Turns of a text channel with the ids that each says, pads left out.
-
-    Args:
-        tokens: (T,) text tokens of one conversation, one per frame.
-    """
-    tokens = np.asarray(tokens)
-    marks = {layout.text_bos, layout.text_eos, layout.text_pad}
-    bos, eos = (np.flatnonzero(tokens == mark).tolist() for mark in (layout.text_bos, layout.text_eos))
-    activity = channel_activity(bos, eos, len(tokens))
-
-    def written(turn: ChannelTurn) -> tuple[int, ...]:
-        return tuple(i for i in tokens[turn.start : turn.end].tolist() if i not in marks)
-
-    turns = tuple(ChannelTurn(t.start, t.end, written(t)) for t in activity.turns)
-    return ChannelActivity(turns, activity.unterminated, activity.orphan_eos)
 
 
 def _levels(audio: np.ndarray, window: int) -> np.ndarray:

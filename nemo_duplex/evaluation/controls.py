@@ -26,8 +26,8 @@ from nemo_duplex.evaluation.baseline import SHORTER, Lengths, own_stop, says_the
 from nemo_duplex.evaluation.generation import Agent, perform, replies
 from nemo_duplex.evaluation.record import Record
 from nemo_duplex.evaluation.scores import AUDIO_RULES, Judged, judge
-from nemo_duplex.evaluation.turn_taking import BargeIn, Span, measure
-from nemo_duplex.frames import Seconds
+from nemo_duplex.evaluation.turn_taking import BargeIn, measure
+from nemo_duplex.frames import Seconds, Span
 from nemo_duplex.synthesis.mix import NoiseColor, noise
 
 _COLORS: tuple[NoiseColor, ...] = ("white", "pink", "brown")

@@ -12,9 +12,10 @@ from lhotse.cut import Cut
 from torch import Tensor
 from tqdm import tqdm
 
-from nemo_duplex.channels import ChannelLayout
+from nemo_duplex.channels.layout import ChannelLayout
+from nemo_duplex.channels.transcript import read_channel
 from nemo_duplex.conversation import Turn
-from nemo_duplex.evaluation.activity import Vad, read_channel
+from nemo_duplex.evaluation.activity import Vad
 from nemo_duplex.evaluation.record import Record, Written, check, questions
 from nemo_duplex.frames import FrameRate
 

@@ -26,8 +26,7 @@ from tqdm import tqdm
 from nemo_duplex.conversation import Conversation
 from nemo_duplex.evaluation.activity import Vad
 from nemo_duplex.evaluation.record import check
-from nemo_duplex.evaluation.turn_taking import Span
-from nemo_duplex.frames import FRAME_RATE, Seconds
+from nemo_duplex.frames import FRAME_RATE, Seconds, Span
 from nemo_duplex.inputs import InputError
 
 if TYPE_CHECKING:

@@ -23,8 +23,7 @@ from nemo_duplex.conversation import Conversation, Turn
 from nemo_duplex.evaluation.record import Record, Written
 from nemo_duplex.evaluation.scores import Judged
 from nemo_duplex.evaluation.timeline import Kind, Mark, envelope, marks, wrapped
-from nemo_duplex.evaluation.turn_taking import Span
-from nemo_duplex.frames import Seconds
+from nemo_duplex.frames import Seconds, Span
 
 _USER, _AGENT, _REFERENCE = "#2563c9", "#c2570c", "#7c8594"
 _INK, _FAINT = "#1f2937", "#6b7280"

@@ -14,8 +14,7 @@ import soxr
 from lhotse.cut import Cut
 
 from nemo_duplex.conversation import Conversation, Turn
-from nemo_duplex.evaluation.turn_taking import Span
-from nemo_duplex.frames import FRAME_RATE, Seconds
+from nemo_duplex.frames import FRAME_RATE, Seconds, Span
 from nemo_duplex.inputs import InputError
 
 

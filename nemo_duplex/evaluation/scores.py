@@ -13,8 +13,8 @@ from nemo_duplex.evaluation.answers import Answer, answers, exact_match
 from nemo_duplex.evaluation.confidence import Estimate
 from nemo_duplex.evaluation.record import Record
 from nemo_duplex.evaluation.speech import LABEL, BigramRecogniser, spoken_by_agent, spoken_by_reference, word_error_rate
-from nemo_duplex.evaluation.turn_taking import Rules, Span, TurnTaking, estimates, measure, pool
-from nemo_duplex.frames import Seconds
+from nemo_duplex.evaluation.turn_taking import Rules, TurnTaking, estimates, measure, pool
+from nemo_duplex.frames import Seconds, Span
 
 #: User turns come exact from the manifest. The agent is found by a VAD, whose pauses inside an answer are no new turns.
 AUDIO_RULES = Rules(agent_merge_gap=0.5)

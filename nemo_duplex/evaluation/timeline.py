@@ -18,8 +18,7 @@ import numpy as np
 
 from nemo_duplex.conversation import Turn
 from nemo_duplex.evaluation.scores import Judged
-from nemo_duplex.evaluation.turn_taking import Span
-from nemo_duplex.frames import Seconds
+from nemo_duplex.frames import Seconds, Span
 
 Kind = Literal["response", "success", "failure", "censored", "alarm"]
 

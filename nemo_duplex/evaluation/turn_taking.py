@@ -19,9 +19,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from nemo_duplex.evaluation.confidence import Estimate, estimate_ratio
-from nemo_duplex.frames import Seconds
+from nemo_duplex.frames import Seconds, Span
 
-Span = tuple[Seconds, Seconds]
 _Milliseconds = tuple[int, int]
 
 

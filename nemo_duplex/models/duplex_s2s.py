@@ -14,12 +14,13 @@ from nemo.core.connectors.save_restore_connector import SaveRestoreConnector
 from omegaconf import DictConfig, open_dict
 from torch import Tensor
 
+from nemo_duplex.channels.targets import AgentTargets, lay_out
 from nemo_duplex.data.batch import DuplexBatch
 from nemo_duplex.data.datamodule import duplex_dataloader
 from nemo_duplex.data.dataset import DuplexS2SDataset
 from nemo_duplex.inputs import existing_file
 from nemo_duplex.models import parallel
-from nemo_duplex.models.duplex_lm import AgentTargets, DuplexLM, lay_out
+from nemo_duplex.models.duplex_lm import DuplexLM
 from nemo_duplex.models.freezing import freeze
 from nemo_duplex.models.hub import pretrained_file, push_to_hub
 from nemo_duplex.models.in_tree_config import is_in_tree, our_config

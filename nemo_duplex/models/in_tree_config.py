@@ -1,8 +1,8 @@
 """A configuration written for NeMo's in-tree DuplexS2SModel (examples/speechlm2), in our words.
 
 What their file asks for happens here, or is refused by the name of its key: nothing is dropped in silence. Their model differs
-from ours in where the marks of a turn stand (`turn_marks: in_place`, see `channels.py`), in what its keys are called, and in
-how it describes the user encoder (`in_tree_perception.py`).
+from ours in where the marks of a turn stand (`turn_marks: in_place`, see `channels/layout.py`), in what its keys are called,
+and in how it describes the user encoder (`in_tree_perception.py`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Checkpoints of NeMo's in-tree DuplexS2SModel, read as ours and written from ours.
 
 Both models have the same parts under other names (`in_tree_names.py`), but for the speech vocabulary: theirs has a table and a
-name for each codebook, of V + 3 rows; ours one table of V + 5 rows per codebook (`channels.py`). The first V + 3 mean the same.
+name for each codebook, of V + 3 rows; ours one table of V + 5 rows per codebook (`channels/layout.py`). The first V + 3 mean
+the same.
 
     row      0 ... V-1   V     V+1   V+2     V+3   V+4
     theirs   codes       BOS   EOS   delay

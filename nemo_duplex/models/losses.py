@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
-from nemo_duplex.channels import ChannelLayout
-from nemo_duplex.models.duplex_lm import AgentTargets
+from nemo_duplex.channels.layout import ChannelLayout
+from nemo_duplex.channels.targets import AgentTargets
 
 
 @dataclass(frozen=True)

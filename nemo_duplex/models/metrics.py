@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nemo_duplex.channels import ChannelLayout
-from nemo_duplex.models.duplex_lm import AgentTargets
+from nemo_duplex.channels.layout import ChannelLayout
+from nemo_duplex.channels.targets import AgentTargets
 from nemo_duplex.models.losses import ChannelLoss, LossWeights
 
 

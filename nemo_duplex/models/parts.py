@@ -14,11 +14,10 @@ from nemo.collections.common.tokenizers import SentencePieceTokenizer
 from nemo.utils.app_state import AppState
 from omegaconf import DictConfig, OmegaConf
 
-from nemo_duplex.channels import ChannelLayout
+from nemo_duplex.channels.layout import ChannelLayout
+from nemo_duplex.channels.text_channel import PieceTokenizer, pad_of
 from nemo_duplex.codec.fsq_codec import FSQCodec
-from nemo_duplex.data.text_channel import pad_of
 from nemo_duplex.data.text_tokenizer import HFTokenizer
-from nemo_duplex.data.token_offsets import PieceTokenizer
 from nemo_duplex.inputs import InputError, existing_file
 from nemo_duplex.models.artifacts import kept_copy
 from nemo_duplex.models.backbone import Backbone

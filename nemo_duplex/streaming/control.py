@@ -1,7 +1,7 @@
 r"""What a caller makes the agent do: be quiet now, speak now, say these words, be muted.
 
 A controlled agent goes on as one that had chosen so itself: what is forced is what its next frame sees as previous, and marks
-lie on the channels as in training (drawn in `channels.py`). Only the sound does not wait for them:
+lie on the channels as in training (drawn in `channels/layout.py`). Only the sound does not wait for them:
 
                                 stop                                       start, or say("w1 w2")
                                  |                                          |
@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nemo_duplex.channels import ChannelLayout
+from nemo_duplex.channels.layout import ChannelLayout
 from nemo_duplex.frames import Seconds
 from nemo_duplex.inputs import InputError
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nemo_duplex.channels.transcript import Transcript
 from nemo_duplex.conversation import Conversation
 from nemo_duplex.data.written_tokens import written_tokens
 from nemo_duplex.inputs import InputError
@@ -23,7 +24,6 @@ from nemo_duplex.streaming.recorder import Recorder
 from nemo_duplex.streaming.recording import described
 from nemo_duplex.streaming.resampler import StreamResampler
 from nemo_duplex.streaming.sampling import AgentSampling, checked_seed
-from nemo_duplex.streaming.transcript import Transcript
 from nemo_duplex.streaming.user_activity import UserActivity
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class EngineSession:
         self._active: deque[bool] = deque()  # whether the user spoke in the frames that are pending
         self._queue = BurstQueue(model.perception)
         self._lock = Lock()  # of the order in which things are pushed, and the end comes
-        self._transcript = Transcript(model)
+        self._transcript = Transcript(model.layout, model.tokenizer, model.perception.frame_rate)
         self._index = 0  # of the next frame
         self._pending = 0  # frames that were heard and not answered yet
         self._ended: str | None = None

@@ -32,12 +32,12 @@ from lhotse import MonoCut, Recording
 from lhotse.array import Array
 from lhotse.audio import AudioSource
 
+from nemo_duplex.channels.transcript import Transcript
 from nemo_duplex.conversation import Conversation, Turn
 from nemo_duplex.frames import FrameRate, Seconds
 from nemo_duplex.models.model_hash import model_hash
 from nemo_duplex.streaming.growing_files import GrowingFile, growing_array, growing_wav
 from nemo_duplex.streaming.surroundings import surroundings
-from nemo_duplex.streaming.transcript import Transcript
 
 if TYPE_CHECKING:
     from nemo_duplex.models.duplex_s2s import DuplexS2SModel
@@ -145,7 +145,7 @@ def _wishes(path: Path, frames: int) -> Iterator[dict[str, Any]]:
 def _agent_turns(folder: Path, model: DuplexS2SModel) -> tuple[Turn, ...]:
     """What the agent said, read from its tokens."""
     tokens = np.load(folder / TOKENS, mmap_mode="r")
-    transcript = Transcript(model)
+    transcript = Transcript(model.layout, model.tokenizer, model.perception.frame_rate)
     for frame in np.flatnonzero(tokens != model.layout.text_pad).tolist():
         transcript.add(frame, int(tokens[frame]))
         time.sleep(0)  # this may run beside an engine, which is to have the interpreter whenever it wants it

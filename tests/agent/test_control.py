@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from nemo_duplex.evaluation.activity import read_channel
+from nemo_duplex.channels.transcript import read_channel
 from nemo_duplex.evaluation.answers import words
 from nemo_duplex.streaming.user_activity import UserActivity
 

@@ -15,7 +15,7 @@ import torch
 from lhotse import MonoCut, Recording
 from lhotse.audio import AudioSource
 
-from nemo_duplex.channels import ChannelLayout
+from nemo_duplex.channels.layout import ChannelLayout
 from nemo_duplex.conversation import Conversation, Turn
 from nemo_duplex.frames import AGENT_SAMPLE_RATE, FRAME_RATE, USER_SAMPLE_RATE
 from tests.dummies import wav_bytes

@@ -4,8 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nemo_duplex.channels import ChannelLayout
-from nemo_duplex.evaluation.activity import SileroVad, channel_activity, energy_vad, read_channel, voice_activity
+from nemo_duplex.channels.layout import ChannelLayout
+from nemo_duplex.channels.transcript import channel_activity, read_channel
+from nemo_duplex.evaluation.activity import SileroVad, energy_vad, voice_activity
 from nemo_duplex.evaluation.turn_taking import Rules, measure
 from nemo_duplex.frames import FrameRate
 from nemo_duplex.inputs import InputError

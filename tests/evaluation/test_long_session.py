@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from nemo_duplex.channels.transcript import Transcript
 from nemo_duplex.evaluation.activity import energy_vad
 from nemo_duplex.evaluation.endurance import judged, report, table
 from nemo_duplex.evaluation.generation import perform
@@ -13,7 +14,6 @@ from nemo_duplex.evaluation.long_session import Playlist, play
 from nemo_duplex.evaluation.scores import judge
 from nemo_duplex.frames import FRAME_RATE
 from nemo_duplex.inputs import InputError
-from nemo_duplex.streaming.transcript import Transcript
 from tests.dummies import tiny_model
 from tests.evaluation.agents import SAMPLES, Oracle, cut_of, dialogue
 
@@ -30,7 +30,7 @@ class LongOracle(Oracle):
 
     def __init__(self, playlist, until=np.inf):
         super().__init__(list(playlist))
-        self._script, self._heard, self._said = Transcript(self), 0, 0
+        self._script, self._heard, self._said = Transcript(self.layout, self.tokenizer), 0, 0
         said = [self._answer(cut) for cut in playlist]
         self._tokens, self._audio = (np.concatenate(parts) for parts in zip(*said))
         quiet = int(min(until / FRAME_RATE.seconds, len(self._tokens)))

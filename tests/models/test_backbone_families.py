@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from nemo_duplex.channels import ChannelLayout
+from nemo_duplex.channels.layout import ChannelLayout
 from nemo_duplex.inputs import InputError
 from nemo_duplex.models.backbone import Backbone
 from nemo_duplex.models.duplex_lm import DuplexLM

@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from nemo_duplex.channels import ChannelLayout
+from nemo_duplex.channels.layout import ChannelLayout
+from nemo_duplex.channels.targets import lay_out
 from nemo_duplex.models.backbone import Backbone
-from nemo_duplex.models.duplex_lm import DuplexLM, lay_out
+from nemo_duplex.models.duplex_lm import DuplexLM
 
 LAYOUT = ChannelLayout(text_vocab_size=40, text_pad=0, text_bos=1, text_eos=2, num_codebooks=3, codebook_size=11)
 LLAMA = {
@@ -116,7 +117,7 @@ def test_new_vocabulary_starts_at_zero():
 
 
 def test_lay_out_draws_the_picture():
-    """The timeline of channels.py, for a turn heard in frames 4 to 7 of 11."""
+    """The timeline of channels/layout.py, for a turn heard in frames 4 to 7 of 11."""
     tokens = torch.tensor([[0, 0, 0, 0, 1, 21, 22, 0, 2, 0, 0]])
     codes = torch.arange(11).repeat(1, 3, 1)
     text, speech, speaking, valid = lay_out(tokens, codes, tokens >= 0, LAYOUT)

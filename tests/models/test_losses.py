@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from nemo_duplex.channels import ChannelLayout
-from nemo_duplex.models.duplex_lm import AgentTargets
+from nemo_duplex.channels.layout import ChannelLayout
+from nemo_duplex.channels.targets import AgentTargets
 from nemo_duplex.models.losses import LossWeights, speech_loss, text_loss
 
 LAYOUT = ChannelLayout(text_vocab_size=9, text_pad=0, text_bos=1, text_eos=2, num_codebooks=2, codebook_size=5)

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from nemo_duplex.channels import ChannelLayout
-from nemo_duplex.models.duplex_lm import AgentTargets
+from nemo_duplex.channels.layout import ChannelLayout
+from nemo_duplex.channels.targets import AgentTargets
 from nemo_duplex.models.losses import ChannelLoss, LossWeights
 from nemo_duplex.models.metrics import StepSums
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from nemo_duplex.channels import ChannelLayout
+from nemo_duplex.channels.layout import ChannelLayout
+from nemo_duplex.channels.targets import lay_out
 from nemo_duplex.inputs import InputError
-from nemo_duplex.models.duplex_lm import lay_out
 from nemo_duplex.streaming.control import FADE, FREE, WISHES, AgentControl, FrameControl, RowControls
 from tests.dummies import speech_like, tiny_model
 

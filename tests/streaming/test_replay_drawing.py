@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from nemo_duplex.channels import ChannelLayout
+from nemo_duplex.channels.layout import ChannelLayout
 from nemo_duplex.frames import FRAME_RATE
 from nemo_duplex.streaming.frame import AgentFrame
 from nemo_duplex.streaming.replay import FramePair, Replay

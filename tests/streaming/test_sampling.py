@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
-from nemo_duplex.channels import ChannelLayout
+from nemo_duplex.channels.layout import ChannelLayout
 from nemo_duplex.inputs import InputError
 from nemo_duplex.streaming.sampling import (
     MAX_SEED,

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from nemo_duplex.channels.transcript import Transcript
 from nemo_duplex.frames import FRAME_RATE
 from nemo_duplex.inputs import InputError
-from nemo_duplex.streaming.transcript import Transcript
 from tests.dummies import speech_like, tiny_model
 
 CHUNKS = {"1 frame": [1280], "odd": [1, 7, 1279, 333, 2048], "10 s": [160000], "20 ms": [320]}
@@ -114,7 +114,7 @@ class Bytes:
 def test_a_character_is_shown_when_all_of_it_is_there():
     layout = SimpleNamespace(text_bos=1, text_eos=2, text_pad=0, text_lead=2, text_tail=1, speech_delay=1)
     model = SimpleNamespace(layout=layout, tokenizer=Bytes(), perception=SimpleNamespace(frame_rate=FRAME_RATE))
-    transcript = Transcript(model)
+    transcript = Transcript(model.layout, model.tokenizer, model.perception.frame_rate)
     tokens = [1, *"né😀".encode(), 0, ord("!"), 0xC3, 2, ord("o"), 0xC3]
     shown = [transcript.add(i, token) for i, token in enumerate(tokens)]
     assert shown == ["", "n", "", "é", "", "", "", "😀", "", "!", "", "\ufffd", "o", ""]

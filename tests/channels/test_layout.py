@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nemo_duplex.channels import ChannelLayout
+from nemo_duplex.channels.layout import ChannelLayout
 
 PAPER = dict(text_vocab_size=32003, text_pad=32000, text_bos=32001, text_eos=32002, num_codebooks=4, codebook_size=4032)
 

@@ -2,8 +2,8 @@
 
 import pytest
 
+from nemo_duplex.channels.text_channel import overflowing_frames, text_channel
 from nemo_duplex.conversation import Turn, Word
-from nemo_duplex.data.text_channel import overflowing_frames, text_channel
 from nemo_duplex.inputs import InputError
 
 PAD, BOS, EOS = 0, 1, 2
