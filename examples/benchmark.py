@@ -21,8 +21,8 @@ from nemo_duplex.cli import script
 def main(cfg: DictConfig) -> None:
     """Measures a training step beside one of NeMo's model (what=train), or streaming: how many callers an agent serves in time,
     the stages of a full-size model, NeMo's way to do the same, frames late in a conversation (what=stream)."""
+    from nemo_duplex.files.atomic import whole_file
     from nemo_duplex.inputs import InputError
-    from nemo_duplex.outputs import whole_file
 
     if cfg.what not in ("train", "stream"):
         raise InputError(f"what={cfg.what}: expected train or stream.")

@@ -19,9 +19,9 @@ def main(cfg: DictConfig) -> None:
 
     from nemo_duplex.evaluation.report import table
     from nemo_duplex.evaluation.run import evaluate, read_sets
+    from nemo_duplex.files.atomic import require_space, sha256
     from nemo_duplex.inputs import existing_file
     from nemo_duplex.models.duplex_s2s import DuplexS2SModel
-    from nemo_duplex.outputs import require_space, sha256
 
     torch.set_num_threads(cfg.threads)
     out, model_path = Path(cfg.out), existing_file(cfg.model, "model")

@@ -39,8 +39,8 @@ def _answer(cfg: DictConfig, model) -> None:
     import soundfile
     import soxr
 
+    from nemo_duplex.files.atomic import whole_folder
     from nemo_duplex.inputs import read_mono
-    from nemo_duplex.outputs import whole_folder
 
     user = read_mono(cfg.user, model.user_sample_rate, "user")
     heard = np.concatenate([user, np.zeros(round(cfg.tail * model.user_sample_rate), np.float32)])

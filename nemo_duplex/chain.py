@@ -24,9 +24,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nemo_duplex.files.atomic import whole_file
 from nemo_duplex.frames import Seconds
 from nemo_duplex.inputs import InputError
-from nemo_duplex.outputs import whole_file
 
 _STATE = ".chain"
 # A child that shares our terminal hears Ctrl-C itself; it gets this long to unwind before it is told once more.

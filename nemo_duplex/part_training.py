@@ -22,8 +22,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from nemo_duplex.budget import TimeBudget
+from nemo_duplex.files.atomic import whole_file
 from nemo_duplex.inputs import InputError
-from nemo_duplex.outputs import whole_file
 
 #: Steps after which a checkpoint to go on from is written.
 STEPS_PER_EPOCH = 100

@@ -283,7 +283,7 @@ def test_a_polite_kill_removes_what_is_half_written(tmp_path, conf):
 import time
 from nemo_duplex import config
 from nemo_duplex.cli import script
-from nemo_duplex.outputs import whole_file
+from nemo_duplex.files.atomic import whole_file
 
 config.conf_folder = lambda: config.Path({str(conf)!r})
 

@@ -67,7 +67,7 @@ def test_what_a_config_may_name():
     assert common._is_target_allowed("nemo_duplex.models.duplex_s2s.DuplexS2SModel")
     assert not common._is_target_allowed("os.system")
     assert not common._is_target_allowed("nemo_duplex_evil.Model")
-    assert not common._is_target_allowed("nemo_duplex.outputs.sha256"), "ours, but no class of a model"
+    assert not common._is_target_allowed("nemo_duplex.files.atomic.sha256"), "ours, but no class of a model"
 
 
 def resolved(name: str):

@@ -29,10 +29,15 @@ from torch import nn
 
 from nemo_duplex.codec.hifigan_stepper import HiFiGANStepper
 from nemo_duplex.codec.streaming_decoder import FrameDecoder, StreamingDecoder
+from nemo_duplex.files.atomic import whole_file
+from nemo_duplex.files.nemo_file import (
+    config_values,
+    find_nemo_file,
+    is_part,
+    read_nemo_file,
+)
 from nemo_duplex.frames import FrameRate
 from nemo_duplex.inputs import InputError
-from nemo_duplex.nemo_file import config_values, find_nemo_file, is_part, read_nemo_file
-from nemo_duplex.outputs import whole_file
 
 PARTS = ("audio_encoder", "vector_quantizer", "audio_decoder")
 _LOSSES = "nemo.collections.tts.losses.audio_codec_loss"

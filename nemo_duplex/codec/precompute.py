@@ -26,8 +26,8 @@ from lhotse.shar import ArrayTarWriter
 from tqdm import tqdm
 
 from nemo_duplex.codec.fsq_codec import FSQCodec
+from nemo_duplex.files.atomic import whole_file
 from nemo_duplex.inputs import InputError, existing_folder
-from nemo_duplex.outputs import whole_file
 
 FIELD = "target_codes"
 

@@ -22,8 +22,8 @@ from nemo_duplex.codec.fsq_codec import FSQCodec
 from nemo_duplex.codec.quality import measure_quality
 from nemo_duplex.codec.reconstruction import ReconstructionLoss
 from nemo_duplex.codec.recordings import Crops, Recordings
+from nemo_duplex.files.atomic import sha256
 from nemo_duplex.inputs import InputError
-from nemo_duplex.outputs import sha256
 from nemo_duplex.part_training import PartTraining, claim, finish, fit
 
 _MAX_HELD_OUT = 40

@@ -8,9 +8,9 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, models
 
-from nemo_duplex.data.hub_source import local_folder, reading
+from nemo_duplex.files.atomic import whole_file
+from nemo_duplex.files.hub import local_folder, reading
 from nemo_duplex.inputs import InputError, existing_file
-from nemo_duplex.outputs import whole_file
 
 
 class HFTokenizer:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import sentencepiece
 
+from nemo_duplex.files.atomic import whole_file
 from nemo_duplex.inputs import InputError, existing_file
-from nemo_duplex.outputs import whole_file
 
 
 def train_tokenizer(texts: str | Path, model_path: str | Path, size: int) -> Path:

@@ -31,7 +31,7 @@ from nemo_duplex.evaluation.generation import perform
 from nemo_duplex.evaluation.picture import conversation_figure
 from nemo_duplex.evaluation.scores import Judged, judge
 from nemo_duplex.evaluation.turn_taking import pool
-from nemo_duplex.outputs import whole_folder
+from nemo_duplex.files.atomic import whole_folder
 
 _LOGGED = ("success_rate", "mean_stop_latency", "false_alarm_rate", "first_response_latency", "no_response_rate")
 _STEP = "step-"

@@ -26,8 +26,8 @@ from nemo_duplex.evaluation.picture import write_png
 from nemo_duplex.evaluation.report import Example, write_html
 from nemo_duplex.evaluation.scores import Judged, events, judge, spoken_text, summary
 from nemo_duplex.evaluation.speech import BigramRecogniser
+from nemo_duplex.files.atomic import whole_file, whole_folder
 from nemo_duplex.inputs import InputError, existing_folder
-from nemo_duplex.outputs import whole_file, whole_folder
 
 #: Raised when a key of report.json changes its place or meaning.
 SCHEMA_VERSION = 1

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from nemo_duplex.outputs import sha256
+from nemo_duplex.files.atomic import sha256
 
 
 def kept_copy(path: str | Path) -> Path:

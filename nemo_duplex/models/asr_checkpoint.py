@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
+from nemo_duplex.files.nemo_file import read_nemo_file
 from nemo_duplex.inputs import InputError, existing_file
-from nemo_duplex.nemo_file import read_nemo_file
 
 _WHAT = "speech recognition model"
 

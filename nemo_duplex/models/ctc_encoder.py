@@ -18,9 +18,9 @@ from sentencepiece import SentencePieceProcessor
 from torch import Tensor
 
 from nemo_duplex.data.utterances import Utterance, UtteranceBatch, collate
+from nemo_duplex.files.atomic import whole_file
 from nemo_duplex.models.frame_encoder import FrameEncoder
 from nemo_duplex.models.perception_config import perception_config
-from nemo_duplex.outputs import whole_file
 
 
 def ctc_model(preprocessor: Mapping[str, Any], encoder: Mapping[str, Any], tokenizer: str | Path) -> EncDecCTCModelBPE:

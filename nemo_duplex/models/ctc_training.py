@@ -22,12 +22,12 @@ from torch.utils.data import DataLoader, IterableDataset
 from nemo_duplex.budget import TimeBudget
 from nemo_duplex.data.tokenizer import train_tokenizer
 from nemo_duplex.data.utterances import UNKNOWN, Utterance, UtteranceBatch, UtteranceBatches, read_utterances
+from nemo_duplex.files.atomic import sha256
 from nemo_duplex.inputs import InputError, existing_file, existing_folder
 from nemo_duplex.models.ctc_encoder import centre_input, ctc_model, error_rate, save_ctc_model, transcribe
 from nemo_duplex.models.frame_encoder import FrameEncoder
 from nemo_duplex.models.mel_augment import masked, warped
 from nemo_duplex.models.perception_config import perception_config
-from nemo_duplex.outputs import sha256
 from nemo_duplex.part_training import PartTraining, claim, finish, fit
 
 # Most frames are blank; a blank counts less than a token, so that tokens are learnt from the start.

@@ -19,10 +19,10 @@ import huggingface_hub
 import yaml
 from huggingface_hub import errors
 
+from nemo_duplex.files.atomic import whole_folder
+from nemo_duplex.files.nemo_file import read_nemo_config
 from nemo_duplex.inputs import InputError, existing_file
 from nemo_duplex.models.model_card import model_card
-from nemo_duplex.nemo_file import read_nemo_config
-from nemo_duplex.outputs import whole_folder
 
 if TYPE_CHECKING:
     from nemo_duplex.models.duplex_s2s import DuplexS2SModel

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
-from nemo_duplex.data.hub_source import local_folder, reading
+from nemo_duplex.files.hub import local_folder, reading
 from nemo_duplex.inputs import InputError, existing_file
 
 _WHAT = "pretrained_llm"  # the key of the config that these errors name

@@ -17,10 +17,16 @@ from nemo.utils.app_state import AppState
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
+from nemo_duplex.files.atomic import require_space, whole_file
+from nemo_duplex.files.nemo_file import (
+    CONFIG,
+    WEIGHTS,
+    parse_config,
+    read_weights,
+    unpacked_nemo,
+)
 from nemo_duplex.inputs import InputError
 from nemo_duplex.models.restored_config import check_restored_config
-from nemo_duplex.nemo_file import CONFIG, WEIGHTS, parse_config, read_weights, unpacked_nemo
-from nemo_duplex.outputs import require_space, whole_file
 
 
 class RestoreConnector(SaveRestoreConnector):

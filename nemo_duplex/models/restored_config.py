@@ -6,8 +6,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from nemo_duplex.files.nemo_file import config_values, is_part, missing_artifacts
 from nemo_duplex.inputs import InputError
-from nemo_duplex.nemo_file import config_values, is_part, missing_artifacts
 
 # hydra 0.x, which NeMo translates into `_target_`, and transformers' door to code that is no part of it.
 _FOREIGN_KEYS = ("cls", "params", "auto_map", "trust_remote_code")

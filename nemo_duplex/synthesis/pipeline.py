@@ -18,9 +18,9 @@ from lhotse import MonoCut
 from tqdm import tqdm
 
 import nemo_duplex
+from nemo_duplex.files.atomic import require_space, whole_file
 from nemo_duplex.frames import AGENT_SAMPLE_RATE, FRAME_RATE, Seconds
 from nemo_duplex.inputs import InputError
-from nemo_duplex.outputs import require_space, whole_file
 from nemo_duplex.synthesis.dialogue_cuts import DialogueCuts, DialogueSet, DialogueSpec
 from nemo_duplex.synthesis.executors import run_locally
 from nemo_duplex.synthesis.grammar import Grammar

@@ -19,9 +19,9 @@ from typing import Any
 from lhotse import MonoCut
 from lhotse.shar import SharWriter
 
+from nemo_duplex.files.atomic import sha256, whole_file
+from nemo_duplex.files.interrupts import held_back
 from nemo_duplex.inputs import InputError
-from nemo_duplex.outputs import sha256, whole_file
-from nemo_duplex.synthesis.interrupts import held_back
 
 
 @dataclass(frozen=True)

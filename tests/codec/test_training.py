@@ -15,8 +15,8 @@ from nemo_duplex.codec import training
 from nemo_duplex.codec.fsq_codec import FSQCodec
 from nemo_duplex.codec.quality import measure_quality
 from nemo_duplex.codec.training import CodecTraining, CodecTrainingConfig, train_codec
+from nemo_duplex.files.atomic import sha256
 from nemo_duplex.inputs import InputError
-from nemo_duplex.outputs import sha256
 from tests.dummies import CODEC, speech_like
 
 RATE = 22050

@@ -11,9 +11,9 @@ from scipy.signal import resample_poly
 
 from nemo_duplex import bundled
 from nemo_duplex.data.utterances import Utterance
+from nemo_duplex.files.atomic import sha256
 from nemo_duplex.models.ctc_encoder import error_rate, transcribe
 from nemo_duplex.models.perception import Perception
-from nemo_duplex.outputs import sha256
 from nemo_duplex.synthesis.tts.espeak import EspeakEngine
 from nemo_duplex.synthesis.tts.voices import user_voice, voice_data
 

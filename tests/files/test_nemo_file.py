@@ -15,9 +15,15 @@ import pytest
 import torch
 import yaml
 
-from nemo_duplex import nemo_file
+from nemo_duplex.files import nemo_file
+from nemo_duplex.files.nemo_file import (
+    config_values,
+    missing_artifacts,
+    read_nemo_config,
+    read_nemo_file,
+    unpacked_nemo,
+)
 from nemo_duplex.inputs import InputError
-from nemo_duplex.nemo_file import config_values, missing_artifacts, read_nemo_config, read_nemo_file, unpacked_nemo
 
 CONFIG = {"target": "some.module.Model", "layers": [{"size": 2}]}
 WEIGHTS = {"a": torch.arange(4.0), "b": torch.ones(2, 2)}

@@ -9,8 +9,13 @@ from collections import namedtuple
 
 import pytest
 
+from nemo_duplex.files.atomic import (
+    require_space,
+    sha256,
+    whole_file,
+    whole_folder,
+)
 from nemo_duplex.inputs import InputError
-from nemo_duplex.outputs import require_space, sha256, whole_file, whole_folder
 
 Usage = namedtuple("Usage", "total used free")
 

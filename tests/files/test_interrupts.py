@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from nemo_duplex.synthesis.interrupts import held_back
+from nemo_duplex.files.interrupts import held_back
 
 
 def test_ctrl_c_waits_until_it_is_let_through():
