@@ -21,7 +21,7 @@ def main(cfg: DictConfig) -> None:
     import torch
 
     from nemo_duplex.data.datamodule import DuplexDataModule
-    from nemo_duplex.data.tokenizer import corpus_tokenizer
+    from nemo_duplex.data.text_tokenizer import corpus_tokenizer
     from nemo_duplex.evaluation.callback import EvaluationCallback, some_dialogues
     from nemo_duplex.models.duplex_s2s import DuplexS2SModel
     from nemo_duplex.models.in_tree_training import in_tree_training

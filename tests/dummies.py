@@ -107,7 +107,7 @@ LLM = {
 
 def tiny_config(folder: Path, **changes: Any) -> DictConfig:
     """The config of a model that has every part and no training; `folder` gets its tokenizer."""
-    from nemo_duplex.data.tokenizer import train_tokenizer
+    from nemo_duplex.data.text_tokenizer import train_tokenizer
 
     texts = folder / "texts.txt"
     texts.write_text(

@@ -20,7 +20,7 @@ from torch.nn.functional import nll_loss
 from torch.utils.data import DataLoader, IterableDataset
 
 from nemo_duplex.budget import TimeBudget
-from nemo_duplex.data.tokenizer import train_tokenizer
+from nemo_duplex.data.text_tokenizer import train_tokenizer
 from nemo_duplex.data.utterances import UNKNOWN, Utterance, UtteranceBatch, UtteranceBatches, read_utterances
 from nemo_duplex.files.atomic import sha256
 from nemo_duplex.inputs import InputError, existing_file, existing_folder

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from nemo_duplex.channels.transcript import Transcript
 from nemo_duplex.conversation import Conversation
-from nemo_duplex.data.written_tokens import written_tokens
+from nemo_duplex.data.text_tokenizer import written_tokens
 from nemo_duplex.inputs import InputError
 from nemo_duplex.streaming.burst_queue import BurstQueue
 from nemo_duplex.streaming.control import AgentControl

@@ -5,8 +5,7 @@ import random
 import pytest
 
 from nemo_duplex.channels.transcript import TurnText
-from nemo_duplex.data.text_tokenizer import HFTokenizer
-from nemo_duplex.data.tokenizer import train_tokenizer
+from nemo_duplex.data.text_tokenizer import HFTokenizer, train_tokenizer
 from tests.hf_families import SENTENCES, byte_level, sentencepiece_like
 
 OTHERS = ["né 😀!", "日本語", "  two spaces ", "a", "👩‍👩‍👧 x", "don't."]

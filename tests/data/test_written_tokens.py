@@ -4,9 +4,7 @@ import pytest
 from nemo.collections.common.tokenizers.sentencepiece_tokenizer import SentencePieceTokenizer
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from nemo_duplex.data.text_tokenizer import HFTokenizer
-from nemo_duplex.data.tokenizer import train_tokenizer
-from nemo_duplex.data.written_tokens import written_tokens
+from nemo_duplex.data.text_tokenizer import HFTokenizer, train_tokenizer, written_tokens
 from nemo_duplex.inputs import InputError
 
 

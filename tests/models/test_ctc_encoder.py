@@ -10,7 +10,7 @@ import torch
 import yaml
 from nemo.collections.asr.models import EncDecCTCModelBPE
 
-from nemo_duplex.data.tokenizer import train_tokenizer
+from nemo_duplex.data.text_tokenizer import train_tokenizer
 from nemo_duplex.data.utterances import Utterance, collate
 from nemo_duplex.inputs import InputError
 from nemo_duplex.models.ctc_encoder import centre_input, ctc_model, error_rate, save_ctc_model, transcribe
