@@ -10,7 +10,7 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from nemo_duplex.models.pretrained_llm import random_llm
+from nemo_duplex.llm.pretrained import random_llm
 
 SENTENCES = [f"What is the {w} of {c}? It is {c}." for w in ("red", "day", "sum") for c in ("one", "two", "six")]
 SIZES = {

@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 from nemo_duplex.benchmark.concurrency import Play, Ticks, play
 from nemo_duplex.benchmark.memory import PeakMemory
 from nemo_duplex.frames import Seconds
-from nemo_duplex.models.int8_linear import Int8Linear, in_int8
+from nemo_duplex.llm.int8_linear import Int8Linear, in_int8
 from nemo_duplex.streaming.rows import AgentRows
 from nemo_duplex.streaming.rows_state import tensors
 from nemo_duplex.streaming.stages import StageRunner

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from nemo_duplex.channels.layout import ChannelLayout
-from nemo_duplex.models.backbone import Backbone
-from nemo_duplex.models.cache import RowCache
+from nemo_duplex.llm.backbone import Backbone
+from nemo_duplex.llm.cache import RowCache
 from nemo_duplex.models.heads import SpeechEmbedding, SpeechHead
 
 

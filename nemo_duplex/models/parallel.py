@@ -30,8 +30,8 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 from nemo_duplex.inputs import InputError
+from nemo_duplex.llm.tensor_parallel import layers_of, split_layers
 from nemo_duplex.models.metrics import StepSums
-from nemo_duplex.models.tensor_parallel import layers_of, split_layers
 from nemo_duplex.models.throughput import gradient_norm
 
 # Weights travel, and are kept for the backward pass, in bfloat16; sums of gradients stay float32. Inputs are left to autocast.

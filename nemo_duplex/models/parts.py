@@ -19,11 +19,16 @@ from nemo_duplex.channels.text_channel import PieceTokenizer, pad_of
 from nemo_duplex.codec.fsq_codec import FSQCodec
 from nemo_duplex.data.text_tokenizer import HFTokenizer
 from nemo_duplex.inputs import InputError, existing_file
+from nemo_duplex.llm.backbone import Backbone
+from nemo_duplex.llm.lora import add_lora
+from nemo_duplex.llm.pretrained import (
+    grown,
+    llm_config,
+    load_llm,
+    random_llm,
+)
 from nemo_duplex.models.artifacts import kept_copy
-from nemo_duplex.models.backbone import Backbone
-from nemo_duplex.models.lora import add_lora
 from nemo_duplex.models.perception import Perception
-from nemo_duplex.models.pretrained_llm import grown, llm_config, load_llm, random_llm
 from nemo_duplex.models.whole_perception import WholePerception, perception_from
 
 

@@ -50,7 +50,7 @@ class DuplexEngine:
             much more in every frame; one without it gives up as many of its most recent frames for as long a prompt.
         compile: whether torch.compile makes the stages faster. Opening then takes minutes; numbers change in the last digits.
         cuda_graphs: whether the stages are recorded and replayed on a GPU; None does so where the model is on one.
-        int8: whether encoder and language model compute in 8 bits, on a CPU (`models/int8_linear.py`): faster, and near to
+        int8: whether encoder and language model compute in 8 bits, on a CPU (`llm/int8_linear.py`): faster, and near to
             float32, not equal. The model stays as it is; memory grows by a quarter of the weights of these two.
 
     Attributes:

@@ -37,7 +37,7 @@ def test_half_as_many_bytes_in_bfloat16():
 @pytest.mark.skipif(not hasattr(torch.ops.onednn, "qlinear_pointwise"), reason="needs a torch with oneDNN")
 def test_a_quarter_of_the_bytes_in_linear_layers_of_8_bits(model, monkeypatch):
     """All of the language model's weights are of Linear layers but for its norms."""
-    monkeypatch.setattr("nemo_duplex.models.int8_linear._SMALLEST", 1)
+    monkeypatch.setattr("nemo_duplex.llm.int8_linear._SMALLEST", 1)
     whole, octets = (work(model, int8)["llm"].weights for int8 in (False, True))
     assert octets < 0.3 * whole and octets > 0.24 * whole
 

@@ -7,7 +7,7 @@ import torch
 
 from nemo_duplex.channels.layout import ChannelLayout
 from nemo_duplex.channels.targets import lay_out
-from nemo_duplex.models.backbone import Backbone
+from nemo_duplex.llm.backbone import Backbone
 from nemo_duplex.models.duplex_lm import DuplexLM
 
 LAYOUT = ChannelLayout(text_vocab_size=40, text_pad=0, text_bos=1, text_eos=2, num_codebooks=3, codebook_size=11)

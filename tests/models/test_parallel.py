@@ -9,11 +9,11 @@ import torch
 from torch.utils.data import DataLoader
 
 from nemo_duplex.inputs import InputError
-from nemo_duplex.models.backbone import Backbone
+from nemo_duplex.llm.backbone import Backbone
+from nemo_duplex.llm.lora import add_lora
+from nemo_duplex.llm.tensor_parallel import split_layers
 from nemo_duplex.models.duplex_s2s import DuplexS2SModel
-from nemo_duplex.models.lora import add_lora
 from nemo_duplex.models.strategy import ShardedStrategy, trainer_arguments
-from nemo_duplex.models.tensor_parallel import split_layers
 from tests.dummies import speech_like
 from tests.models.parallel_worker import LLAMA, fit, loader
 

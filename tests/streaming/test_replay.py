@@ -9,7 +9,7 @@ import torch
 
 from nemo_duplex.frames import FrameRate
 from nemo_duplex.inputs import InputError
-from nemo_duplex.models import int8_linear
+from nemo_duplex.llm import int8_linear
 from nemo_duplex.streaming import replay as module
 from nemo_duplex.streaming.engine import DuplexEngine
 from nemo_duplex.streaming.replay import AROUND, replay

@@ -20,7 +20,7 @@ from torch.distributed.tensor.parallel import (
 )
 
 from nemo_duplex.inputs import InputError
-from nemo_duplex.models.backbone import Backbone
+from nemo_duplex.llm.backbone import Backbone
 
 #: transformers' names of the ways to split a module (its integrations/tensor_parallel.py).
 _LINEAR: dict[str, ParallelStyle] = {

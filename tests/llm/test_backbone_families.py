@@ -8,9 +8,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from nemo_duplex.channels.layout import ChannelLayout
 from nemo_duplex.inputs import InputError
-from nemo_duplex.models.backbone import Backbone
+from nemo_duplex.llm.backbone import Backbone
+from nemo_duplex.llm.pretrained import llm_config
 from nemo_duplex.models.duplex_lm import DuplexLM
-from nemo_duplex.models.pretrained_llm import llm_config
 from tests.hf_families import FAMILIES, SIZES, TIED, family_config, random_family
 
 LAYOUT = ChannelLayout(text_vocab_size=320, text_pad=0, text_bos=1, text_eos=2, num_codebooks=3, codebook_size=11)

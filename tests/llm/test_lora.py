@@ -8,8 +8,8 @@ import torch
 from omegaconf import OmegaConf
 
 from nemo_duplex.inputs import InputError
-from nemo_duplex.models.backbone import Backbone
-from nemo_duplex.models.lora import add_lora, merged_state_dict
+from nemo_duplex.llm.backbone import Backbone
+from nemo_duplex.llm.lora import add_lora, merged_state_dict
 from tests.hf_families import FAMILIES, family_config, random_family
 
 pytest.importorskip("peft", reason="the extra [lora] is not installed")
@@ -99,7 +99,7 @@ def test_wrong_arguments_are_refused_in_one_line(arguments, message):
 def test_without_peft_it_says_what_to_install():
     code = (
         "import sys; sys.modules['peft'] = None\n"
-        "import torch; from nemo_duplex.models.lora import add_lora, merged_state_dict\n"
+        "import torch; from nemo_duplex.llm.lora import add_lora, merged_state_dict\n"
         "layer = torch.nn.Linear(2, 2); assert set(merged_state_dict(layer)) == {'weight', 'bias'}\n"
         "try: add_lora(layer, {})\n"
         "except ValueError as error: print(error)"

@@ -12,10 +12,10 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from nemo_duplex.inputs import InputError
-from nemo_duplex.models.rotary import Pairs
 
 if TYPE_CHECKING:
-    from nemo_duplex.models.backbone import Backbone
+    from nemo_duplex.llm.backbone import Backbone
+
 
 _CURE = "Take a decoder-only one with rotary positions, such as Llama, Qwen, Gemma, Mistral, Phi-3 or SmolLM."
 
@@ -85,34 +85,6 @@ def check_streaming(model: PreTrainedModel, backbone: Backbone) -> None:
                 f"The language model {_name(model.config)} computes something else {where} "
                 f"(relative difference {difference:.2g}, expected below {tolerance:g}). {_CURE}"
             )
-
-
-def check_reach(backbone: Backbone, window: int, sinks: int, pairs: Pairs | None) -> None:
-    """Refuses what there are no positions for, and sinks of which nobody knows how to move them."""
-    name, positions = _name(backbone.config), backbone.positions
-    most = positions if backbone.windowed else positions // 2 + window  # one half of them is left for what is new
-    if window < 1 or window + sinks > most:
-        looks = f"the first {sinks} frames and {max(1, window)} more"
-        raise InputError(
-            f"The language model {name} was trained for {positions} positions and is to look back on {looks}. "
-            "Choose smaller values for model.attention_window or model.sinks."
-        )
-    if sinks and pairs is None and backbone.windowed:
-        raise InputError(
-            f"The language model {name} has rotary positions of a build that is not known here, so its first frames cannot be "
-            "kept for ever beside a window. Set model.sinks to 0."
-        )
-
-
-def check_prompt(backbone: Backbone, frames: int) -> None:
-    """Refuses a system prompt that could not be kept."""
-    limit = backbone.prompt_limit if frames else 0
-    if frames > limit:
-        raise InputError(
-            f"A system prompt of {frames} tokens is too long: each takes one of the {backbone.positions} positions for which "
-            f"the language model {_name(backbone.config)} was trained, and it can keep {limit} beside the conversation. "
-            "Shorten the prompt."
-        )
 
 
 def _name(config: Any) -> str:

@@ -33,7 +33,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from nemo_duplex.models.rotary import LayerKind, Pairs, turned
+from nemo_duplex.llm.rope import LayerKind, Pairs, turned
 
 #: Cosine and sine (B, F) by which the kept keys of each memory are turned, of each kind of layer that turns some.
 Turns = Mapping[LayerKind, tuple[Tensor, Tensor]]

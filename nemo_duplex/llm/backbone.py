@@ -9,9 +9,16 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from nemo_duplex.models.cache import KeyRecorder, LayerWriter, RingShape, RowCache, Span
-from nemo_duplex.models.pretrained_llm import random_llm
-from nemo_duplex.models.rotary import (
+from nemo_duplex.inputs import InputError
+from nemo_duplex.llm.cache import (
+    KeyRecorder,
+    LayerWriter,
+    RingShape,
+    RowCache,
+    Span,
+)
+from nemo_duplex.llm.pretrained import random_llm
+from nemo_duplex.llm.rope import (
     EndlessRotary,
     LayerKind,
     Pairs,
@@ -20,7 +27,7 @@ from nemo_duplex.models.rotary import (
     rotation,
     trained_positions,
 )
-from nemo_duplex.models.streamable import check_architecture, check_prompt, check_reach, check_streaming, evaluating
+from nemo_duplex.llm.streamable import _name, check_architecture, check_streaming, evaluating
 
 #: First frames that a model without a window keeps for ever. Some of what attention looks at is always there, whatever it
 #: says; without it the most recent frames make little sense (Xiao et al., Efficient Streaming Language Models, 2024).
@@ -278,3 +285,31 @@ def _mask(
     if len(additive) == 1:  # of four dimensions, which every family hands on to its layers as it is
         return next(iter(additive.values()))
     return {kind: additive[reach] for kind, reach in reaches.items()}
+
+
+def check_reach(backbone: Backbone, window: int, sinks: int, pairs: Pairs | None) -> None:
+    """Refuses what there are no positions for, and sinks of which nobody knows how to move them."""
+    name, positions = _name(backbone.config), backbone.positions
+    most = positions if backbone.windowed else positions // 2 + window  # one half of them is left for what is new
+    if window < 1 or window + sinks > most:
+        looks = f"the first {sinks} frames and {max(1, window)} more"
+        raise InputError(
+            f"The language model {name} was trained for {positions} positions and is to look back on {looks}. "
+            "Choose smaller values for model.attention_window or model.sinks."
+        )
+    if sinks and pairs is None and backbone.windowed:
+        raise InputError(
+            f"The language model {name} has rotary positions of a build that is not known here, so its first frames cannot be "
+            "kept for ever beside a window. Set model.sinks to 0."
+        )
+
+
+def check_prompt(backbone: Backbone, frames: int) -> None:
+    """Refuses a system prompt that could not be kept."""
+    limit = backbone.prompt_limit if frames else 0
+    if frames > limit:
+        raise InputError(
+            f"A system prompt of {frames} tokens is too long: each takes one of the {backbone.positions} positions for which "
+            f"the language model {_name(backbone.config)} was trained, and it can keep {limit} beside the conversation. "
+            "Shorten the prompt."
+        )

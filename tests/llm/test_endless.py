@@ -8,9 +8,9 @@ import torch
 from transformers import AttentionInterface, LlamaConfig, LlamaForCausalLM
 
 from nemo_duplex.inputs import InputError
-from nemo_duplex.models.backbone import Backbone
-from nemo_duplex.models.pretrained_llm import random_llm
-from nemo_duplex.models.rotary import EndlessRotary, rotation
+from nemo_duplex.llm.backbone import Backbone
+from nemo_duplex.llm.pretrained import random_llm
+from nemo_duplex.llm.rope import EndlessRotary, rotation
 from tests.hf_families import SIZES, family_config, lively, random_family
 
 POSITIONS = 24

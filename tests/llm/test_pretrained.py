@@ -20,8 +20,13 @@ from transformers import (
 
 from nemo_duplex.data.batch import DuplexBatch
 from nemo_duplex.inputs import InputError
+from nemo_duplex.llm.pretrained import (
+    grown,
+    llm_config,
+    load_llm,
+    random_llm,
+)
 from nemo_duplex.models.duplex_s2s import DuplexS2SModel
-from nemo_duplex.models.pretrained_llm import grown, llm_config, load_llm, random_llm
 from tests.dummies import speech_like, talkative, tiny_config
 from tests.hf_families import FAMILIES, TIED, family_config, publish, random_family
 
