@@ -15,7 +15,7 @@ def main(cfg: DictConfig) -> None:
     """Trains a streaming encoder for an agent's ear. Started again with the same `out` it goes on where it was."""
     import torch
 
-    from nemo_duplex.models.ctc_training import EncoderTrainingConfig, train_encoder
+    from nemo_duplex.perception.ctc_training import EncoderTrainingConfig, train_encoder
 
     settings = OmegaConf.to_container(cfg)
     if threads := settings.pop("threads"):

@@ -28,18 +28,18 @@ MAY_IMPORT_NEMO = {
     "codec/fsq_codec.py",
     "codec/training.py",
     "data/datamodule.py",
-    "models/asr_checkpoint.py",
-    "models/ctc_encoder.py",
-    "models/ctc_training.py",
+    "perception/asr_checkpoint.py",
+    "perception/ctc_model.py",
+    "perception/ctc_training.py",
     "models/duplex_s2s.py",
     "models/in_tree_config.py",
     "models/in_tree_perception.py",
     "models/parts.py",
-    "models/perception.py",
+    "perception/perception.py",
     "models/restore_connector.py",
     "models/trainer.py",
     "models/strategy.py",
-    "models/whole_perception.py",
+    "perception/offline.py",
     "plugin.py",  # it imports NeMo only after NeMo was imported
 }
 # models.DuplexS2SModel.open_session returns a session of the room above: the one door in the ceiling, opened when called.

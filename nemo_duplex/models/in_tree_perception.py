@@ -10,7 +10,7 @@ from nemo.collections.asr.modules import ConformerEncoder
 from omegaconf import DictConfig, OmegaConf
 
 from nemo_duplex.inputs import InputError
-from nemo_duplex.models.perception_config import conformer_adapter
+from nemo_duplex.perception.config import conformer_adapter
 
 _MODULES = "nemo.collections.asr.modules"
 _IN_TREE = "nemo.collections.speechlm2.modules.perception"

@@ -7,10 +7,13 @@ Afterwards the config describes all of them, so that a `.nemo` needs nothing but
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nemo.collections.common.tokenizers import SentencePieceTokenizer
+from nemo.utils import logging
 from nemo.utils.app_state import AppState
 from omegaconf import DictConfig, OmegaConf
 
@@ -28,8 +31,9 @@ from nemo_duplex.llm.pretrained import (
     random_llm,
 )
 from nemo_duplex.models.artifacts import kept_copy
-from nemo_duplex.models.perception import Perception
-from nemo_duplex.models.whole_perception import WholePerception, perception_from
+from nemo_duplex.models.in_tree_perception import is_in_tree_perception, our_perception
+from nemo_duplex.perception.offline import WholePerception
+from nemo_duplex.perception.perception import Perception
 
 
 @dataclass(frozen=True)
@@ -142,3 +146,23 @@ def _perception(cfg: DictConfig, output_dim: int) -> Perception | WholePerceptio
         perception = perception_from(described)
     cfg.pretrained_asr, cfg.perception = None, perception.config
     return perception
+
+
+def perception_from(config: Mapping[str, Any]) -> Perception | WholePerception:
+    """The user encoder that a configuration describes, in our words or in those of NeMo's in-tree model.
+
+    Ours names a `WholePerception` by `whole_recordings: true`, so that nobody gets one by mistake. In-tree knows no such
+    difference: there, an encoder that can be streamed is a `Perception`, and any other of 80 ms frames a `WholePerception`.
+
+    Raises:
+        InputError: for a configuration that is wrong, or frames that are not 80 ms long.
+    """
+    if not is_in_tree_perception(config):
+        return WholePerception(config) if config.get("whole_recordings") else Perception(config)
+    config = our_perception(config)
+    try:
+        return Perception(config)
+    except InputError as not_streamable:
+        whole = WholePerception(config)  # raises where something else is wrong
+        logging.warning(f"{not_streamable} As it is, the model hears whole recordings and opens no sessions.")
+        return whole

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from nemo_duplex.models.perception import Perception
+    from nemo_duplex.perception.perception import Perception
 
 
 class BurstQueue:
-    """Samples that wait until they fill a burst (drawn in `models/perception.py`). Any thread may push, one takes.
+    """Samples that wait until they fill a burst (drawn in `perception/perception.py`). Any thread may push, one takes.
 
     A stream begins with the perception's lead, which nobody spoke. After its end it goes on as silence as far as its last
     burst reaches, and S samples are ceil(S / samples_per_frame) frames, none of them lost.

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from nemo_duplex.llm.int8_linear import in_int8
 from nemo_duplex.models.duplex_lm import FrameOutput, most_likely
-from nemo_duplex.models.perception_stream import PerceptionStream
+from nemo_duplex.perception.stream import PerceptionStream
 from nemo_duplex.streaming.control import RowControls
 from nemo_duplex.streaming.rows_state import RowsState, write
 from nemo_duplex.streaming.sampling import AgentSampling, RowSampler, SamplerState

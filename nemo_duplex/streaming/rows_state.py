@@ -16,7 +16,7 @@ from torch import Tensor
 
 from nemo_duplex.codec.streaming_decoder import DecoderState
 from nemo_duplex.models.duplex_lm import DuplexState
-from nemo_duplex.models.perception_stream import StreamState
+from nemo_duplex.perception.stream import StreamState
 from nemo_duplex.streaming.sampling import SamplerState
 
 Part = TypeVar("Part")

@@ -9,8 +9,8 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
 from nemo_duplex.conversation import Turn, Word
 from nemo_duplex.data.text_tokenizer import HFTokenizer
-from nemo_duplex.data.word_times import token_times
 from nemo_duplex.inputs import InputError
+from nemo_duplex.perception.ctc_data import token_times
 from tests.hf_families import byte_level, save_tokenizer, sentencepiece_like
 
 KINDS = {"byte level": byte_level, "sentencepiece": sentencepiece_like}

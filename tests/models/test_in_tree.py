@@ -17,8 +17,8 @@ from nemo_duplex.data.datamodule import duplex_dataloader
 from nemo_duplex.files.nemo_file import read_nemo_config
 from nemo_duplex.inputs import InputError
 from nemo_duplex.models.in_tree_config import in_tree_run, is_in_tree, our_config, our_data, our_experiment, our_trainer
-from nemo_duplex.models.perception import Perception
-from nemo_duplex.models.whole_perception import WholePerception
+from nemo_duplex.perception.offline import WholePerception
+from nemo_duplex.perception.perception import Perception
 from tests.codec.codecs import hifigan_config
 from tests.dummies import speech_like, tiny_config, wav_bytes
 from tests.in_tree import NOT_STREAMABLE, WORDS, in_tree_model, in_tree_perception

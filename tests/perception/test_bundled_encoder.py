@@ -10,10 +10,10 @@ from nemo.collections.asr.models import EncDecCTCModelBPE
 from scipy.signal import resample_poly
 
 from nemo_duplex import bundled
-from nemo_duplex.data.utterances import Utterance
 from nemo_duplex.files.atomic import sha256
-from nemo_duplex.models.ctc_encoder import error_rate, transcribe
-from nemo_duplex.models.perception import Perception
+from nemo_duplex.perception.ctc_data import Utterance
+from nemo_duplex.perception.ctc_model import error_rate, transcribe
+from nemo_duplex.perception.perception import Perception
 from nemo_duplex.synthesis.tts.espeak import EspeakEngine
 from nemo_duplex.synthesis.tts.voices import user_voice, voice_data
 

@@ -2,6 +2,8 @@
 
 Single turns come first: from random weights, whole conversations alone do not get off the ground. Then conversations come in,
 with their noise, silences and echoes, because that is what an agent hears.
+
+Changes of log-mels (B, mels, M) that make a small corpus last: other throats, and parts that are not heard.
 """
 
 from __future__ import annotations
@@ -21,14 +23,59 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from nemo_duplex.budget import TimeBudget
 from nemo_duplex.data.text_tokenizer import train_tokenizer
-from nemo_duplex.data.utterances import UNKNOWN, Utterance, UtteranceBatch, UtteranceBatches, read_utterances
 from nemo_duplex.files.atomic import sha256
 from nemo_duplex.inputs import InputError, existing_file, existing_folder
-from nemo_duplex.models.ctc_encoder import centre_input, ctc_model, error_rate, save_ctc_model, transcribe
-from nemo_duplex.models.frame_encoder import FrameEncoder
-from nemo_duplex.models.mel_augment import masked, warped
-from nemo_duplex.models.perception_config import perception_config
 from nemo_duplex.part_training import PartTraining, claim, finish, fit
+from nemo_duplex.perception.config import perception_config
+from nemo_duplex.perception.ctc_data import (
+    UNKNOWN,
+    Utterance,
+    UtteranceBatch,
+    UtteranceBatches,
+    read_utterances,
+)
+from nemo_duplex.perception.ctc_model import (
+    centre_input,
+    ctc_model,
+    error_rate,
+    save_ctc_model,
+    transcribe,
+)
+from nemo_duplex.perception.perception import FrameEncoder
+
+
+def warped(mel: Tensor, filters: Tensor, limit: float) -> Tensor:
+    """Each row as if its speaker's vocal tract were up to `limit` shorter or longer (Jaitly and Hinton 2013).
+
+    Args:
+        filters: (1, mels, bins) of the spectrogram, which say where its bands lie.
+        limit: 0.1 moves formants by up to 10 percent.
+    """
+    if limit == 0:
+        return mel
+    bins = torch.arange(filters.shape[2], device=mel.device, dtype=torch.float32)
+    centres = (filters[0] * bins).sum(1) / filters[0].sum(1)  # (mels,) of the bands, rising
+    factor = 1 + limit * (2 * torch.rand(len(mel), 1, device=mel.device) - 1)
+    wanted = (centres * factor).clamp(centres[0], centres[-1])  # (B, mels) where each band is taken from
+    above = torch.searchsorted(centres, wanted).clamp(1, len(centres) - 1)
+    share = ((wanted - centres[above - 1]) / (centres[above] - centres[above - 1])).unsqueeze(2)
+    lower, upper = (mel.gather(1, band.unsqueeze(2).expand_as(mel)) for band in (above - 1, above))
+    return torch.lerp(lower, upper, share)
+
+
+def masked(mel: Tensor, bands: int, band_width: int, stretches: int, stretch_width: int) -> Tensor:
+    """Some bands and stretches of each row put to the row's mean (SpecAugment, Park et al. 2019); widths are the largest."""
+    mean = mel.mean(dim=(1, 2), keepdim=True)
+    for axis, count, width in ((1, bands, band_width), (2, stretches, stretch_width)):
+        size = mel.shape[axis]
+        positions = torch.arange(size, device=mel.device)
+        for _ in range(count):
+            widths = torch.randint(0, min(width, size) + 1, (len(mel), 1), device=mel.device)
+            starts = (torch.rand(len(mel), 1, device=mel.device) * (size - widths + 1)).long()
+            hidden = (positions >= starts) & (positions < starts + widths)  # (B, size)
+            mel = torch.where(hidden.unsqueeze(2 if axis == 1 else 1), mean, mel)
+    return mel
+
 
 # Most frames are blank; a blank counts less than a token, so that tokens are learnt from the start.
 _BLANK_WEIGHT = 0.3

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nemo_duplex.models.conformer_stream import ConformerRings, ConformerStream
-from nemo_duplex.models.log_mel import history, log_mel
-from nemo_duplex.models.perception import Perception
-from nemo_duplex.models.subsampling import stages, subsample, window_history
+from nemo_duplex.perception.conformer import ConformerRings, ConformerStream
+from nemo_duplex.perception.log_mel import history, log_mel
+from nemo_duplex.perception.perception import Perception
+from nemo_duplex.perception.subsampling import stages, subsample, window_history
 
 
 @dataclass

@@ -11,11 +11,16 @@ import yaml
 from nemo.collections.asr.models import EncDecCTCModelBPE
 
 from nemo_duplex.data.text_tokenizer import train_tokenizer
-from nemo_duplex.data.utterances import Utterance, collate
 from nemo_duplex.inputs import InputError
-from nemo_duplex.models.ctc_encoder import centre_input, ctc_model, error_rate, save_ctc_model, transcribe
-from nemo_duplex.models.frame_encoder import FrameEncoder
-from nemo_duplex.models.perception import Perception
+from nemo_duplex.perception.ctc_data import Utterance, collate
+from nemo_duplex.perception.ctc_model import (
+    centre_input,
+    ctc_model,
+    error_rate,
+    save_ctc_model,
+    transcribe,
+)
+from nemo_duplex.perception.perception import FrameEncoder, Perception
 from tests.dummies import PERCEPTION, speech_like
 
 WANTED = {"adapter": {"kind": "mlp"}, "output_dim": 24}

@@ -3,7 +3,7 @@
 import pytest
 
 from nemo_duplex.conversation import Turn, Word
-from nemo_duplex.data.word_times import token_path, token_times
+from nemo_duplex.perception.ctc_data import token_path, token_times
 
 TURN = Turn(
     "user", 1.0, 2.4, "What is up?", words=(Word("What", 0, 1.0, 1.4), Word("is", 5, 1.4, 1.6), Word("up", 8, 2.0, 2.4))

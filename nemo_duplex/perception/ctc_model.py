@@ -17,10 +17,10 @@ from omegaconf import OmegaConf
 from sentencepiece import SentencePieceProcessor
 from torch import Tensor
 
-from nemo_duplex.data.utterances import Utterance, UtteranceBatch, collate
 from nemo_duplex.files.atomic import whole_file
-from nemo_duplex.models.frame_encoder import FrameEncoder
-from nemo_duplex.models.perception_config import perception_config
+from nemo_duplex.perception.config import perception_config
+from nemo_duplex.perception.ctc_data import Utterance, UtteranceBatch, collate
+from nemo_duplex.perception.perception import FrameEncoder
 
 
 def ctc_model(preprocessor: Mapping[str, Any], encoder: Mapping[str, Any], tokenizer: str | Path) -> EncDecCTCModelBPE:

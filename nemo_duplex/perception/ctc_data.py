@@ -3,6 +3,8 @@
 The audio is read once and kept in memory as 16-bit samples (115 MB per hour). An utterance is one turn, or all turns of a
 conversation, cut out with a random stretch of the room around it: the encoder's bursts are counted from where the audio starts,
 so the start must vary.
+
+When each token of a turn is spoken, from the word times that a synthesiser knows.
 """
 
 from __future__ import annotations
@@ -19,10 +21,57 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
+from nemo_duplex.channels.text_channel import PieceTokenizer, token_offsets
 from nemo_duplex.conversation import Conversation, Turn
-from nemo_duplex.data.word_times import PieceTokenizer, token_path
-from nemo_duplex.frames import FRAME_RATE, USER_SAMPLE_RATE, Seconds
+from nemo_duplex.frames import FRAME_RATE, USER_SAMPLE_RATE, FrameRate, Seconds
 from nemo_duplex.inputs import InputError, existing_folder
+
+
+def token_times(turn: Turn, tokenizer: PieceTokenizer) -> list[tuple[int, Seconds]]:
+    """Each token of the turn's text with the time at which its last character has been spoken.
+
+    Within a word, characters are taken to last equally long; what stands between words belongs to the one before it.
+    Empty for a turn without word times.
+    """
+    if not turn.words:
+        return []
+    return [(token, _spoken(turn, end)) for token, end in token_offsets(turn.text, tokenizer)]
+
+
+def token_path(
+    turns: Iterable[Turn],
+    num_frames: int,
+    tokenizer: PieceTokenizer,
+    blank: int,
+    since: Seconds = 0.0,
+    rate: FrameRate = FRAME_RATE,
+) -> Tensor:
+    """Tokens (T,) at the frames in which they are spoken, `blank` elsewhere: the right one of the paths that CTC sums over.
+
+    Frame 0 starts at the time `since`, and no turn before it. A token whose frame is taken goes into the next free one; those
+    for which none is left are dropped.
+    """
+    path = torch.full((num_frames,), blank, dtype=torch.long)
+    free = 0
+    for turn in turns:
+        for token, time in token_times(turn, tokenizer):
+            frame = max(free, rate.frame_at(time - since))
+            if frame < num_frames:
+                path[frame] = token
+            free = frame + 1
+    return path
+
+
+def _spoken(turn: Turn, position: int) -> Seconds:
+    """When the first `position` characters of the turn's text have been spoken."""
+    time = turn.start
+    for word in turn.words:
+        if position <= word.offset:
+            break
+        share = min(1.0, (position - word.offset) / len(word.text))
+        time = word.start + share * (word.end - word.start)
+    return time
+
 
 #: Audio before and after an utterance, where the conversation has it. A word's tokens come some frames after it was said.
 ROOM_BEFORE: tuple[Seconds, Seconds] = (0.0, 0.6)

@@ -7,8 +7,13 @@ from lhotse import CutSet, MonoCut, Recording
 from lhotse.audio import AudioSource
 
 from nemo_duplex.conversation import Conversation, Turn, Word
-from nemo_duplex.data.utterances import GAIN_DB, UNKNOWN, UtteranceBatches, read_utterances
 from nemo_duplex.inputs import InputError
+from nemo_duplex.perception.ctc_data import (
+    GAIN_DB,
+    UNKNOWN,
+    UtteranceBatches,
+    read_utterances,
+)
 from tests.dummies import Letters, wav_bytes
 
 RATE = 16000

@@ -19,9 +19,14 @@ from omegaconf import OmegaConf
 
 from nemo_duplex.config import load
 from nemo_duplex.conversation import Conversation, Turn, Word
-from nemo_duplex.data.utterances import UNKNOWN
 from nemo_duplex.inputs import InputError
-from nemo_duplex.models.ctc_training import Curriculum, EncoderTrainingConfig, path_loss, train_encoder
+from nemo_duplex.perception.ctc_data import UNKNOWN
+from nemo_duplex.perception.ctc_training import (
+    Curriculum,
+    EncoderTrainingConfig,
+    path_loss,
+    train_encoder,
+)
 from tests.dummies import wav_bytes
 
 ROOT = Path(__file__).parent.parent.parent

@@ -7,8 +7,9 @@ import torch
 
 from nemo_duplex.inputs import InputError
 from nemo_duplex.models.in_tree_perception import our_perception, their_perception
-from nemo_duplex.models.perception import Perception
-from nemo_duplex.models.whole_perception import WholePerception, perception_from
+from nemo_duplex.models.parts import perception_from
+from nemo_duplex.perception.offline import WholePerception
+from nemo_duplex.perception.perception import Perception
 from tests.dummies import PERCEPTION, speech_like
 from tests.in_tree import CONNECTORS, MODULES, NOT_STREAMABLE
 from tests.in_tree import in_tree_perception as in_tree

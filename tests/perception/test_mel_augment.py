@@ -3,8 +3,8 @@
 import torch
 from nemo.collections.asr.modules import AudioToMelSpectrogramPreprocessor
 
-from nemo_duplex.models.log_mel import history, log_mel
-from nemo_duplex.models.mel_augment import masked, warped
+from nemo_duplex.perception.ctc_training import masked, warped
+from nemo_duplex.perception.log_mel import history, log_mel
 
 FEATURIZER = AudioToMelSpectrogramPreprocessor(features=64, n_fft=512, normalize="NA").featurizer
 

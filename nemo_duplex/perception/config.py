@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from nemo_duplex.frames import FRAME_RATE
 from nemo_duplex.inputs import InputError
-from nemo_duplex.models.log_mel import streamable
+from nemo_duplex.perception.log_mel import streamable
 
 _KEYS = ("preprocessor", "encoder", "adapter", "output_dim", "whole_recordings")
 _KINDS = ("mlp", "conformer", "identity")

@@ -5,8 +5,8 @@ import copy
 import pytest
 import torch
 
-from nemo_duplex.models.perception import Perception
-from nemo_duplex.models.perception_stream import PerceptionStream
+from nemo_duplex.perception.perception import Perception
+from nemo_duplex.perception.stream import PerceptionStream
 from nemo_duplex.streaming.rows_state import tensors
 from tests.dummies import PERCEPTION, speech_like
 

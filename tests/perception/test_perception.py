@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from nemo_duplex.inputs import InputError
-from nemo_duplex.models import perception as perception_module
-from nemo_duplex.models.asr_checkpoint import AsrParts
-from nemo_duplex.models.perception import Perception
+from nemo_duplex.perception import perception as perception_module
+from nemo_duplex.perception.asr_checkpoint import AsrParts
+from nemo_duplex.perception.perception import Perception
 from tests.dummies import PERCEPTION, speech_like
 
 FRAME = 1280  # samples

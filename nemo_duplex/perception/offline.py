@@ -11,36 +11,13 @@ from typing import Any, NoReturn
 
 import torch
 from nemo.collections.asr.modules import AudioToMelSpectrogramPreprocessor, ConformerEncoder
-from nemo.utils import logging
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nemo_duplex.frames import FRAME_RATE, FrameRate
 from nemo_duplex.inputs import InputError
-from nemo_duplex.models.frame_encoder import silent_after
-from nemo_duplex.models.in_tree_perception import is_in_tree_perception, our_perception
-from nemo_duplex.models.perception import Perception, built, built_adapter
-from nemo_duplex.models.perception_config import whole_perception_config
-
-
-def perception_from(config: Mapping[str, Any]) -> Perception | WholePerception:
-    """The user encoder that a configuration describes, in our words or in those of NeMo's in-tree model.
-
-    Ours names a `WholePerception` by `whole_recordings: true`, so that nobody gets one by mistake. In-tree knows no such
-    difference: there, an encoder that can be streamed is a `Perception`, and any other of 80 ms frames a `WholePerception`.
-
-    Raises:
-        InputError: for a configuration that is wrong, or frames that are not 80 ms long.
-    """
-    if not is_in_tree_perception(config):
-        return WholePerception(config) if config.get("whole_recordings") else Perception(config)
-    config = our_perception(config)
-    try:
-        return Perception(config)
-    except InputError as not_streamable:
-        whole = WholePerception(config)  # raises where something else is wrong
-        logging.warning(f"{not_streamable} As it is, the model hears whole recordings and opens no sessions.")
-        return whole
+from nemo_duplex.perception.config import whole_perception_config
+from nemo_duplex.perception.perception import built, built_adapter, silent_after
 
 
 class WholePerception(nn.Module):
