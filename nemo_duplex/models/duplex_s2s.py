@@ -24,7 +24,7 @@ from nemo_duplex.models import parallel
 from nemo_duplex.models.duplex_lm import DuplexLM
 from nemo_duplex.models.freezing import freeze
 from nemo_duplex.models.hub import pretrained_file, push_to_hub
-from nemo_duplex.models.in_tree_config import is_in_tree, our_config
+from nemo_duplex.models.in_tree.config import is_in_tree, our_config
 from nemo_duplex.models.losses import ChannelLoss, LossWeights, speech_loss, text_loss
 from nemo_duplex.models.metrics import StepSums
 from nemo_duplex.models.model_config import FORMAT_VERSION, model_config

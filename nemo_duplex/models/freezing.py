@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from nemo_duplex.inputs import InputError
-from nemo_duplex.models.in_tree_names import in_tree_name
+from nemo_duplex.models.in_tree.names import in_tree_name
 
 
 def freeze(model: nn.Module, patterns: Sequence[str], exceptions: Sequence[str] = ()) -> None:

@@ -29,9 +29,9 @@ from nemo_duplex.files.atomic import whole_folder
 from nemo_duplex.inputs import InputError, existing_file, existing_folder
 from nemo_duplex.llm.lora import merged_state_dict
 from nemo_duplex.models.duplex_s2s import DuplexS2SModel
-from nemo_duplex.models.in_tree_config import our_config, their_model
-from nemo_duplex.models.in_tree_names import in_tree_name, our_name
-from nemo_duplex.models.in_tree_perception import their_perception
+from nemo_duplex.models.in_tree.config import our_config, their_model
+from nemo_duplex.models.in_tree.names import in_tree_name, our_name
+from nemo_duplex.models.in_tree.perception import their_perception
 
 #: Rows of a codebook's vocabulary beyond its codes, there and here.
 _THEIR_SPECIALS, _OUR_SPECIALS = 3, 5

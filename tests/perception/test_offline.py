@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from nemo_duplex.inputs import InputError
-from nemo_duplex.models.in_tree_perception import our_perception, their_perception
+from nemo_duplex.models.in_tree.perception import our_perception, their_perception
 from nemo_duplex.models.parts import perception_from
 from nemo_duplex.perception.offline import WholePerception
 from nemo_duplex.perception.perception import Perception

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from nemo_duplex import DuplexS2SModel
 from nemo_duplex.config import load
 from nemo_duplex.inputs import InputError
-from nemo_duplex.models.in_tree_training import in_tree_training
+from nemo_duplex.models.in_tree.training import in_tree_training
 from tests.dummies import speech_like
 from tests.in_tree import in_tree_model
 from tests.test_train_duplex import write_corpus

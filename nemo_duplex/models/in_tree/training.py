@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from nemo_duplex.inputs import InputError, existing_file
-from nemo_duplex.models.in_tree_config import in_tree_run
+from nemo_duplex.models.in_tree.config import in_tree_run
 from nemo_duplex.models.model_config import model_config
 
 _log = logging.getLogger(__name__)

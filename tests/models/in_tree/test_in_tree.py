@@ -16,7 +16,14 @@ from nemo_duplex import DuplexS2SDataset, DuplexS2SModel, bundled
 from nemo_duplex.data.datamodule import duplex_dataloader
 from nemo_duplex.files.nemo_file import read_nemo_config
 from nemo_duplex.inputs import InputError
-from nemo_duplex.models.in_tree_config import in_tree_run, is_in_tree, our_config, our_data, our_experiment, our_trainer
+from nemo_duplex.models.in_tree.config import (
+    in_tree_run,
+    is_in_tree,
+    our_config,
+    our_data,
+    our_experiment,
+    our_trainer,
+)
 from nemo_duplex.perception.offline import WholePerception
 from nemo_duplex.perception.perception import Perception
 from tests.codec.codecs import hifigan_config

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from nemo_duplex.data.text_tokenizer import HFTokenizer
 from nemo_duplex.inputs import InputError
 from nemo_duplex.models.artifacts import kept_copy
-from nemo_duplex.models.in_tree_perception import our_perception
+from nemo_duplex.models.in_tree.perception import our_perception
 
 #: Keys that only their `model:` section has.
 _THEIRS = (
