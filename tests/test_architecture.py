@@ -36,7 +36,7 @@ MAY_IMPORT_NEMO = {
     "models/in_tree/perception.py",
     "models/parts.py",
     "perception/perception.py",
-    "models/restore_connector.py",
+    "models/nemo/restore_connector.py",
     "models/trainer.py",
     "models/strategy.py",
     "perception/offline.py",

@@ -30,8 +30,8 @@ from nemo_duplex.llm.pretrained import (
     load_llm,
     random_llm,
 )
-from nemo_duplex.models.artifacts import kept_copy
 from nemo_duplex.models.in_tree.perception import is_in_tree_perception, our_perception
+from nemo_duplex.models.nemo.artifacts import kept_copy
 from nemo_duplex.perception.offline import WholePerception
 from nemo_duplex.perception.perception import Perception
 

@@ -28,7 +28,7 @@ import numpy as np
 from nemo_duplex.files.atomic import whole_file
 from nemo_duplex.frames import Seconds
 from nemo_duplex.inputs import InputError, existing_folder
-from nemo_duplex.models.model_hash import model_hash
+from nemo_duplex.models.nemo.model_hash import model_hash
 from nemo_duplex.streaming import recording as files
 from nemo_duplex.streaming.frame import AgentFrame
 

@@ -35,7 +35,7 @@ from lhotse.audio import AudioSource
 from nemo_duplex.channels.transcript import Transcript
 from nemo_duplex.conversation import Conversation, Turn
 from nemo_duplex.frames import FrameRate, Seconds
-from nemo_duplex.models.model_hash import model_hash
+from nemo_duplex.models.nemo.model_hash import model_hash
 from nemo_duplex.streaming.growing_files import GrowingFile, growing_array, growing_wav
 from nemo_duplex.streaming.surroundings import surroundings
 

@@ -21,7 +21,7 @@ import torch
 from tqdm import tqdm
 
 from nemo_duplex.inputs import InputError
-from nemo_duplex.models.model_hash import model_hash
+from nemo_duplex.models.nemo.model_hash import model_hash
 from nemo_duplex.streaming.engine import DuplexEngine
 from nemo_duplex.streaming.frame import AgentFrame
 from nemo_duplex.streaming.session_recording import SessionRecording

@@ -17,8 +17,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from nemo_duplex.data.text_tokenizer import HFTokenizer
 from nemo_duplex.inputs import InputError
-from nemo_duplex.models.artifacts import kept_copy
 from nemo_duplex.models.in_tree.perception import our_perception
+from nemo_duplex.models.nemo.artifacts import kept_copy
 
 #: Keys that only their `model:` section has.
 _THEIRS = (

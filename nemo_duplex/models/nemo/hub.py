@@ -22,7 +22,7 @@ from huggingface_hub import errors
 from nemo_duplex.files.atomic import whole_folder
 from nemo_duplex.files.nemo_file import read_nemo_config
 from nemo_duplex.inputs import InputError, existing_file
-from nemo_duplex.models.model_card import model_card
+from nemo_duplex.models.nemo.model_card import model_card
 
 if TYPE_CHECKING:
     from nemo_duplex.models.duplex_s2s import DuplexS2SModel

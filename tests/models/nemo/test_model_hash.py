@@ -5,9 +5,9 @@ import time
 import pytest
 import torch
 
-from nemo_duplex.models import model_hash as module
 from nemo_duplex.models.duplex_s2s import DuplexS2SModel
-from nemo_duplex.models.model_hash import model_hash
+from nemo_duplex.models.nemo import model_hash as module
+from nemo_duplex.models.nemo.model_hash import model_hash
 from tests.dummies import tiny_model
 
 

@@ -23,7 +23,7 @@ from omegaconf import OmegaConf
 
 from nemo_duplex.inputs import InputError
 from nemo_duplex.models.duplex_s2s import DuplexS2SModel
-from nemo_duplex.models.restored_config import check_restored_config
+from nemo_duplex.models.nemo.restore_connector import check_restored_config
 from tests.dummies import speech_like, tiny_config, tiny_model
 
 CONFIG, WEIGHTS = "model_config.yaml", "model_weights.ckpt"

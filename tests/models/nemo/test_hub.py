@@ -17,8 +17,8 @@ from nemo.core.classes import ModelPT
 
 from nemo_duplex.inputs import InputError
 from nemo_duplex.models.duplex_s2s import DuplexS2SModel
-from nemo_duplex.models.hub import pretrained_file, write_repository
-from nemo_duplex.models.model_card import model_card
+from nemo_duplex.models.nemo.hub import pretrained_file, write_repository
+from nemo_duplex.models.nemo.model_card import model_card
 from tests.dummies import tiny_model
 
 ID = "someone/agent"
