@@ -22,7 +22,6 @@ from nemo_duplex.inputs import existing_file
 from nemo_duplex.llm.lora import merged_state_dict
 from nemo_duplex.models import parallel
 from nemo_duplex.models.duplex_lm import DuplexLM
-from nemo_duplex.models.freezing import freeze
 from nemo_duplex.models.in_tree.config import is_in_tree, our_config
 from nemo_duplex.models.losses import ChannelLoss, LossWeights, speech_loss, text_loss
 from nemo_duplex.models.metrics import StepSums
@@ -31,7 +30,7 @@ from nemo_duplex.models.nemo.hub import pretrained_file, push_to_hub
 from nemo_duplex.models.nemo.restore_connector import RestoreConnector, check_what_nemo_restores
 from nemo_duplex.models.parts import build_parts
 from nemo_duplex.models.throughput import Throughput
-from nemo_duplex.models.training_speed import compile_layers, recompute_activations
+from nemo_duplex.models.training_speed import compile_layers, freeze, recompute_activations
 
 if TYPE_CHECKING:
     from nemo_duplex.streaming.engine import DuplexEngine
