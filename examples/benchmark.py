@@ -14,7 +14,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from nemo_duplex.cli import script
+from nemo_duplex.scripts.cli import script
 
 
 @script("benchmark")

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from nemo_duplex.chain import Chain
-from nemo_duplex.cli import script
-from nemo_duplex.demo import BUNDLED_CODEC, BUNDLED_ENCODER, Demo
 from nemo_duplex.files.atomic import require_space, whole_file
+from nemo_duplex.scripts.cli import script
+from nemo_duplex.scripts.demo import BUNDLED_CODEC, BUNDLED_ENCODER, Demo
+from nemo_duplex.scripts.workflow import Chain
 
 NEXT = """
   {out}/agent.nemo         the agent, one self-contained file

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from nemo_duplex.cli import script
 from nemo_duplex.inputs import InputError
+from nemo_duplex.scripts.cli import script
 
 
 @script("infer_duplex")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from nemo_duplex.cli import script
+from nemo_duplex.scripts.cli import script
 
 
 @script("synthesize")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from omegaconf import DictConfig, OmegaConf
 
-from nemo_duplex.cli import script
+from nemo_duplex.scripts.cli import script
 
 
 @script("train_encoder")

@@ -61,7 +61,9 @@ def test_it_carries_every_file_of_the_package(wheel):
 
 
 def test_its_configurations_are_found(python, tmp_path):
-    program = "from nemo_duplex.config import conf_folder; print(conf_folder(), len(list(conf_folder().glob('*.yaml'))))"
+    program = (
+        "from nemo_duplex.scripts.config import conf_folder; print(conf_folder(), len(list(conf_folder().glob('*.yaml'))))"
+    )
     folder, number = run(python, "-c", program, folder=tmp_path).split()
     assert Path(folder).is_relative_to(python.parent.parent) and Path(folder).name == "conf"
     assert int(number) == len(list((ROOT / "conf").glob("*.yaml")))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nemo_duplex.config import load
+from nemo_duplex.scripts.config import load
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

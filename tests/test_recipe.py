@@ -10,8 +10,8 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from nemo_duplex.config import load
 from nemo_duplex.models.duplex_s2s import DuplexS2SModel
+from nemo_duplex.scripts.config import load
 from tests.dummies import tiny_config
 
 ROOT = Path(__file__).parent.parent

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 
 from nemo_duplex.benchmark.parts import Size, write_parts, write_tokenizer
-from nemo_duplex.config import load
 from nemo_duplex.inputs import existing_file
 from nemo_duplex.models.duplex_s2s import DuplexS2SModel
+from nemo_duplex.scripts.config import load
 
 _BUNDLED = Path(__file__).parent.parent / "bundled"
 

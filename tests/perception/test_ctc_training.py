@@ -17,7 +17,6 @@ from lhotse import CutSet, MonoCut, Recording
 from lhotse.audio import AudioSource
 from omegaconf import OmegaConf
 
-from nemo_duplex.config import load
 from nemo_duplex.conversation import Conversation, Turn, Word
 from nemo_duplex.inputs import InputError
 from nemo_duplex.perception.ctc_data import UNKNOWN
@@ -27,6 +26,7 @@ from nemo_duplex.perception.ctc_training import (
     path_loss,
     train_encoder,
 )
+from nemo_duplex.scripts.config import load
 from tests.dummies import wav_bytes
 
 ROOT = Path(__file__).parent.parent.parent

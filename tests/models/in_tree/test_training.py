@@ -9,14 +9,14 @@ import torch
 from omegaconf import OmegaConf
 
 from nemo_duplex import DuplexS2SModel
-from nemo_duplex.config import load
 from nemo_duplex.inputs import InputError
 from nemo_duplex.models.in_tree.training import in_tree_training
+from nemo_duplex.scripts.config import load
 from tests.dummies import speech_like
 from tests.in_tree import in_tree_model
 from tests.test_train_duplex import write_corpus
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[3]
 
 
 def their_yaml(folder: Path, train: str = "???") -> Path:

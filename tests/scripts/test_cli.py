@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from nemo_duplex import config
-from nemo_duplex.cli import script
-from nemo_duplex.config import load
 from nemo_duplex.inputs import InputError
+from nemo_duplex.scripts import config
+from nemo_duplex.scripts.cli import script
+from nemo_duplex.scripts.config import load
 
 TRAIN = """\
 # Trains a thing.
@@ -274,15 +274,18 @@ def test_help_shows_the_defaults_as_overridden(capsys):
 
 def test_help_and_errors_do_not_wait_for_torch():
     """--help in under a second needs the door free of torch and NeMo; the quick way to know is what got imported."""
-    code = "import sys, nemo_duplex.cli, nemo_duplex.config; print({'torch', 'nemo', 'lhotse', 'numpy'} & set(sys.modules))"
+    code = (
+        "import sys, nemo_duplex.scripts.cli, nemo_duplex.scripts.config; "
+        "print({'torch', 'nemo', 'lhotse', 'numpy'} & set(sys.modules))"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 
 def test_a_polite_kill_removes_what_is_half_written(tmp_path, conf):
     program = f"""
 import time
-from nemo_duplex import config
-from nemo_duplex.cli import script
+from nemo_duplex.scripts import config
+from nemo_duplex.scripts.cli import script
 from nemo_duplex.files.atomic import whole_file
 
 config.conf_folder = lambda: config.Path({str(conf)!r})
@@ -311,7 +314,7 @@ def test_nemo_keeps_quiet_on_the_console_and_complete_in_its_log():
     """NeMo sets the level of its logger when imported, so a level set before would be lost."""
     program = """
 import logging
-from nemo_duplex.cli import quiet_libraries
+from nemo_duplex.scripts.cli import quiet_libraries
 quiet_libraries()
 logger = logging.getLogger("nemo_logger")
 console, file = logging.StreamHandler(), logging.FileHandler("/dev/stdout")

@@ -50,7 +50,7 @@ class Key:
 
 def conf_folder() -> Path:
     """The YAML files of the scripts: `conf/` of the checkout, or `nemo_duplex/conf` where a wheel was installed."""
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     in_checkout = (package.parent / "setup.py").is_file()
     return package.parent / "conf" if in_checkout else package / "conf"
 

@@ -64,7 +64,7 @@ def _run(main: Callable[[DictConfig], None], name: str, arguments: Sequence[str]
     show_trace = "--traceback" in arguments
     try:
         options, overrides = _parse_arguments(arguments)
-        from nemo_duplex.config import ScriptConfig
+        from nemo_duplex.scripts.config import ScriptConfig
 
         config = ScriptConfig(options.get("--config-name", name), overrides, options.get("--config-dir"))
         if "--help" in options:
@@ -131,7 +131,7 @@ def _parse_arguments(arguments: Sequence[str]) -> tuple[dict[str, str], list[str
 
 def _help(main: Callable, name: str, config: Any) -> str:
     """What the script does, its options, and every key with its default and explanation."""
-    from nemo_duplex.config import REQUIRED
+    from nemo_duplex.scripts.config import REQUIRED
 
     width = min(shutil.get_terminal_size((100, 24)).columns, 120)
     paragraph = " ".join((inspect.getdoc(main) or "").split("\n\n")[0].split())

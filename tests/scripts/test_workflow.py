@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from nemo_duplex.chain import Chain, Step
 from nemo_duplex.inputs import InputError
+from nemo_duplex.scripts.workflow import Chain, Step
 
 # Appends its name to a diary, copies its inputs into its output.
 WORK = """
@@ -135,7 +135,7 @@ def test_an_interrupted_step_goes_on_where_it_was(out, tmp_path, stop, code, bes
     second = ", Step('u', 'slow too', [sys.executable, '-c', 'import time; time.sleep(60)'], ['u'])" if beside else ""
     program.write_text(f"""
 import signal, sys
-from nemo_duplex.chain import Chain, Step
+from nemo_duplex.scripts.workflow import Chain, Step
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 try:
     Chain({str(out)!r}, [[Step('t', 'slow', [sys.executable, '-c', {SLOW!r}, {str(out)!r}], ['t']){second}]]).run()

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from nemo_duplex.config import REQUIRED, ScriptConfig, conf_folder
+from nemo_duplex.scripts.config import REQUIRED, ScriptConfig, conf_folder
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(p.stem for p in conf_folder().glob("*.yaml"))
 
 
@@ -44,5 +44,5 @@ def test_every_key_is_known_to_the_door(name):
 def test_every_script_has_its_configuration():
     for script in sorted((ROOT / "examples").glob("*.py")):
         named = re.findall(r'^@script\("(\w+)"\)$', script.read_text(), re.MULTILINE)
-        assert len(named) == 1, f"{script.name} has no door: @script(...) of nemo_duplex.cli."
+        assert len(named) == 1, f"{script.name} has no door: @script(...) of nemo_duplex.scripts.cli."
         assert named[0] in CONFIGS, f"{script.name} reads conf/{named[0]}.yaml, which does not exist."

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from nemo_duplex.cli import _parse_arguments
-from nemo_duplex.config import ScriptConfig
-from nemo_duplex.demo import Demo
+from nemo_duplex.scripts.cli import _parse_arguments
+from nemo_duplex.scripts.config import ScriptConfig
+from nemo_duplex.scripts.demo import Demo
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def demo(**changes) -> Demo:

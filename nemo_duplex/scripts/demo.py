@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nemo_duplex.chain import Step
-from nemo_duplex.config import conf_folder
+from nemo_duplex.scripts.config import conf_folder
+from nemo_duplex.scripts.workflow import Step
 
-_PACKAGE = Path(__file__).parent
+_PACKAGE = Path(__file__).parents[1]
 BUNDLED_ENCODER = _PACKAGE / "bundled" / "user_encoder.nemo"
 BUNDLED_CODEC = _PACKAGE / "bundled" / "agent_codec.nemo"
 
