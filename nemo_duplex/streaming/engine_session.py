@@ -17,14 +17,13 @@ from nemo_duplex.channels.transcript import Transcript
 from nemo_duplex.conversation import Conversation
 from nemo_duplex.data.text_tokenizer import written_tokens
 from nemo_duplex.inputs import InputError
-from nemo_duplex.streaming.burst_queue import BurstQueue
 from nemo_duplex.streaming.control import AgentControl
 from nemo_duplex.streaming.frame import AgentFrame
 from nemo_duplex.streaming.recorder import Recorder
 from nemo_duplex.streaming.recording import described
 from nemo_duplex.streaming.resampler import StreamResampler
 from nemo_duplex.streaming.sampling import AgentSampling, checked_seed
-from nemo_duplex.streaming.user_activity import UserActivity
+from nemo_duplex.streaming.user_audio import BurstQueue, UserActivity
 
 if TYPE_CHECKING:
     from nemo_duplex.models.duplex_s2s import DuplexS2SModel

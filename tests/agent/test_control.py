@@ -7,7 +7,7 @@ import pytest
 
 from nemo_duplex.channels.transcript import read_channel
 from nemo_duplex.evaluation.answers import words
-from nemo_duplex.streaming.user_activity import UserActivity
+from nemo_duplex.streaming.user_audio import UserActivity
 
 SIZE = 1764  # samples of a frame at 22.05 kHz
 

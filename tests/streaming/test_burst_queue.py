@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from nemo_duplex.streaming.burst_queue import BurstQueue
+from nemo_duplex.streaming.user_audio import BurstQueue
 
 FRAME, LEAD = 10, 8  # samples
 

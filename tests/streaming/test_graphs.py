@@ -13,10 +13,9 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from nemo_duplex.inputs import InputError
 from nemo_duplex.streaming.control import RowControls
-from nemo_duplex.streaming.graphs import GraphedStage
 from nemo_duplex.streaming.rows import AgentRows
 from nemo_duplex.streaming.rows_state import tensors
-from nemo_duplex.streaming.stages import StageRunner
+from nemo_duplex.streaming.stages import GraphedStage, StageRunner
 from tests.codec.codecs import nanocodec_config
 from tests.dummies import PERCEPTION, speech_like, talkative, tiny_model
 from tests.streaming.calls import assert_begins, expected

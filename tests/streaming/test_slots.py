@@ -5,7 +5,7 @@ import random
 import pytest
 
 from nemo_duplex.inputs import InputError
-from nemo_duplex.streaming.slots import Slots
+from nemo_duplex.streaming.engine import Slots
 
 
 def test_few_counts_are_ever_computed():

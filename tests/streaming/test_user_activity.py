@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from nemo_duplex.streaming.user_activity import HANGOVER, UserActivity
+from nemo_duplex.streaming.user_audio import HANGOVER, UserActivity
 
 RATE, FRAME = 16000, 1280
 
