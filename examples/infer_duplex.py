@@ -66,8 +66,8 @@ def _answer(cfg: DictConfig, model) -> None:
 
 
 def _replay(cfg: DictConfig, model) -> None:
-    from nemo_duplex.streaming.replay import replay
-    from nemo_duplex.streaming.replay_drawing import drawing, verdict
+    from nemo_duplex.streaming.recording.replay import replay
+    from nemo_duplex.streaming.recording.replay_drawing import drawing, verdict
 
     result = replay(cfg.replay, model)
     print(*verdict(result), sep="\n")

@@ -23,7 +23,8 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from nemo_duplex.inputs import InputError
 
 # Workers and ranks that shuffle by themselves are this far apart in their seeds, as in Lhotse.
-_SEEDS_PER_WORKER, _SEEDS_PER_RANK = 100, 100_000
+_SEEDS_PER_WORKER = 100
+_SEEDS_PER_RANK = 100_000
 
 
 class BatchStream(IterableDataset):

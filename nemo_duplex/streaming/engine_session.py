@@ -19,8 +19,8 @@ from nemo_duplex.data.text_tokenizer import written_tokens
 from nemo_duplex.inputs import InputError
 from nemo_duplex.streaming.control import AgentControl
 from nemo_duplex.streaming.frame import AgentFrame
-from nemo_duplex.streaming.recorder import Recorder
-from nemo_duplex.streaming.recording import described
+from nemo_duplex.streaming.recording.format import described
+from nemo_duplex.streaming.recording.recorder import Recorder
 from nemo_duplex.streaming.resampler import StreamResampler
 from nemo_duplex.streaming.sampling import AgentSampling, checked_seed
 from nemo_duplex.streaming.user_audio import BurstQueue, UserActivity

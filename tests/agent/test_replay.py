@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from nemo_duplex.streaming.replay import AROUND, replay
-from nemo_duplex.streaming.replay_drawing import drawing, verdict
+from nemo_duplex.streaming.recording.replay import AROUND, replay
+from nemo_duplex.streaming.recording.replay_drawing import drawing, verdict
 
 
 @pytest.fixture(scope="module")

@@ -29,8 +29,8 @@ from nemo_duplex.files.atomic import whole_file
 from nemo_duplex.frames import Seconds
 from nemo_duplex.inputs import InputError, existing_folder
 from nemo_duplex.models.nemo.model_hash import model_hash
-from nemo_duplex.streaming import recording as files
 from nemo_duplex.streaming.frame import AgentFrame
+from nemo_duplex.streaming.recording import format as files
 
 if TYPE_CHECKING:
     from nemo_duplex.models.duplex_s2s import DuplexS2SModel

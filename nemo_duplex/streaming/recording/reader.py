@@ -21,7 +21,7 @@ from lhotse.serialization import deserialize_item
 from nemo_duplex.frames import FrameRate
 from nemo_duplex.inputs import InputError, existing_file
 from nemo_duplex.streaming.control import WISHES
-from nemo_duplex.streaming.recording import (
+from nemo_duplex.streaming.recording.format import (
     AGENT,
     CODE,
     CODES,
@@ -91,7 +91,7 @@ class SessionRecording:
         if (path / SESSION).is_file():
             raise InputError(
                 f"recording: {path} was broken off. Complete it with `recover({str(path)!r}, model)` of "
-                "nemo_duplex.streaming.recorder."
+                "nemo_duplex.streaming.recording.recorder."
             )
         file = existing_file(path / CUT if path.is_dir() else path, "recording")
         cut, session = _session(file)

@@ -36,8 +36,8 @@ from nemo_duplex.channels.transcript import Transcript
 from nemo_duplex.conversation import Conversation, Turn
 from nemo_duplex.frames import FrameRate, Seconds
 from nemo_duplex.models.nemo.model_hash import model_hash
-from nemo_duplex.streaming.growing_files import GrowingFile, growing_array, growing_wav
-from nemo_duplex.streaming.surroundings import surroundings
+from nemo_duplex.streaming.recording.environment import surroundings
+from nemo_duplex.streaming.recording.growing_files import GrowingFile, growing_array, growing_wav
 
 if TYPE_CHECKING:
     from nemo_duplex.models.duplex_s2s import DuplexS2SModel

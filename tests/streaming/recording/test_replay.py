@@ -10,10 +10,10 @@ import torch
 from nemo_duplex.frames import FrameRate
 from nemo_duplex.inputs import InputError
 from nemo_duplex.llm import int8_linear
-from nemo_duplex.streaming import replay as module
 from nemo_duplex.streaming.engine import DuplexEngine
-from nemo_duplex.streaming.replay import AROUND, replay
-from nemo_duplex.streaming.session_recording import SessionRecording
+from nemo_duplex.streaming.recording import replay as module
+from nemo_duplex.streaming.recording.reader import SessionRecording
+from nemo_duplex.streaming.recording.replay import AROUND, replay
 from tests.dummies import LLM, PERCEPTION, speech_like, tiny_model
 
 

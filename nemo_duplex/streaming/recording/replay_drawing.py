@@ -18,7 +18,7 @@ import numpy as np
 
 from nemo_duplex.frames import FrameRate
 from nemo_duplex.streaming.frame import AgentFrame
-from nemo_duplex.streaming.replay import FramePair, Replay
+from nemo_duplex.streaming.recording.replay import FramePair, Replay
 
 if TYPE_CHECKING:
     from nemo_duplex.models.duplex_s2s import DuplexS2SModel

@@ -8,8 +8,8 @@ import pytest
 import soundfile
 
 from nemo_duplex.inputs import InputError
-from nemo_duplex.streaming import recording as files
-from nemo_duplex.streaming.session_recording import SessionRecording
+from nemo_duplex.streaming.recording import format as files
+from nemo_duplex.streaming.recording.reader import SessionRecording
 from tests.dummies import speech_like, tiny_model
 
 

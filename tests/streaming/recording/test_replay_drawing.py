@@ -8,8 +8,8 @@ import pytest
 from nemo_duplex.channels.layout import ChannelLayout
 from nemo_duplex.frames import FRAME_RATE
 from nemo_duplex.streaming.frame import AgentFrame
-from nemo_duplex.streaming.replay import FramePair, Replay
-from nemo_duplex.streaming.replay_drawing import drawing, level, verdict
+from nemo_duplex.streaming.recording.replay import FramePair, Replay
+from nemo_duplex.streaming.recording.replay_drawing import drawing, level, verdict
 
 LAYOUT = ChannelLayout(200, text_pad=0, text_bos=1, text_eos=2, num_codebooks=2, codebook_size=20)
 MODEL = SimpleNamespace(layout=LAYOUT, tokenizer=SimpleNamespace(ids_to_text=lambda ids: "".join(map(chr, ids))))

@@ -24,8 +24,8 @@ from nemo_duplex.inputs import InputError
 from nemo_duplex.models.nemo.model_hash import model_hash
 from nemo_duplex.streaming.engine import DuplexEngine
 from nemo_duplex.streaming.frame import AgentFrame
-from nemo_duplex.streaming.session_recording import SessionRecording
-from nemo_duplex.streaming.surroundings import differences, surroundings
+from nemo_duplex.streaming.recording.environment import differences, surroundings
+from nemo_duplex.streaming.recording.reader import SessionRecording
 
 if TYPE_CHECKING:
     from nemo_duplex.models.duplex_s2s import DuplexS2SModel

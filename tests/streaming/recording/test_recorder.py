@@ -17,11 +17,11 @@ import torch
 from lhotse import CutSet
 
 from nemo_duplex.inputs import InputError
-from nemo_duplex.streaming import recorder as module
-from nemo_duplex.streaming import recording as files
-from nemo_duplex.streaming.growing_files import GrowingFile
-from nemo_duplex.streaming.recorder import recover
-from nemo_duplex.streaming.session_recording import SessionRecording
+from nemo_duplex.streaming.recording import format as files
+from nemo_duplex.streaming.recording import recorder as module
+from nemo_duplex.streaming.recording.growing_files import GrowingFile
+from nemo_duplex.streaming.recording.reader import SessionRecording
+from nemo_duplex.streaming.recording.recorder import recover
 from tests.dummies import speech_like, tiny_model
 
 

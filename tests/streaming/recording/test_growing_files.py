@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from nemo_duplex.streaming.growing_files import growing_array, growing_wav
+from nemo_duplex.streaming.recording.growing_files import growing_array, growing_wav
 
 
 def test_a_wav_can_be_read_while_it_grows_and_after(tmp_path):

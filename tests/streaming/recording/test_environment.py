@@ -2,7 +2,7 @@
 
 import torch
 
-from nemo_duplex.streaming.surroundings import differences, surroundings
+from nemo_duplex.streaming.recording.environment import differences, surroundings
 from tests.dummies import tiny_model
 
 
