@@ -25,7 +25,7 @@ def main(cfg: DictConfig) -> None:
     from nemo_duplex.evaluation.callback import EvaluationCallback, some_dialogues
     from nemo_duplex.models.duplex_s2s import DuplexS2SModel
     from nemo_duplex.models.in_tree.training import in_tree_training
-    from nemo_duplex.models.trainer import duplex_trainer
+    from nemo_duplex.training.trainer import duplex_trainer
 
     if "yaml" in cfg:  # a file of NeMo's in-tree examples
         cfg = in_tree_training(cfg)

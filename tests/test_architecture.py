@@ -37,8 +37,8 @@ MAY_IMPORT_NEMO = {
     "models/parts.py",
     "perception/perception.py",
     "models/nemo/restore_connector.py",
-    "models/trainer.py",
-    "models/strategy.py",
+    "training/trainer.py",
+    "training/trainer.py",
     "perception/offline.py",
     "plugin.py",  # it imports NeMo only after NeMo was imported
 }

@@ -16,7 +16,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from nemo_duplex.models.checkpoints import newest_checkpoint
+from nemo_duplex.training.checkpoints import newest_checkpoint
 from tests.dummies import tiny_config
 from tests.test_train_duplex import write_corpus
 
@@ -102,7 +102,7 @@ def fill_disk(step):
 
 
 def spoil_write(step, end):
-    from nemo_duplex.models.checkpoints import StraightCheckpointIO
+    from nemo_duplex.training.checkpoints import StraightCheckpointIO
 
     write = StraightCheckpointIO.save_checkpoint
 
@@ -137,7 +137,7 @@ class Trainings:
     def __init__(self, setup):
         self.setup = setup
         self.context = multiprocessing.get_context("forkserver")
-        preload = ["nemo_duplex.models.trainer", "nemo_duplex.models.duplex_s2s", "nemo_duplex.evaluation.callback"]
+        preload = ["nemo_duplex.training.trainer", "nemo_duplex.models.duplex_s2s", "nemo_duplex.evaluation.callback"]
         self.context.set_forkserver_preload([*preload, "tests.test_resume"])
 
     def __call__(self, out, *keys, sabotage=None, details=()):

@@ -17,14 +17,19 @@ import torch
 from nemo.collections.tts.modules.audio_codec_modules import default_precision
 from torch.utils.data import DataLoader
 
-from nemo_duplex.budget import TimeBudget
 from nemo_duplex.codec.fsq_codec import FSQCodec
 from nemo_duplex.codec.quality import measure_quality
 from nemo_duplex.codec.reconstruction import ReconstructionLoss
 from nemo_duplex.codec.recordings import Crops, Recordings
 from nemo_duplex.files.atomic import sha256
 from nemo_duplex.inputs import InputError
-from nemo_duplex.part_training import PartTraining, claim, finish, fit
+from nemo_duplex.training.small_part import (
+    PartTraining,
+    claim,
+    finish,
+    fit,
+)
+from nemo_duplex.training.time_budget import TimeBudget
 
 _MAX_HELD_OUT = 40
 

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from itertools import count, islice
 from typing import Any
 
-import numpy as np
 import torch
 from lhotse import CutSet
 from lhotse.dataset.dataloading import LHOTSE_PROCESS_SEED
@@ -21,10 +20,10 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from nemo_duplex.inputs import InputError
+from nemo_duplex.training.seeds import mixed_seed
 
 # Workers and ranks that shuffle by themselves are this far apart in their seeds, as in Lhotse.
 _SEEDS_PER_WORKER = 100
-_SEEDS_PER_RANK = 100_000
 
 
 class BatchStream(IterableDataset):
@@ -109,13 +108,3 @@ class StreamLoader(DataLoader):
             if isinstance(batch, InputError):
                 raise batch
             yield batch
-
-
-def rank_seed(seed: int, rank: int) -> int:
-    """The seed by which a rank shuffles, where ranks shuffle all data each in its own way."""
-    return seed + rank * _SEEDS_PER_RANK
-
-
-def mixed_seed(*parts: int) -> int:
-    """One seed (32 bits) for a tuple of numbers not below zero, such as seed, rank and step; neighbours give unrelated ones."""
-    return int(np.random.SeedSequence(parts).generate_state(1)[0])

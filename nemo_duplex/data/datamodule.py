@@ -16,9 +16,10 @@ from nemo.collections.common.data.lhotse import get_lhotse_dataloader_from_confi
 from omegaconf import DictConfig, OmegaConf
 from torch.utils.data import DataLoader
 
-from nemo_duplex.data.batch_stream import BatchStream, StreamLoader, mixed_seed, rank_seed
+from nemo_duplex.data.batch_stream import BatchStream, StreamLoader
 from nemo_duplex.data.dataset import DuplexS2SDataset
 from nemo_duplex.inputs import InputError, existing_folder
+from nemo_duplex.training.seeds import data_rank, mixed_seed, rank_seed
 
 _log = logging.getLogger(__name__)
 
@@ -103,16 +104,6 @@ def shar_folder(path: str | Path, set_name: str) -> Path:
         f"data: {path} holds no Lhotse Shar (cuts.*.jsonl.gz), nor does {set_name}/shar in it. "
         "Write it with examples/synthesize.py."
     )
-
-
-def data_rank(trainer: pl.Trainer | None) -> tuple[int, int]:
-    """(rank, world size) among the processes that have different data; those of one tensor-parallel group have the same."""
-    if trainer is None:
-        return 0, 1
-    mesh = trainer.lightning_module.device_mesh
-    if mesh is not None:
-        return mesh["data_parallel"].get_local_rank(), mesh["data_parallel"].size()
-    return trainer.global_rank, trainer.world_size
 
 
 class DuplexDataModule(pl.LightningDataModule):

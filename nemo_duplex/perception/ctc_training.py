@@ -21,11 +21,9 @@ from torch import Tensor, nn
 from torch.nn.functional import nll_loss
 from torch.utils.data import DataLoader, IterableDataset
 
-from nemo_duplex.budget import TimeBudget
 from nemo_duplex.data.text_tokenizer import train_tokenizer
 from nemo_duplex.files.atomic import sha256
 from nemo_duplex.inputs import InputError, existing_file, existing_folder
-from nemo_duplex.part_training import PartTraining, claim, finish, fit
 from nemo_duplex.perception.config import perception_config
 from nemo_duplex.perception.ctc_data import (
     UNKNOWN,
@@ -42,6 +40,13 @@ from nemo_duplex.perception.ctc_model import (
     transcribe,
 )
 from nemo_duplex.perception.perception import FrameEncoder
+from nemo_duplex.training.small_part import (
+    PartTraining,
+    claim,
+    finish,
+    fit,
+)
+from nemo_duplex.training.time_budget import TimeBudget
 
 
 def warped(mel: Tensor, filters: Tensor, limit: float) -> Tensor:

@@ -98,7 +98,10 @@ class Demo:
             "trains the duplex agent",
             self._command("train_duplex", train),
             ["train"],
-            [*self._reads("train_duplex", ["duplex_tiny.yaml"], ["codec", "data", "models", "budget.py"]), *given],
+            [
+                *self._reads("train_duplex", ["duplex_tiny.yaml"], ["codec", "data", "models", "training/time_budget.py"]),
+                *given,
+            ],
             ["codes", *made],
             minutes["train"],
         )

@@ -10,13 +10,13 @@ import pytest
 import soundfile
 import torch
 
-from nemo_duplex import part_training
 from nemo_duplex.codec import training
 from nemo_duplex.codec.fsq_codec import FSQCodec
 from nemo_duplex.codec.quality import measure_quality
 from nemo_duplex.codec.training import CodecTraining, CodecTrainingConfig, train_codec
 from nemo_duplex.files.atomic import sha256
 from nemo_duplex.inputs import InputError
+from nemo_duplex.training import small_part as part_training
 from tests.dummies import CODEC, speech_like
 
 RATE = 22050

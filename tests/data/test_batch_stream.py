@@ -8,9 +8,9 @@ import torch
 from lhotse import CutSet
 from lhotse.testing.dummies import dummy_cut, dummy_recording
 
-from nemo_duplex.data.batch_stream import mixed_seed
 from nemo_duplex.data.datamodule import duplex_dataloader
 from nemo_duplex.inputs import InputError
+from nemo_duplex.training.seeds import mixed_seed
 
 
 class Names(torch.utils.data.Dataset):

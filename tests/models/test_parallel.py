@@ -13,7 +13,7 @@ from nemo_duplex.llm.backbone import Backbone
 from nemo_duplex.llm.lora import add_lora
 from nemo_duplex.llm.tensor_parallel import split_layers
 from nemo_duplex.models.duplex_s2s import DuplexS2SModel
-from nemo_duplex.models.strategy import ShardedStrategy, trainer_arguments
+from nemo_duplex.training.trainer import ShardedStrategy, trainer_arguments
 from tests.dummies import speech_like
 from tests.models.parallel_worker import LLAMA, fit, loader
 

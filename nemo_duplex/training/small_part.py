@@ -21,9 +21,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 from tqdm import tqdm
 
-from nemo_duplex.budget import TimeBudget
 from nemo_duplex.files.atomic import whole_file
 from nemo_duplex.inputs import InputError
+from nemo_duplex.training.time_budget import TimeBudget
 
 #: Steps after which a checkpoint to go on from is written.
 STEPS_PER_EPOCH = 100

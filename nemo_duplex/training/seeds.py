@@ -1,0 +1,28 @@
+"""Seeds of data loaders, one for each rank and worker."""
+
+from __future__ import annotations
+
+import lightning.pytorch as pl
+import numpy as np
+
+_SEEDS_PER_RANK = 100_000
+
+
+def rank_seed(seed: int, rank: int) -> int:
+    """The seed by which a rank shuffles, where ranks shuffle all data each in its own way."""
+    return seed + rank * _SEEDS_PER_RANK
+
+
+def mixed_seed(*parts: int) -> int:
+    """One seed (32 bits) for a tuple of numbers not below zero, such as seed, rank and step; neighbours give unrelated ones."""
+    return int(np.random.SeedSequence(parts).generate_state(1)[0])
+
+
+def data_rank(trainer: pl.Trainer | None) -> tuple[int, int]:
+    """(rank, world size) among the processes that have different data; those of one tensor-parallel group have the same."""
+    if trainer is None:
+        return 0, 1
+    mesh = trainer.lightning_module.device_mesh
+    if mesh is not None:
+        return mesh["data_parallel"].get_local_rank(), mesh["data_parallel"].size()
+    return trainer.global_rank, trainer.world_size
