@@ -18,7 +18,7 @@ EXTRAS = {
 
 setup(
     name="nemo_duplex",
-    version=re.search(r'^__version__ = "(.+)"$', (ROOT / "nemo_duplex/__init__.py").read_text(), re.MULTILINE)[1],
+    version=re.search(r'^__version__ = "(.+)"$', (ROOT / "nemo_duplex/version.py").read_text(), re.MULTILINE)[1],
     description="Full-duplex speech-to-speech agents from any language model, as a NeMo collection (SALM-Duplex).",
     long_description=(ROOT / "README.md").read_text(encoding="utf-8") if (ROOT / "README.md").exists() else "",
     long_description_content_type="text/markdown",

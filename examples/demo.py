@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from nemo_duplex.files.atomic import require_space, whole_file
 from nemo_duplex.scripts.cli import script
 from nemo_duplex.scripts.demo import BUNDLED_CODEC, BUNDLED_ENCODER, Demo
-from nemo_duplex.scripts.workflow import Chain
+from nemo_duplex.scripts.workflow import Workflow
 
 NEXT = """
   {out}/agent.nemo         the agent, one self-contained file
@@ -37,7 +37,7 @@ def main(cfg: DictConfig) -> None:
     encoder, codec = Path(cfg.encoder or BUNDLED_ENCODER), Path(cfg.codec or BUNDLED_CODEC)
     demo = Demo(out, Path(__file__).parent, cfg.minutes, cfg.from_scratch, encoder, codec, cfg.seed)
     require_space(out, 3_000_000_000)
-    done = Chain(out, demo.plan()).run()
+    done = Workflow(out, demo.plan()).run()
     with whole_file(out / "agent.nemo") as part:
         shutil.copyfile(out / "train" / "agent.nemo", part)
 

@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 from nemo_duplex.plugin import register
+from nemo_duplex.version import __version__
 
 if TYPE_CHECKING:
     from nemo_duplex.codec.fsq_codec import FSQCodec as FSQCodec
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
     from nemo_duplex.data.dataset import DuplexS2SDataset as DuplexS2SDataset
     from nemo_duplex.models.duplex_s2s import DuplexS2SModel as DuplexS2SModel
 
-__version__ = "0.1.0"
 __all__ = ["DuplexDataModule", "DuplexS2SDataset", "DuplexS2SModel", "FSQCodec", "__version__"]
 
 _HOMES = {

@@ -38,7 +38,6 @@ MAY_IMPORT_NEMO = {
     "perception/perception.py",
     "models/nemo/restore_connector.py",
     "training/trainer.py",
-    "training/trainer.py",
     "perception/offline.py",
     "plugin.py",  # it imports NeMo only after NeMo was imported
 }

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from nemo_duplex.models.duplex_s2s import DuplexS2SModel
     from nemo_duplex.streaming.session import Session
 
-#: Frames in a turn of one of the two; a whole number of bursts for [70,0] and [70,1].
+#: Frames in a turn of one of the two; a whole number of encoder chunks for [70,0] and [70,1].
 _BLOCK = 10
 
 
@@ -57,7 +57,7 @@ def compare_ages(model: DuplexS2SModel, audio: np.ndarray, young: Seconds, old: 
     sessions["old"].go_on(young)
     before = resident_bytes()
     sessions["old"].go_on(old - span / 2 - young)
-    grown = resident_bytes() - before
+    resize_vocabulary = resident_bytes() - before
     sessions["young"].go_on(young - span / 2)
     took: dict[str, list[Seconds]] = {"old": [], "young": []}
     pairs = max(1, round(span / (_BLOCK * FRAME_RATE.seconds)))
@@ -65,7 +65,7 @@ def compare_ages(model: DuplexS2SModel, audio: np.ndarray, young: Seconds, old: 
         for name in ("old", "young") if pair % 2 else ("young", "old"):  # neither is always the first
             took[name].append(sessions[name].go_on(_BLOCK * FRAME_RATE.seconds) / _BLOCK)
     ratio = median(o / y for o, y in zip(took["old"], took["young"]))
-    return Ages(young, old, median(took["young"]), median(took["old"]), ratio, pairs, grown)
+    return Ages(young, old, median(took["young"]), median(took["old"]), ratio, pairs, resize_vocabulary)
 
 
 class _Conversation:

@@ -15,7 +15,7 @@ _SET = "dev"
 
 
 def speech_of(data: str | Path | None, sample_rate: int, seconds: float = _SECONDS) -> np.ndarray:
-    """(S,) float32 of users speaking: those of a corpus' dev set one after the other, or without one noise in bursts.
+    """(S,) float32 of users speaking: those of a corpus' dev set one after the other, or without one noise in encoder chunks.
 
     Raises:
         InputError: if the corpus is missing, or of another rate.

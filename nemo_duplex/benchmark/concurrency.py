@@ -3,9 +3,10 @@
 Every tick stands for 80 ms: each caller's next 80 ms are pushed, then the engine steps. A tick is in time if that took less
 than 80 ms. Ticks follow each other at once, so a measurement takes as long as the work does.
 
-A burst of the encoder is several frames (two with [70,1]). Callers who came at different times have theirs in different ticks
-(`spread`); where all came in the same tick, all have them together. Frames are answered one per tick, each in time to be heard
-after the one before (`step`), or all of them as soon as there is a burst (`at_once`: `run_until_idle`).
+An encoder chunk of the encoder is several frames (two with [70,1]). Callers who came at different times have theirs in
+different ticks (`spread`); where all came in the same tick, all have them together. Frames are answered one per tick, each in
+time to be heard after the one before (`step`), or all of them as soon as there is an encoder chunk (`at_once`:
+`run_until_idle`).
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Play:
     Args:
         ticks: that are measured.
         spread: whether callers came at different times.
-        at_once: whether all frames of a burst are made in the tick of the burst.
+        at_once: whether all frames of an encoder chunk are made in the tick of the encoder chunk.
         give_up: whether to stop as soon as more than one tick in a hundred is late.
         options: of `model.open_engine`.
     """
@@ -84,13 +85,13 @@ def play(model: DuplexS2SModel, audio: np.ndarray, sessions: int, setting: Play)
     """
     timer = StepTimer()
     engine = model.open_engine(max_sessions=sessions, timer=timer, **setting.options)
-    burst, step = model.perception.burst_frames, engine.run_until_idle if setting.at_once else engine.step
+    chunk, step = model.perception.chunk_frames, engine.run_until_idle if setting.at_once else engine.step
     callers = [Caller(audio, model.perception.samples_per_frame, number) for number in range(sessions)]
-    arrivals = [(number % burst if setting.spread else 0) - _WARMUP * burst for number in range(sessions)]
+    arrivals = [(number % chunk if setting.spread else 0) - _WARMUP * chunk for number in range(sessions)]
     talking: list[tuple[Caller, EngineSession]] = []
     seconds: list[Seconds] = []
     frames = 0
-    for tick in range(-_WARMUP * burst, setting.ticks):
+    for tick in range(-_WARMUP * chunk, setting.ticks):
         talking += [(caller, engine.open_session()) for caller, arrival in zip(callers, arrivals) if arrival == tick]
         if tick == 0:
             timer.reset()

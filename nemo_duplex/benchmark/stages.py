@@ -130,7 +130,7 @@ def _operations(model: DuplexS2SModel) -> dict[str, int]:
     counter = _Operations()
     engine = model.open_engine(max_sessions=1, timer=counter, cuda_graphs=False)
     session = engine.open_session()
-    session.push(np.zeros(2 * model.perception.burst_samples, np.float32))
+    session.push(np.zeros(2 * model.perception.chunk_samples, np.float32))
     engine.run_until_idle()
     session.close()
     return counter.of

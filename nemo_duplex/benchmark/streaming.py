@@ -158,7 +158,7 @@ class _Agents:
         """What they are, in two lines."""
         millions = sum(p.numel() for p in self.model.parameters()) / 1e6
         random = "an agent of random weights in the geometry of conf/duplex_tiny.yaml, as no model= was given"
-        noise = "noise in bursts, as no data= was given"
+        noise = "noise in encoder chunks, as no data= was given"
         return [
             f"{self._setting.model or random}, {millions:.1f} million parameters",
             f"users: {f'dev set of {self._setting.data}' if self._setting.data else noise}",

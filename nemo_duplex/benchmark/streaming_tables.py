@@ -12,7 +12,7 @@ from nemo_duplex.benchmark.table import Table, milliseconds
 _MODES = {
     "spread": "came at different times",
     "together": "came in one frame",
-    "at_once": "a burst's frames at once",
+    "at_once": "an encoder chunk's frames at once",
 }
 
 
@@ -31,7 +31,7 @@ def _sessions(result: Mapping[str, Any]) -> Iterator[Table]:
         f"one caller in pushes of 80 ms, answered at once: real-time factor {alone['mean'] / BUDGET:.3f}; pushes that bring "
         f"two frames take {milliseconds(alone['p95'])} (p95) to {milliseconds(alone['p99'])} (p99)",
         f"{most['spread']} sessions have 99 of 100 ticks within 80 ms ({most['together']} if all came in one frame, "
-        f"{most['at_once']} if both frames of a burst are made at once); {setting['ticks']} ticks each",
+        f"{most['at_once']} if both frames of an encoder chunk are made at once); {setting['ticks']} ticks each",
     ]
     rows: list[tuple[str, ...]] = [
         (words, str(seen["sessions"]), *_quantiles(seen), "yes" if seen["in_time"] else "no")

@@ -27,7 +27,7 @@ from matplotlib.figure import Figure
 from nemo_duplex.data.datamodule import shar_folder
 from nemo_duplex.evaluation.activity import voice_activity
 from nemo_duplex.evaluation.answers import exact_match
-from nemo_duplex.evaluation.generation import perform
+from nemo_duplex.evaluation.generation import run_conversations
 from nemo_duplex.evaluation.picture import conversation_figure
 from nemo_duplex.evaluation.scores import Judged, judge
 from nemo_duplex.evaluation.turn_taking import pool
@@ -74,7 +74,7 @@ class EvaluationCallback(pl.Callback):
         self.validations += 1
         if self.validations % self.every_n_validations:
             return
-        records = perform(pl_module, self.cuts, self.vad, batch_size=self.batch_size, device=str(pl_module.device))
+        records = run_conversations(pl_module, self.cuts, self.vad, batch_size=self.batch_size, device=str(pl_module.device))
         judged = [judge(record) for record in records]
         pl_module.log_dict(metrics(judged))
         if trainer.is_global_zero:

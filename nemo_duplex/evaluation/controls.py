@@ -23,7 +23,7 @@ from lhotse.cut import Cut
 
 from nemo_duplex.evaluation.activity import Vad, energy_vad
 from nemo_duplex.evaluation.baseline import SHORTER, Lengths, own_stop, says_the_reference
-from nemo_duplex.evaluation.generation import Agent, perform, replies
+from nemo_duplex.evaluation.generation import Agent, replies, run_conversations
 from nemo_duplex.evaluation.record import Record
 from nemo_duplex.evaluation.scores import AUDIO_RULES, Judged, judge
 from nemo_duplex.evaluation.turn_taking import BargeIn, measure
@@ -88,7 +88,7 @@ def muted_interrupter(
     Args:
         lengths: how long answers take (`lengths_of_answers`); without it, every barge-in is taken to cut its answer off.
     """
-    (record,) = perform(agent, [cut], vad, batch_size=1, device=device)
+    (record,) = run_conversations(agent, [cut], vad, batch_size=1, device=device)
     return _without_interrupter(agent, judge(record), lengths, device, vad)
 
 

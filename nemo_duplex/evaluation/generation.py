@@ -43,7 +43,7 @@ class Agent(Protocol):
         ...
 
 
-def perform(
+def run_conversations(
     agent: Agent, cuts: Sequence[Cut], vad: Vad, *, batch_size: int = 8, device: str = "cpu", label: str | None = None
 ) -> list[Record]:
     """Plays every cut's user to the agent and records what it says, in the order of the cuts.

@@ -21,7 +21,7 @@ from nemo_duplex.evaluation.activity import voice_activity
 from nemo_duplex.evaluation.answers import reference_texts
 from nemo_duplex.evaluation.baseline import lengths_of_answers, never_listens, yields
 from nemo_duplex.evaluation.controls import controls
-from nemo_duplex.evaluation.generation import Agent, perform
+from nemo_duplex.evaluation.generation import Agent, run_conversations
 from nemo_duplex.evaluation.picture import write_png
 from nemo_duplex.evaluation.report import Example, write_html
 from nemo_duplex.evaluation.scores import Judged, events, judge, spoken_text, summary
@@ -102,7 +102,7 @@ def evaluate(
         if not cuts:
             raise InputError(f"set {name!r} has no cuts: there is nothing to evaluate.")
         label = name if progress else None
-        records = perform(agent, cuts, detector, batch_size=batch_size, device=device, label=label)
+        records = run_conversations(agent, cuts, detector, batch_size=batch_size, device=device, label=label)
         judged[name] = [judge(record) for record in records]
     about = dict(provenance or {}) | {"created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "vad": vad, "seed": seed}
     report: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "provenance": about | {"versions": _versions()}}

@@ -72,7 +72,7 @@ def random_llm(config: Mapping[str, Any]) -> PreTrainedModel:
         ) from error
 
 
-def grown(model: PreTrainedModel, rows: int) -> PreTrainedModel:
+def resize_vocabulary(model: PreTrainedModel, rows: int) -> PreTrainedModel:
     """`model` with at least `rows` text tokens: new rows of the embedding and of the output layer are the mean of the old ones.
 
     So a new token first means nothing in particular and is as likely as an average one. Weights that were tied stay tied, no

@@ -327,7 +327,9 @@ class DuplexS2SModel(ModelPT):
             "tokens_len": lens,
         }
         if decode_audio:
-            answer["audio"], answer["audio_len"] = self.audio_codec.decode(self.audible(codes.transpose(1, 2)), lens)
+            answer["audio"], answer["audio_len"] = self.audio_codec.decode(
+                self.specials_to_silence(codes.transpose(1, 2)), lens
+            )
         self.train(was_training)
         return answer
 
@@ -335,7 +337,7 @@ class DuplexS2SModel(ModelPT):
         """The text ids of a system prompt; none without one."""
         return list(self.tokenizer.text_to_ids(system_prompt)) if system_prompt else []
 
-    def audible(self, codes: Tensor) -> Tensor:
+    def specials_to_silence(self, codes: Tensor) -> Tensor:
         """Codes (B, K, T) in which every frame that holds a special is the codec's silence: such frames say nothing."""
         special = (codes >= self.layout.codebook_size).any(dim=1, keepdim=True)
         return torch.where(special, self.audio_codec.silence_codes[None, :, None], codes)

@@ -25,10 +25,10 @@ from nemo_duplex.inputs import InputError, existing_file
 from nemo_duplex.llm.backbone import Backbone
 from nemo_duplex.llm.lora import add_lora
 from nemo_duplex.llm.pretrained import (
-    grown,
     llm_config,
     load_llm,
     random_llm,
+    resize_vocabulary,
 )
 from nemo_duplex.models.in_tree.perception import is_in_tree_perception, our_perception
 from nemo_duplex.models.nemo.artifacts import kept_copy
@@ -123,7 +123,7 @@ def _backbone(cfg: DictConfig, layout: ChannelLayout) -> Backbone:
         llm = random_llm({**OmegaConf.to_container(cfg.llm), "vocab_size": rows})
     else:
         raise InputError("The model has no language model: set model.pretrained_llm, or describe one in model.llm.")
-    llm = grown(llm, layout.text_vocab_size)
+    llm = resize_vocabulary(llm, layout.text_vocab_size)
     cfg.pretrained_llm, cfg.llm = None, llm_config(llm)
     backbone = Backbone(cfg.llm, cfg.attention_window, weights=llm, sinks=cfg.sinks)
     if cfg.lora:

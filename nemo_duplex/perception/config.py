@@ -50,7 +50,7 @@ def perception_config(config: Mapping[str, Any]) -> dict[str, Any]:
         if context[1] != right:
             raise InputError(
                 f"perception.adapter.att_context_size is {context}: its right context must be the encoder's, {right}, "
-                "so that both work on the same bursts."
+                "so that both work on the same encoder chunks."
             )
     return {"preprocessor": preprocessor, "encoder": encoder, "adapter": adapter, "output_dim": config["output_dim"]}
 

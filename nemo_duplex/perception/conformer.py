@@ -1,14 +1,16 @@
-"""The layers of a NeMo Conformer for streams: one burst of many callers at a time, each of its own age, in memory that stays.
+"""The layers of a NeMo Conformer for streams: one encoder chunk of many callers at a time, each of its own age, in memory that
+stays.
 
 NeMo's own step (`conformer_cache.py`) remembers what goes into attention, so it makes the keys and values of all 70 frames anew
-for every burst, and copies them three times. Here keys and values themselves are remembered, in a ring of bursts:
+for every encoder chunk, and copies them three times. Here keys and values themselves are remembered, in a ring of encoder
+chunks:
 
-    ring of 4 bursts        | 4 | 5 | 2 | 3 |        burst 6 goes where 2 is: of what is there, it looks back on 3, 4 and 5
+    ring of 4 encoder chunks        | 4 | 5 | 2 | 3 |        6 goes where 2 is: it looks back on 3, 4 and 5
                                       ^
 
-The slot of the next burst holds nothing that anybody will look at. So rows that have no burst now may write there as well, and
-nothing has to be put back. How far a slot lies back differs from row to row; the position embeddings, of which each distance
-has one, are computed once and picked by it.
+The slot of the next encoder chunk holds nothing that anybody will look at. So rows that have no encoder chunk now may write
+there as well, and nothing has to be put back. How far a slot lies back differs from row to row; the position embeddings, of
+which each distance has one, are computed once and picked by it.
 
 The layers of a NeMo Conformer over whole recordings, or over a stretch of one of any number of chunks.
 
@@ -38,37 +40,43 @@ class ConformerStream:
 
     Args:
         encoder: in evaluation. Its position embeddings are taken as they are now.
-        burst_frames: b, frames of a burst.
+        chunk_frames: b, frames of an encoder chunk.
     """
 
-    def __init__(self, encoder: nn.Module, burst_frames: int) -> None:
-        self._encoder, self._burst = encoder, burst_frames
+    def __init__(self, encoder: nn.Module, chunk_frames: int) -> None:
+        self._encoder, self._chunk = encoder, chunk_frames
         left = encoder.att_context_size[0]
-        self._num_bursts = left // burst_frames + 1  # of a ring: a burst sees itself and those that fit into the left context
+        self._num_chunks = (
+            left // chunk_frames + 1
+        )  # of a ring: an encoder chunk sees itself and those that fit into the left context
         device = next(encoder.parameters()).device
-        frame = torch.arange(burst_frames, device=device)
-        burst = torch.arange(self._num_bursts, device=device)
-        lag = (burst[:, None] - burst) % self._num_bursts  # (slot of the newest burst, slot): bursts that it lies back
-        distance = lag[:, None, :, None] * burst_frames + frame[:, None, None] - frame
-        # All by the slot of the newest burst: bursts (N, C) that each slot lies back, and its row in the positions (N, b, C).
-        self._lag = lag.repeat_interleave(burst_frames, dim=1)
-        self._row = distance.flatten(2) + burst_frames - 1
-        self._positions = self._projected_positions(left + burst_frames - 1)
+        frame = torch.arange(chunk_frames, device=device)
+        chunk = torch.arange(self._num_chunks, device=device)
+        lag = (
+            chunk[:, None] - chunk
+        ) % self._num_chunks  # (slot of the newest encoder chunk, slot): encoder chunks that it lies back
+        distance = lag[:, None, :, None] * chunk_frames + frame[:, None, None] - frame
+        # All by the slot of the newest encoder chunk: encoder chunks (N, C) that each slot lies back, and its row in the
+        # positions (N, b, C).
+        self._lag = lag.repeat_interleave(chunk_frames, dim=1)
+        self._row = distance.flatten(2) + chunk_frames - 1
+        self._positions = self._projected_positions(left + chunk_frames - 1)
 
     @torch.no_grad()
     def _projected_positions(self, farthest: int) -> list[Tensor]:
-        """Of each layer, (heads, head size, P) embeddings of the distances from -(b - 1), a later frame of the burst, on."""
+        """Of each layer, (heads, head size, P) embeddings of the distances from -(b - 1), a later frame of the encoder chunk,
+        on."""
         encoder = self._encoder
         if farthest + 1 > encoder.max_audio_length:
             encoder.set_max_audio_length(farthest + 1)
         here = encoder.pos_enc.pe.shape[1] // 2
-        embeddings = encoder.pos_enc.pe[0, here - farthest : here + self._burst].flip(0)
+        embeddings = encoder.pos_enc.pe[0, here - farthest : here + self._chunk].flip(0)
         attentions = [layer.self_attn for layer in encoder.layers]
         return [a.linear_pos(embeddings).unflatten(1, (a.h, a.d_k)).permute(1, 2, 0).contiguous() for a in attentions]
 
     def init_rings(self, batch_size: int) -> ConformerRings:
         """The past of `batch_size` streams that have not begun."""
-        layers, slots = self._encoder.layers, self._num_bursts * self._burst
+        layers, slots = self._encoder.layers, self._num_chunks * self._chunk
         like = layers[0].norm_out.weight
         width = len(like)
         return ConformerRings(
@@ -80,14 +88,14 @@ class ConformerStream:
             ],
         )
 
-    def step(self, x: Tensor, rings: ConformerRings, bursts: Tensor, rows: Tensor, live: Tensor) -> Tensor:
-        """The next burst of some rows.
+    def step(self, x: Tensor, rings: ConformerRings, chunks: Tensor, rows: Tensor, live: Tensor) -> Tensor:
+        """The next encoder chunk of some rows.
 
         Args:
             x: (n, b, D) after the subsampling.
             rings: of all rows, changed in place.
-            bursts: (n,) how many bursts these rows have heard before.
-            rows: (n,) int64, all different: whose bursts they are.
+            encoder chunks: (n,) how many encoder chunks these rows have heard before.
+            rows: (n,) int64, all different: whose encoder chunks they are.
             live: (n,) bool; False where an entry only fills the batch, and its row stays as it is.
 
         Returns:
@@ -96,14 +104,14 @@ class ConformerStream:
         encoder = self._encoder
         if encoder.pos_enc.xscale:
             x = x * encoder.pos_enc.xscale
-        newest = bursts % self._num_bursts
-        slots = newest[:, None] * self._burst + torch.arange(self._burst, device=x.device)
+        newest = chunks % self._num_chunks
+        slots = newest[:, None] * self._chunk + torch.arange(self._chunk, device=x.device)
         past = _Past(
             where=(rows[:, None], slots),
             rows=rows,
             live=live[:, None, None],
             position=self._row[newest][:, None],
-            unheard=(self._lag[newest] > bursts[:, None])[:, None, None],
+            unheard=(self._lag[newest] > chunks[:, None])[:, None, None],
         )
         for i, layer in enumerate(encoder.layers):
             x = x + layer.fc_factor * layer.feed_forward1(layer.norm_feed_forward1(x))

@@ -1,8 +1,8 @@
 """The user's side of a corpus as utterances with their tokens, for training a user encoder (CTC).
 
 The audio is read once and kept in memory as 16-bit samples (115 MB per hour). An utterance is one turn, or all turns of a
-conversation, cut out with a random stretch of the room around it: the encoder's bursts are counted from where the audio starts,
-so the start must vary.
+conversation, cut out with a random stretch of the room around it: the encoder's encoder chunks are counted from where the audio
+starts, so the start must vary.
 
 When each token of a turn is spoken, from the word times that a synthesiser knows.
 """

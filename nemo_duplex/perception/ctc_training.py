@@ -187,9 +187,9 @@ class Curriculum(IterableDataset):
         training, config = self.training, self.training.config
         index = training.step
         while True:
-            grown = max(0.0, training.share - config.turns_alone) / max(1e-9, 1 - config.turns_alone)
+            resize_vocabulary = max(0.0, training.share - config.turns_alone) / max(1e-9, 1 - config.turns_alone)
             # Spreads the conversations evenly over the batches, at whatever part: multiples of the golden ratio fill 0..1.
-            whole = (index * 0.6180339887498949) % 1.0 < config.conversations * min(1.0, grown)
+            whole = (index * 0.6180339887498949) % 1.0 < config.conversations * min(1.0, resize_vocabulary)
             yield (training.conversations if whole else training.turns).batch(index)
             index += 1
 

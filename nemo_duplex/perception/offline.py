@@ -87,7 +87,7 @@ class WholePerception(nn.Module):
         self.init_state(len(audio))
 
     @property
-    def burst_frames(self) -> int:
+    def chunk_frames(self) -> int:
         """As `init_state`: an engine asks for this before it opens any stream."""
         self.init_state(1)
 

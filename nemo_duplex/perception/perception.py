@@ -1,21 +1,21 @@
 """What the agent hears: user audio -> one embedding per frame, for whole recordings and step by step, with equal results.
 
 NeMo's cache-aware FastConformer (paper, section 3.1: 80 ms frames, 80 ms of right context), an adapter, and a projection to the
-language model. Right context makes frames come in bursts: with [70,1] the frames 2j and 2j + 1 are computed together.
+language model. Right context makes frames come in encoder chunks: with [70,1] the frames 2j and 2j + 1 are computed together.
 
     ms       0         80        160       240       320
     frame    |--- 0 ---|--- 1 ---|--- 2 ---|--- 3 ---|
-    burst 0  ============|                                    hears half a mel window (12.5 ms) into its last frame,
-    burst 1               ===================|                each later burst 160 ms more
+    encoder chunk 0  ============|                                    hears half a mel window (12.5 ms) into its last frame,
+    encoder chunk 1               ===================|                each later encoder chunk 160 ms more
 
-A stream therefore starts with `lead_samples` of silence that nobody spoke; after them, every `burst_samples` make a burst.
-After its end, a stream is silence as far as its last burst reaches.
+A stream therefore starts with `lead_samples` of silence that nobody spoke; after them, every `chunk_samples` make an encoder
+chunk. After its end, a stream is silence as far as its last encoder chunk reaches.
 
 A cache-aware FastConformer with its log-mel in front: whole recordings -> features of 80 ms frames.
 
-Frame t hears 12.5 ms (half a mel window) into itself, and the frames of its burst: with an attention context of [70, 1], frames
-2j and 2j + 1 attend to each other and to the 70 before them. Counts are exact, ceil(S / samples_per_frame): a recording goes on
-as silence until its last burst is full, which NeMo's own forward does not do.
+Frame t hears 12.5 ms (half a mel window) into itself, and the frames of its encoder chunk: with an attention context of [70,
+1], frames 2j and 2j + 1 attend to each other and to the 70 before them. Counts are exact, ceil(S / samples_per_frame): a
+recording goes on as silence until its last encoder chunk is full, which NeMo's own forward does not do.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class FrameEncoder(nn.Module):
 
     Attributes:
         sample_rate: Hz of the audio.
-        burst_frames: frames that are computed together (right context + 1).
-        burst_samples: audio of a burst.
+        chunk_frames: frames that are computed together (right context + 1).
+        chunk_samples: audio of an encoder chunk.
     """
 
     def __init__(self, preprocessor: nn.Module, encoder: nn.Module) -> None:
@@ -58,8 +58,8 @@ class FrameEncoder(nn.Module):
         self.sample_rate: int = preprocessor.featurizer.sample_rate
         self.frame_rate: FrameRate = FRAME_RATE
         self.samples_per_frame = FRAME_RATE.samples_per_frame(self.sample_rate)
-        self.burst_frames: int = encoder.att_context_size[1] + 1
-        self.burst_samples = self.burst_frames * self.samples_per_frame
+        self.chunk_frames: int = encoder.att_context_size[1] + 1
+        self.chunk_samples = self.chunk_frames * self.samples_per_frame
 
     def encode(self, audio: Tensor, audio_lens: Tensor) -> tuple[Tensor, Tensor]:
         """Features of whole recordings, for example for a CTC loss.
@@ -76,15 +76,15 @@ class FrameEncoder(nn.Module):
         return features[:, : self.count(audio.shape[1])], self.counts(audio_lens)
 
     def mel(self, audio: Tensor, audio_lens: Tensor) -> Tensor:
-        """(B, mels, M) all mel frames that the bursts of `audio` (B, S) look at."""
-        bursts = max(1, -(-audio.shape[1] // self.burst_samples))
-        last_centre = bursts * self.burst_samples - self.samples_per_frame
+        """(B, mels, M) all mel frames that the encoder chunks of `audio` (B, S) look at."""
+        chunks = max(1, -(-audio.shape[1] // self.chunk_samples))
+        last_centre = chunks * self.chunk_samples - self.samples_per_frame
         after = last_centre + self.half_window - audio.shape[1]  # negative where nothing looks at the end of the last frame
         audio = F.pad(silent_after(audio, audio_lens), (1 + self.half_window, after))
         return log_mel(self.preprocessor.featurizer, audio)
 
     def features(self, mel: Tensor) -> Tensor:
-        """Mel frames (B, mels, M), as `mel` gives them -> features (B, T', D) of whole bursts."""
+        """Mel frames (B, mels, M), as `mel` gives them -> features (B, T', D) of whole encoder chunks."""
         x = subsample(self.encoder.pre_encode, mel.to(self.encoder.pre_encode.out.weight.dtype))
         return conformer_layers(self.encoder, x)
 
@@ -122,7 +122,7 @@ class PerceptionState:
     encoder: ConformerCache
     adapter: ConformerCache | None  # of an adapter that looks back
     heard: Tensor  # (B,) samples given to `step` so far
-    waiting: Tensor  # (B, burst_samples) those of them that do not fill a burst yet
+    waiting: Tensor  # (B, chunk_samples) those of them that do not fill an encoder chunk yet
 
 
 class Perception(FrameEncoder):
@@ -138,7 +138,7 @@ class Perception(FrameEncoder):
 
     Attributes:
         config: the same, complete: `Perception(perception.config)` has weights of the same names and shapes.
-        lead_samples: zeros that stand before a stream's audio, so that its first burst is as long as the others.
+        lead_samples: zeros that stand before a stream's audio, so that its first encoder chunk is as long as the others.
 
     Raises:
         InputError: for an unknown key, or an encoder that cannot run frame by frame at 80 ms.
@@ -218,7 +218,7 @@ class Perception(FrameEncoder):
             encoder=ConformerCache.empty(self.encoder, batch_size, device),
             adapter=ConformerCache.empty(self.modality_adapter, batch_size, device) if looks_back else None,
             heard=torch.zeros(batch_size, dtype=torch.long, device=device),
-            waiting=torch.zeros(batch_size, self.burst_samples, device=device),
+            waiting=torch.zeros(batch_size, self.chunk_samples, device=device),
         )
 
     def step(self, audio: Tensor, state: PerceptionState, final: bool = False) -> tuple[Tensor, PerceptionState]:
@@ -240,18 +240,18 @@ class Perception(FrameEncoder):
         stream = torch.cat([state.waiting[:, :num_waiting], audio], dim=1)
         heard += audio.shape[1]
         owed = self.count(heard) - frames
-        bursts = -(-owed // self.burst_frames) if final else stream.shape[1] // self.burst_samples
-        stream = F.pad(stream, (0, max(0, bursts * self.burst_samples - stream.shape[1])))
-        now, later = stream[:, : bursts * self.burst_samples], stream[:, bursts * self.burst_samples :]
+        chunks = -(-owed // self.chunk_frames) if final else stream.shape[1] // self.chunk_samples
+        stream = F.pad(stream, (0, max(0, chunks * self.chunk_samples - stream.shape[1])))
+        now, later = stream[:, : chunks * self.chunk_samples], stream[:, chunks * self.chunk_samples :]
         embeddings = audio.new_zeros(len(audio), 0, self.output_dim)
-        if bursts:
+        if chunks:
             embeddings, state = self._advance(now, state)
-        waiting = F.pad(later, (0, self.burst_samples - later.shape[1]))
+        waiting = F.pad(later, (0, self.chunk_samples - later.shape[1]))
         state = replace(state, heard=state.heard + audio.shape[1], waiting=waiting)
         return embeddings[:, :owed] if final else embeddings, state
 
     def _advance(self, audio: Tensor, state: PerceptionState) -> tuple[Tensor, PerceptionState]:
-        """One burst or several of every row: (B, n * burst_samples) -> (B, n * burst_frames, H)."""
+        """One encoder chunk or several of every row: (B, n * chunk_samples) -> (B, n * chunk_frames, H)."""
         samples = torch.cat([state.samples, audio], dim=1)
         mel = torch.cat([state.mel, log_mel(self.preprocessor.featurizer, samples)], dim=2)
         x = subsample(self.encoder.pre_encode, mel.to(self.proj.weight.dtype), state.frames)

@@ -1,7 +1,8 @@
-"""What the agent hears, burst by burst, of many callers at a time: each of its own age, in one batch of constant shape.
+"""What the agent hears, encoder chunk by encoder chunk, of many callers at a time: each of its own age, in one batch of
+constant shape.
 
-    stream.mel(audio, ...)            n bursts of samples -> mel frames, with those before them that the encoder looks at
-    stream.encoder(window, ...)       -> embeddings of the bursts' frames
+    stream.mel(audio, ...)            n chunks of samples -> mel frames, with those before them that the encoder looks at
+    stream.encoder(window, ...)       -> embeddings of the encoder chunks' frames
 
 Equal to `Perception` over whole recordings. All memory is written in place and no Python looks at the data, so either half can
 become a CUDA graph.
@@ -26,7 +27,7 @@ class StreamState:
 
     samples: Tensor  # (B, history) the latest audio, which the next mel frames look back on
     mel: Tensor  # (B, mels, history) the latest mel frames, which the next encoder frames look back on
-    bursts: Tensor  # (B,) heard so far
+    chunks: Tensor  # (B,) heard so far
     encoder: ConformerRings
     adapter: ConformerRings | None  # of an adapter that looks back
 
@@ -40,14 +41,14 @@ class PerceptionStream:
 
     def __init__(self, perception: Perception) -> None:
         self._perception = perception.eval()
-        self.burst_frames: int = perception.burst_frames
+        self.chunk_frames: int = perception.chunk_frames
         encoder, adapter = perception.encoder, perception.modality_adapter
         self._like = encoder.layers[0].norm_out.weight  # of the device and type of all weights
         with torch.no_grad():
             self._stages = stages(encoder.pre_encode, self._like.device)
-        self._encoder = ConformerStream(encoder, self.burst_frames)
+        self._encoder = ConformerStream(encoder, self.chunk_frames)
         looks_back = perception.config["adapter"]["kind"] == "conformer"
-        self._adapter = ConformerStream(adapter, self.burst_frames) if looks_back else None
+        self._adapter = ConformerStream(adapter, self.chunk_frames) if looks_back else None
 
     def init_state(self, batch_size: int) -> StreamState:
         """The memory of `batch_size` streams that have not begun."""
@@ -56,18 +57,18 @@ class PerceptionStream:
         return StreamState(
             samples=torch.zeros(batch_size, history(featurizer), device=device),
             mel=torch.zeros(batch_size, featurizer.nfilt, mel_history, device=device),
-            bursts=torch.zeros(batch_size, dtype=torch.long, device=device),
+            chunks=torch.zeros(batch_size, dtype=torch.long, device=device),
             encoder=self._encoder.init_rings(batch_size),
             adapter=self._adapter.init_rings(batch_size) if self._adapter else None,
         )
 
     def mel(self, audio: Tensor, state: StreamState, rows: Tensor, live: Tensor) -> Tensor:
-        """The first half of a burst.
+        """The first half of an encoder chunk.
 
         Args:
-            audio: (n, burst_samples) float, a row's first burst beginning with the perception's `lead_samples` zeros.
+            audio: (n, chunk_samples) float, a row's first encoder chunk beginning with the perception's `lead_samples` zeros.
             state: of all rows; changed in place.
-            rows: (n,) int64, all different: whose bursts they are.
+            rows: (n,) int64, all different: whose encoder chunks they are.
             live: (n,) bool; False where an entry only fills the batch, and its row stays as it is.
 
         Returns:
@@ -77,16 +78,16 @@ class PerceptionStream:
         return _after(state.mel, log_mel(self._perception.preprocessor.featurizer, samples), rows, live)
 
     def encoder(self, window: Tensor, state: StreamState, rows: Tensor, live: Tensor) -> Tensor:
-        """The second half, with the same `state`, `rows` and `live`: embeddings (n, burst_frames, H)."""
-        perception, bursts = self._perception, state.bursts.index_select(0, rows)
-        x = subsample(perception.encoder.pre_encode, window.to(self._like.dtype), bursts * self.burst_frames, self._stages)
-        x = self._encoder.step(x, state.encoder, bursts, rows, live)
+        """The second half, with the same `state`, `rows` and `live`: embeddings (n, chunk_frames, H)."""
+        perception, chunks = self._perception, state.chunks.index_select(0, rows)
+        x = subsample(perception.encoder.pre_encode, window.to(self._like.dtype), chunks * self.chunk_frames, self._stages)
+        x = self._encoder.step(x, state.encoder, chunks, rows, live)
         adapter = perception.modality_adapter
         if self._adapter is None or state.adapter is None:
             x = adapter(x)
         else:
-            x = self._adapter.step(adapter.pre_encode(x), state.adapter, bursts, rows, live)
-        state.bursts.index_add_(0, rows, live.long())
+            x = self._adapter.step(adapter.pre_encode(x), state.adapter, chunks, rows, live)
+        state.chunks.index_add_(0, rows, live.long())
         return perception.proj(x)
 
 

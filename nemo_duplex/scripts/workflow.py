@@ -65,7 +65,7 @@ class Done:
     now: bool
 
 
-class Chain:
+class Workflow:
     """Runs steps in the folder `out`; `groups` lists them in order, those of one group side by side.
 
     Raises:

@@ -1,7 +1,7 @@
 """Many callers in one batched step per 80 ms frame.
 
     any thread     session.push(audio)      session.flush()      session.close()        only noted
-    one thread     engine.step()            hears the bursts that are whole, makes one frame of each session that has one due
+    one thread     engine.step()            hears encoder chunks that are whole, makes one frame of each session with one due
 
 A session's frames do not depend on who else is there: they are those of `offline_inference` on its audio.
 
@@ -162,12 +162,12 @@ class DuplexEngine:
             self._state = self._rows.init_state(max_sessions, prompt_tokens=prompt_tokens)
             self._newborn = self._rows.init_state(1, prompt_tokens=prompt_tokens)
             self._views = {bucket: self._state.first(bucket) for bucket in self._slots.buckets}
-            if run.rehearses:
-                self._rows.rehearse(self._state, reversed(self._views.values()))
+            if run.needs_warm_up:
+                self._rows.warm_up(self._state, reversed(self._views.values()))
         if timer:
             timer.device = model.device
             timer.reset()
-        self._bursts = np.zeros((max_sessions, self._rows.burst_samples), np.float32)
+        self._encoder_chunks = np.zeros((max_sessions, self._rows.chunk_samples), np.float32)
 
     def open_session(self, record: str | Path | None = None, **options: Any) -> EngineSession:
         """A new caller, from the next step on.
@@ -259,24 +259,24 @@ class DuplexEngine:
     # ------------------------------------------------------------------ one step
 
     def _hear(self, guests: list[tuple[int, EngineSession]]) -> None:
-        """The bursts that are whole. Their rows alone are computed, filled up with idle ones to the next bucket."""
+        """The encoder chunks that are whole. Their rows alone are computed, filled up with idle ones to the next bucket."""
         heard: list[tuple[int, EngineSession]] = []
         for row, session in guests:
-            if session.take_burst(self._bursts[len(heard)]):
+            if session.take_chunk(self._encoder_chunks[len(heard)]):
                 heard.append((row, session))
         if heard:
             size = self._slots.bucket(len(heard))
             for entry, (_, session) in enumerate(heard):
                 session.hearing(entry, size)
-            self._hear_bursts({entry: row for entry, (row, _) in enumerate(heard)}, size)
+            self._hear_chunks({entry: row for entry, (row, _) in enumerate(heard)}, size)
 
-    def _hear_bursts(self, rows: Mapping[int, int], size: int) -> None:
-        """The bursts at these entries of `_bursts`, which are of these rows, in a batch of `size`."""
+    def _hear_chunks(self, rows: Mapping[int, int], size: int) -> None:
+        """The encoder chunks at these entries of `_encoder_chunks`, which are of these rows, in a batch of `size`."""
         taken, device = set(rows.values()), self.model.device
-        idle = (row for row in range(len(self._bursts)) if row not in taken)
+        idle = (row for row in range(len(self._encoder_chunks)) if row not in taken)
         self._rows.hear(
             self._state,
-            audio=torch.from_numpy(self._bursts[:size]).to(device),
+            audio=torch.from_numpy(self._encoder_chunks[:size]).to(device),
             rows=torch.tensor([rows[entry] if entry in rows else next(idle) for entry in range(size)]).to(device),
             live=torch.tensor([entry in rows for entry in range(size)]).to(device),
         )

@@ -23,7 +23,7 @@ from nemo_duplex.streaming.recording.format import described
 from nemo_duplex.streaming.recording.recorder import Recorder
 from nemo_duplex.streaming.resampler import StreamResampler
 from nemo_duplex.streaming.sampling import AgentSampling, checked_seed
-from nemo_duplex.streaming.user_audio import BurstQueue, UserActivity
+from nemo_duplex.streaming.user_audio import ChunkQueue, UserActivity
 
 if TYPE_CHECKING:
     from nemo_duplex.models.duplex_s2s import DuplexS2SModel
@@ -76,7 +76,7 @@ class EngineSession:
         self._tokenizer = model.tokenizer
         self._activity = UserActivity(model.user_sample_rate, model.perception.samples_per_frame)
         self._active: deque[bool] = deque()  # whether the user spoke in the frames that are pending
-        self._queue = BurstQueue(model.perception)
+        self._queue = ChunkQueue(model.perception)
         self._lock = Lock()  # of the order in which things are pushed, and the end comes
         self._transcript = Transcript(model.layout, model.tokenizer, model.perception.frame_rate)
         self._index = 0  # of the next frame
@@ -170,7 +170,7 @@ class EngineSession:
         self.control.wished = self.recorder.wished
 
     def hearing(self, entry: int, entries: int) -> None:
-        """The burst that was taken is computed now, as one entry of a batch."""
+        """The encoder chunk that was taken is computed now, as one entry of a batch."""
         if self.recorder:
             self.recorder.heard(entry, entries)
 
@@ -184,12 +184,12 @@ class EngineSession:
         """Whether a frame can be made now."""
         return self._pending > 0
 
-    def take_burst(self, burst: np.ndarray) -> bool:
-        """Fills `burst` (burst_samples,) with what is to be heard next, if that is whole and all before it is answered."""
+    def take_chunk(self, chunk: np.ndarray) -> bool:
+        """Fills `chunk` (chunk_samples,) with what is heard next, if that is whole and all before it is answered."""
         if self._pending == 0:
-            self._pending = self._queue.take(burst)
+            self._pending = self._queue.take(chunk)
             if self._pending:
-                self._active = deque(self._activity.push(burst))
+                self._active = deque(self._activity.push(chunk))
             return self._pending > 0
         return False
 

@@ -1,6 +1,6 @@
 """The one batched computation of the streaming engine: B rows hear and speak, each at its own age and in its own phase.
 
-    hear     a burst of audio ── mel ── encoder ──         embeddings of its frames wait in `pending`
+    hear     an encoder chunk of audio ── mel ── encoder ──         embeddings of its frames wait in `pending`
     speak    the next of them ── llm ── codec ──           one frame of text and audio
 
 Each of the four stages is a function of tensors: shapes are constant, no Python looks at the data, and all that is remembered
@@ -55,8 +55,8 @@ class AgentRows:
     def __init__(self, model: DuplexS2SModel, run: StageRunner | None = None, int8: bool = False) -> None:
         self.model = model.eval()
         self._run = run or StageRunner(model.device, cuda_graphs=False)
-        self.burst_frames: int = model.perception.burst_frames
-        self.burst_samples: int = model.perception.burst_samples
+        self.chunk_frames: int = model.perception.chunk_frames
+        self.chunk_samples: int = model.perception.chunk_samples
         self._lm = in_int8(model.lm) if int8 else model.lm
         self._perception = PerceptionStream(in_int8(model.perception) if int8 else model.perception)
         self._decoder = model.audio_codec.streaming_decoder(check=False)
@@ -72,7 +72,7 @@ class AgentRows:
         start = torch.zeros(num_rows, dtype=torch.long, device=weight.device)
         return RowsState(
             perception=self._perception.init_state(num_rows),
-            pending=weight.new_zeros(num_rows, self.burst_frames, self.model.perception.output_dim),
+            pending=weight.new_zeros(num_rows, self.chunk_frames, self.model.perception.output_dim),
             spoken=start,
             lm=self.model.lm.init_state(num_rows, prompt_tokens),
             decoder=self._decoder.init_state(num_rows),
@@ -86,12 +86,12 @@ class AgentRows:
         self.model.lm.prompt(row.expand(len(state.frames), -1), state.lm)
 
     def hear(self, state: RowsState, audio: Tensor, rows: Tensor, live: Tensor) -> None:
-        """The next burst of some rows.
+        """The next encoder chunk of some rows.
 
         Args:
             state: of all rows; changed in place.
-            audio: (n, burst_samples), a row's first burst beginning with the perception's `lead_samples` zeros.
-            rows: (n,) int64, all different: whose bursts they are.
+            audio: (n, chunk_samples), a row's first encoder chunk beginning with the perception's `lead_samples` zeros.
+            rows: (n,) int64, all different: whose encoder chunks they are.
             live: (n,) bool; False where an entry only fills the batch, and its row stays as it is.
         """
         window = self._run("mel", self._mel, state, audio, rows, live)
@@ -106,7 +106,7 @@ class AgentRows:
             controls: what callers make the agent do in this frame; None lets all rows speak freely.
             sampled: whether there are rows that are not greedy; greedy ones are the same to the bit either way.
         """
-        if controls is None and self._run.rehearses:  # one thing less that is different from step to step
+        if controls is None and self._run.needs_warm_up:  # one thing less that is different from step to step
             if len(live) not in self._free:
                 self._free[len(live)] = RowControls.of([None] * len(live), self.model.audio_codec.silence_codes)
             controls = self._free[len(live)]
@@ -114,12 +114,12 @@ class AgentRows:
         audio = self._run("codec", self._codec, state, output.codes, live, controls)
         return RowFrames(output.tokens, output.codes, audio)
 
-    def rehearse(self, state: RowsState, views: Iterable[RowsState]) -> None:
+    def warm_up(self, state: RowsState, views: Iterable[RowsState]) -> None:
         """Meets all shapes that `hear` with this state and `speak` with these first rows of it will have; nothing changes."""
         for view in views:
             rows = torch.arange(len(view.frames), device=view.frames.device)
             idle = torch.zeros_like(rows, dtype=torch.bool)
-            self.hear(state, view.pending.new_zeros(len(rows), self.burst_samples, dtype=torch.float32), rows, idle)
+            self.hear(state, view.pending.new_zeros(len(rows), self.chunk_samples, dtype=torch.float32), rows, idle)
             for sampled in (False, True):
                 self.speak(view, idle, sampled=sampled)
 
@@ -135,7 +135,7 @@ class AgentRows:
         state.spoken.index_copy_(0, rows, torch.where(live, 0, state.spoken.index_select(0, rows)))
 
     def _llm(self, state: RowsState, live: Tensor, controls: RowControls | None, sampled: bool) -> FrameOutput:
-        next_frame = state.spoken.clamp(max=self.burst_frames - 1)[:, None, None]
+        next_frame = state.spoken.clamp(max=self.chunk_frames - 1)[:, None, None]
         user = state.pending.gather(1, next_frame.expand(-1, 1, state.pending.shape[2]))[:, 0]
 
         def choose(text: Tensor, speech: Tensor) -> FrameOutput:
@@ -157,7 +157,7 @@ class AgentRows:
 
     def _codec(self, state: RowsState, codes: Tensor, live: Tensor, controls: RowControls | None) -> Tensor:
         """(B, K) -> (B, samples_per_frame)."""
-        audio, after = self._decoder.step(self.model.audible(codes[:, :, None]), state.decoder)
+        audio, after = self._decoder.step(self.model.specials_to_silence(codes[:, :, None]), state.decoder)
         if controls is not None:
             audio = controls.sounding(audio, self.model.agent_sample_rate)
             after.reset(controls.restart)

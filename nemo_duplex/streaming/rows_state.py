@@ -27,8 +27,8 @@ class RowsState:
     """The memory of B rows, each of its own age. Made by `AgentRows.init_state`; its size never changes."""
 
     perception: StreamState
-    pending: Tensor  # (B, burst frames, H) embeddings of the burst that was heard last
-    spoken: Tensor  # (B,) frames of that burst that have been answered
+    pending: Tensor  # (B, encoder chunk frames, H) embeddings of the encoder chunk that was heard last
+    spoken: Tensor  # (B,) frames of that encoder chunk that have been answered
     lm: DuplexState
     decoder: DecoderState
     sampler: SamplerState

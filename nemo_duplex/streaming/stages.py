@@ -134,7 +134,7 @@ class StageRunner:
         self._compile = compile
         graphs = device.type == "cuda" if cuda_graphs is None else cuda_graphs
         self._capture = CudaCapture(device) if graphs else None
-        self.rehearses = compile or graphs
+        self.needs_warm_up = compile or graphs
         self._stages: dict[str, Stage] = {}
 
     def __call__(self, name: str, stage: Stage, state: Any, *inputs: Any) -> Any:

@@ -39,7 +39,7 @@ class StageTimes:
     p50: Seconds
     p95: Seconds
     p99: Seconds
-    share: float  # mean, as a part of a frame (80 ms); mel and encoder run once per burst, which may be several frames
+    share: float  # mean, as a part of a frame (80 ms); mel and encoder run once per encoder chunk, which may be several frames
 
 
 class StepTimer:

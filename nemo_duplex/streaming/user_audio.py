@@ -5,7 +5,7 @@ energy of blocks of 10 ms is compared with a floor: the quietest that was heard 
 Martin 2001), since no voice goes on so long without a gap. Speech is what stands out of it for `ONSET`; it ends when nothing
 has stood out for `HANGOVER`, so that it holds over the short silences inside of words. What is steady for two seconds is noise.
 
-A caller's audio on its way to the encoder: samples in chunks of any size in, whole bursts out.
+A caller's audio on its way to the encoder: samples in chunks of any size in, whole encoder chunks out.
 """
 
 from __future__ import annotations
@@ -91,11 +91,11 @@ class UserActivity:
             self._minimum, self._sounds = math.inf, 0
 
 
-class BurstQueue:
-    """Samples that wait until they fill a burst (drawn in `perception/perception.py`). Any thread may push, one takes.
+class ChunkQueue:
+    """Samples that wait until they fill an encoder chunk (drawn in `perception/perception.py`). Any thread may push, one takes.
 
     A stream begins with the perception's lead, which nobody spoke. After its end it goes on as silence as far as its last
-    burst reaches, and S samples are ceil(S / samples_per_frame) frames, none of them lost.
+    encoder chunk reaches, and S samples are ceil(S / samples_per_frame) frames, none of them lost.
     """
 
     def __init__(self, perception: Perception) -> None:
@@ -104,7 +104,7 @@ class BurstQueue:
         self._chunks: deque[np.ndarray] = deque()
         self._waiting = 0  # samples in the chunks
         self._heard = 0  # samples pushed so far
-        self._frames = 0  # frames whose bursts have been taken
+        self._frames = 0  # frames whose encoder chunks have been taken
         self._ended = False
         self._append(np.zeros(perception.lead_samples, np.float32))
 
@@ -119,15 +119,16 @@ class BurstQueue:
         with self._lock:
             self._ended = True
 
-    def take(self, burst: np.ndarray) -> int:
-        """Fills `burst` (burst_samples,) if there is a whole one, or the end; returns how many frames it stands for, else 0."""
+    def take(self, chunk: np.ndarray) -> int:
+        """Fills `chunk` (chunk_samples,) if there is a whole one, or the end; returns how many frames it stands for,
+        else 0."""
         with self._lock:
             owed = self._perception.count(self._heard) - self._frames
-            if self._waiting < len(burst) and not (self._ended and owed > 0):
+            if self._waiting < len(chunk) and not (self._ended and owed > 0):
                 return 0
-            filled = self._fill(burst)
-            burst[filled:] = 0.0
-            frames = min(owed, self._perception.burst_frames)
+            filled = self._fill(chunk)
+            chunk[filled:] = 0.0
+            frames = min(owed, self._perception.chunk_frames)
             self._frames += frames
             return frames
 
@@ -142,15 +143,15 @@ class BurstQueue:
             self._chunks.append(samples)
             self._waiting += len(samples)
 
-    def _fill(self, burst: np.ndarray) -> int:
-        """Moves the oldest samples into `burst`; returns how many there were."""
+    def _fill(self, chunk: np.ndarray) -> int:
+        """Moves the oldest samples into `chunk`; returns how many there were."""
         filled = 0
-        while self._chunks and filled < len(burst):
-            chunk = self._chunks.popleft()
-            part = chunk[: len(burst) - filled]
-            burst[filled : filled + len(part)] = part
+        while self._chunks and filled < len(chunk):
+            pushed = self._chunks.popleft()
+            part = pushed[: len(chunk) - filled]
+            chunk[filled : filled + len(part)] = part
             filled += len(part)
-            if len(part) < len(chunk):
-                self._chunks.appendleft(chunk[len(part) :])
+            if len(part) < len(pushed):
+                self._chunks.appendleft(pushed[len(part) :])
         self._waiting -= filled
         return filled

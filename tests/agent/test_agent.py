@@ -8,7 +8,7 @@ from nemo_duplex.evaluation.activity import voice_activity
 from nemo_duplex.evaluation.baseline import lengths_of_answers
 from nemo_duplex.evaluation.controls import controls
 from nemo_duplex.evaluation.endurance import report, table
-from nemo_duplex.evaluation.generation import perform
+from nemo_duplex.evaluation.generation import run_conversations
 from nemo_duplex.evaluation.long_session import Playlist, play
 from nemo_duplex.evaluation.scores import judge
 
@@ -33,7 +33,7 @@ def test_a_session_equals_offline_inference(agent, sets, chunks):
 def test_it_is_the_users_voice_that_starts_and_stops_it(agent, sets):
     """Noise alone and a minute of silence: not a word. The interrupter muted: the answer is finished."""
     cuts = [*sets["impatient"], *sets["dev"]]  # how long an answer takes is known from dev
-    rows = [judge(record) for record in perform(agent, cuts, voice_activity("energy"))]
+    rows = [judge(record) for record in run_conversations(agent, cuts, voice_activity("energy"))]
     found = controls(agent, rows, lengths_of_answers(r.record.cut for r in rows), most=5)
     assert [c.name for c in found[:2]] == ["noise alone", "silence"]
     muted = found[2:]

@@ -20,7 +20,7 @@ def audio():
 
 
 def test_callers_who_came_at_different_times_have_their_bursts_in_different_ticks(model, audio):
-    """Bursts are of two frames: of three callers, somebody has one in every tick; together, only in every other tick."""
+    """Encoder chunks are of two frames: of three callers, somebody has one in every tick; together, in every other."""
     spread = play(model, audio, 3, Play(ticks=10))
     together = play(model, audio, 3, Play(ticks=10, spread=False))
     assert spread.frames_per_tick == together.frames_per_tick == 1

@@ -69,7 +69,7 @@ def test_every_batch_is_measured(model):
 def test_an_agent_without_a_file_is_the_one_of_the_recipe():
     model = agent(None, "cpu")
     assert model.cfg.attention_window == 112 and model.layout.text_vocab_size == 512
-    assert model.lm.backbone.config.hidden_size == 256 and model.perception.burst_frames == 2
+    assert model.lm.backbone.config.hidden_size == 256 and model.perception.chunk_frames == 2
 
 
 def test_the_machine_has_a_name_and_a_bandwidth(monkeypatch):

@@ -9,7 +9,7 @@ import torch
 from nemo_duplex.channels.transcript import Transcript
 from nemo_duplex.evaluation.activity import energy_vad
 from nemo_duplex.evaluation.endurance import judged, report, table
-from nemo_duplex.evaluation.generation import perform
+from nemo_duplex.evaluation.generation import run_conversations
 from nemo_duplex.evaluation.long_session import Playlist, play
 from nemo_duplex.evaluation.scores import judge
 from nemo_duplex.frames import FRAME_RATE
@@ -46,7 +46,7 @@ class LongOracle(Oracle):
 
     def push(self, audio):
         self._heard += len(audio)
-        return self._frames(self._heard // 1280 - 1)  # like a model that waits for a burst
+        return self._frames(self._heard // 1280 - 1)  # like a model that waits for an encoder chunk
 
     def flush(self):
         return self._frames(len(self._tokens))
@@ -81,7 +81,7 @@ def test_every_conversation_is_judged_as_if_it_were_alone(cuts):
     heard = play(agent, playlist, energy_vad)
     assert [p.cut.id for p in heard.played] == [cut.id for cut in playlist]
     for together, cut in zip(judged(heard), playlist, strict=True):
-        alone = judge(perform(Oracle(cuts), [cut], energy_vad)[0])
+        alone = judge(run_conversations(Oracle(cuts), [cut], energy_vad)[0])
         assert together.turn_taking == alone.turn_taking
         assert [(a.text, a.verdict) for a in together.answers] == [(a.text, a.verdict) for a in alone.answers]
         assert len(alone.turn_taking.successes) == 1 and alone.answers[1].verdict == "right"

@@ -5,14 +5,14 @@ import pytest
 from matplotlib.image import imread
 
 from nemo_duplex.evaluation.activity import energy_vad
-from nemo_duplex.evaluation.generation import perform
+from nemo_duplex.evaluation.generation import run_conversations
 from nemo_duplex.evaluation.picture import conversation_figure, write_png
 from nemo_duplex.evaluation.scores import judge
 from tests.evaluation.agents import Oracle, Silent, Talker, cut_of, dialogue
 
 
 def judged(agent, cut):
-    return judge(perform(agent, [cut], energy_vad)[0])
+    return judge(run_conversations(agent, [cut], energy_vad)[0])
 
 
 def texts(figure):

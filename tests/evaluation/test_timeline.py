@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from nemo_duplex.evaluation.activity import energy_vad
-from nemo_duplex.evaluation.generation import perform
+from nemo_duplex.evaluation.generation import run_conversations
 from nemo_duplex.evaluation.scores import judge
 from nemo_duplex.evaluation.timeline import envelope, marks, timeline_svg, wrapped
 from tests.evaluation.agents import Oracle, Talker
@@ -13,14 +13,14 @@ from tests.evaluation.agents import Oracle, Talker
 
 @pytest.fixture(scope="module")
 def judged(cuts):
-    return judge(perform(Oracle(cuts), cuts[:1], energy_vad)[0])
+    return judge(run_conversations(Oracle(cuts), cuts[:1], energy_vad)[0])
 
 
 def test_events_are_marked_in_order(judged, cuts):
     kinds = [(m.kind, m.label) for m in marks(judged)]
     assert [k for k, _ in kinds] == ["response", "success", "response", "response"]
     assert re.fullmatch(r"stops 0\.(59|60|61) s", kinds[1][1])
-    failed = judge(perform(Talker(), cuts[:1], energy_vad)[0])
+    failed = judge(run_conversations(Talker(), cuts[:1], energy_vad)[0])
     assert [(m.kind, m.label) for m in marks(failed)] == [("failure", "goes on")] * 3
 
 
@@ -38,7 +38,7 @@ def test_the_picture_is_well_formed_and_says_what_was_said(judged):
 def test_text_from_a_corpus_cannot_break_the_page(cuts):
     from dataclasses import replace
 
-    record = perform(Oracle(cuts), cuts[:1], energy_vad)[0]
+    record = run_conversations(Oracle(cuts), cuts[:1], energy_vad)[0]
     evil = replace(record, agent=tuple(replace(t, text='</svg><script>alert("1")</script>') for t in record.agent))
     picture = timeline_svg(judge(evil))
     assert "<script>" not in picture and ElementTree.fromstring(picture) is not None

@@ -21,10 +21,10 @@ from transformers import (
 from nemo_duplex.data.batch import DuplexBatch
 from nemo_duplex.inputs import InputError
 from nemo_duplex.llm.pretrained import (
-    grown,
     llm_config,
     load_llm,
     random_llm,
+    resize_vocabulary,
 )
 from nemo_duplex.models.duplex_s2s import DuplexS2SModel
 from tests.dummies import speech_like, talkative, tiny_config
@@ -63,8 +63,10 @@ def test_the_architecture_alone(tmp_path):
 def test_grown_by_three_tokens(name):
     model = random_family(name)
     before, old = logits(model), model.get_input_embeddings().weight.detach().clone()
-    assert grown(model, 320) is model and grown(model, 7).get_input_embeddings().num_embeddings == 320, "It never shrinks."
-    grown(model, 323)
+    assert (
+        resize_vocabulary(model, 320) is model and resize_vocabulary(model, 7).get_input_embeddings().num_embeddings == 320
+    ), "It never shrinks."
+    resize_vocabulary(model, 323)
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     assert model.config.vocab_size == 323 == embedding.num_embeddings == len(embedding.weight) == len(head.weight)
     assert torch.allclose(logits(model)[..., :320], before, atol=1e-5), "Old tokens mean what they meant."
@@ -97,7 +99,7 @@ def test_the_language_model_of_one_that_also_sees(tmp_path):
     torch.manual_seed(0)
     seeing = Gemma3ForConditionalGeneration(Gemma3Config(text_config=text, vision_config=sizes, mm_tokens_per_image=4))
     seeing.save_pretrained(tmp_path)
-    model = grown(load_llm(str(tmp_path)), 321)
+    model = resize_vocabulary(load_llm(str(tmp_path)), 321)
     assert type(model).__name__ == "Gemma3ForCausalLM" and llm_config(model)["model_type"] == "gemma3_text"
     assert torch.allclose(logits(model)[..., :320], logits(seeing), atol=1e-5)
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight

@@ -123,7 +123,7 @@ def test_a_path_has_every_token_where_it_is_spoken_in_the_audio_drawn(tmp_path):
         assert path[int((1.5 - start / RATE) / 0.08)] == 3 and path[int((2.0 - start / RATE) / 0.08)] == 2
         assert (path == made.tokenizer.vocab_size).sum() == len(path) - 2
         seen.add(start % 2560)
-    assert len(seen) > 15, "The encoder's bursts must fall differently on the same words."
+    assert len(seen) > 15, "The encoder's encoder chunks must fall differently on the same words."
     assert (UtteranceBatches([other], Pieces(), seconds=9.0, seed=0).batch(0).paths == UNKNOWN).all()
 
 

@@ -102,8 +102,8 @@ def test_the_context_can_be_chosen(checkpoint, tmp_path):
         config["encoder"]["att_context_size"] = [[70, 6], [70, 1]]
 
     made = changed(checkpoint, tmp_path / "many.nemo", many)
-    assert Perception.from_asr(str(made), WANTED).burst_frames == 7
-    assert Perception.from_asr(str(made), {**WANTED, "att_context_size": [70, 1]}).burst_frames == 2
+    assert Perception.from_asr(str(made), WANTED).chunk_frames == 7
+    assert Perception.from_asr(str(made), {**WANTED, "att_context_size": [70, 1]}).chunk_frames == 2
     with pytest.raises(InputError, match=r"many.nemo: att_context_size \[70, 0\] is none"):
         Perception.from_asr(str(made), {**WANTED, "att_context_size": [70, 0]})
 

@@ -133,7 +133,7 @@ def test_an_adapter_is_what_nemo_makes_of_its_keys_not_what_the_encoder_has():
 
 def test_of_several_contexts_the_first_is_taken():
     config = in_tree(encoder={"att_context_size": [[70, 13], [70, 1]], "att_context_probs": [0.5, 0.5]})
-    assert perception_from(config).burst_frames == 14
+    assert perception_from(config).chunk_frames == 14
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from nemo_duplex.inputs import InputError
-from nemo_duplex.scripts.workflow import Chain, Step
+from nemo_duplex.scripts.workflow import Step, Workflow
 
 # Appends its name to a diary, copies its inputs into its output.
 WORK = """
@@ -50,14 +50,14 @@ def groups(out: Path, source: Path | None = None):
 
 
 def test_steps_run_in_order_and_only_once(out, capsys):
-    done = Chain(out, groups(out)).run()
+    done = Workflow(out, groups(out)).run()
     ran = diary(out)
     assert ran[0] == "a" and ran[-1] == "d" and sorted(ran) == list("abcd")
     assert (out / "d" / "made").read_text() == "dbac"
     assert [d.name for d in done] == list("abcd") and all(d.seconds > 0 and d.now for d in done)
     assert "[4/4] d: makes d" in capsys.readouterr().out
 
-    again = Chain(out, groups(out)).run()
+    again = Workflow(out, groups(out)).run()
     assert [d.seconds for d in again] == [d.seconds for d in done], "the seconds of the run that did the work"
     assert not any(d.now for d in again)
     assert diary(out) == ""
@@ -68,22 +68,22 @@ def test_a_change_redoes_the_step_and_what_builds_on_it(out, tmp_path):
     source = tmp_path / "source"
     source.mkdir()
     (source / "x.py").write_text("1")
-    Chain(out, groups(out, source)).run()
+    Workflow(out, groups(out, source)).run()
     diary(out)
     (source / "x.py").write_text("2")
-    Chain(out, groups(out, source)).run()
+    Workflow(out, groups(out, source)).run()
     assert diary(out) == "abd"
     changed = groups(out, source)
     changed[1][1] = step(out, "c", program=WORK + "\n# another command")
-    Chain(out, changed).run()
+    Workflow(out, changed).run()
     assert diary(out) == "cd"
 
 
 def test_an_output_that_was_removed_is_made_again(out):
-    Chain(out, groups(out)).run()
+    Workflow(out, groups(out)).run()
     diary(out)
     (out / "c" / "made").unlink()
-    Chain(out, groups(out)).run()
+    Workflow(out, groups(out)).run()
     assert diary(out) == "c"
 
 
@@ -92,9 +92,9 @@ def test_a_failed_step_is_named_and_the_next_run_goes_on(out):
     broken = groups(out)
     broken[2] = [step(out, "d", "b", "c", program=fails)]
     with pytest.raises(InputError, match="The step d ended with exit code 2. Run the same command again"):
-        Chain(out, broken).run()
+        Workflow(out, broken).run()
     diary(out)
-    Chain(out, groups(out)).run()
+    Workflow(out, groups(out)).run()
     assert diary(out) == "d"
 
 
@@ -105,13 +105,13 @@ def test_side_by_side_a_failed_step_is_quoted_and_the_other_finishes(out):
     with pytest.raises(
         InputError, match=r"The step b ended with exit code 2. It said: error: no voice \(all of it in .*b.log\)"
     ):
-        Chain(out, broken).run()
+        Workflow(out, broken).run()
     assert diary(out) == "ac"
 
 
 def test_a_step_that_writes_nothing_is_not_done(out):
     with pytest.raises(InputError, match="The step a ended well, but there is no .*a/made"):
-        Chain(out, [[step(out, "a", program="pass")]]).run()
+        Workflow(out, [[step(out, "a", program="pass")]]).run()
 
 
 # Counts up in a file and is slow at it: what a training is, with its checkpoint.
@@ -135,10 +135,10 @@ def test_an_interrupted_step_goes_on_where_it_was(out, tmp_path, stop, code, bes
     second = ", Step('u', 'slow too', [sys.executable, '-c', 'import time; time.sleep(60)'], ['u'])" if beside else ""
     program.write_text(f"""
 import signal, sys
-from nemo_duplex.scripts.workflow import Chain, Step
+from nemo_duplex.scripts.workflow import Workflow, Step
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 try:
-    Chain({str(out)!r}, [[Step('t', 'slow', [sys.executable, '-c', {SLOW!r}, {str(out)!r}], ['t']){second}]]).run()
+    Workflow({str(out)!r}, [[Step('t', 'slow', [sys.executable, '-c', {SLOW!r}, {str(out)!r}], ['t']){second}]]).run()
 except KeyboardInterrupt:
     sys.exit(130)
 """)
@@ -154,25 +154,25 @@ except KeyboardInterrupt:
     time.sleep(0.2)
     assert int(count.read_text()) == reached < 40, "the step outlived its chain"
 
-    (done,) = Chain(out, [[Step("t", "slow", [sys.executable, "-c", SLOW, str(out)], ["t"])]]).run()
+    (done,) = Workflow(out, [[Step("t", "slow", [sys.executable, "-c", SLOW, str(out)], ["t"])]]).run()
     assert (out / "t" / "made").read_text() == "whole"
     assert done.seconds > 2.0, "the seconds before the interruption count"
     assert not os.path.exists(out / "u")
 
 
 def test_a_step_begun_with_another_command_loses_what_it_left(out):
-    Chain(out, [[Step("t", "slow", [sys.executable, "-c", SLOW, str(out)], ["t"])]]).run()
+    Workflow(out, [[Step("t", "slow", [sys.executable, "-c", SLOW, str(out)], ["t"])]]).run()
     faster = SLOW.replace("0.05", "0.01")
-    Chain(out, [[Step("t", "slow", [sys.executable, "-c", faster + "\nassert i == 39", str(out)], ["t"])]]).run()
+    Workflow(out, [[Step("t", "slow", [sys.executable, "-c", faster + "\nassert i == 39", str(out)], ["t"])]]).run()
 
 
 def test_a_folder_of_somebody_else_is_left_alone(tmp_path):
     (tmp_path / "thesis").touch()
     with pytest.raises(InputError, match="holds something that this command did not write"):
-        Chain(tmp_path, [])
+        Workflow(tmp_path, [])
 
 
 def test_a_missing_source_is_named(out, tmp_path):
     with pytest.raises(InputError, match="There is no .*gone.nemo"):
-        Chain(out, [[step(out, "a", reads=[tmp_path / "gone.nemo"])]]).run()
+        Workflow(out, [[step(out, "a", reads=[tmp_path / "gone.nemo"])]]).run()
     assert not out.exists(), "nothing is left behind"

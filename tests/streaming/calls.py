@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-# Lengths in samples: less than a frame, on an edge, past one, the half window (200) that a burst hears ahead.
+# Lengths in samples: less than a frame, on an edge, past one, the half window (200) that an encoder chunk hears ahead.
 LENGTHS = (1, 200, 201, 1280, 1281, 2560, 5321, 9999, 12800, 16161, 19200, 23457)
 
 

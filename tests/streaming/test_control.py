@@ -314,7 +314,7 @@ def test_a_stop_is_silent_in_its_frame_and_does_not_click(model, free):
     # The decoder has begun anew: what it says of silence is what it says first of all.
     codes = torch.from_numpy(stopped.codes[frame + 1 :]).T[None]
     anew, _ = model.audio_codec.streaming_decoder().step(
-        model.audible(codes), model.audio_codec.streaming_decoder().init_state(1)
+        model.specials_to_silence(codes), model.audio_codec.streaming_decoder().init_state(1)
     )
     assert np.abs(after[size + fade :] - anew[0].numpy()[fade:]).max() < 1e-4
 

@@ -29,11 +29,11 @@ def calls(model):
 
 @pytest.mark.parametrize("context", [[70, 0], [70, 1], [70, 6], [70, 13]], ids=str)
 def test_callers_of_every_length_end_with_all_their_frames(tmp_path, context):
-    """Bursts of 1, 2, 7, 14 frames, and tails of every length against them."""
+    """Encoder chunks of 1, 2, 7, 14 frames, and tails of every length against them."""
     perception = PERCEPTION | {"encoder": PERCEPTION["encoder"] | {"att_context_size": context}}
     model = tiny_model(tmp_path, perception=perception)
-    burst = context[1] + 1
-    lengths = [1280 * frames + beyond for frames in range(burst + 3) for beyond in (1, 200, 1280)]
+    chunk = context[1] + 1
+    lengths = [1280 * frames + beyond for frames in range(chunk + 3) for beyond in (1, 200, 1280)]
     calls = expected(model, [speech_like(n / 16000, seed) for seed, n in enumerate(lengths)])
     engine = model.open_engine(max_sessions=len(calls))
     sessions = [engine.open_session() for _ in calls]
@@ -49,7 +49,7 @@ def test_callers_of_every_length_end_with_all_their_frames(tmp_path, context):
 def test_one_frame_per_session_and_step_and_bursts_when_they_are_whole(model):
     engine = model.open_engine(max_sessions=2)
     session = engine.open_session()
-    session.push(np.zeros(1479, np.float32))  # the first burst ends half a window into the second frame, at 1480
+    session.push(np.zeros(1479, np.float32))  # the first encoder chunk ends half a window into the second frame, at 1480
     assert engine.step() == {}
     session.push(np.zeros(1, np.float32))
     assert [f.index for f in engine.step()[session]] == [0]
@@ -90,7 +90,7 @@ def test_a_caller_that_breaks_ends_alone(model, calls):
 
 
 def test_moving_to_fewer_rows_changes_nothing(model, calls):
-    """Those that stay sat in the last rows, and are moved down while they speak, once in the middle of a burst."""
+    """Those that stay sat in the last rows, and are moved down while they speak, once in the middle of an encoder chunk."""
     engine, rows = model.open_engine(max_sessions=8), []
     sessions = [engine.open_session() for _ in range(6)]
     heard = {session: [] for session in sessions}

@@ -210,7 +210,7 @@ def test_a_session_ends_once_while_another_thread_pushes(model, rate, end):
 
 
 def test_a_slot_is_not_given_away_before_its_last_frame(model):
-    """Another thread asks for slots all the time while bursts of two frames are answered one by one."""
+    """Another thread asks for slots all the time while encoder chunks of two frames are answered one by one."""
     engine, stop, stolen = model.open_engine(max_sessions=1), threading.Event(), []
 
     def steal():

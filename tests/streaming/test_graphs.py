@@ -74,10 +74,10 @@ def taped(run):
 def engine_of_tapes(model, **options):
     """An engine whose stages are recorded on tapes, as they would be on a GPU."""
     engine, runner = model.open_engine(**options), StageRunner(torch.device("cpu"))
-    runner._capture, runner.rehearses = taped, True
+    runner._capture, runner.needs_warm_up = taped, True
     taped.count, engine._rows._run = 0, runner
     with torch.inference_mode():
-        engine._rows.rehearse(engine._state, engine._views.values())
+        engine._rows.warm_up(engine._state, engine._views.values())
     return engine
 
 
@@ -162,9 +162,9 @@ def test_to_rehearse_changes_nothing(model):
     engine.step()
     before = [tensor.clone() for tensor in tensors(engine._state)]
     with torch.inference_mode():
-        engine._rows.rehearse(engine._state, engine._views.values())
+        engine._rows.warm_up(engine._state, engine._views.values())
     changed = [a.shape for a, b in zip(tensors(engine._state), before) if not torch.equal(a, b)]
-    # What idle rows may write to: the encoder's slots of the next burst, and the language model's scratch.
+    # What idle rows may write to: the encoder's slots of the next encoder chunk, and the language model's scratch.
     rings = engine._state.perception.encoder, engine._state.lm.cache
     allowed = {t.shape for ring in rings for t in tensors(ring) if t.dim() > 2}
     assert set(changed) <= allowed
@@ -203,7 +203,7 @@ def test_stages_look_at_no_number_and_take_nothing_from_the_cpu(tmp_path, preten
         rows = AgentRows(model)
         state = rows.init_state(4)
         controls = RowControls.of([None] * 4, model.audio_codec.silence_codes)
-        audio = torch.empty(4, rows.burst_samples, device=pretended_gpu)
+        audio = torch.empty(4, rows.chunk_samples, device=pretended_gpu)
         row = torch.arange(4, device=pretended_gpu)
         where = [id(tensor) for tensor in tensors(state)]
         with NothingOfTheCPU():

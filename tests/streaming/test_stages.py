@@ -21,7 +21,7 @@ def test_a_stage_is_run_as_it_is_and_prepared_once():
     run = StageRunner(torch.device("cpu"))
     for x in (1, 2):
         assert run("mel", lambda state, x: seen.append((state, x)) or x, "state", x) == x
-    assert seen == [("state", 1), ("state", 2)] and not run.rehearses
+    assert seen == [("state", 1), ("state", 2)] and not run.needs_warm_up
 
 
 def test_without_a_compiler_compile_is_refused_in_one_line(model, monkeypatch):

@@ -73,7 +73,7 @@ def test_an_engine_times_its_steps_and_stages(model):
     report = timer.report()
     assert tuple(report) == STAGES
     assert report["llm"].count == report["codec"].count == report["step"].count == len(frames) == 13
-    assert report["mel"].count == report["encoder"].count == 7, "Two frames make a burst."
+    assert report["mel"].count == report["encoder"].count == 7, "Two frames make an encoder chunk."
     stages = sum(report[stage].mean * report[stage].count for stage in STAGES[:-1])
     assert 0.5 * report["step"].mean * 13 < stages < report["step"].mean * 13
     lines = timer.table().splitlines()

@@ -13,7 +13,7 @@ def noise(seconds: float, decibel: float, seed: int = 0) -> np.ndarray:
 
 
 def syllables(seconds: float, decibel: float) -> np.ndarray:
-    """Bursts of 150 ms with 100 ms of silence between them."""
+    """Encoder chunks of 150 ms with 100 ms of silence between them."""
     time = np.arange(round(seconds * RATE)) / RATE
     voiced = np.sin(2 * np.pi * 150 * time) + 0.5 * np.sin(2 * np.pi * 900 * time)
     return (10 ** (decibel / 20) * voiced * (time % 0.25 < 0.15)).astype(np.float32)

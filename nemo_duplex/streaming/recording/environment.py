@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from nemo_duplex import __version__
+from nemo_duplex.version import __version__
 
 if TYPE_CHECKING:
     from nemo_duplex.models.duplex_s2s import DuplexS2SModel

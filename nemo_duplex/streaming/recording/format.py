@@ -49,8 +49,8 @@ CUT, SESSION, WISHES = "cut.jsonl", "session.json", "wishes.jsonl"
 USER, AGENT = "user.wav", "agent.wav"
 TOKENS, CODES, STEPS, PUSHES = "agent_tokens.npy", "agent_codes.npy", "agent_steps.npy", "user_pushes.npy"
 
-#: One frame: when its burst was heard, its step begun and done (Unix time); its row among how many were computed; its burst's
-#: entry among how many were heard at once; whether the user spoke.
+#: One frame: when its encoder chunk was heard, its step begun and done (Unix time); its row among how many were computed; its
+#: encoder chunk's entry among how many were heard at once; whether the user spoke.
 STEP = np.dtype(
     [
         ("heard", "<f8"),

@@ -114,7 +114,7 @@ class Recorder:
         self.wished(self._frames, "flush")
 
     def heard(self, entry: int, entries: int) -> None:
-        """The burst of the next frames is computed now, as one entry of a batch."""
+        """The encoder chunk of the next frames is computed now, as one entry of a batch."""
         self._heard = Seat(entry, entries, time.time())
 
     def spoken(self, row: int, rows: int) -> None:

@@ -153,12 +153,12 @@ class _ReplayEngine(DuplexEngine):
 
     def _due(self) -> Iterator[AgentFrame]:
         """The frames that can be made now."""
-        burst = np.zeros(self._bursts.shape[1], np.float32)
+        chunk = np.zeros(self._encoder_chunks.shape[1], np.float32)
         while self._made < len(self._recording):
             seat = self._recording.steps[self._made]
-            if self._session.take_burst(burst):
-                self._bursts[seat["entry"]] = burst
-                self._hear_bursts({int(seat["entry"]): self._row}, int(seat["entries"]))
+            if self._session.take_chunk(chunk):
+                self._encoder_chunks[seat["entry"]] = chunk
+                self._hear_chunks({int(seat["entry"]): self._row}, int(seat["entries"]))
             if not self._session.has_frame:
                 return
             self._move(int(seat["row"]))

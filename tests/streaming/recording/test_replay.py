@@ -156,11 +156,11 @@ def test_what_sits_in_the_other_rows_does_not_matter(model, tmp_path, monkeypatc
 
     def noisy(self, model, recording):
         init(self, model, recording)
-        self._bursts[:] = np.random.default_rng(0).normal(size=self._bursts.shape)
+        self._encoder_chunks[:] = np.random.default_rng(0).normal(size=self._encoder_chunks.shape)
         with torch.inference_mode():
-            for row in range(len(self._bursts)):
+            for row in range(len(self._encoder_chunks)):
                 if row != self._row:  # a row that has heard something: another session's
-                    self._hear_bursts({0: row}, 1)
+                    self._hear_chunks({0: row}, 1)
                     self._rows.speak(self._views[4], torch.arange(4) == row)
 
     monkeypatch.setattr(module._ReplayEngine, "__init__", noisy)
