@@ -15,7 +15,7 @@ from nemo_duplex.evaluation.scores import Judged, judge, summary
 from nemo_duplex.evaluation.turn_taking import RATIOS
 
 if TYPE_CHECKING:
-    from nemo_duplex.models.duplex_s2s import DuplexS2SModel
+    from nemo_duplex.models.agent import DuplexAgent
 
 #: What is compared of turn-taking, by its name in `turn_taking.RATIOS`.
 _TURN_TAKING = (
@@ -57,7 +57,7 @@ def judged(heard: Heard) -> list[Judged]:
     return rows
 
 
-def report(model: DuplexS2SModel, playlist: Playlist, heard: Heard, seed: int = 0) -> dict[str, Any]:
+def report(model: DuplexAgent, playlist: Playlist, heard: Heard, seed: int = 0) -> dict[str, Any]:
     """How the start and the end compare.
 
     Returns:
@@ -97,7 +97,7 @@ def _cost_by_minute(heard: Heard) -> list[dict[str, float]]:
     return [{name: round(float(value), 3) for name, value in row.items()} for row in rows]
 
 
-def _transcript(model: DuplexS2SModel, heard: Heard) -> dict[str, Any]:
+def _transcript(model: DuplexAgent, heard: Heard) -> dict[str, Any]:
     assert heard.transcript is not None
     layout = model.layout
     turns: list[list[int]] = [[]]

@@ -21,6 +21,7 @@ from nemo_duplex.data.dataset import DuplexS2SDataset
 from nemo_duplex.inputs import existing_file
 from nemo_duplex.llm.lora import merged_state_dict
 from nemo_duplex.models import parallel
+from nemo_duplex.models.agent import DuplexAgent
 from nemo_duplex.models.duplex_lm import DuplexLM
 from nemo_duplex.models.in_tree.config import is_in_tree, our_config
 from nemo_duplex.models.losses import ChannelLoss, LossWeights, speech_loss, text_loss
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 _DATA = ("train_ds", "validation_ds", "test_ds")
 
 
-class DuplexS2SModel(ModelPT):
+class DuplexS2SModel(DuplexAgent, ModelPT):
     """A full-duplex agent: hears 16 kHz, writes and speaks 80 ms frames (SALM-Duplex, section 3).
 
     The config names pretrained parts (`pretrained_llm`, `pretrained_asr`, `pretrained_audio_codec`) or describes them (`llm`,
@@ -80,23 +81,7 @@ class DuplexS2SModel(ModelPT):
             if data["validation_ds"]:
                 self.setup_multiple_validation_data(data["validation_ds"])
 
-    # ------------------------------------------------------------------ what the model is
-
-    @property
-    def user_sample_rate(self) -> int:
-        return self.perception.sample_rate
-
-    @property
-    def agent_sample_rate(self) -> int:
-        return self.audio_codec.sample_rate
-
-    @property
-    def text_vocab_size(self) -> int:
-        return self.layout.text_vocab_size
-
-    @property
-    def speech_vocab_size(self) -> int:
-        return self.layout.speech_vocab_size
+    # ------------------------------------------------------------------ files
 
     @classmethod
     def list_available_models(cls) -> list[PretrainedModelInfo]:
@@ -284,80 +269,10 @@ class DuplexS2SModel(ModelPT):
     def setup_validation_data(self, val_data_config: DictConfig | dict) -> None:
         self._validation_dl = duplex_dataloader(val_data_config, self.dataset())
 
-    # ------------------------------------------------------------------ inference
-
-    @torch.inference_mode()
-    def offline_inference(
-        self,
-        input_signal: Tensor,
-        input_signal_lens: Tensor,
-        decode_audio: bool = True,
-        system_prompt: str | None = None,
-    ) -> dict[str, Any]:
-        """The agent's side of B whole recordings, frame by frame as in a session.
-
-        Args:
-            input_signal: (B, S) float32 at `user_sample_rate`.
-            input_signal_lens: (B,) samples.
-            decode_audio: False leaves out `audio` and `audio_len`.
-            system_prompt: text that the agent reads before the first frame; it does not appear in the answer.
-
-        Returns:
-            text list[str], tokens_text (B, T), tokens_audio (B, T, K) with specials, tokens_len (B,), audio (B, S') float32 at
-            `agent_sample_rate`, audio_len (B,): keys, axes and meaning of NeMo's in-tree model.
-        """
-        was_training = self.training
-        self.eval()
-        with parallel.whole(self):
-            user, lens = self.perception(input_signal, input_signal_lens)
-            prompt = torch.tensor(self.prompt_tokens(system_prompt), device=user.device)
-            state, frames = self.lm.init_state(len(user), len(prompt), user.shape[1]), []
-            if len(prompt):
-                self.lm.prompt(prompt.expand(len(user), -1), state)
-            for t in range(user.shape[1]):
-                frame, state = self.lm.step(user[:, t], state)
-                frames.append(frame)
-        inside = torch.arange(user.shape[1], device=lens.device) < lens[:, None]
-        tokens = torch.stack([f.tokens for f in frames], dim=1).where(inside, self.layout.text_pad)
-        codes = torch.stack([f.codes for f in frames], dim=1).where(inside[..., None], self.layout.speech_pad)
-        answer = {
-            "text": [self.written(row[:n]) for row, n in zip(tokens.tolist(), lens.tolist())],
-            "tokens_text": tokens,
-            "tokens_audio": codes,
-            "tokens_len": lens,
-        }
-        if decode_audio:
-            answer["audio"], answer["audio_len"] = self.audio_codec.decode(
-                self.specials_to_silence(codes.transpose(1, 2)), lens
-            )
-        self.train(was_training)
-        return answer
-
-    def prompt_tokens(self, system_prompt: str | None) -> list[int]:
-        """The text ids of a system prompt; none without one."""
-        return list(self.tokenizer.text_to_ids(system_prompt)) if system_prompt else []
-
-    def specials_to_silence(self, codes: Tensor) -> Tensor:
-        """Codes (B, K, T) in which every frame that holds a special is the codec's silence: such frames say nothing."""
-        special = (codes >= self.layout.codebook_size).any(dim=1, keepdim=True)
-        return torch.where(special, self.audio_codec.silence_codes[None, :, None], codes)
-
-    def written(self, tokens: list[int]) -> str:
-        """The text of a stretch of the text channel, without its special ids, turns separated by a space."""
-        specials = {self.layout.text_pad, self.layout.text_bos, self.layout.text_eos}
-        turns: list[str] = []
-        turn: list[int] = []
-        for token in [*tokens, self.layout.text_bos]:
-            if token == self.layout.text_bos and turn:
-                turns.append(self.tokenizer.ids_to_text(turn))
-                turn = []
-            elif token not in specials:
-                turn.append(token)
-        return " ".join(turns)
+    # ------------------------------------------------------------------ live sessions: the one way up to streaming/
 
     def open_session(self, **options: Any) -> Session:
         """One caller's live conversation: push PCM, get frames. Options as `DuplexEngine.open_session`."""
-        # The one arrow that points up: the public surface promises a session from a model (DESIGN, section 4).
         from nemo_duplex.streaming.session import Session
 
         return Session(self, **options)

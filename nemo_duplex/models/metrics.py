@@ -34,16 +34,16 @@ class StepSums:
         right = text.predicted == text.targets
         said = right & (text.targets != layout.text_pad)
         marks = {"bos": text.targets == layout.text_bos, "eos": text.targets == layout.text_eos}
-        specials_to_silence = (speech.targets < layout.codebook_size).all(dim=1)
-        hits = (speech.predicted == speech.targets) & specials_to_silence[:, None]  # (N, K)
+        spoken = (speech.targets < layout.codebook_size).all(dim=1)
+        hits = (speech.predicted == speech.targets) & spoken[:, None]  # (N, K)
         valid = targets.valid
         pairs = {
             "text_loss": (text.total, text.weight),
             "speech_loss": (speech.total, speech.weight),
             "text_accuracy": (said.sum(), (text.targets != layout.text_pad).sum()),
             **{f"{name}_accuracy": ((right & mark).sum(), mark.sum()) for name, mark in marks.items()},
-            "speech_accuracy": (hits.sum(), specials_to_silence.sum() * hits.shape[1]),
-            **{f"codebook_{k}_accuracy": (hits[:, k].sum(), specials_to_silence.sum()) for k in range(hits.shape[1])},
+            "speech_accuracy": (hits.sum(), spoken.sum() * hits.shape[1]),
+            **{f"codebook_{k}_accuracy": (hits[:, k].sum(), spoken.sum()) for k in range(hits.shape[1])},
             "padding_ratio": ((~valid).sum(), torch.tensor(valid.numel(), device=valid.device)),
         }
         sums, counts = (torch.stack([pair[i].detach().float() for pair in pairs.values()]) for i in (0, 1))

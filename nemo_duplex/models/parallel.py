@@ -23,16 +23,16 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from torch import distributed, nn
+from torch import Tensor, distributed, nn
 from torch.distributed import ProcessGroup
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
+from torch.nn.utils import get_total_norm
 
 from nemo_duplex.inputs import InputError
 from nemo_duplex.llm.tensor_parallel import layers_of, split_layers
 from nemo_duplex.models.metrics import StepSums
-from nemo_duplex.models.throughput import gradient_norm
 
 # Weights travel, and are kept for the backward pass, in bfloat16; sums of gradients stay float32. Inputs are left to autocast.
 _BF16_MIXED = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
@@ -196,6 +196,21 @@ def _data_group(device_mesh: DeviceMesh | None) -> ProcessGroup | None:
 
 
 # ---------------------------------------------------------------------- gradients
+
+
+def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor | None:
+    """Euclidean norm of all gradients together, a scalar on their device; None where there are none.
+
+    Where ranks hold a shard of a gradient each (the DTensors of FSDP2), it is the norm of the whole: every rank must ask.
+    """
+    alike: dict[Any, list[Tensor]] = {}  # torch takes no norm over gradients that are split in different ways
+    for parameter in parameters:
+        if (gradient := parameter.grad) is not None:
+            split = (getattr(gradient, "device_mesh", None), getattr(gradient, "placements", None))
+            alike.setdefault(split, []).append(gradient)
+    norms = [get_total_norm(gradients) for gradients in alike.values()]
+    whole = [norm.full_tensor() if hasattr(norm, "full_tensor") else norm for norm in norms]
+    return torch.stack(whole).norm() if whole else None
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> None:

@@ -12,21 +12,16 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from torch import Tensor
-from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from nemo_duplex.frames import Seconds
 from nemo_duplex.models.metrics import StepSums
-
-if TYPE_CHECKING:
-    from nemo_duplex.models.duplex_s2s import DuplexS2SModel
+from nemo_duplex.models.parallel import gradient_norm
 
 _GB = 1e9
 
@@ -94,7 +89,7 @@ class Throughput(pl.Callback):
             self._optimizer["grad_norm"] = norm
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: DuplexS2SModel, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if outputs and "sums" in outputs:  # a step that was skipped has none
             self._sums = outputs["sums"] if self._sums is None else self._sums + outputs["sums"]
@@ -102,7 +97,7 @@ class Throughput(pl.Callback):
             self._log(trainer, pl_module, self._sums)
         self._batch_ended = time.perf_counter()
 
-    def _log(self, trainer: pl.Trainer, model: DuplexS2SModel, sums: StepSums) -> None:
+    def _log(self, trainer: pl.Trainer, model: pl.LightningModule, sums: StepSums) -> None:
         sums = sums.cpu()  # the device has done all of this stretch: now its end can be taken
         now = time.perf_counter()
         assert self._started is not None, "A batch ends after it started."
@@ -159,21 +154,6 @@ def memory(device: torch.device) -> dict[str, float]:
     if device.type == "cuda":
         found["peak_cuda_gb"] = torch.cuda.max_memory_allocated(device) / _GB
     return found
-
-
-def gradient_norm(parameters: Iterable[torch.nn.Parameter]) -> Tensor | None:
-    """Euclidean norm of all gradients together, a scalar on their device; None where there are none.
-
-    Where ranks hold a shard of a gradient each (the DTensors of FSDP2), it is the norm of the whole: every rank must ask.
-    """
-    alike: dict[Any, list[Tensor]] = {}  # torch takes no norm over gradients that are split in different ways
-    for parameter in parameters:
-        if (gradient := parameter.grad) is not None:
-            split = (getattr(gradient, "device_mesh", None), getattr(gradient, "placements", None))
-            alike.setdefault(split, []).append(gradient)
-    norms = [get_total_norm(gradients) for gradients in alike.values()]
-    whole = [norm.full_tensor() if hasattr(norm, "full_tensor") else norm for norm in norms]
-    return torch.stack(whole).norm() if whole else None
 
 
 def group_names(model: pl.LightningModule, optimizer: Optimizer) -> list[str]:

@@ -30,7 +30,7 @@ from nemo_duplex.streaming.stages import StageRunner
 from nemo_duplex.streaming.step_timer import StepTimer
 
 if TYPE_CHECKING:
-    from nemo_duplex.models.duplex_s2s import DuplexS2SModel
+    from nemo_duplex.models.agent import DuplexAgent
 
 
 Guest = TypeVar("Guest")
@@ -139,7 +139,7 @@ class DuplexEngine:
 
     def __init__(
         self,
-        model: DuplexS2SModel,
+        model: DuplexAgent,
         max_sessions: int = 64,
         timer: StepTimer | None = None,
         prompt_tokens: int = 0,

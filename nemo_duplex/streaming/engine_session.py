@@ -26,7 +26,7 @@ from nemo_duplex.streaming.sampling import AgentSampling, checked_seed
 from nemo_duplex.streaming.user_audio import ChunkQueue, UserActivity
 
 if TYPE_CHECKING:
-    from nemo_duplex.models.duplex_s2s import DuplexS2SModel
+    from nemo_duplex.models.agent import DuplexAgent
 
 #: Samples are -1..1, and some overshoot. What is louder than this, 40 dB over full scale, was not scaled at all.
 LOUDEST = 100.0
@@ -58,7 +58,7 @@ class EngineSession:
 
     def __init__(
         self,
-        model: DuplexS2SModel,
+        model: DuplexAgent,
         sample_rate: int | None = None,
         sampling: AgentSampling | Mapping[str, Any] | None = None,
         seed: int | None = None,

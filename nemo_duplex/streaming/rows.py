@@ -25,7 +25,7 @@ from nemo_duplex.streaming.sampling import AgentSampling, RowSampler, SamplerSta
 from nemo_duplex.streaming.stages import StageRunner
 
 if TYPE_CHECKING:
-    from nemo_duplex.models.duplex_s2s import DuplexS2SModel
+    from nemo_duplex.models.agent import DuplexAgent
 
 
 class RowFrames(NamedTuple):
@@ -52,7 +52,7 @@ class AgentRows:
         InputError: for an encoder that hears whole recordings only, or int8 on a machine that cannot do it.
     """
 
-    def __init__(self, model: DuplexS2SModel, run: StageRunner | None = None, int8: bool = False) -> None:
+    def __init__(self, model: DuplexAgent, run: StageRunner | None = None, int8: bool = False) -> None:
         self.model = model.eval()
         self._run = run or StageRunner(model.device, cuda_graphs=False)
         self.chunk_frames: int = model.perception.chunk_frames

@@ -15,7 +15,7 @@ from nemo_duplex.streaming.engine import DuplexEngine
 from nemo_duplex.streaming.frame import AgentFrame
 
 if TYPE_CHECKING:
-    from nemo_duplex.models.duplex_s2s import DuplexS2SModel
+    from nemo_duplex.models.agent import DuplexAgent
 
 
 class Session:
@@ -28,7 +28,7 @@ class Session:
         options: as `DuplexEngine.open_session`.
     """
 
-    def __init__(self, model: DuplexS2SModel, **options: Any) -> None:
+    def __init__(self, model: DuplexAgent, **options: Any) -> None:
         prompt = model.prompt_tokens(options.get("system_prompt"))
         # Without CUDA graphs: to record them takes longer than opening a session should.
         self._engine = DuplexEngine(model, max_sessions=1, prompt_tokens=len(prompt), cuda_graphs=False)

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from nemo_duplex.data.batch import DuplexBatch
 from nemo_duplex.models.duplex_s2s import DuplexS2SModel
-from nemo_duplex.models.throughput import gradient_norm
+from nemo_duplex.models.parallel import gradient_norm
 from nemo_duplex.training.trainer import trainer_arguments
 from tests.dummies import PERCEPTION, speech_like, tiny_config
 

@@ -13,7 +13,8 @@ from lightning.pytorch.loggers import Logger
 from nemo_duplex.data.batch import DuplexBatch
 from nemo_duplex.models.duplex_s2s import DuplexS2SModel
 from nemo_duplex.models.metrics import StepSums
-from nemo_duplex.models.throughput import Throughput, gradient_norm, memory, throughput
+from nemo_duplex.models.parallel import gradient_norm
+from nemo_duplex.models.throughput import Throughput, memory, throughput
 from tests.dummies import speech_like, tiny_config
 
 FRAMES = (20, 15)  # of the two conversations of every batch
@@ -202,7 +203,7 @@ _RANK = """
 import sys, torch
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from nemo_duplex.models.throughput import gradient_norm
+from nemo_duplex.models.parallel import gradient_norm
 rank = int(sys.argv[1])
 torch.distributed.init_process_group("gloo", init_method=f"file://{sys.argv[2]}", rank=rank, world_size=2)
 torch.manual_seed(0)

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import huggingface_hub
 import yaml
@@ -22,10 +22,7 @@ from huggingface_hub import errors
 from nemo_duplex.files.atomic import whole_folder
 from nemo_duplex.files.nemo_file import read_nemo_config
 from nemo_duplex.inputs import InputError, existing_file
-from nemo_duplex.models.nemo.model_card import model_card
-
-if TYPE_CHECKING:
-    from nemo_duplex.models.duplex_s2s import DuplexS2SModel
+from nemo_duplex.models.nemo.model_card import PublishedModel, model_card
 
 
 def pretrained_file(source: str | Path, revision: str | None = None, token: str | None = None, refresh: bool = False) -> Path:
@@ -58,7 +55,7 @@ def pretrained_file(source: str | Path, revision: str | None = None, token: str 
 
 
 def push_to_hub(
-    model: DuplexS2SModel,
+    model: PublishedModel,
     repo_id: str,
     *,
     private: bool = False,
@@ -96,7 +93,7 @@ def push_to_hub(
     return str(commit.commit_url)
 
 
-def write_repository(model: DuplexS2SModel, folder: str | Path, repo_id: str) -> Path:
+def write_repository(model: PublishedModel, folder: str | Path, repo_id: str) -> Path:
     """What `push_to_hub` uploads, as the folder `folder`, whole or not at all; `pretrained_file` takes it as it takes an id.
 
     Raises:

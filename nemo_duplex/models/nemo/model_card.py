@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from nemo_duplex.models.duplex_s2s import DuplexS2SModel
+from omegaconf import DictConfig
+from torch import nn
+
+from nemo_duplex.channels.layout import ChannelLayout
+from nemo_duplex.codec.fsq_codec import FSQCodec
 
 _PARTS = {"perception": "user encoder", "lm": "language model", "audio_codec": "agent codec"}
 
@@ -51,7 +54,29 @@ frames = session.push(samples) + session.flush()  # samples: float32, {user_samp
 """
 
 
-def model_card(model: DuplexS2SModel, repo_id: str) -> str:
+class PublishedModel(Protocol):
+    """What publishing needs of a model. A `DuplexS2SModel` has it; files here stand below that class and do not import it."""
+
+    perception: nn.Module
+    lm: nn.Module
+    audio_codec: FSQCodec
+    layout: ChannelLayout
+
+    @property
+    def cfg(self) -> DictConfig:
+        """The config that describes all parts."""
+
+    @property
+    def user_sample_rate(self) -> int: ...
+
+    @property
+    def agent_sample_rate(self) -> int: ...
+
+    def save_to(self, save_path: str) -> Any:
+        """Writes the `.nemo`."""
+
+
+def model_card(model: PublishedModel, repo_id: str) -> str:
     """Markdown with the metadata that the Hugging Face Hub reads; `repo_id` is `org/name`."""
     layout, config = model.layout, model.cfg
     layers = config.perception.get("encoder", {}).get("n_layers")
@@ -73,7 +98,7 @@ def model_card(model: DuplexS2SModel, repo_id: str) -> str:
     )
 
 
-def _training(model: DuplexS2SModel) -> str:
+def _training(model: PublishedModel) -> str:
     """Where the training stands, if this is the process that trains the model."""
     trainer = getattr(model, "_trainer", None)  # Lightning's property raises where there is none
     if trainer is None or not trainer.global_step:

@@ -5,15 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from omegaconf import OmegaConf
-from torch import Tensor
-
-if TYPE_CHECKING:
-    from nemo_duplex.models.duplex_s2s import DuplexS2SModel
+from torch import Tensor, nn
 
 # The keys of a model's config that say how it answers; the others say where its parts came from and how it is trained.
 _ANSWERING = (
@@ -28,12 +25,15 @@ _ANSWERING = (
     "user_weight",
 )
 
-_known: WeakKeyDictionary[DuplexS2SModel, tuple[Any, str]] = WeakKeyDictionary()
+_known: WeakKeyDictionary[nn.Module, tuple[Any, str]] = WeakKeyDictionary()
 _lock = Lock()
 
 
-def model_hash(model: DuplexS2SModel) -> str:
+def model_hash(model: nn.Module) -> str:
     """SHA-256, as 64 hexadecimal digits, of name, dtype, shape and bytes of each weight, and of the config that goes with them.
+
+    Args:
+        model: with its described config as `cfg`, such as a DuplexAgent.
 
     It is computed once (about half a second per gigabyte of weights) and kept until a weight changes.
     """
@@ -46,7 +46,7 @@ def model_hash(model: DuplexS2SModel) -> str:
         return digest
 
 
-def _digest(model: DuplexS2SModel) -> str:
+def _digest(model: nn.Module) -> str:
     config = OmegaConf.to_container(model.cfg, resolve=True)
     assert isinstance(config, dict), "A model's config has keys."
     digest = hashlib.sha256(json.dumps({key: config.get(key) for key in _ANSWERING}, sort_keys=True).encode())
@@ -56,7 +56,7 @@ def _digest(model: DuplexS2SModel) -> str:
     return digest.hexdigest()
 
 
-def _versions(model: DuplexS2SModel) -> list[tuple[str, int, int]]:
+def _versions(model: nn.Module) -> list[tuple[str, int, int]]:
     """What changes with any weight: torch counts how often a tensor was written."""
     return [(name, weight.data_ptr(), _version(weight)) for name, weight in model.state_dict(keep_vars=True).items()]
 

@@ -13,13 +13,13 @@ import torch
 from nemo_duplex.version import __version__
 
 if TYPE_CHECKING:
-    from nemo_duplex.models.duplex_s2s import DuplexS2SModel
+    from nemo_duplex.models.agent import DuplexAgent
 
 #: Group -> name -> value.
 Surroundings = Mapping[str, Mapping[str, Any]]
 
 
-def surroundings(model: DuplexS2SModel) -> dict[str, dict[str, Any]]:
+def surroundings(model: DuplexAgent) -> dict[str, dict[str, Any]]:
     """Those of now, as plain data."""
     return {
         "model": {"dtype": str(model.lm.backbone.lm_head.weight.dtype).removeprefix("torch.")},

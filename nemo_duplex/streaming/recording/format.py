@@ -40,7 +40,7 @@ from nemo_duplex.streaming.recording.environment import surroundings
 from nemo_duplex.streaming.recording.growing_files import GrowingFile, growing_array, growing_wav
 
 if TYPE_CHECKING:
-    from nemo_duplex.models.duplex_s2s import DuplexS2SModel
+    from nemo_duplex.models.agent import DuplexAgent
     from nemo_duplex.streaming.engine_session import EngineSession
 
 #: Raised with every change that an older reader would get wrong.
@@ -68,7 +68,7 @@ PUSH = np.dtype([("arrived", "<f8"), ("samples", "<i8"), ("frame", "<i8")])
 TOKEN = CODE = np.dtype("<i4")
 
 
-def described(model: DuplexS2SModel, session: EngineSession, engine: Mapping[str, Any]) -> dict[str, Any]:
+def described(model: DuplexAgent, session: EngineSession, engine: Mapping[str, Any]) -> dict[str, Any]:
     """How a session is held, as plain data: the field `session` of the cut, but for the wishes and the hash of the weights.
 
     Args:
@@ -104,7 +104,7 @@ def recording_files(folder: Path, session: Mapping[str, Any]) -> dict[str, Growi
     }
 
 
-def complete(folder: Path, name: str, model: DuplexS2SModel) -> int:
+def complete(folder: Path, name: str, model: DuplexAgent) -> int:
     """Makes a cut of what lies in a `.part-...` folder, as far as all files reach; returns its frames.
 
     Of a conversation without a frame there is nothing to make, and the folder stays as it is.
@@ -142,7 +142,7 @@ def _wishes(path: Path, frames: int) -> Iterator[dict[str, Any]]:
                 yield wish
 
 
-def _agent_turns(folder: Path, model: DuplexS2SModel) -> tuple[Turn, ...]:
+def _agent_turns(folder: Path, model: DuplexAgent) -> tuple[Turn, ...]:
     """What the agent said, read from its tokens."""
     tokens = np.load(folder / TOKENS, mmap_mode="r")
     transcript = Transcript(model.layout, model.tokenizer, model.perception.frame_rate)

@@ -33,7 +33,7 @@ from nemo_duplex.streaming.frame import AgentFrame
 from nemo_duplex.streaming.recording import format as files
 
 if TYPE_CHECKING:
-    from nemo_duplex.models.duplex_s2s import DuplexS2SModel
+    from nemo_duplex.models.agent import DuplexAgent
 
 _log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class Recorder:
         InputError: if the folder cannot be made, or there is something in it.
     """
 
-    def __init__(self, folder: str | Path, model: DuplexS2SModel, session: dict[str, Any]) -> None:
+    def __init__(self, folder: str | Path, model: DuplexAgent, session: dict[str, Any]) -> None:
         self.folder = Path(folder).absolute()
         self.error: Exception | None = None
         self._model, self._session = model, session
@@ -207,7 +207,7 @@ class Recorder:
         )
 
 
-def recover(part: str | Path, model: DuplexS2SModel, folder: str | Path | None = None) -> Path:
+def recover(part: str | Path, model: DuplexAgent, folder: str | Path | None = None) -> Path:
     """Makes a recording of what a crash or a full disk left behind; returns its folder.
 
     Args:

@@ -28,7 +28,7 @@ from nemo_duplex.streaming.recording.environment import differences, surrounding
 from nemo_duplex.streaming.recording.reader import SessionRecording
 
 if TYPE_CHECKING:
-    from nemo_duplex.models.duplex_s2s import DuplexS2SModel
+    from nemo_duplex.models.agent import DuplexAgent
 
 #: Frames that are kept on either side of the first one that differs.
 AROUND = 12
@@ -91,7 +91,7 @@ class Replay:
         return min(chosen or self.first.values(), default=None)
 
 
-def replay(source: SessionRecording | str | Path, model: DuplexS2SModel) -> Replay:
+def replay(source: SessionRecording | str | Path, model: DuplexAgent) -> Replay:
     """Replays a recording with a model, which need not be the one that it was recorded with.
 
     Args:
@@ -126,7 +126,7 @@ def replay(source: SessionRecording | str | Path, model: DuplexS2SModel) -> Repl
 class _ReplayEngine(DuplexEngine):
     """An engine of one session, which is computed where it was computed when it was recorded."""
 
-    def __init__(self, model: DuplexS2SModel, recording: SessionRecording) -> None:
+    def __init__(self, model: DuplexAgent, recording: SessionRecording) -> None:
         steps, session = recording.steps, recording.session
         if unknown := session["engine"].keys() - inspect.signature(DuplexEngine).parameters.keys():
             raise InputError(
@@ -177,7 +177,7 @@ class _ReplayEngine(DuplexEngine):
             self._row = row
 
 
-def _pairs(recording: SessionRecording, model: DuplexS2SModel) -> Iterator[FramePair]:
+def _pairs(recording: SessionRecording, model: DuplexAgent) -> Iterator[FramePair]:
     """Each recorded frame, with what comes of it now."""
     replayed = _ReplayEngine(model, recording).replayed()
     for index, audio in enumerate(recording.agent_frames()):
@@ -185,7 +185,7 @@ def _pairs(recording: SessionRecording, model: DuplexS2SModel) -> Iterator[Frame
         yield FramePair(recorded, next(replayed, None))
 
 
-def _check_channels(recording: SessionRecording, model: DuplexS2SModel) -> None:
+def _check_channels(recording: SessionRecording, model: DuplexAgent) -> None:
     """Refuses a model whose frames cannot be held against the recorded ones."""
     rate = model.perception.frame_rate
     given = (model.layout.num_codebooks, model.agent_sample_rate, float(rate.hz))

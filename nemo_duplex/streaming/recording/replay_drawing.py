@@ -21,7 +21,7 @@ from nemo_duplex.streaming.frame import AgentFrame
 from nemo_duplex.streaming.recording.replay import FramePair, Replay
 
 if TYPE_CHECKING:
-    from nemo_duplex.models.duplex_s2s import DuplexS2SModel
+    from nemo_duplex.models.agent import DuplexAgent
 
 # Characters of a level; of a text token and of the codes of a frame, at most.
 _LEVEL, _TEXT, _CODES = 8, 12, 30
@@ -40,7 +40,7 @@ def verdict(replay: Replay) -> Iterator[str]:
         yield f"not as recorded: {', '.join(replay.surroundings)}"
 
 
-def drawing(replay: Replay, model: DuplexS2SModel) -> Iterator[str]:
+def drawing(replay: Replay, model: DuplexAgent) -> Iterator[str]:
     """The frames around the one to look at, which is marked; on the right, what is the same is written as `=`."""
     rows = [(pair, *_cells(pair.recorded, model), *_replayed(pair, model)) for pair in replay.around]
     widths = [max((len(row[1 + column]) for row in rows), default=0) for column in range(6)]
@@ -91,7 +91,7 @@ def _listed(names: list[str]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if names[1:] else names)
 
 
-def _replayed(pair: FramePair, model: DuplexS2SModel) -> tuple[str, str, str]:
+def _replayed(pair: FramePair, model: DuplexAgent) -> tuple[str, str, str]:
     if pair.replayed is None:
         return "(ended)", "", ""
     old, new = _cells(pair.recorded, model), _cells(pair.replayed, model)
@@ -101,7 +101,7 @@ def _replayed(pair: FramePair, model: DuplexS2SModel) -> tuple[str, str, str]:
     return text, codes, new[2] if new[2] != old[2] else f"by {pair.distance:.0e}"
 
 
-def _cells(frame: AgentFrame, model: DuplexS2SModel) -> tuple[str, str, str]:
+def _cells(frame: AgentFrame, model: DuplexAgent) -> tuple[str, str, str]:
     """Text token, codes and loudness, each as long as its column at most."""
     layout = model.layout
     marks = {layout.text_pad: ".", layout.text_bos: "<bos>", layout.text_eos: "<eos>"}
