@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
@@ -11,6 +13,43 @@ if TYPE_CHECKING:
 
 class InputError(ValueError):
     """Wrong input: the message says what was given, what was expected and what to do. Scripts print it as one line."""
+
+
+def one_line(error: BaseException, limit: int = 200) -> str:
+    """The message of a library's error, its runs of white space made single blanks; the error's class if it says nothing."""
+    return " ".join(str(error).split())[:limit] or type(error).__name__
+
+
+def did_you_mean(key: str, known: Iterable[str]) -> str:
+    """ " Did you mean 'y'?" with the known key nearest to `key`; "" if none is near.
+
+    A dotted key is nearest to one with the same last part (`every` to `steps.every`).
+    """
+    known = list(known)
+    same_end = [k for k in known if k.rsplit(".")[-1] == key.rsplit(".")[-1]]
+    near = same_end[:1] or difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def refuse_unknown(given: Iterable[str], known: Iterable[str], section: str) -> None:
+    """Checks that each key that was `given` is one of the `known` keys of `section` ("model").
+
+    Raises:
+        InputError: for the first that is not, with the key nearest to it, or with all keys if none is near.
+    """
+    known = list(known)
+    for key in given:
+        if key not in known:
+            cure = did_you_mean(str(key), known) or f" Expected {', '.join(known) or 'no keys'}."
+            raise InputError(f"{section}: unknown key {key!r}.{cure}")
+
+
+def plain(section: Any) -> dict[str, Any]:
+    """A section of a configuration (an OmegaConf one or a mapping) as a dict of plain data, its interpolations resolved."""
+    from omegaconf import OmegaConf
+
+    config = section if OmegaConf.is_config(section) else OmegaConf.create(dict(section))
+    return OmegaConf.to_container(config, resolve=True)
 
 
 def existing_file(path: str | Path, what: str) -> Path:

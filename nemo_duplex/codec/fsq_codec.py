@@ -30,14 +30,14 @@ from torch import nn
 from nemo_duplex.codec.hifigan_stepper import HiFiGANStepper
 from nemo_duplex.codec.streaming_decoder import FrameDecoder, StreamingDecoder
 from nemo_duplex.files.atomic import whole_file
+from nemo_duplex.files.hub import nemo_file
 from nemo_duplex.files.nemo_file import (
     config_values,
-    find_nemo_file,
     is_part,
     read_nemo_file,
 )
 from nemo_duplex.frames import FrameRate
-from nemo_duplex.inputs import InputError
+from nemo_duplex.inputs import InputError, one_line, plain
 
 PARTS = ("audio_encoder", "vector_quantizer", "audio_decoder")
 _LOSSES = "nemo.collections.tts.losses.audio_codec_loss"
@@ -113,7 +113,7 @@ class FSQCodec(nn.Module):
         Raises:
             InputError: if there is no such file, it is truncated, holds another class of model, or its weights do not fit.
         """
-        path = find_nemo_file(source, "codec")
+        path = nemo_file(source, "codec")
         config, weights = read_nemo_file(path, "codec", AudioCodecModel.__name__)
         try:
             codec = cls(config)
@@ -282,16 +282,16 @@ class FSQCodec(nn.Module):
 
 def _essential(cfg: Mapping[str, Any]) -> dict[str, Any]:
     """The keys of a NeMo codec config that make the codec what it is, as plain data."""
-    plain = OmegaConf.to_container(cfg, resolve=True) if OmegaConf.is_config(cfg) else dict(cfg)
+    given = plain(cfg)
     keys = ("sample_rate", "samples_per_frame", *PARTS)
-    if missing := [key for key in keys if not plain.get(key)]:
+    if missing := [key for key in keys if not given.get(key)]:
         raise InputError(f"A codec config needs {', '.join(keys)}; this one lacks {', '.join(missing)}.")
-    if plain.get("semantic_codec") or plain.get("semantic_codec_path"):
+    if given.get("semantic_codec") or given.get("semantic_codec_path"):
         raise InputError("This codec has a second, semantic one inside, which is not supported: give one without.")
-    if plain.get("output_sample_rate", plain["sample_rate"]) != plain["sample_rate"]:
-        rates = f"hears {plain['sample_rate']} Hz and speaks {plain['output_sample_rate']} Hz"
+    if given.get("output_sample_rate", given["sample_rate"]) != given["sample_rate"]:
+        rates = f"hears {given['sample_rate']} Hz and speaks {given['output_sample_rate']} Hz"
         raise InputError(f"This codec {rates}; expected one rate.")
-    essential = copy.deepcopy({key: plain[key] for key in keys})
+    essential = copy.deepcopy({key: given[key] for key in keys})
     for place, key, value in config_values(essential):
         if key in ("_target_", "cls") and not is_part(value):  # `cls` is hydra's former word for it
             raise InputError(f"This codec config names {str(value)[:100]!r} at {place}, which is no part of a codec.")
@@ -313,7 +313,7 @@ def _build(config: Mapping[str, Any]) -> AudioCodecModel:
     try:
         model = AudioCodecModel(OmegaConf.create({**config, **_TRAINED_ELSEWHERE})).eval()
     except Exception as error:  # what NeMo, hydra and the parts themselves raise for a class or an argument that is not theirs
-        raise InputError(f"This codec config does not build: {' '.join(str(error).split())[:200]}") from error
+        raise InputError(f"This codec config does not build: {one_line(error)}") from error
     for name in ("mel_loss_fn", "stft_loss_fn"):  # their filters would travel in every checkpoint
         setattr(model, name, None)
     return model

@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from nemo_duplex.codec.fsq_codec import FSQCodec
 from nemo_duplex.files.atomic import whole_file
-from nemo_duplex.inputs import InputError, existing_folder
+from nemo_duplex.inputs import InputError, existing_folder, one_line
 
 FIELD = "target_codes"
 
@@ -148,5 +148,4 @@ def _agent_channels(shar: Path, shard: str, codec: FSQCodec) -> Iterator[tuple[s
     except InputError:
         raise
     except Exception as error:  # lhotse, tarfile, zlib and json each have their own words for a broken shard
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
-        raise InputError(f"{culprit} cannot be read ({reason}). Synthesise the corpus again.") from error
+        raise InputError(f"{culprit} cannot be read ({one_line(error)}). Synthesise the corpus again.") from error

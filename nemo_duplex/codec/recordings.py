@@ -12,7 +12,7 @@ from lhotse import CutSet
 from torch.utils.data import IterableDataset
 from tqdm import tqdm
 
-from nemo_duplex.inputs import InputError, existing_folder
+from nemo_duplex.inputs import InputError, existing_folder, one_line
 
 # Full scale of the 16-bit samples in memory (an hour at 22.05 kHz takes 160 MB).
 _FULL_SCALE = 32767
@@ -120,8 +120,9 @@ def _read_shar(folder: Path) -> Iterator[tuple[str, np.ndarray, int]]:
         for cut in CutSet.from_shar(in_dir=str(folder)):
             yield f"cut {cut.id}", cut.load_audio(), cut.sampling_rate
     except Exception as error:
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
-        raise InputError(f"training data: {folder} is not a readable Shar folder ({reason}). Synthesise it again.") from error
+        raise InputError(
+            f"training data: {folder} is not a readable Shar folder ({one_line(error)}). Synthesise it again."
+        ) from error
 
 
 def _read_files(paths: list[Path]) -> Iterator[tuple[str, np.ndarray, int]]:

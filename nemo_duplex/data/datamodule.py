@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from nemo_duplex.data.batch_stream import BatchStream, StreamLoader
 from nemo_duplex.data.dataset import DuplexS2SDataset
-from nemo_duplex.inputs import InputError, existing_folder
+from nemo_duplex.inputs import InputError, existing_folder, one_line, plain
 from nemo_duplex.training.seeds import data_rank, mixed_seed, rank_seed
 
 _log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ def duplex_dataloader(
     Raises:
         InputError: if `seed` is not a whole number, because no start would equal another.
     """
-    config = OmegaConf.create(OmegaConf.to_container(config, resolve=True) if isinstance(config, DictConfig) else config)
+    config = OmegaConf.create(plain(config))
     if config.get("force_finite"):
         assert first == 0, "A finite loader is not entered in the middle."
         return _opened(config, dataset, rank, world_size)
@@ -86,7 +86,7 @@ def _opened(config: DictConfig, dataset: DuplexS2SDataset, rank: int, world_size
         return get_lhotse_dataloader_from_config(config, global_rank=rank, world_size=world_size, dataset=dataset)
     except (AssertionError, OSError) as error:  # Lhotse asserts that a folder holds shards
         named = {key: config[key] for key in ("shar_path", "cuts_path", "input_cfg") if config.get(key)}
-        reason = " ".join(str(error).split())[:200] or "no cuts.*.jsonl.gz in it"
+        reason = one_line(error) if str(error) else "no cuts.*.jsonl.gz in it"
         raise InputError(f"data: {named} cannot be opened ({reason}). Check the paths.") from error
 
 
@@ -163,14 +163,14 @@ class DuplexDataModule(pl.LightningDataModule):
 
     def _made_of(self) -> dict[str, str]:
         """Everything that decides which batches come, by key of the loader."""
-        keys = OmegaConf.to_container(self._train)
+        keys = plain(self._train)
         return {**dict(_described(keys, "")), "processes": str(data_rank(self.trainer)[1])}
 
 
 def _loader_config(keys: DictConfig, folder: str | None, set_name: str) -> DictConfig:
     """Keys of NeMo's loader, with the Shar folder where there is one."""
     where = {"shar_path": str(shar_folder(folder, set_name))} if folder else {}
-    return OmegaConf.create({**OmegaConf.to_container(keys, resolve=True), **where})
+    return OmegaConf.create({**plain(keys), **where})
 
 
 def _described(value: Any, key: str) -> Iterator[tuple[str, str]]:

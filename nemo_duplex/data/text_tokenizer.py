@@ -19,7 +19,7 @@ from tokenizers import AddedToken, Tokenizer, models
 from nemo_duplex.channels.text_channel import TextTokenizer
 from nemo_duplex.files.atomic import whole_file
 from nemo_duplex.files.hub import local_folder, reading
-from nemo_duplex.inputs import InputError, existing_file
+from nemo_duplex.inputs import InputError, existing_file, one_line
 
 
 class HFTokenizer:
@@ -40,8 +40,9 @@ class HFTokenizer:
         try:
             tokenizer = Tokenizer.from_file(str(self.path))
         except Exception as error:  # the library raises a bare Exception
-            reason = " ".join(str(error).split())[:200]
-            raise InputError(f"tokenizer: {path} is no tokenizer.json ({reason}). Save or download it again.") from error
+            raise InputError(
+                f"tokenizer: {path} is no tokenizer.json ({one_line(error)}). Save or download it again."
+            ) from error
         self.special_tokens = (pad, bos, eos)
         self._set_up(tokenizer)
 

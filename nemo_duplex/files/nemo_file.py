@@ -22,7 +22,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import yaml
 
-from nemo_duplex.inputs import InputError, existing_file
+from nemo_duplex.inputs import InputError, existing_file, one_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -161,27 +161,6 @@ def is_part(target: Any) -> bool:
     return isinstance(target, str) and bool(_PARTS.fullmatch(target)) and target.rpartition(".")[2] not in _FETCHERS
 
 
-def find_nemo_file(source: str | Path, what: str) -> Path:
-    """`source` itself, if it is a path; for a Hugging Face id (`org/name`), the `.nemo` file of that name, downloaded once.
-
-    Raises:
-        InputError: if there is neither.
-    """
-    text = str(source)
-    if Path(source).exists() or text.endswith(".nemo") or len(text.strip("/").split("/")) != 2 or text.startswith((".", "/")):
-        return existing_file(source, what)
-    from huggingface_hub import hf_hub_download  # only here may a download happen
-
-    name = f"{text.split('/')[1]}.nemo"
-    try:
-        return Path(hf_hub_download(repo_id=text, filename=name))
-    except Exception as error:  # the hub, the network and the disk each raise their own
-        raise InputError(
-            f"{what}: there is no file {text}, and no {name} from the Hugging Face model {text} ({_reason(error)}). "
-            "Give a .nemo file, or a model id that can be reached."
-        ) from error
-
-
 # --- the archive ------------------------------------------------------------------------------------------------------
 
 
@@ -270,8 +249,4 @@ def _no_room(path: str | Path, what: str) -> InputError:
 
 
 def _broken(path: str | Path, what: str, error: Exception) -> InputError:
-    return InputError(f"{what}: {path} is truncated or no .nemo file ({_reason(error)}). Copy or train it again.")
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:120] or type(error).__name__
+    return InputError(f"{what}: {path} is truncated or no .nemo file ({one_line(error)}). Copy or train it again.")

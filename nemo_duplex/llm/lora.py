@@ -11,10 +11,9 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from nemo_duplex.inputs import InputError
+from nemo_duplex.inputs import InputError, one_line, plain
 
 # What these add is no weight of the plain model, so it could not be merged into one.
 _NOT_MERGED = ("modules_to_save", "target_parameters", "trainable_token_indices", "layer_replication")
@@ -38,7 +37,7 @@ def add_lora(llm: nn.Module, arguments: Mapping[str, Any]) -> None:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
         raise InputError("model.lora needs peft, which is not installed: pip install 'nemo_duplex[lora]'.") from error
-    given = OmegaConf.to_container(arguments, resolve=True) if isinstance(arguments, DictConfig) else dict(arguments)
+    given = plain(arguments)
     for key in _NOT_MERGED:
         if given.get(key):
             raise InputError(f"model.lora.{key} is not supported: it could not be merged when saving. Leave it out.")
@@ -46,9 +45,8 @@ def add_lora(llm: nn.Module, arguments: Mapping[str, Any]) -> None:
         inject_adapter_in_model(LoraConfig(**given), llm)
     except (TypeError, ValueError) as error:
         linear = sorted({name.split(".")[-1] for name, module in llm.named_modules() if isinstance(module, nn.Linear)})
-        reason = " ".join(str(error).split())[:200]
         raise InputError(
-            f"model.lora: peft refuses {given} ({reason}). target_modules here are {', '.join(linear)}, or all-linear."
+            f"model.lora: peft refuses {given} ({one_line(error)}). target_modules here are {', '.join(linear)}, or all-linear."
         ) from error
     llm.train(llm.training)  # the new modules too: their dropout must not stay on in a model that only speaks
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from nemo_duplex.files.hub import local_folder, reading
-from nemo_duplex.inputs import InputError, existing_file
+from nemo_duplex.inputs import InputError, existing_file, one_line
 
 _WHAT = "pretrained_llm"  # the key of the config that these errors name
 
@@ -66,7 +66,7 @@ def random_llm(config: Mapping[str, Any]) -> PreTrainedModel:
     except InputError:
         raise
     except Exception as error:  # a config that fits no model fails anywhere inside of it
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        reason = f"{type(error).__name__}: {one_line(error)}"
         raise InputError(
             f"transformers cannot build a causal language model from model_type {model_type!r} ({reason}). Correct its config."
         ) from error

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from nemo_duplex.inputs import InputError
+from nemo_duplex.inputs import InputError, one_line
 
 if TYPE_CHECKING:
     from nemo_duplex.llm.backbone import Backbone
@@ -66,9 +66,8 @@ def check_streaming(model: PreTrainedModel, backbone: Backbone) -> None:
                 for start in (0, backbone.positions)
             )
     except Exception as error:  # whatever a family raises that takes other arguments
-        reason = " ".join(str(error).split())[:200]
         raise InputError(
-            f"The language model {_name(model.config)} cannot stream ({type(error).__name__}: {reason}). {_CURE}"
+            f"The language model {_name(model.config)} cannot stream ({type(error).__name__}: {one_line(error)}). {_CURE}"
         ) from error
     finally:
         backbone.attention_window, backbone.sinks = window, sinks

@@ -18,6 +18,7 @@ from nemo_duplex.channels.targets import AgentTargets, lay_out
 from nemo_duplex.data.batch import DuplexBatch
 from nemo_duplex.data.datamodule import duplex_dataloader
 from nemo_duplex.data.dataset import DuplexS2SDataset
+from nemo_duplex.files.hub import nemo_file
 from nemo_duplex.inputs import existing_file
 from nemo_duplex.llm.lora import merged_state_dict
 from nemo_duplex.models import parallel
@@ -27,7 +28,7 @@ from nemo_duplex.models.in_tree.config import is_in_tree, our_config
 from nemo_duplex.models.losses import ChannelLoss, LossWeights, speech_loss, text_loss
 from nemo_duplex.models.metrics import StepSums
 from nemo_duplex.models.model_config import FORMAT_VERSION, model_config
-from nemo_duplex.models.nemo.hub import pretrained_file, push_to_hub
+from nemo_duplex.models.nemo.hub import push_to_hub
 from nemo_duplex.models.nemo.restore_connector import RestoreConnector, check_what_nemo_restores
 from nemo_duplex.models.parts import build_parts
 from nemo_duplex.models.throughput import Throughput
@@ -147,7 +148,7 @@ class DuplexS2SModel(DuplexAgent, ModelPT):
         Raises:
             InputError: if there is no such model, it cannot be reached, or as `restore_from`.
         """
-        path = pretrained_file(model_name, revision, token, refresh_cache)
+        path = nemo_file(model_name, "model", revision, token, refresh_cache)
         if return_model_file:
             return str(path)
         arguments = (override_config_path, map_location, strict, return_config, save_restore_connector, trainer)

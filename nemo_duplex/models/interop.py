@@ -26,7 +26,7 @@ from torch.nn.functional import pad
 from nemo_duplex.codec.fsq_codec import PARTS
 from nemo_duplex.data.text_tokenizer import HFTokenizer
 from nemo_duplex.files.atomic import whole_folder
-from nemo_duplex.inputs import InputError, existing_file, existing_folder
+from nemo_duplex.inputs import InputError, existing_file, existing_folder, one_line
 from nemo_duplex.llm.lora import merged_state_dict
 from nemo_duplex.models.duplex_s2s import DuplexS2SModel
 from nemo_duplex.models.in_tree.config import our_config, their_model
@@ -142,7 +142,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     except InputError:
         raise
     except Exception as error:  # json and safetensors each raise their own
-        raise InputError(f"in-tree checkpoint: {folder} is truncated ({_one_line(error)}). Copy it again.") from error
+        raise InputError(f"in-tree checkpoint: {folder} is truncated ({one_line(error)}). Copy it again.") from error
     if (folder / "tokenizer_config.json").is_file():
         config["tokenizer_path"] = str(folder)
     if (folder / _LLM_FOLDER / "config.json").is_file():
@@ -154,7 +154,7 @@ def _read_ckpt(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # torch, zipfile and pickle each have their own words for a broken file
-        raise InputError(f"in-tree checkpoint: {path} cannot be read without running code ({_one_line(error)}).") from error
+        raise InputError(f"in-tree checkpoint: {path} cannot be read without running code ({one_line(error)}).") from error
     config = content.get("hyper_parameters", {}).get("cfg")
     if not isinstance(config, dict) or "state_dict" not in content:
         raise InputError(f"in-tree checkpoint: {path} has no state_dict with hyper_parameters.cfg: it is of another model.")
@@ -190,7 +190,7 @@ def _load(model: DuplexS2SModel, state: dict[str, Tensor], path: str | Path) -> 
     try:
         model.load_state_dict(state)
     except RuntimeError as error:  # torch's report of weights that are missing, unknown or of another shape
-        raise InputError(f"{path}: weights and configuration do not fit: {_one_line(error)}") from error
+        raise InputError(f"{path}: weights and configuration do not fit: {one_line(error)}") from error
     model.audio_codec.measure_silence()
 
 
@@ -201,7 +201,3 @@ def _write_tokenizer(tokenizer: HFTokenizer, folder: Path) -> None:
     PreTrainedTokenizerFast(tokenizer_file=str(tokenizer.path), pad_token=pad, bos_token=bos, eos_token=eos).save_pretrained(
         folder
     )
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from nemo_duplex.inputs import InputError
+from nemo_duplex.inputs import InputError, plain, refuse_unknown
 
 #: Raised with every change that an older reader of the `.nemo` would get wrong.
 FORMAT_VERSION = 2
@@ -50,20 +49,13 @@ def model_config(cfg: DictConfig | Mapping[str, Any]) -> DictConfig:
     Raises:
         InputError: for an unknown key (naming the nearest), or a model of a newer format.
     """
-    given = OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else dict(cfg)
+    given = plain(cfg)
     version = given.get("format_version", FORMAT_VERSION)
     if version > FORMAT_VERSION:
         raise InputError(
             f"This model has format {version}, nemo_duplex here reads up to {FORMAT_VERSION}. Install a newer one."
         )
-    _refuse_unknown(given, [*_DEFAULTS, *_WRITTEN_BY_NEMO], "model")
-    _refuse_unknown(given.get("tokenizer") or {}, [*_DEFAULTS["tokenizer"], "size"], "model.tokenizer")
+    refuse_unknown(given, [*_DEFAULTS, *_WRITTEN_BY_NEMO], "model")
+    refuse_unknown(given.get("tokenizer") or {}, [*_DEFAULTS["tokenizer"], "size"], "model.tokenizer")
     tokenizer = {**_DEFAULTS["tokenizer"], **(given.get("tokenizer") or {})}
     return OmegaConf.create({**_DEFAULTS, **given, "tokenizer": tokenizer, "format_version": FORMAT_VERSION})
-
-
-def _refuse_unknown(given: Mapping[str, Any], known: list[str], section: str) -> None:
-    for key in given:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
-            raise InputError(f"{section}: unknown key {key!r}. Did you mean {near!r}?")

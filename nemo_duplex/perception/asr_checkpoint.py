@@ -8,8 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
+from nemo_duplex.files.hub import nemo_file
 from nemo_duplex.files.nemo_file import read_nemo_file
-from nemo_duplex.inputs import InputError, existing_file
+from nemo_duplex.inputs import InputError, one_line
 
 _WHAT = "speech recognition model"
 
@@ -61,16 +62,15 @@ def read_asr_parts(path_or_name: str | Path) -> AsrParts:
 
 
 def _downloaded(path_or_name: str) -> Path:
-    """The `.nemo` file itself, or the copy that NeMo keeps of a published one."""
-    is_name = not path_or_name.endswith(".nemo") and not Path(path_or_name).exists()
-    if not is_name:
-        return existing_file(path_or_name, _WHAT)
+    """The path of the `.nemo` file; NGC, of NVIDIA, has names without a slash, and NeMo knows where they are."""
+    if "/" in path_or_name or path_or_name.endswith(".nemo") or Path(path_or_name).exists():
+        return nemo_file(path_or_name, _WHAT)
     from nemo.collections.asr.models import ASRModel
 
     try:
         return Path(ASRModel.from_pretrained(path_or_name, return_model_file=True))
-    except Exception as error:  # NeMo, NGC and Hugging Face each raise their own
-        reason = " ".join(str(error).split())[:200]
+    except Exception as error:  # NeMo, NGC and the network each raise their own
         raise InputError(
-            f"{path_or_name!r} is neither a .nemo file nor a model that NGC or Hugging Face gave us ({reason})."
+            f"{_WHAT}: {path_or_name} is not a file, and NeMo could not download a model of this name ({one_line(error)}). "
+            "Check the name and the network, or give a .nemo file."
         ) from error

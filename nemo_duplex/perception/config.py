@@ -5,14 +5,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
 from nemo_duplex.frames import FRAME_RATE
-from nemo_duplex.inputs import InputError
+from nemo_duplex.inputs import InputError, plain, refuse_unknown
 from nemo_duplex.perception.log_mel import streamable
 
 _KEYS = ("preprocessor", "encoder", "adapter", "output_dim", "whole_recordings")
@@ -120,9 +117,7 @@ def _adapter(adapter: dict[str, Any], encoder: dict[str, Any]) -> dict[str, Any]
     if kind == "conformer":
         return {"kind": kind, "n_layers": 2, **adapter}
     allowed = {"mlp": {"hidden": 2 * encoder["d_model"]}, "identity": {}}[kind]
-    if unknown := set(adapter) - {"kind", *allowed}:
-        only = f"only {', '.join(map(repr, allowed))}" if allowed else "it has none"
-        raise InputError(f"perception.adapter: {kind} has no key {sorted(unknown)[0]!r}, {only}.")
+    refuse_unknown(adapter, ("kind", *allowed), f"perception.adapter of kind {kind}")
     return {"kind": kind, **allowed, **adapter}
 
 
@@ -138,11 +133,8 @@ def _check_frames(preprocessor: Mapping[str, Any], encoder: Mapping[str, Any]) -
 
 def _described(config: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration as plain data, with no key that is unknown and none missing."""
-    config = _plain(config)
-    for key in config:
-        if key not in _KEYS:
-            near = difflib.get_close_matches(key, _KEYS, n=1, cutoff=0.0)[0]
-            raise InputError(f"perception: unknown key {key!r}. Did you mean {near!r}?")
+    config = plain(config)
+    refuse_unknown(config, _KEYS, "perception")
     for key in ("preprocessor", "encoder", "output_dim"):
         if key not in config:
             raise InputError(f"perception: there is no key {key!r}. It needs {', '.join(_KEYS[:4])}.")
@@ -152,9 +144,3 @@ def _described(config: Mapping[str, Any]) -> dict[str, Any]:
 def _arguments(section: Mapping[str, Any]) -> dict[str, Any]:
     """What a NeMo module is called with: everything but its class."""
     return {key: value for key, value in section.items() if key != "_target_"}
-
-
-def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
-    if not isinstance(config, DictConfig):
-        config = OmegaConf.create(dict(config))
-    return OmegaConf.to_container(config, resolve=True)

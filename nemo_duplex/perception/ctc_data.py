@@ -24,7 +24,7 @@ from tqdm import tqdm
 from nemo_duplex.channels.text_channel import PieceTokenizer, token_offsets
 from nemo_duplex.conversation import Conversation, Turn
 from nemo_duplex.frames import FRAME_RATE, USER_SAMPLE_RATE, FrameRate, Seconds
-from nemo_duplex.inputs import InputError, existing_folder
+from nemo_duplex.inputs import InputError, existing_folder, one_line
 
 
 def token_times(turn: Turn, tokenizer: PieceTokenizer) -> list[tuple[int, Seconds]]:
@@ -165,8 +165,9 @@ def _cuts(shar: str | Path) -> Iterator[Cut]:
     try:
         yield from CutSet.from_shar(in_dir=str(shar))
     except Exception as error:  # lhotse, tarfile and gzip each raise their own
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise InputError(f"data: a shard in {shar} cannot be read ({reason}). Copy or write the corpus again.") from error
+        raise InputError(
+            f"data: a shard in {shar} cannot be read ({one_line(error)}). Copy or write the corpus again."
+        ) from error
 
 
 def _utterance(cut: Cut, audio: np.ndarray, turns: Sequence[Turn], earliest: int, latest: int) -> Utterance:
@@ -187,8 +188,9 @@ def _user_audio(cut: Cut, sample_rate: int) -> np.ndarray:
     try:
         audio = cut.load_audio()[0]
     except Exception as error:  # lhotse, soundfile and tarfile each raise their own
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"Cut {cut.id}: its audio cannot be read ({reason}). Copy or write the corpus again.") from error
+        raise InputError(
+            f"Cut {cut.id}: its audio cannot be read ({one_line(error)}). Copy or write the corpus again."
+        ) from error
     return (audio * (_FULL_SCALE - 1)).round().clip(-_FULL_SCALE, _FULL_SCALE - 1).astype(np.int16)
 
 

@@ -30,7 +30,7 @@ from torch import Tensor, arange, nn
 from torch.nn import functional as F
 
 from nemo_duplex.frames import FRAME_RATE, FrameRate
-from nemo_duplex.inputs import InputError
+from nemo_duplex.inputs import InputError, one_line
 from nemo_duplex.perception.asr_checkpoint import read_asr_parts
 from nemo_duplex.perception.config import conformer_adapter, perception_config
 from nemo_duplex.perception.conformer import ConformerCache, conformer_layers, conformer_step
@@ -183,7 +183,7 @@ class Perception(FrameEncoder):
         except InputError as error:
             raise InputError(f"{path_or_name}: {error}") from error
         except RuntimeError as error:  # torch's report of weights that are missing, unknown or of another shape
-            raise InputError(f"{path_or_name}: weights and configuration do not fit: {' '.join(str(error).split())}") from error
+            raise InputError(f"{path_or_name}: weights and configuration do not fit: {one_line(error)}") from error
         return perception
 
     # ------------------------------------------------------------------ whole recordings

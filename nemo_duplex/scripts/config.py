@@ -12,8 +12,7 @@ A key that no YAML of ours has is an error, wherever it comes from: nothing is s
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from nemo_duplex.inputs import InputError
+from nemo_duplex.inputs import InputError, did_you_mean, one_line
 
 REQUIRED = "???"
 _EXPECTED = {
@@ -106,7 +105,7 @@ class ScriptConfig:
         try:
             OmegaConf.resolve(self.values)
         except OmegaConfBaseException as error:
-            raise InputError(f"Configuration: {one_line(error)}") from error
+            raise InputError(f"Configuration: {one_line(error, 400)}") from error
         return self.values
 
     def explanation(self, key: str) -> str:
@@ -125,7 +124,7 @@ class ScriptConfig:
         try:
             root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise InputError(f"{path} is not readable as YAML: {one_line(error)}") from error
+            raise InputError(f"{path} is not readable as YAML: {one_line(error, 400)}") from error
         if not isinstance(root, yaml.MappingNode):
             raise InputError(f"{path}: expected 'key: value' lines, found none.")
         ours = conf_folder() in path.parents
@@ -156,7 +155,7 @@ class ScriptConfig:
             (parent / p.stem).as_posix() for f in self._folders for parent in parents for p in (f / parent).glob("*.yaml")
         )
         raise InputError(
-            f"{referrer}There is no configuration {name!r}.{_nearest(name, known)} There are: {', '.join(known) or 'none'}."
+            f"{referrer}There is no configuration {name!r}.{did_you_mean(name, known)} There are: {', '.join(known) or 'none'}."
         )
 
     def _compose(self, name: str, choices: list[str]) -> DictConfig:
@@ -165,12 +164,12 @@ class ScriptConfig:
             with initialize_config_dir(config_dir=str(self._folders[0]), version_base="1.3"):
                 return compose(config_name=name, overrides=choices + further)
         except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
-            raise InputError(f"Configuration {name}: {one_line(error)}") from error
+            raise InputError(f"Configuration {name}: {one_line(error, 400)}") from error
 
     def _check_foreign(self) -> None:
         for key in self._foreign:
             if not self._is_known(key.name):
-                cure = _nearest(key.name, self.keys) or " Its defaults list must name the configuration that it builds on."
+                cure = did_you_mean(key.name, self.keys) or " Its defaults list must name the configuration that it builds on."
                 raise InputError(f"{key.place}: unknown key {key.name!r}.{cure}")
 
     # --- overrides ---------------------------------------------------------------------------------------------------
@@ -182,7 +181,7 @@ class ScriptConfig:
 
     def _require_known(self, key: str) -> None:
         if not self._is_known(key):
-            raise InputError(f"Unknown key {key!r}.{_nearest(key, self.keys)} --help explains every key.")
+            raise InputError(f"Unknown key {key!r}.{did_you_mean(key, self.keys)} --help explains every key.")
 
     def _default(self, key: str) -> Any:
         node: Any = OmegaConf.to_container(self.values, resolve=False)
@@ -200,11 +199,6 @@ class ScriptConfig:
         if value is not None or "null:" not in self.explanation(key):
             value = _typed(key, value, default)
         OmegaConf.update(self.values, key, value, force_add=True)
-
-
-def one_line(error: BaseException) -> str:
-    """An error's message with its line breaks and runs of blanks made single blanks."""
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _split(override: str) -> tuple[str, str]:
@@ -242,14 +236,6 @@ def _typed(key: str, value: Any, default: Any) -> Any:
     if expected is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     raise InputError(f"{key}={value}: expected {_EXPECTED[expected]}, such as the default {default!r}.")
-
-
-def _nearest(key: str, known: Iterable[str]) -> str:
-    """ " Did you mean ...?" with the known key nearest to `key`, one with the same last part first; "" if none is near."""
-    known = list(known)
-    same_end = [k for k in known if k.rsplit(".")[-1] == key.rsplit(".")[-1]]
-    near = same_end[:1] or difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    return f" Did you mean {near[0]!r}?" if near else ""
 
 
 def _leaves(tree: Any, prefix: str) -> Iterator[tuple[str, Any]]:

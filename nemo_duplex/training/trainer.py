@@ -15,7 +15,7 @@ from nemo.utils.exp_manager import exp_manager
 from nemo.utils.trainer_utils import resolve_trainer_cfg
 from omegaconf import DictConfig, OmegaConf
 
-from nemo_duplex.inputs import InputError
+from nemo_duplex.inputs import InputError, plain
 from nemo_duplex.training.checkpoints import (
     Checkpoints,
     StepSeeds,
@@ -65,9 +65,7 @@ def trainer_arguments(trainer: DictConfig | Mapping[str, Any]) -> dict[str, Any]
     Raises:
         InputError: for another strategy, or tensor parallelism without fsdp2.
     """
-    arguments: dict[str, Any] = (
-        OmegaConf.to_container(trainer, resolve=True) if isinstance(trainer, DictConfig) else dict(trainer)
-    )
+    arguments = plain(trainer)
     strategy: Any = arguments.pop("strategy", None) or "auto"
     tensor_parallel = arguments.pop("tensor_parallel", 1)
     if not isinstance(strategy, str):  # a class by its name

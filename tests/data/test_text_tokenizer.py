@@ -146,7 +146,7 @@ def test_what_is_no_tokenizer_is_said_in_one_line(tmp_path):
     (tmp_path / "empty" / "readme").write_text("nothing")
     with pytest.raises(InputError, match=r"^pretrained_llm: the tokenizer: \S+empty cannot be read \([^\n]+$"):
         HFTokenizer.from_pretrained(str(tmp_path / "empty"), tmp_path)
-    with pytest.raises(InputError, match=r"no folder here, and not to be had from the Hugging Face hub [^\n]+$"):
+    with pytest.raises(InputError, match=r"no-one/has-this on the Hugging Face Hub: it cannot be reached[^\n]+$"):
         HFTokenizer.from_pretrained("no-one/has-this", tmp_path)
 
 

@@ -154,7 +154,7 @@ def test_what_is_not_there_is_said_in_one_line(tmp_path):
         load_llm(str(tmp_path / "none"))
     with pytest.raises(InputError, match="pretrained_llm: there is no folder"):
         load_llm("./none")
-    with pytest.raises(InputError, match=r"^pretrained_llm: no-one/has-this is no folder here, and not to be had[^\n]+$"):
+    with pytest.raises(InputError, match=r"^pretrained_llm: no-one/has-this on the Hugging Face Hub: it cannot be rea[^\n]+$"):
         load_llm("no-one/has-this")
 
 

@@ -212,7 +212,7 @@ def test_its_config_describes_it():
         ("encoder", "n_layer", 4, "refuses the configuration: .*n_layer"),
         ("preprocessor", "normalize", "per_feature", "normalize is 'per_feature', but a stream needs 'NA'"),
         ("adapter", "kind", "linear", "expected 'mlp' or 'conformer' or 'identity'"),
-        ("adapter", "width", 4, "no key 'width'"),
+        ("adapter", "width", 4, "unknown key 'width'. Expected kind, hidden"),
     ],
 )
 def test_what_cannot_be_streamed_is_refused(section, key, value, message):

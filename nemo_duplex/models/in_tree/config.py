@@ -7,16 +7,15 @@ and in how it describes the user encoder (`in_tree_perception.py`).
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from nemo.utils import logging
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from nemo_duplex.data.text_tokenizer import HFTokenizer
-from nemo_duplex.inputs import InputError
+from nemo_duplex.inputs import InputError, plain, refuse_unknown
 from nemo_duplex.models.in_tree.perception import our_perception
 from nemo_duplex.models.nemo.artifacts import kept_copy
 
@@ -71,8 +70,8 @@ def our_config(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         InputError: for a key that we cannot honour, by its name.
     """
-    theirs = _plain(cfg)
-    _refuse_unknown(theirs, (*_THEIRS, *_SHARED, *_OURS, *_WRITTEN_FOR_OTHERS), "model")
+    theirs = plain(cfg)
+    refuse_unknown(theirs, (*_THEIRS, *_SHARED, *_OURS, *_WRITTEN_FOR_OTHERS), "model of NeMo's in-tree configuration")
     ours = {key: theirs[key] for key in (*_SHARED, *_OURS) if theirs.get(key) is not None}
     ours = {"turn_marks": "in_place", "speech_delay": 1, **ours}
     if not theirs.get("pretrained_weights", True):
@@ -102,8 +101,8 @@ def in_tree_run(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         InputError: for a section or a key that we cannot honour, by its name.
     """
-    theirs = _plain(cfg)
-    _refuse_unknown(theirs, ("model", "data", "trainer", "exp_manager"), "the file")
+    theirs = plain(cfg)
+    refuse_unknown(theirs, ("model", "data", "trainer", "exp_manager"), "NeMo's in-tree configuration")
     for section in ("model", "data", "trainer"):
         if not theirs.get(section):
             raise InputError(f"The file has no section {section!r}: is it a YAML of NeMo's examples/speechlm2?")
@@ -121,7 +120,7 @@ def their_model(ours: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         InputError: for what their model cannot be told.
     """
-    ours = _plain(ours)
+    ours = plain(ours)
     if ours["turn_marks"] != "in_place" or ours["speech_delay"] != 1:
         raise InputError(
             f"This model has turn_marks {ours['turn_marks']!r} and speech_delay {ours['speech_delay']}; NeMo's in-tree model "
@@ -155,9 +154,9 @@ def our_data(data: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         InputError: for a key that their data module does not have.
     """
-    theirs = _plain(data)
+    theirs = plain(data)
     about = ("frame_length", "source_sample_rate", "target_sample_rate", "input_roles", "output_roles")
-    _refuse_unknown(theirs, (*about, "train_ds", "validation_ds"), "data")
+    refuse_unknown(theirs, (*about, "train_ds", "validation_ds"), "data of NeMo's in-tree configuration")
     if not theirs.get("train_ds"):
         raise InputError("data.train_ds is not given: there is nothing to train on.")
     return {
@@ -175,7 +174,7 @@ def our_trainer(trainer: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         InputError: where theirs decides otherwise.
     """
-    theirs = _plain(trainer)
+    theirs = plain(trainer)
     for key in ("logger", "enable_checkpointing", "use_distributed_sampler"):
         if theirs.pop(key, False):
             raise InputError(f"trainer.{key} must be false: exp_manager logs and saves, and Lhotse shards the data.")
@@ -184,7 +183,7 @@ def our_trainer(trainer: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
 
 def our_experiment(experiment: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
     """Their `exp_manager:` section; a checkpoint is chosen by `val_loss`, where theirs is by a score of a recogniser."""
-    theirs = _plain(experiment)
+    theirs = plain(experiment)
     chosen = theirs.get("checkpoint_callback_params") or {}
     if str(chosen.get("monitor", "")).startswith(_SCORED_THERE):
         logging.info(f"exp_manager.checkpoint_callback_params.monitor: {chosen['monitor']} is not measured, taking val_loss.")
@@ -228,15 +227,3 @@ def _tokenizer(theirs: dict[str, Any]) -> dict[str, Any]:
 
 def _without_target(section: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in section.items() if key != "_target_"}
-
-
-def _refuse_unknown(given: dict[str, Any], known: tuple[str, ...], where: str) -> None:
-    for key in given:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-            cure = f"Did you mean {near[0]!r}?" if near else "Remove it, if you can do without."
-            raise InputError(f"{where}: {key!r} of NeMo's in-tree configuration is not supported here. {cure}")
-
-
-def _plain(section: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
-    return OmegaConf.to_container(section, resolve=True) if isinstance(section, DictConfig) else dict(section)

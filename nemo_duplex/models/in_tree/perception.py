@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from nemo.collections.asr.modules import ConformerEncoder
-from omegaconf import DictConfig, OmegaConf
 
-from nemo_duplex.inputs import InputError
+from nemo_duplex.inputs import InputError, plain
 from nemo_duplex.perception.config import conformer_adapter
 
 _MODULES = "nemo.collections.asr.modules"
@@ -28,7 +27,7 @@ def our_perception(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         InputError: for a part of it that we do not have, naming its key.
     """
-    config = OmegaConf.to_container(config, resolve=True) if isinstance(config, DictConfig) else dict(config)
+    config = plain(config)
     for key in config:
         if key not in _KEYS:
             raise InputError(f"perception.{key}: not a key of NeMo's AudioPerceptionModule ({', '.join(_KEYS)}).")

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from nemo_duplex.inputs import InputError, existing_file
+from nemo_duplex.inputs import InputError, existing_file, one_line
 from nemo_duplex.models.in_tree.config import in_tree_run
 from nemo_duplex.models.model_config import model_config
 
@@ -40,7 +40,7 @@ def in_tree_training(cfg: DictConfig) -> DictConfig:
         _complete(merged, path)
         run = in_tree_run(OmegaConf.to_container(merged, resolve=True))
     except (OmegaConfBaseException, YAMLError) as error:
-        raise InputError(f"yaml: {path} is not readable ({' '.join(str(error).split())[:200]}).") from error
+        raise InputError(f"yaml: {path} is not readable ({one_line(error)}).") from error
     if run.pop("exp_manager"):
         _log.info("exp_manager of %s: %s stand for it.", path.name, _OWN_WAY)
     run["model"] = OmegaConf.to_container(model_config(run["model"]))

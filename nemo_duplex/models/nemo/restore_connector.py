@@ -31,7 +31,7 @@ from nemo_duplex.files.nemo_file import (
     read_weights,
     unpacked_nemo,
 )
-from nemo_duplex.inputs import InputError
+from nemo_duplex.inputs import InputError, one_line
 
 # hydra 0.x, which NeMo translates into `_target_`, and transformers' door to code that is no part of it.
 _FOREIGN_KEYS = ("cls", "params", "auto_map", "trust_remote_code")
@@ -127,7 +127,7 @@ class RestoreConnector(SaveRestoreConnector):
             try:
                 model = calling_cls(cfg=config, trainer=trainer)
             except Exception as error:  # what NeMo, transformers and omegaconf raise for a value that is none of theirs
-                raise InputError(f"model: {restore_path} cannot be built: {_reason(error)}") from error
+                raise InputError(f"model: {restore_path} cannot be built: {one_line(error)}") from error
         _check_weights(model.state_dict(), weights, restore_path, strict)
         return config, model.to(map_location or ("cuda" if torch.cuda.is_available() else "cpu")), weights
 
@@ -148,7 +148,7 @@ class RestoreConnector(SaveRestoreConnector):
         try:
             torch.save(state_dict, filepath)
         except RuntimeError as error:  # what torch calls a disk that takes no more
-            raise OSError(errno.EIO, f"the weights could not be written ({_reason(error)})", filepath) from error
+            raise OSError(errno.EIO, f"the weights could not be written ({one_line(error)})", filepath) from error
 
     @staticmethod
     def _make_nemo_file_from_folder(filename: str, source_dir: str) -> None:
@@ -207,7 +207,3 @@ def _overriding(config: str | Path | DictConfig) -> DictConfig:
         config = OmegaConf.load(config)
     config = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
     return config.model if "model" in config else config
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -15,9 +15,10 @@ import yaml
 from huggingface_hub import errors
 from nemo.core.classes import ModelPT
 
+from nemo_duplex.files.hub import nemo_file
 from nemo_duplex.inputs import InputError
 from nemo_duplex.models.duplex_s2s import DuplexS2SModel
-from nemo_duplex.models.nemo.hub import pretrained_file, write_repository
+from nemo_duplex.models.nemo.hub import write_repository
 from nemo_duplex.models.nemo.model_card import model_card
 from tests.dummies import tiny_model
 
@@ -127,7 +128,7 @@ def test_from_a_folder_and_from_a_file(model, repository, tmp_path):
     assert same(model, DuplexS2SModel.from_pretrained(repository / "agent.nemo", map_location="cpu"))
     (tmp_path / "renamed").mkdir()
     shutil.copyfile(repository / "agent.nemo", tmp_path / "renamed" / "best.nemo")
-    assert pretrained_file(tmp_path / "renamed").name == "best.nemo"
+    assert nemo_file(tmp_path / "renamed", "model").name == "best.nemo"
 
 
 @pytest.mark.parametrize("door", [ModelPT, DuplexS2SModel], ids=lambda door: door.__name__)
@@ -185,7 +186,7 @@ FAILURES = {
     "no such revision": (http_error(errors.RevisionNotFoundError, 404), "no such revision"),
     "offline": (errors.OfflineModeIsEnabled("Cannot reach\nthe hub"), "cannot be reached, and there is no copy"),
     "not cached": (errors.LocalEntryNotFoundError("An error happened"), "cannot be reached"),
-    "no id": (errors.HFValidationError("Repo id must"), "no id of a model"),
+    "no id": (errors.HFValidationError("Repo id must"), "not an id of a model"),
     "something else": (RuntimeError("odd\nthing"), "RuntimeError: odd thing"),
 }
 
@@ -205,12 +206,12 @@ def test_a_repository_without_one_nemo(hub, tmp_path):
         source = ID if hub.folder in place.parents else place
         (place / "README.md").touch()
         with pytest.raises(InputError, match=f"there is no .nemo file in {source}"):
-            pretrained_file(source)
+            nemo_file(source, "model")
         (place / "one.nemo").touch()
-        assert pretrained_file(source) == place / "one.nemo"
+        assert nemo_file(source, "model") == place / "one.nemo"
         (place / "two.nemo").touch()
         with pytest.raises(InputError, match=rf"{source} has 2 .nemo files \(one.nemo, two.nemo\)"):
-            pretrained_file(source)
+            nemo_file(source, "model")
 
 
 @pytest.mark.parametrize("source", ["nowhere.nemo", "./no/where", "a-name", "a/b/c", "/no/where"])
