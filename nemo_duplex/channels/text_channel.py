@@ -1,6 +1,6 @@
 """Text on the frame grid: one token per 80 ms frame, aligned by turn or by word (paper, section 3.1).
 
-Where in a text each of its tokens stands.
+`text_channel` writes it, on the time of the corpus; `targets.py` moves it ahead of the speech, and `transcript.py` reads it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from torch import Tensor
 from nemo_duplex.conversation import Turn
 from nemo_duplex.frames import FRAME_RATE, FrameRate
 from nemo_duplex.inputs import InputError
+
+#: By turn: all text at the start of its turn. By word: each word where it is said.
+TextAlignment = Literal["turn", "word"]
 
 _WORD_START = "▁"  # how SentencePiece writes the space before a word
 
@@ -36,21 +39,6 @@ class PieceTokenizer(TextTokenizer, Protocol):
     def text_to_tokens(self, text: str) -> list[str]: ...
 
     def tokens_to_ids(self, tokens: list[str]) -> list[int]: ...
-
-
-def token_offsets(text: str, tokenizer: PieceTokenizer) -> list[tuple[int, int]]:
-    """Each token of `text` with the character at which it ends."""
-    if hasattr(tokenizer, "text_offsets"):
-        return tokenizer.text_offsets(text)
-    pieces = tokenizer.text_to_tokens(text)
-    offsets, end = [], -1 if pieces and pieces[0].startswith(_WORD_START) else 0  # the first word has no space before it
-    for piece, token in zip(pieces, tokenizer.tokens_to_ids(pieces)):
-        end += len(piece)
-        offsets.append((token, end))
-    return offsets
-
-
-TextAlignment = Literal["turn", "word"]
 
 
 def pad_of(tokenizer: TextTokenizer) -> int:
@@ -129,6 +117,18 @@ def words_at_frames(
         free = max(free, frame_rate.frame_at(word.start))
         yield free, token
         free += 1
+
+
+def token_offsets(text: str, tokenizer: PieceTokenizer) -> list[tuple[int, int]]:
+    """Each token of `text` with the character at which it ends."""
+    if hasattr(tokenizer, "text_offsets"):
+        return tokenizer.text_offsets(text)
+    pieces = tokenizer.text_to_tokens(text)
+    offsets, end = [], -1 if pieces and pieces[0].startswith(_WORD_START) else 0  # the first word has no space before it
+    for piece, token in zip(pieces, tokenizer.tokens_to_ids(pieces)):
+        end += len(piece)
+        offsets.append((token, end))
+    return offsets
 
 
 def overflowing_frames(turn: Turn, tokenizer: TextTokenizer, frame_rate: FrameRate = FRAME_RATE) -> int:

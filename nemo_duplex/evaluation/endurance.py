@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nemo_duplex.channels.transcript import decode_turns
 from nemo_duplex.evaluation.confidence import paired_difference
 from nemo_duplex.evaluation.long_session import Heard, Playlist
 from nemo_duplex.evaluation.record import Record, questions
@@ -99,14 +100,7 @@ def _cost_by_minute(heard: Heard) -> list[dict[str, float]]:
 
 def _transcript(model: DuplexAgent, heard: Heard) -> dict[str, Any]:
     assert heard.transcript is not None
-    layout = model.layout
-    turns: list[list[int]] = [[]]
-    for token in heard.tokens:
-        if token in (layout.text_bos, layout.text_eos):
-            turns.append([])
-        elif token != layout.text_pad:
-            turns[-1].append(token)
-    written = [model.tokenizer.ids_to_text(turn) for turn in turns if turn]
+    written = decode_turns(heard.tokens, model.layout, model.tokenizer)
     kept = [turn.text for turn in heard.transcript.agent if turn.text]
     return {"turns": len(kept), "written": len(written), "complete": kept == written}
 

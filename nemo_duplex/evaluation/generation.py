@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from nemo_duplex.channels.layout import ChannelLayout
-from nemo_duplex.channels.transcript import read_channel
+from nemo_duplex.channels.transcript import ChannelTurn, read_channel
 from nemo_duplex.conversation import Turn
 from nemo_duplex.evaluation.activity import Vad
 from nemo_duplex.evaluation.record import Record, Written, check, questions
@@ -110,11 +110,7 @@ def replies(
         frame_rate = FrameRate(Fraction(agent.agent_sample_rate * frames, samples))
         tokens = out["tokens_text"][row, :frames].cpu().numpy()
         channel = read_channel(tokens, agent.layout)
-        spans = channel.spans(frame_rate, agent.layout.text_lead, agent.layout.text_tail)
-        turns = [
-            Turn("agent", start, end, agent.tokenizer.ids_to_text(list(turn.ids)).strip(), custom=_custom(turn.end, frames))
-            for turn, (start, end) in zip(channel.turns, spans, strict=True)
-        ]
+        turns = [_heard(turn, frames, agent, frame_rate) for turn in channel.turns]
         written = _written(tokens, agent.layout, frame_rate)
         yield out["audio"][row, :samples].float().cpu().numpy(), turns, channel.unterminated, channel.orphan_eos, written
 
@@ -125,5 +121,8 @@ def _written(tokens: np.ndarray, layout: ChannelLayout, frame_rate: FrameRate) -
     return tuple(Written(frame_rate.time(t), marks.get(token, "word")) for t, token in entries)
 
 
-def _custom(end: int, frames: int) -> dict[str, bool]:
-    return {"unfinished": True} if end == frames else {}
+def _heard(turn: ChannelTurn, frames: int, agent: Agent, frame_rate: FrameRate) -> Turn:
+    """A turn of the text channel at the time at which it is heard; `unfinished` where the recording ends before it does."""
+    text = agent.tokenizer.ids_to_text(list(turn.ids)).strip()
+    custom = {"unfinished": True} if turn.end == frames else {}
+    return Turn("agent", *turn.span(agent.layout, frame_rate), text, custom=custom)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from nemo_duplex.channels.layout import ChannelLayout
 from nemo_duplex.channels.text_channel import PieceTokenizer
+from nemo_duplex.channels.transcript import decode_text
 from nemo_duplex.codec.fsq_codec import FSQCodec
 from nemo_duplex.llm.streamable import evaluating
 from nemo_duplex.models import parallel
@@ -119,13 +120,4 @@ class DuplexAgent(nn.Module):
 
     def decode_text(self, tokens: Sequence[int]) -> str:
         """The text of a stretch of the text channel (one token per frame), without special ids, turns separated by a space."""
-        specials = {self.layout.text_pad, self.layout.text_bos, self.layout.text_eos}
-        turns: list[str] = []
-        turn: list[int] = []
-        for token in [*tokens, self.layout.text_bos]:
-            if token == self.layout.text_bos and turn:
-                turns.append(self.tokenizer.ids_to_text(turn))
-                turn = []
-            elif token not in specials:
-                turn.append(token)
-        return " ".join(turns)
+        return decode_text(tokens, self.layout, self.tokenizer)

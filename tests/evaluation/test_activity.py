@@ -1,17 +1,12 @@
-import json
-from pathlib import Path
+"""Speech is found where it is, by its sound."""
 
 import numpy as np
 import pytest
 
-from nemo_duplex.channels.layout import ChannelLayout
-from nemo_duplex.channels.transcript import channel_activity, read_channel
 from nemo_duplex.evaluation.activity import SileroVad, energy_vad, voice_activity
 from nemo_duplex.evaluation.turn_taking import Rules, measure
-from nemo_duplex.frames import FrameRate
 from nemo_duplex.inputs import InputError
 
-GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "turn_taking.json").read_text())
 RATE = 22050
 PAUSES = Rules(agent_merge_gap=0.5)
 
@@ -106,24 +101,3 @@ def test_silero_hears_nothing_in_silence(rng):
 def test_unknown_detector_is_named():
     with pytest.raises(InputError, match="vad=energi.*energy, silero"):
         voice_activity("energi")
-
-
-@pytest.mark.parametrize("case", GOLDEN["tokens"], ids=lambda case: case["id"])
-def test_golden_channel(case):
-    got = channel_activity(case["bos"], case["eos"], case["n_frames"])
-    assert np.asarray(got.spans(FrameRate(1 / case["frame_sec"]))) == pytest.approx(np.asarray(case["expected_segments"]))
-    assert (got.unterminated, got.orphan_eos) == (case["unterminated"], case["orphan_eos"])
-
-
-def test_orphan_eos_is_counted_and_closes_nothing():
-    got = channel_activity([10], [5, 20, 30], 100)
-    assert (got.spans(), got.unterminated, got.orphan_eos) == ([(0.8, 1.6)], 0, 2)
-
-
-def test_a_channel_is_read_with_its_text_and_heard_after_its_lead():
-    layout = ChannelLayout(text_vocab_size=100, text_pad=0, text_bos=1, text_eos=2, num_codebooks=4, codebook_size=10)
-    got = read_channel([0, 1, 7, 8, 0, 9, 2, 0, 1, 5], layout)
-    assert [t.ids for t in got.turns] == [(7, 8, 9), (5,)]
-    assert got.unterminated == 1
-    heard = got.spans(lead=layout.text_lead, tail=layout.text_tail)
-    assert np.asarray(heard) == pytest.approx(np.array([(0.24, 0.64), (0.8, 0.96)]))
