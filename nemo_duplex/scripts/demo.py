@@ -1,4 +1,4 @@
-"""The demo's chain: which script runs with which keys, and how the minutes are shared out.
+"""The demo's workflow: which script runs with which keys, and how the minutes are shared out.
 
 corpus ──┬── (codec ∥ encoder) ──┬── codes ── train ── evaluate
          └── or the bundled ones ┘
@@ -26,6 +26,8 @@ _PARTS = 0.45
 _SHARES = {"synthesize": 0.06, "codes": 0.06, "train": 0.7, "evaluate": 0.18}
 #: Per minute left: hours of training dialogues (0.25 are 5 h in 20 minutes), dialogues to evaluate on in each set.
 _HOURS, _DIALOGUES = 0.25, 3.0
+#: Rooms that the network is made of.
+_NETWORK = ("llm", "perception", "models")
 #: Sentences of the agent's voice that a codec is trained on, per minute of its training (1500 in 20 minutes).
 _SENTENCES = 75
 
@@ -37,7 +39,7 @@ class Demo:
     Args:
         out: folder of everything.
         examples: folder of the scripts.
-        minutes: for the whole chain; None takes the default.
+        minutes: for the whole demo; None takes the default.
         from_scratch: whether encoder and codec are trained too.
         encoder, codec: `.nemo` files, unless from scratch.
         seed: of the corpus and of every training.
@@ -73,7 +75,7 @@ class Demo:
 
         def part(name: str, about: str, room: str) -> Step:
             keys = [f"data={out}/corpus", f"out={out}/{name}", f"minutes={parts:.2f}", "threads=1", seed]
-            reads = self._reads(f"train_{name}", [f"train_{name}.yaml"], [room])
+            reads = self._reads(f"train_{name}", [f"train_{name}.yaml"], [room, "training"])
             return Step(name, about, self._command(f"train_{name}", keys), [name], reads, ["synthesize"], parts)
 
         first = Step(
@@ -99,7 +101,7 @@ class Demo:
             self._command("train_duplex", train),
             ["train"],
             [
-                *self._reads("train_duplex", ["duplex_tiny.yaml"], ["codec", "data", "models", "training/time_budget.py"]),
+                *self._reads("train_duplex", ["duplex_tiny.yaml"], [*_NETWORK, "codec", "data", "training"]),
                 *given,
             ],
             ["codes", *made],
@@ -110,11 +112,11 @@ class Demo:
             "lets the agent talk, and measures how it does",
             self._command("evaluate", judge),
             ["report.json", "report.html", "conversation.wav", "events.csv", "timelines"],
-            self._reads("evaluate", ["evaluate.yaml"], ["evaluation", "models", "streaming"]),
+            self._reads("evaluate", ["evaluate.yaml"], [*_NETWORK, "codec", "evaluation", "streaming"]),
             ["train"],
             minutes["evaluate"],
         )
-        trained = [part("codec", "trains the agent's voice", "codec"), part("encoder", "trains the user encoder", "models")]
+        trained = [part("codec", "trains the agent's voice", "codec"), part("encoder", "trains the user encoder", "perception")]
         return [[first], *([trained] if made else []), [codes], [training], [evaluation]]
 
     def _command(self, verb: str, keys: Sequence[str]) -> list[str]:
@@ -122,6 +124,6 @@ class Demo:
 
     def _reads(self, verb: str, configurations: Sequence[str], rooms: Sequence[str]) -> list[Path]:
         """What a script depends on: itself, its configurations, the vocabulary, and the rooms that it calls."""
-        vocabulary = [_PACKAGE / f"{name}.py" for name in ("frames", "channels", "conversation")]
+        vocabulary = [_PACKAGE / name for name in ("frames.py", "conversation.py", "channels")]
         configured = [conf_folder() / name for name in configurations]
         return [self.examples / f"{verb}.py", *configured, *vocabulary, *(_PACKAGE / room for room in rooms)]

@@ -45,6 +45,24 @@ def test_from_scratch_nothing_is_taken_from_elsewhere():
     assert "agent" in next(word for word in steps["synthesize"].command if word.startswith("sets="))
 
 
+def test_a_change_of_the_code_redoes_the_steps_that_run_it():
+    package, network = EXAMPLES.parent / "nemo_duplex", {"llm", "perception", "models"}
+    rooms = {
+        "synthesize": {"synthesis"},
+        "codec": {"codec", "training"},
+        "encoder": {"perception", "training"},
+        "codes": {"codec"},
+        "train": {"codec", "data", "training", *network},
+        "evaluate": {"codec", "evaluation", "streaming", *network},
+    }
+    for step in (step for group in demo(from_scratch=True).plan() for step in group):
+        assert [path for path in step.reads if not path.exists()] == [], step.name
+        read = {path.relative_to(package).as_posix() for path in step.reads if path.is_relative_to(package)}
+        assert read == {"frames.py", "conversation.py", "channels", *rooms.pop(step.name)}
+        assert Path(step.command[1]) in step.reads
+    assert rooms == {}
+
+
 def test_the_given_parts_are_read():
     """So that another bundled codec, under the same name, redoes the codes and the training."""
     steps = {step.name: step for group in demo().plan() for step in group}
