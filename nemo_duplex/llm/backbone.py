@@ -1,4 +1,4 @@
-"""Any Hugging Face decoder-only language model, seen as: embeddings in, hidden states out, whole or one frame at a time."""
+"""Any Hugging Face decoder-only language model as: embeddings in, hidden states out, whole or one frame at a time."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from nemo_duplex.inputs import InputError
+from nemo_duplex.inputs import InputError, one_line
 from nemo_duplex.llm.cache import (
     KeyRecorder,
+    KeyValueShape,
     LayerWriter,
     RingShape,
+    RingSpan,
     RowCache,
-    Span,
 )
 from nemo_duplex.llm.pretrained import random_llm
 from nemo_duplex.llm.rope import (
     EndlessRotary,
     LayerKind,
-    Pairs,
-    keep_frequencies,
-    pairs_turned,
-    rotation,
+    cos_sin,
+    freeze_frequencies,
+    rope_layout,
     trained_positions,
 )
-from nemo_duplex.llm.streamable import _name, check_architecture, check_streaming, evaluating
+from nemo_duplex.llm.streamable import CURE, check_architecture, evaluating, llm_name
 
-#: First frames that a model without a window keeps for ever. Some of what attention looks at is always there, whatever it
-#: says; without it the most recent frames make little sense (Xiao et al., Efficient Streaming Language Models, 2024).
+#: First frames that a model without a window keeps for ever. Attention spends what it has no use for on frames that are always
+#: there; without them the most recent frames make little sense (Xiao et al., Efficient Streaming Language Models, 2024).
 _SINKS = 4
 
 
@@ -41,29 +41,22 @@ class Reach(NamedTuple):
     kept: int
 
 
-class _Written(NamedTuple):
-    """What a layer writes into a cache."""
-
-    heads: int
-    key_size: int
-    value_size: int
-    pairs: Pairs | None  # of features that its positions turn; None: in no way that is known here
-
-
 class Backbone(nn.Module):
     """The layers of a causal language model, with its token embedding and its output layer beside them.
+
+    Building one runs no layer and allocates no cache: it checks what the config tells. `check_streaming` tries the rest out.
 
     Args:
         config: a transformers config as a plain dict, `model_type` included.
         attention_window: frames that a layer looks back on, its own included; None looks back on everything. With a window
-            the model is trained as it runs in a session without end. A layer whose own window is smaller has that one.
+            the model is trained as it runs in a session without end. A layer with a smaller window of its own keeps that one.
         weights: a loaded `...ForCausalLM` to take the weights from; None starts at random.
         sinks: first frames that are kept for ever, beside the window or, without one, in each of the two memories that such a
             model has (`cache.py`); None takes 0 where all layers have a window and 4 elsewhere.
 
     Raises:
-        InputError: for a config that describes no model, a model that would not stream as it was trained, or more frames to
-            look back on than it has positions.
+        InputError: for a config that describes no model, an architecture that cannot stream, or more frames to look back on
+            than there are positions.
     """
 
     def __init__(
@@ -76,31 +69,31 @@ class Backbone(nn.Module):
         super().__init__()
         model = weights if weights is not None else random_llm(config)
         self.config = model.config
-        #: Frames for which the model was trained: two are never further apart, however long a session lasts.
+        #: Positions for which the model was trained: two frames are never further apart, however long a session lasts.
         self.positions = trained_positions(self.config)
         self.attention_window = attention_window
         self.sinks = sinks if sinks is not None else 0 if self.windowed else _SINKS
         check_architecture(model)
         self.llm = model.base_model
         self.lm_head = model.get_output_embeddings()
-        # Outside of the layers, because this model adds embeddings before it calls them.
+        # Outside of the layers, because the model adds embeddings of speech before it calls them.
         self.embed_tokens = model.get_input_embeddings()
-        self.embed_tokens.padding_idx = None  # text pad is a token like any other: what it means must be learnt
+        self.embed_tokens.padding_idx = None  # text pad is a token like any other: its embedding is learnt
         self.llm.set_input_embeddings(nn.Identity())
-        keep_frequencies(self.llm)
+        freeze_frequencies(self.llm)
         if hasattr(self.llm, "rotary_emb"):
             self.llm.rotary_emb = EndlessRotary(self.llm.rotary_emb, self._kinds, self.positions)
-        self._written: list[_Written] | None = None  # by each layer
-        if not self.lm_head.weight.is_meta:
-            check_streaming(model, self)
-            self.empty_cache(1)  # refuses what it could not keep
+        self._shapes: list[KeyValueShape] | None = None  # of each layer, once measured
+        for reach in self._reaches(0, self.sinks).values():
+            check_reach(self, *reach)
 
     @property
     def hidden_size(self) -> int:
+        """H."""
         return self.config.hidden_size
 
     def text_logits(self, hidden: Tensor) -> Tensor:
-        """(..., H) -> (..., V text), scaled and capped as the family does it (Gemma 2, Granite, Cohere)."""
+        """Hidden states (..., H) -> logits (..., V text), scaled and capped as the family does (Gemma 2, Granite, Cohere)."""
         logits = self.lm_head(hidden)
         scale = getattr(self.config, "logit_scale", 1.0) / getattr(self.config, "logits_scaling", 1.0)
         if scale != 1:
@@ -109,21 +102,22 @@ class Backbone(nn.Module):
         return logits if cap is None else cap * torch.tanh(logits / cap)
 
     def forward(self, embeddings: Tensor) -> Tensor:
-        """(B, T, H) -> hidden states (B, T, H), each frame seeing itself and those before it."""
+        """Embeddings (B, T, H) -> hidden states (B, T, H); each frame attends to itself and to those before it."""
         length = embeddings.shape[1]
         all_seen = all(sum(reach) >= length for reach in self._reaches(length, self.sinks).values())
-        mask = None if all_seen else self._causal(embeddings, self.sinks)  # transformers has a faster one for where all is seen
+        mask = None if all_seen else self._causal(embeddings, self.sinks)  # None: transformers has a faster path for that
         return self.llm(inputs_embeds=embeddings, attention_mask=mask, use_cache=False).last_hidden_state
 
     def empty_cache(self, batch_size: int, prompt_frames: int = 0, frames: int | None = None) -> RowCache:
-        """The memory of `batch_size` callers that have heard nothing.
+        """The cache of `batch_size` sessions of age 0.
 
         Args:
-            prompt_frames: of the longest system prompt that there must be room for.
-            frames: after which all conversations end, so that no memory is taken for more; None where nobody knows.
+            prompt_frames: room for the longest system prompt.
+            frames: after which all sessions end, so that no memory is taken for more; None if that is not known.
 
         Raises:
-            InputError: if there is no room for that many.
+            InputError: if the prompt is longer than what can be kept, or the model has sinks beside a window and rotary
+                positions of an unknown layout.
         """
         check_prompt(self, prompt_frames)
         weight = next(self.llm.parameters())
@@ -134,10 +128,10 @@ class Backbone(nn.Module):
         return RowCache.empty(rings, self.sinks, batch_size, memories, weight.device, weight.dtype)
 
     def prompt(self, embeddings: Tensor, cache: RowCache) -> None:
-        """Frames (B, n, H) before all others, at once; they are never forgotten.
+        """Writes the frames (B, n, H) of a system prompt, which come before all others and are kept for ever.
 
         Args:
-            cache: of rows that have heard nothing, made with room for n frames or more; changed in place.
+            cache: of rows of age 0, made with room for n frames or more; changed in place.
         """
         frames, recorder = embeddings.shape[1], KeyRecorder()
         self.llm(
@@ -147,30 +141,43 @@ class Backbone(nn.Module):
             past_key_values=recorder,
             use_cache=True,
         )
-        cache.begin(recorder.keys, recorder.values)
+        cache.write_prompt(recorder.keys, recorder.values)
 
     def step(self, embeddings: Tensor, cache: RowCache, live: Tensor) -> Tensor:
-        """One frame (B, 1, H) -> hidden state (B, 1, H); `cache` moves on by one frame for the rows of `live` (B,) bool."""
-        now = cache.now(live)
+        """One frame (B, 1, H) -> its hidden state (B, 1, H); `cache` takes one more frame in the rows of `live` (B,) bool."""
+        view = cache.step_view(live)
         spans = {ring.kind: ring.span for ring in cache.rings}
-        visible = {span: now.visible(span)[:, None] for span in set(spans.values())}
-        drift = (now.age - (self.positions - 1)).clamp(min=0)  # by which the first frame would be too far away
-        turning = {ring.kind for ring in cache.rings if ring.turns}
-        turns = {kind: rotation(self.llm.rotary_emb.frequencies(kind), drift) for kind in turning}
+        visible = {span: view.visible(span)[:, None] for span in set(spans.values())}
+        drift = (view.age - (self.positions - 1)).clamp(min=0)  # how much too far away the first frame would be
+        moving = {ring.kind for ring in cache.rings if ring.moved}
+        rotations = {kind: cos_sin(self.llm.rotary_emb.frequencies(kind), drift) for kind in moving}
         hidden = self.llm(
             inputs_embeds=embeddings.repeat_interleave(cache.memories, dim=0),
             attention_mask=_mask(spans, visible, embeddings.dtype),
-            position_ids=now.age[:, None],
-            past_key_values=LayerWriter(cache, now, turns),
+            position_ids=view.age[:, None],
+            past_key_values=LayerWriter(cache, view, rotations),
             use_cache=True,
         ).last_hidden_state
         cache.advance(live)
-        answers = now.answers[:, None, None, None].expand(-1, 1, *hidden.shape[1:])
+        answers = view.answers[:, None, None, None].expand(-1, 1, *hidden.shape[1:])
         return hidden.unflatten(0, (-1, cache.memories)).gather(1, answers)[:, 0]
 
     def forget_shapes(self) -> None:
-        """After the layers have been split over ranks: what each of them writes into the cache is measured anew."""
-        self._written = None
+        """Measures anew what each layer writes into a cache, after the layers were split over ranks."""
+        self._shapes = None
+
+    def check_kept_frames(self) -> None:
+        """Refuses first frames beside a window, if the layers rotate keys in a layout that `rope.py` does not know.
+
+        Raises:
+            InputError: naming the model.
+        """
+        for kind, shape in zip(self._kinds, self._written):
+            if self.windowed and self.sinks and self._keeps(kind) and shape.layout is None:
+                raise InputError(
+                    f"The language model {llm_name(self.config)} rotates keys in a layout that is not known here, so its first "
+                    "frames cannot be kept for ever beside a window. Set model.sinks to 0."
+                )
 
     # ------------------------------------------------------------------ how far layers look back
 
@@ -181,11 +188,11 @@ class Backbone(nn.Module):
 
     @property
     def prompt_limit(self) -> int:
-        """Frames of the longest system prompt that can be kept for ever: what the window leaves of the positions, or half."""
+        """Frames of the longest system prompt that can be kept: the positions that the window leaves, or half of all."""
         if not self.windowed:
             return self.positions // 2
-        keeping = [(kind, layer) for kind, layer in zip(self._kinds, self._layers) if self._keeps(kind)]
-        if any(layer.pairs is None for _, layer in keeping):
+        keeping = [(kind, shape) for kind, shape in zip(self._kinds, self._written) if self._keeps(kind)]
+        if any(shape.layout is None for _, shape in keeping):
             return 0
         return self.positions - max(self._window(kind) or 0 for kind, _ in keeping)
 
@@ -194,21 +201,21 @@ class Backbone(nn.Module):
         """Whether every layer has a window."""
         return all(map(self._window, self._kinds))
 
-    def _own(self, kind: LayerKind) -> int | None:
-        """The window that the family itself has in such layers, where it is the smaller one."""
+    def _own_window(self, kind: LayerKind) -> int | None:
+        """The window that the family itself gives such layers, if it is smaller than ours."""
         own = None if kind == "full_attention" else getattr(self.config, "sliding_window", None)
         return own if own is not None and own < (self.attention_window or self.positions) else None
 
     def _window(self, kind: LayerKind) -> int | None:
-        """Most recent frames that such layers look back on; None for all that there are positions for."""
-        return self._own(kind) or self.attention_window
+        """How many recent frames such layers look back on; None for as many as there are positions."""
+        return self._own_window(kind) or self.attention_window
 
     def _keeps(self, kind: LayerKind) -> bool:
-        """Whether such layers keep first frames. Those that look back furthest do: the others were not trained so."""
-        return not self._own(kind) or all(map(self._own, self._kinds))
+        """Whether such layers keep first frames: those that look back furthest do, the others were not trained that way."""
+        return not self._own_window(kind) or all(map(self._own_window, self._kinds))
 
     def _reaches(self, length: int, kept: int) -> dict[LayerKind, Reach]:
-        """How far each kind of layer looks back in a conversation of `length` frames, of which the first are kept."""
+        """How far each kind of layer looks back in a session of `length` frames, of which the first `kept` are kept."""
         reaches = {}
         for kind in self._kinds:
             first = kept if self._keeps(kind) else 0
@@ -216,7 +223,7 @@ class Backbone(nn.Module):
         return reaches
 
     def _causal(self, embeddings: Tensor, kept: int) -> Tensor | dict[LayerKind, Tensor]:
-        """The mask of a whole conversation (B, T, H) that keeps its first frames."""
+        """The mask of a whole session (B, T, H) that keeps its first `kept` frames."""
         length = embeddings.shape[1]
         reaches = self._reaches(length, kept)
         frame = torch.arange(length, device=embeddings.device)
@@ -225,28 +232,30 @@ class Backbone(nn.Module):
         return _mask(reaches, seen, embeddings.dtype)
 
     def _ring_shapes(self, prompt_frames: int, positions: int) -> list[RingShape]:
-        shapes, reaches, keep = [], self._reaches(0, self.sinks), max(self.sinks, prompt_frames)
-        for kind, written in zip(self._kinds, self._layers):
-            window, turns = self._window(kind), 0
-            check_reach(self, *reaches[kind], written.pairs)
+        """What each layer remembers, with room for a prompt of so many frames."""
+        self.check_kept_frames()
+        shapes, keep = [], max(self.sinks, prompt_frames)
+        for kind, written in zip(self._kinds, self._written):
+            window, moved = self._window(kind), 0
             if window is None:
-                span = Span(positions, positions, keep)
+                span = RingSpan(positions, positions, keep)
             elif not self.windowed:
-                span = Span(min(window + keep, positions), window, keep, fades=True)
+                span = RingSpan(min(window + keep, positions), window, keep, fades=True)
             else:
                 room = keep if self._keeps(kind) else 0
-                span, turns = Span(window + room, window, room), 0 if written.pairs == "none" else room
-            shapes.append(RingShape(span, *written[:3], kind, written.pairs or "none", turns))
+                span, moved = RingSpan(window + room, window, room), 0 if written.layout == "none" else room
+            shapes.append(RingShape(span, written, kind, moved))
         return shapes
 
     @property
-    def _layers(self) -> list[_Written]:
-        if self._written is None:
-            self._written = self._measured()
-        return self._written
+    def _written(self) -> list[KeyValueShape]:
+        """What each layer writes into a cache."""
+        if self._shapes is None:
+            self._shapes = self._measured()
+        return self._shapes
 
-    def _measured(self) -> list[_Written]:
-        """What layers write, seen with one frame at two positions: families differ in where their configs say it."""
+    def _measured(self) -> list[KeyValueShape]:
+        """What layers write for one frame at two positions. Measured, because families name it differently in their configs."""
         recorders, weight = (KeyRecorder(), KeyRecorder()), next(self.llm.parameters())
         frame = torch.sin(torch.arange(1.0, self.hidden_size + 1)).view(1, 1, -1).to(weight.device, weight.dtype)
         positions = torch.tensor([[0], [5]], device=weight.device)
@@ -260,56 +269,109 @@ class Backbone(nn.Module):
                     use_cache=True,
                 )
         here, there = recorders
-        written = []
+        shapes = []
         for layer, kind in enumerate(self._kinds):
             keys, moved = here.keys[layer], there.keys[layer]
             rotary = getattr(self.llm, "rotary_emb", None)
             frequencies = rotary.frequencies(kind) if isinstance(rotary, EndlessRotary) else None
-            turn = None if frequencies is None else rotation(frequencies, positions[1])
-            pairs = pairs_turned(keys, moved, turn)
-            written.append(_Written(keys.shape[1], keys.shape[3], here.values[layer].shape[3], pairs))
-        return written
+            turn = None if frequencies is None else cos_sin(frequencies, positions[1])
+            layout = rope_layout(keys, moved, turn)
+            shapes.append(KeyValueShape(keys.shape[1], keys.shape[3], here.values[layer].shape[3], layout))
+        return shapes
 
 
 def _mask(
     reaches: Mapping[LayerKind, Any], visible: Mapping[Any, Tensor], dtype: torch.dtype
 ) -> Tensor | dict[LayerKind, Tensor]:
-    """What transformers takes as `attention_mask`: additive (B or 1, 1, T, S), by kind of layer where these see differently.
+    """The `attention_mask` for transformers: additive (B or 1, 1, T, S), one for each kind of layer if these differ.
 
     Args:
         reaches: how far each kind of layer looks back.
-        visible: (B or 1, T, S) bool of each such reach.
+        visible: the mask (B or 1, T, S) bool of each such reach.
     """
     lowest = torch.finfo(dtype).min
     additive = {reach: torch.where(seen, 0.0, lowest).to(dtype)[:, None] for reach, seen in visible.items()}
-    if len(additive) == 1:  # of four dimensions, which every family hands on to its layers as it is
+    if len(additive) == 1:  # every family passes a mask of four dimensions on to its layers unchanged
         return next(iter(additive.values()))
     return {kind: additive[reach] for kind, reach in reaches.items()}
 
 
-def check_reach(backbone: Backbone, window: int, sinks: int, pairs: Pairs | None) -> None:
-    """Refuses what there are no positions for, and sinks of which nobody knows how to move them."""
-    name, positions = _name(backbone.config), backbone.positions
-    most = positions if backbone.windowed else positions // 2 + window  # one half of them is left for what is new
-    if window < 1 or window + sinks > most:
-        looks = f"the first {sinks} frames and {max(1, window)} more"
+def check_reach(backbone: Backbone, window: int, kept: int) -> None:
+    """Refuses layers that look back on more frames than there are positions.
+
+    Raises:
+        InputError: naming the model and the keys to change.
+    """
+    positions = backbone.positions
+    most = positions if backbone.windowed else positions // 2 + window  # one half of the positions is left for new frames
+    if window < 1 or window + kept > most:
+        frames = f"the first {kept} frames and {max(1, window)} more"
         raise InputError(
-            f"The language model {name} was trained for {positions} positions and is to look back on {looks}. "
-            "Choose smaller values for model.attention_window or model.sinks."
-        )
-    if sinks and pairs is None and backbone.windowed:
-        raise InputError(
-            f"The language model {name} has rotary positions of a build that is not known here, so its first frames cannot be "
-            "kept for ever beside a window. Set model.sinks to 0."
+            f"The language model {llm_name(backbone.config)} was trained for {positions} positions and is to look back on "
+            f"{frames}. Choose smaller values for model.attention_window or model.sinks."
         )
 
 
 def check_prompt(backbone: Backbone, frames: int) -> None:
-    """Refuses a system prompt that could not be kept."""
+    """Refuses a system prompt that is too long to be kept.
+
+    Raises:
+        InputError: naming the limit.
+    """
     limit = backbone.prompt_limit if frames else 0
     if frames > limit:
         raise InputError(
             f"A system prompt of {frames} tokens is too long: each takes one of the {backbone.positions} positions for which "
-            f"the language model {_name(backbone.config)} was trained, and it can keep {limit} beside the conversation. "
+            f"the language model {llm_name(backbone.config)} was trained, and it can keep {limit} beside the conversation. "
             "Shorten the prompt."
         )
+
+
+def check_streaming(model: PreTrainedModel, backbone: Backbone) -> None:
+    """Refuses a model that does not compute here, whole and frame by frame, what it computes in transformers.
+
+    Three frames and a window of two are enough. They go once through the whole model as transformers runs it, once through
+    `forward` and once through `step`. And once at positions beyond those that the model was trained for: the output may depend
+    on how far frames are apart, and on nothing else.
+
+    Args:
+        model: the `...ForCausalLM` around the layers of `backbone`.
+
+    Raises:
+        InputError: naming the model and what differs.
+    """
+    name, weight = llm_name(model.config), backbone.lm_head.weight
+    frames = torch.sin(torch.arange(3.0 * backbone.hidden_size)).view(1, 3, -1).to(weight.device, weight.dtype)
+    window, sinks = backbone.attention_window, backbone.sinks
+    backbone.attention_window, backbone.sinks = 2, 0
+    try:
+        with torch.no_grad(), evaluating(model):
+            expected = model(inputs_embeds=frames, use_cache=False).logits[:, :2]
+            whole = backbone(frames)
+            cache, live = backbone.empty_cache(1), torch.ones(1, dtype=torch.bool, device=weight.device)
+            stepped = torch.cat([backbone.step(frames[:, t : t + 1], cache, live) for t in range(3)], dim=1)
+            logits = backbone.text_logits(whole[:, :2])
+            positions = torch.arange(3, device=weight.device)[None]
+            early, late = (
+                backbone.llm(inputs_embeds=frames, position_ids=positions + start, use_cache=False).last_hidden_state
+                for start in (0, backbone.positions)
+            )
+    except Exception as error:  # a family that takes other arguments may raise anything
+        reason = f"{type(error).__name__}: {one_line(error)}"
+        raise InputError(f"The language model {name} cannot stream ({reason}). {CURE}") from error
+    finally:
+        backbone.attention_window, backbone.sinks = window, sinks
+    tolerance = 1e-3 if weight.dtype == torch.float32 else 0.1
+    same = {
+        "whole here than in transformers": (logits, expected),
+        "frame by frame here than in transformers": (stepped, whole),
+        "after a while than at the start": (late, early),
+    }
+    for where, (here, there) in same.items():
+        difference = ((here - there).abs().max() / there.float().std().clamp(min=1e-6)).item()
+        if not difference < tolerance:
+            raise InputError(
+                f"The language model {name} computes something else {where} "
+                f"(relative difference {difference:.2g}, expected below {tolerance:g}). {CURE}"
+            )
+    backbone.check_kept_frames()

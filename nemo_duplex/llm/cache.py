@@ -1,27 +1,27 @@
-"""Keys and values of many callers of different age, in one rectangular batch.
+"""Keys and values of many sessions of different age, in one rectangular batch.
 
-A Hugging Face `DynamicCache` has one length for the whole batch. Here every row has its own age and every layer as many slots
-as it looks back on, so callers join, leave and start again while the others go on, every step has the same shapes and the same
-buffers, and a conversation never outgrows its memory.
+A Hugging Face `DynamicCache` has one length for the whole batch. Here every row has its own age, and every layer has as many
+slots as it looks back on. Sessions join, leave and start again while others go on, every step has the same shapes and the same
+buffers, and a session never outgrows its memory.
 
-A row keeps its first frames for ever, each row as many as its system prompt asks for. How the others make room for new ones
-depends on how the model was trained:
+A row keeps its first frames for ever, as many as its system prompt needs. How the other frames make room for new ones depends
+on how the model was trained:
 
-With a window, in a ring. A row of age 13 that keeps two frames, and a window of 8:
+With a window: in a ring. A row of age 13 that keeps two frames, and a window of 8:
 
     0 1 | 10 11 12 13 6 7 8 9
 
-Rotary positions tell only how far two frames are apart. In the ring that never exceeds its size. The kept frames would drift
-away beyond what the model was trained for, so from there on their keys are turned along, at each step anew from how they were
-written.
+Rotary positions tell only how far two frames are apart. In the ring that never exceeds its size. The kept frames, however, fall
+back further than the model was trained for. From there on their keys move along: at each step they are rotated anew from the
+keys as they were written.
 
-Without a window, the model has never seen a frame whose past reaches further than its positions; in a ring, every layer would
-carry that past on. So such a row has two memories, half of them apart. Both hear everything; the older one answers. When it
-is full it starts again, and the younger one, by then half full, answers:
+Without a window: the model was never trained on frames that carry a past longer than its positions, and a ring would carry such
+a past on through the layers. So each row has two memories, half of the positions apart. Both take every frame; the older one
+answers. When it is full it starts again, and the younger one, by then half full, answers:
 
     one       ████████████████ ████████████████ ██████
     other              ████████████████ ███████████████
-    answers   one           one   other    one    other          all from the kept frames on, as if it had begun there
+    answers   one           one   other    one    other          each starts from the kept frames, as if the session began there
 """
 
 from __future__ import annotations
@@ -33,56 +33,72 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from nemo_duplex.llm.rope import LayerKind, Pairs, turned
+from nemo_duplex.llm.rope import LayerKind, RopeLayout, rotate
 
-#: Cosine and sine (B, F) by which the kept keys of each memory are turned, of each kind of layer that turns some.
-Turns = Mapping[LayerKind, tuple[Tensor, Tensor]]
+#: Cosine and sine (B * M, F) by which the kept keys of each memory move, for each kind of layer that moves some.
+Rotations = Mapping[LayerKind, tuple[Tensor, Tensor]]
 
 
-class Span(NamedTuple):
-    """How far a layer looks back, in frames: those that a row keeps, at most `room`, and `window` more or as many as fit."""
+class RingSpan(NamedTuple):
+    """How far a layer looks back, in frames: the ones that a row keeps, at most `room`, and `window` more or as many as fit."""
 
     slots: int  # C, for both
     window: int
     room: int
-    fades: bool = False  # whether a kept frame is seen as long as it lies in the window only, as any other one
+    fades: bool = False  # whether a kept frame, like any other, is visible only while it lies in the window
 
 
-class RingShape(NamedTuple):
-    """What one layer remembers of one caller."""
+class KeyValueShape(NamedTuple):
+    """What a layer writes for one frame."""
 
-    span: Span
     heads: int
     key_size: int
     value_size: int
+    layout: RopeLayout | None  # by which its positions rotate keys; None where it is none of those in `rope.py`
+
+
+class RingShape(NamedTuple):
+    """What one layer remembers of one memory."""
+
+    span: RingSpan
+    written: KeyValueShape
     kind: LayerKind = None
-    pairs: Pairs = "none"  # of features that its rotary positions turn
-    turns: int = 0  # how many keys may have to be turned along
+    moved: int = 0  # how many kept keys may have to move along
 
 
 @dataclass
 class RowCache:
-    """Buffers of L layers and M memories of each row. Slot C, one past the others, takes what is not to be remembered."""
+    """Buffers of L layers and M memories of each row. Slot C, one past the others, is a scratch for what is not remembered."""
 
     keys: list[Tensor]  # L times (B, M, heads, C + 1, key size)
     values: list[Tensor]  # L times (B, M, heads, C + 1, value size)
-    written: list[Tensor]  # L times (B, M, heads, turns + 1, key size): kept keys as they were written, and a scratch; or none
-    age: Tensor  # (B,) frames written since the row was reset
+    unmoved_keys: list[
+        Tensor
+    ]  # L times (B, M, heads, moved + 1, key size): kept keys as they were written, and a scratch; or none
+    age: Tensor  # (B,) frames since the row was reset
     kept: Tensor  # (B,) first frames that the row keeps for ever
     rings: tuple[RingShape, ...]
     sinks: int  # first frames that a row without a prompt keeps
 
     @classmethod
     def empty(
-        cls, rings: Sequence[RingShape], sinks: int, batch_size: int, memories: int = 1, device=None, dtype=None
+        cls,
+        rings: Sequence[RingShape],
+        sinks: int,
+        batch_size: int,
+        memories: int = 1,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
     ) -> RowCache:
+        """The cache of `batch_size` rows of age 0."""
+
         def zeros(ring: RingShape, slots: int, size: int) -> Tensor:
-            return torch.zeros(batch_size, memories, ring.heads, slots, size, device=device, dtype=dtype)
+            return torch.zeros(batch_size, memories, ring.written.heads, slots, size, device=device, dtype=dtype)
 
         return cls(
-            keys=[zeros(r, r.span.slots + 1, r.key_size) for r in rings],
-            values=[zeros(r, r.span.slots + 1, r.value_size) for r in rings],
-            written=[zeros(r, r.turns + 1 if r.turns else 0, r.key_size) for r in rings],
+            keys=[zeros(r, r.span.slots + 1, r.written.key_size) for r in rings],
+            values=[zeros(r, r.span.slots + 1, r.written.value_size) for r in rings],
+            unmoved_keys=[zeros(r, r.moved + 1 if r.moved else 0, r.written.key_size) for r in rings],
             age=torch.zeros(batch_size, dtype=torch.long, device=device),
             kept=torch.full((batch_size,), sinks, device=device),
             rings=tuple(rings),
@@ -95,11 +111,11 @@ class RowCache:
         return self.keys[0].shape[1]
 
     def reset(self, rows: Tensor) -> None:
-        """Forgets everything of `rows` (B,) bool; nothing is erased, age 0 makes the old frames invisible."""
+        """Forgets everything of `rows` (B,) bool. Nothing is erased: age 0 makes the old frames invisible."""
         self.age.masked_fill_(rows, 0)
         self.kept.masked_fill_(rows, self.sinks)
 
-    def begin(self, keys: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    def write_prompt(self, keys: Sequence[Tensor], values: Sequence[Tensor]) -> None:
         """Writes the first n frames of all rows at once; they are kept for ever.
 
         Args:
@@ -107,47 +123,47 @@ class RowCache:
         """
         frames = keys[0].shape[2]
         for layer, ring in enumerate(self.rings):
-            assert ring.span.room >= frames or not ring.span.room, f"{frames} frames, and there is room for {ring.span.room}."
-            known = min(frames, ring.span.slots)  # a layer that keeps nothing may not see them all
+            assert ring.span.room >= frames or not ring.span.room, f"A prompt of {frames} frames, room for {ring.span.room}."
+            known = min(frames, ring.span.slots)  # a layer that keeps nothing may not look back on all of them
             slots = torch.arange(frames - known, frames, device=self.age.device) % ring.span.slots
             for buffer, new in ((self.keys[layer], keys[layer]), (self.values[layer], values[layer])):
                 both = new[:, None, :, -known:].to(buffer.dtype).expand(-1, self.memories, -1, -1, -1)
                 buffer.index_copy_(3, slots, both)
-            if ring.turns:
-                self.written[layer][:, :, :, :frames].copy_(keys[layer][:, None])
+            if ring.moved:
+                self.unmoved_keys[layer][:, :, :, :frames].copy_(keys[layer][:, None])
         self.age.fill_(frames)
         self.kept.clamp_(min=frames)
 
-    def now(self, live: Tensor) -> Now:
+    def step_view(self, live: Tensor) -> StepView:
         """What each memory does in this step, in which the rows of `live` (B,) bool have a frame."""
         if self.memories == 1:
-            return Now(self.age, self.kept, live, torch.zeros_like(self.age))
+            return StepView(self.age, self.kept, live, torch.zeros_like(self.age))
         slots = max(ring.span.slots for ring in self.rings)
         half = (slots - self.kept) // 2
         since = self.age - self.kept
-        first = since < half  # until then the younger memory holds but the kept frames
+        first = since < half  # until then the younger memory holds the kept frames only
         one = torch.where(since < 0, self.age, self.kept + since % (2 * half))
         other = torch.where(first, torch.minimum(self.age, self.kept), self.kept + (since - half) % (2 * half))
-        hears = live & ~(first & (since >= 0))
+        other_live = live & ~(first & (since >= 0))
         answers = (~first & (since % (2 * half) < half)).long()
         age, kept = torch.stack([one, other], 1), self.kept[:, None].expand(-1, 2)
-        return Now(age.flatten(), kept.flatten(), torch.stack([live, hears], 1).flatten(), answers)
+        return StepView(age.flatten(), kept.flatten(), torch.stack([live, other_live], 1).flatten(), answers)
 
     def advance(self, live: Tensor) -> None:
-        """One frame has been written for every row of `live`."""
+        """Counts one more frame of every row of `live` (B,) bool."""
         self.age.add_(live)
 
 
-class Now(NamedTuple):
-    """One step as each of B * M memories sees it; those of a row stand side by side."""
+class StepView(NamedTuple):
+    """One step as each of B * M memories sees it; the memories of a row stand side by side."""
 
-    age: Tensor  # (B * M,) position of this frame in it
+    age: Tensor  # (B * M,) position of this frame in the memory
     kept: Tensor  # (B * M,) frames that it keeps
-    live: Tensor  # (B * M,) bool, whether it hears the frame
-    answers: Tensor  # (B,) which memory of the row does
+    live: Tensor  # (B * M,) bool, whether it takes the frame
+    answers: Tensor  # (B,) which memory of the row answers
 
-    def visible(self, span: Span) -> Tensor:
-        """(B * M, C + 1) bool: the slots of such a layer that the frame may attend to, its own included."""
+    def visible(self, span: RingSpan) -> Tensor:
+        """The slots (B * M, C + 1) bool of such a layer that the frame may attend to, its own included."""
         slot = torch.arange(span.slots + 1, device=self.age.device)
         age, kept, used = self.age[:, None], self._kept(span)[:, None], self._used(span)[:, None]
         first = slot <= age
@@ -156,71 +172,73 @@ class Now(NamedTuple):
         ring = (slot < used) & ((slot <= age) | (age >= used))
         scratch = slot == span.slots
         seen = torch.where(slot < kept, first, ring)
-        return torch.where(self.live[:, None], seen, scratch)  # who is idle looks at the scratch, so softmax stays finite
+        return torch.where(self.live[:, None], seen, scratch)  # an idle row attends to the scratch, so softmax stays finite
 
-    def places(self, span: Span) -> Places:
-        """Where the frame goes."""
+    def write_slots(self, span: RingSpan) -> WriteSlots:
+        """Where the layers of `span` write the frame."""
         age, kept = self.age, self._kept(span)
         ring = kept + (age - kept) % (self._used(span) - kept)
         slot = torch.where(self.live, torch.where(age < kept, age, ring), span.slots)
-        written = torch.where(self.live & (age < kept), age, span.room)
-        stays = torch.arange(span.room, device=age.device) < kept[:, None]
-        return Places(slot[:, None, None, None], written[:, None, None, None], stays[:, None, :, None])
+        unmoved = torch.where(self.live & (age < kept), age, span.room)
+        keeps = torch.arange(span.room, device=age.device) < kept[:, None]
+        return WriteSlots(slot[:, None, None, None], unmoved[:, None, None, None], keeps[:, None, :, None])
 
-    def _kept(self, span: Span) -> Tensor:
+    def _kept(self, span: RingSpan) -> Tensor:
         return self.kept.clamp(max=span.room)
 
-    def _used(self, span: Span) -> Tensor:
-        """Of the slots, those that a memory ever uses."""
+    def _used(self, span: RingSpan) -> Tensor:
+        """How many of the slots each memory ever uses."""
         return (self._kept(span) + span.window).clamp(max=span.slots)
 
 
-class Places(NamedTuple):
+class WriteSlots(NamedTuple):
     """Where one step's frame goes in the layers of one span."""
 
     slot: Tensor  # (B * M, 1, 1, 1) among the slots
-    written: Tensor  # (B * M, 1, 1, 1) among the kept keys as they were written
-    stays: Tensor  # (B * M, 1, room, 1) bool: which of the first slots hold kept frames
+    unmoved: Tensor  # (B * M, 1, 1, 1) among the unmoved keys
+    keeps: Tensor  # (B * M, 1, room, 1) bool, which of the first slots hold kept frames
 
 
 class LayerWriter:
-    """What transformers 5 asks of a `past_key_values` during one step of one frame; masks and positions it is given.
+    """The `past_key_values` that transformers 5 needs during one step of one frame; masks and positions come separately.
 
     Args:
-        cache: that is written into.
-        now: this step.
-        turns: of the kinds of layers that turn what they keep.
+        cache: written in place.
+        view: this step.
+        rotations: of the kinds of layers that move their kept keys.
     """
 
     is_compileable = False
     layers: tuple[()] = ()
 
-    def __init__(self, cache: RowCache, now: Now, turns: Turns) -> None:
+    def __init__(self, cache: RowCache, view: StepView, rotations: Rotations) -> None:
         self._cache = cache
-        self._places = {span: now.places(span) for span in {ring.span for ring in cache.rings}}
-        self._turns = turns
+        self._slots = {span: view.write_slots(span) for span in {ring.span for ring in cache.rings}}
+        self._rotations = rotations
 
     def update(self, keys: Tensor, values: Tensor, layer_idx: int, *args: object, **kwargs: object) -> tuple[Tensor, Tensor]:
         """Writes (B * M, heads, 1, head size) of a layer into each memory's slot; returns all (B * M, heads, C + 1, size)."""
         cache, ring = self._cache, self._cache.rings[layer_idx]
-        places = self._places[ring.span]
+        slots = self._slots[ring.span]
         buffers = cache.keys[layer_idx].flatten(0, 1), cache.values[layer_idx].flatten(0, 1)
         for buffer, new in zip(buffers, (keys, values)):
-            buffer.scatter_(2, places.slot.expand_as(new), new.to(buffer.dtype))
-        if ring.turns:
-            written, first = cache.written[layer_idx].flatten(0, 1), buffers[0][:, :, : ring.turns]
-            written.scatter_(2, places.written.expand_as(keys), keys.to(written.dtype))
-            cos, sin = (part[:, None, None] for part in self._turns[ring.kind])
-            along = turned(written[:, :, : ring.turns], cos, sin, ring.pairs)
-            first.copy_(torch.where(places.stays, along, first))
+            buffer.scatter_(2, slots.slot.expand_as(new), new.to(buffer.dtype))
+        if ring.moved:
+            unmoved, first = cache.unmoved_keys[layer_idx].flatten(0, 1), buffers[0][:, :, : ring.moved]
+            unmoved.scatter_(2, slots.unmoved.expand_as(keys), keys.to(unmoved.dtype))
+            cos, sin = (part[:, None, None] for part in self._rotations[ring.kind])
+            assert ring.written.layout is not None
+            moved = rotate(unmoved[:, :, : ring.moved], cos, sin, ring.written.layout)
+            first.copy_(torch.where(slots.keeps, moved, first))
         return buffers
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
+        """0: masks and positions are given, so transformers derives nothing from it."""
         return 0
 
 
 class KeyRecorder:
-    """In the place of a cache: notes the keys and values that each layer writes for the first frames of a conversation."""
+    """A `past_key_values` that keeps the keys and values which each layer writes for the first frames of a conversation."""
 
     is_compileable = False
     layers: tuple[()] = ()
@@ -230,17 +248,19 @@ class KeyRecorder:
 
     @property
     def keys(self) -> list[Tensor]:
-        """Of each layer, (B, heads, n, key size)."""
+        """Keys (B, heads, n, key size) of each layer."""
         return [self._layers[layer][0] for layer in range(len(self._layers))]
 
     @property
     def values(self) -> list[Tensor]:
-        """Of each layer, (B, heads, n, value size)."""
+        """Values (B, heads, n, value size) of each layer."""
         return [self._layers[layer][1] for layer in range(len(self._layers))]
 
     def update(self, keys: Tensor, values: Tensor, layer_idx: int, *args: object, **kwargs: object) -> tuple[Tensor, Tensor]:
+        """Keeps keys and values (B, heads, n, size) of a layer and returns them."""
         self._layers[layer_idx] = keys, values
         return keys, values
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
+        """0: nothing comes before the first frames."""
         return 0

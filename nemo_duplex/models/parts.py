@@ -22,7 +22,7 @@ from nemo_duplex.channels.text_channel import PieceTokenizer, pad_of
 from nemo_duplex.codec.fsq_codec import FSQCodec
 from nemo_duplex.data.text_tokenizer import HFTokenizer
 from nemo_duplex.inputs import InputError, existing_file
-from nemo_duplex.llm.backbone import Backbone
+from nemo_duplex.llm.backbone import Backbone, check_streaming
 from nemo_duplex.llm.lora import add_lora
 from nemo_duplex.llm.pretrained import (
     llm_config,
@@ -126,6 +126,8 @@ def _backbone(cfg: DictConfig, layout: ChannelLayout) -> Backbone:
     llm = resize_vocabulary(llm, layout.text_vocab_size)
     cfg.pretrained_llm, cfg.llm = None, llm_config(llm)
     backbone = Backbone(cfg.llm, cfg.attention_window, weights=llm, sinks=cfg.sinks)
+    if not AppState().is_model_being_restored:  # what is saved was checked when it was built
+        check_streaming(llm, backbone)
     if cfg.lora:
         add_lora(backbone.llm, cfg.lora)
     return backbone

@@ -8,8 +8,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from nemo_duplex.channels.layout import ChannelLayout
 from nemo_duplex.inputs import InputError
-from nemo_duplex.llm.backbone import Backbone
-from nemo_duplex.llm.pretrained import llm_config
+from nemo_duplex.llm.backbone import Backbone, check_streaming
+from nemo_duplex.llm.pretrained import llm_config, random_llm
 from nemo_duplex.models.duplex_lm import DuplexLM
 from tests.hf_families import FAMILIES, SIZES, TIED, family_config, random_family
 
@@ -204,11 +204,16 @@ class WithItsOwnMask(LlamaForCausalLM):
         )
 
 
+def tried(model):
+    """What is done with a pretrained model before an agent is built on it."""
+    check_streaming(model, Backbone({}, weights=model))
+
+
 @pytest.mark.parametrize("model", [WithoutEmbeddings, WithItsOwnMask])
 def test_a_model_that_would_not_stream_as_it_computes_is_refused(model):
     reason = "takes no inputs_embeds" if model is WithoutEmbeddings else "cannot stream|computes something else"
     with pytest.raises(InputError, match=rf"^The language model llama ({reason})[^\n]* Take a decoder-only one"):
-        Backbone({}, weights=model(LlamaConfig(**SIZES)))
+        tried(model(LlamaConfig(**SIZES)))
 
 
 @pytest.mark.parametrize(
@@ -231,5 +236,19 @@ def test_a_model_that_would_not_stream_as_it_computes_is_refused(model):
 )
 def test_what_cannot_work_is_refused_in_one_line(config, reason):
     with pytest.raises(InputError, match=reason) as error:
-        Backbone({**SIZES, **config})
+        tried(random_llm({**SIZES, **config}))
     assert "\n" not in str(error.value)
+
+
+def test_building_a_model_runs_no_layer_and_allocates_no_cache(monkeypatch):
+    """A model of 131,072 positions would take gigabytes."""
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("A pass was made, or a cache allocated.")
+
+    monkeypatch.setattr("transformers.models.llama.modeling_llama.LlamaDecoderLayer.forward", refuse)
+    monkeypatch.setattr("nemo_duplex.llm.cache.RowCache.empty", refuse)
+    backbone = Backbone(family_config("llama", max_position_embeddings=131072))
+    assert backbone.positions == 131072
+    with pytest.raises(AssertionError):
+        backbone(torch.zeros(1, 1, 32))

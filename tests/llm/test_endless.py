@@ -8,9 +8,9 @@ import torch
 from transformers import AttentionInterface, LlamaConfig, LlamaForCausalLM
 
 from nemo_duplex.inputs import InputError
-from nemo_duplex.llm.backbone import Backbone
+from nemo_duplex.llm.backbone import Backbone, check_streaming
 from nemo_duplex.llm.pretrained import random_llm
-from nemo_duplex.llm.rope import EndlessRotary, rotation
+from nemo_duplex.llm.rope import EndlessRotary, cos_sin
 from tests.hf_families import SIZES, family_config, lively, random_family
 
 POSITIONS = 24
@@ -139,7 +139,7 @@ def with_prompts(backbone, prompts, room):
         if prompt is not None:
             one = backbone.empty_cache(1, room)
             backbone.prompt(prompt[None], one)
-            for name in ("keys", "values", "written"):
+            for name in ("keys", "values", "unmoved_keys"):
                 for here, there in zip(getattr(cache, name), getattr(one, name)):
                     here[row] = there[0]
             cache.age[row], cache.kept[row] = one.age[0], one.kept[0]
@@ -213,7 +213,7 @@ def test_memory_does_not_grow():
     cache = backbone.empty_cache(2)
 
     def places():
-        return [tensor.data_ptr() for tensor in (*cache.keys, *cache.values, *cache.written, cache.age, cache.kept)]
+        return [tensor.data_ptr() for tensor in (*cache.keys, *cache.values, *cache.unmoved_keys, cache.age, cache.kept)]
 
     before = places()
     stepped(backbone, torch.randn(2, FRAMES, 32), cache=cache)
@@ -276,7 +276,7 @@ def test_neighbours_stay_neighbours_however_long_a_session_lasts(name, age):
 @pytest.mark.parametrize("position", [1, 45_000, 10**6, 10**9])
 def test_angles_are_exact_at_any_position(position):
     frequencies = 10000.0 ** (-torch.arange(0, 1, 1 / 32))
-    cos, sin = rotation(frequencies, torch.tensor([position, position + 1]))
+    cos, sin = cos_sin(frequencies, torch.tensor([position, position + 1]))
     expected = torch.polar(torch.ones(32, dtype=torch.double), frequencies.double())
     moved = torch.complex(cos[1], sin[1]) / torch.complex(cos[0], sin[0])
     assert (moved - expected).abs().max() < 1e-6
@@ -328,7 +328,7 @@ def test_a_family_that_knows_how_old_a_session_is_is_refused():
     rope = {"rope_type": "default", "rope_theta": 10000.0, "llama_4_scaling_beta": 1.0, "original_max_position_embeddings": 16}
     model = random_llm({**SIZES, "model_type": "ministral3", "head_dim": 8, "rope_parameters": rope})
     with pytest.raises(InputError, match="computes something else after a while than at the start"):
-        Backbone({}, weights=lively(model))
+        check_streaming(model, Backbone({}, weights=lively(model)))
 
 
 def test_a_family_whose_first_frames_cannot_be_moved_keeps_them_where_they_need_not():
@@ -337,8 +337,11 @@ def test_a_family_whose_first_frames_cannot_be_moved_keeps_them_where_they_need_
         lively(TurnedOtherwise(LlamaConfig(**SIZES | {"max_position_embeddings": POSITIONS}))),
         torch.randn(1, 40, 32),
     )
-    with pytest.raises(InputError, match="its first frames cannot be kept for ever beside a window. Set model.sinks to 0"):
-        Backbone({}, 8, weights=TurnedOtherwise(LlamaConfig(**SIZES)), sinks=2)
+    refused = TurnedOtherwise(LlamaConfig(**SIZES))
+    beside_a_window = Backbone({}, 8, weights=refused, sinks=2)
+    for call in (lambda: check_streaming(refused, beside_a_window), lambda: beside_a_window.empty_cache(1)):
+        with pytest.raises(InputError, match="its first frames cannot be kept for ever beside a window. Set model.sinks to 0"):
+            call()
     assert Backbone({}, 8, weights=TurnedOtherwise(LlamaConfig(**SIZES))).prompt_limit == 0
     backbone = Backbone({}, weights=model)
     heard = stepped(backbone, frames)
