@@ -20,7 +20,12 @@ SPEAKERS: tuple[Speaker, Speaker] = ("user", "agent")
 
 @dataclass(frozen=True)
 class Word:
-    """A spoken word: where it stands in the turn's text (characters) and in the conversation (Seconds)."""
+    """A spoken word: where it stands in the turn's text (characters) and in the conversation (Seconds).
+
+    Examples:
+        >>> Word("day", offset=5, start=0.5, end=0.75).shifted(1.0).start
+        1.5
+    """
 
     text: str
     offset: int
@@ -42,6 +47,12 @@ class Turn:
         full_text: what would have been said without the cut; None for a turn that was not cut off.
         words: word times where the synthesiser knows them.
         custom: anything else that belongs to the turn and can be written as JSON (answer, family, voice, events).
+
+    Examples:
+        >>> turn = Turn("agent", 1.0, 3.0, "The capital of France is Paris.")
+        >>> cut = turn.cut_at(2.0)
+        >>> cut.text, cut.was_cut
+        ('The capital of', True)
     """
 
     speaker: Speaker
@@ -97,6 +108,11 @@ class Conversation:
         duration: Seconds; no turn ends later.
         turns: any order; they are sorted.
         custom: what belongs to the whole conversation and can be written as JSON.
+
+    Examples:
+        >>> turns = (Turn("agent", 1.6, 2.4, "At nine."), Turn("user", 0.0, 1.0, "When do you open?"))
+        >>> [turn.speaker for turn in Conversation("opening", 4.0, turns).turns]
+        ['user', 'agent']
     """
 
     id: str

@@ -33,6 +33,13 @@ class FrameRate:
 
     Raises:
         InputError: if `hz` is not positive.
+
+    Examples:
+        >>> rate = FrameRate(12.5)
+        >>> rate.seconds, rate.samples_per_frame(16000)
+        (0.08, 1280)
+        >>> rate.count(1.0), rate.frame_at(1.0), rate.nearest(1.0)          # ceiling, floor, nearest edge
+        (13, 12, 13)
     """
 
     hz: Fraction

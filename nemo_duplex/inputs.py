@@ -12,7 +12,14 @@ if TYPE_CHECKING:
 
 
 class InputError(ValueError):
-    """Wrong input: the message says what was given, what was expected and what to do. Scripts print it as one line."""
+    """Wrong input: the message says what was given, what was expected and what to do. Scripts print it as one line.
+
+    Examples:
+        >>> from nemo_duplex.inputs import existing_file
+        >>> existing_file("agent.nemo", "model")                            # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        nemo_duplex.inputs.InputError: model: there is no file agent.nemo. Check the path (this folder is ...).
+    """
 
 
 def one_line(error: BaseException, limit: int = 200) -> str:

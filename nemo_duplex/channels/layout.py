@@ -39,6 +39,11 @@ class ChannelLayout:
 
     Raises:
         InputError: if ids are shared or out of range, or a size is not positive.
+
+    Examples:
+        >>> layout = ChannelLayout(32000, text_pad=0, text_bos=1, text_eos=2, num_codebooks=4, codebook_size=4032)
+        >>> layout.speech_vocab_size, layout.text_lead
+        (4037, 2)
     """
 
     text_vocab_size: int

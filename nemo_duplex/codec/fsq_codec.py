@@ -72,6 +72,19 @@ class FSQCodec(nn.Module):
 
     Raises:
         InputError: if the config lacks a part, or describes a codec of another kind.
+
+    Examples:
+        >>> from tests.dummies import CODEC                                 # a config as in conf/codec/small.yaml
+        >>> codec = FSQCodec(CODEC)
+        >>> codes, frames = codec.encode(torch.zeros(1, 22050), torch.tensor([22050]))
+        >>> tuple(codes.shape), frames.tolist()                             # (B, K, T)
+        ((1, 2, 13), [13])
+        >>> audio, samples = codec.decode(codes, frames)
+        >>> samples.tolist()
+        [22932]
+        >>> codec.save_to("codec.nemo")
+        >>> FSQCodec.restore("codec.nemo").fingerprint == codec.fingerprint
+        True
     """
 
     silence_codes: torch.Tensor

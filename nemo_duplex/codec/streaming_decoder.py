@@ -53,6 +53,18 @@ class StreamingDecoder:
     Args:
         dequantize: codes (B, K, n) -> (B, D, n); raises InputError for codes out of range.
         decoder: the network.
+
+    Examples:
+        >>> codec = model.audio_codec
+        >>> codes = codec.silence_codes.repeat(1, 5, 1).transpose(1, 2)     # (B, K, T)
+        >>> decoder = codec.streaming_decoder()
+        >>> state, frames = decoder.init_state(1), []
+        >>> for frame in codes.split(1, dim=2):
+        ...     audio, state = decoder.step(frame, state)
+        ...     frames.append(audio)
+        >>> whole, _ = codec.decode(codes, torch.tensor([5]))
+        >>> torch.allclose(torch.cat(frames, dim=1), whole, atol=1e-4)
+        True
     """
 
     def __init__(self, dequantize: Callable[[torch.Tensor], torch.Tensor], decoder: FrameDecoder) -> None:

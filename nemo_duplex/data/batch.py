@@ -30,6 +30,19 @@ class DuplexBatch:
 
     Codes are on the time of the corpus; the model lays text and speech out against each other (`channels/layout.py`). By the
     keys of NeMo's in-tree batch (`batch["source_audio"]`) the same tensors are found.
+
+    Examples:
+        >>> batch = DuplexBatch(
+        ...     ids=["one"],
+        ...     user_audio=torch.zeros(1, 3200),
+        ...     user_audio_lens=torch.tensor([2560]),
+        ...     agent_tokens=torch.zeros(1, 3, dtype=torch.long),
+        ...     num_frames=torch.tensor([2]),
+        ... )
+        >>> batch.valid.tolist()
+        [[True, True, False]]
+        >>> batch["source_audio"] is batch.user_audio                       # keys of NeMo's in-tree batch
+        True
     """
 
     ids: list[str]

@@ -121,6 +121,14 @@ class DuplexDataModule(pl.LightningDataModule):
 
     Raises:
         InputError: at once, if a folder holds no shards, or if the training data would end.
+
+    Examples:
+        >>> from omegaconf import OmegaConf
+        >>> loader = {"batch_size": 2, "num_workers": 0, "seed": 0, "shard_seed": 0}
+        >>> config = {"train": corpus, "train_loader": loader, "validation": None, "validation_loader": None}
+        >>> data = DuplexDataModule(OmegaConf.create(config), model.dataset())
+        >>> data.dataset.user_sample_rate
+        16000
     """
 
     def __init__(self, config: DictConfig, dataset: DuplexS2SDataset) -> None:

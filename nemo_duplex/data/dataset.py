@@ -36,6 +36,14 @@ class DuplexS2SDataset(torch.utils.data.Dataset):
     Raises:
         InputError: with the cut's id, for a cut without agent channel, with several channels, with another speaker, with codes
             of another length, or without word times where they are needed.
+
+    Examples:
+        >>> from lhotse import CutSet
+        >>> cuts = CutSet.from_shar(in_dir=f"{corpus}/dev/shar")
+        >>> dataset = DuplexS2SDataset(model.tokenizer)                     # or model.dataset()
+        >>> batch = dataset[CutSet.from_cuts(list(cuts)[:2])]
+        >>> batch.agent_tokens.shape[1] == batch.num_frames.max()
+        tensor(True)
     """
 
     def __init__(

@@ -50,6 +50,11 @@ class EvaluationCallback(pl.Callback):
         out: folder in which `validation/step-<n>/` is written; None writes to the loggers only.
         keep: so many of these folders are kept, the latest; 0 keeps all.
         batch_size, vad: as in `evaluate`.
+
+    Examples:
+        >>> callback = EvaluationCallback(some_dialogues(corpus, 2), every_n_validations=5)
+        >>> len(callback.cuts)
+        2
     """
 
     def __init__(

@@ -28,6 +28,11 @@ class Estimate:
         n: events (or whatever is counted below the line) that it was measured over.
         ci95: the interval to print: Wilson's for a share, else the bootstrap's.
         bootstrap95: over conversations; for a share of 0 or 1 it has no width, which is why Wilson's is printed.
+
+    Examples:
+        >>> share = estimate_ratio([(3, 4), (5, 5)], proportion=True)      # of two conversations
+        >>> round(share.value, 3), share.n
+        (0.889, 9)
     """
 
     value: float | None

@@ -65,6 +65,14 @@ class Record:
         sample_rate: of `audio`, in Hz.
         unterminated, orphan_eos: broken grammar of the text channel.
         written: what stands on the text channel, frame by frame, pads left out.
+
+    Examples:
+        >>> from nemo_duplex.evaluation.activity import energy_vad
+        >>> from nemo_duplex.evaluation.generation import run_conversations
+        >>> from nemo_duplex.evaluation.run import read_sets
+        >>> [record] = run_conversations(model, read_sets(corpus, ["dev"], limit=1)["dev"], energy_vad)
+        >>> len(record.audio) == round(record.duration * record.sample_rate)
+        True
     """
 
     cut: Cut

@@ -35,7 +35,16 @@ _LOOSE_GRACE = 0.5  # of FD-Bench, beside the paper's 0.1
 
 @dataclass(frozen=True)
 class Judged:
-    """One conversation with everything that was measured in it."""
+    """One conversation with everything that was measured in it.
+
+    Examples:
+        >>> from nemo_duplex.evaluation.activity import energy_vad
+        >>> from nemo_duplex.evaluation.generation import run_conversations
+        >>> from nemo_duplex.evaluation.run import read_sets
+        >>> records = run_conversations(model, read_sets(corpus, ["dev"], limit=1)["dev"], energy_vad)
+        >>> len(judge(records[0]).turn_taking.responses) == len(records[0].questions)
+        True
+    """
 
     record: Record
     turn_taking: TurnTaking

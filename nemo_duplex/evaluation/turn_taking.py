@@ -34,6 +34,10 @@ class Rules:
         user_merge_gap, agent_merge_gap: pauses up to this long lie inside a turn. 0 for exact turns, 0.5 for a VAD.
         min_user_dur, min_agent_dur: shorter speech is no turn (a "mm-hm").
         min_overlap: speech of both has to last longer than this to be a barge-in.
+
+    Examples:
+        >>> Rules().barge_in_window, Rules(agent_merge_gap=0.5).agent_merge_gap
+        (1.5, 0.5)
     """
 
     barge_in_window: Seconds = 1.5
@@ -80,7 +84,16 @@ class Response:
 
 @dataclass(frozen=True)
 class TurnTaking:
-    """What happened in one conversation. Times are Seconds from its start; spans are merged, sorted and clipped."""
+    """What happened in one conversation. Times are Seconds from its start; spans are merged, sorted and clipped.
+
+    Examples:
+        >>> user, agent = [(1.0, 2.5), (5.0, 6.4)], [(3.2, 5.6), (7.04, 8.6)]      # the user interrupts at 5.0 s
+        >>> found = measure(user, agent, duration=10.0)
+        >>> [(b.status, b.stop_latency) for b in found.barge_ins]
+        [('success', 0.6)]
+        >>> [round(r.latency, 2) for r in found.responses]
+        [0.7, 0.64]
+    """
 
     rules: Rules
     duration: Seconds

@@ -53,6 +53,18 @@ class DuplexS2SModel(DuplexAgent, ModelPT):
 
     Raises:
         InputError: for an unknown key, a part that cannot be had, or parts that do not fit each other.
+
+    Examples:
+        >>> model.user_sample_rate, model.agent_sample_rate
+        (16000, 22050)
+        >>> audio = torch.from_numpy(question)
+        >>> out = model.offline_inference(audio[None], torch.tensor([len(audio)]))
+        >>> out["audio"].shape[1] == int(out["tokens_len"][0]) * 1764      # one frame is 80 ms
+        True
+        >>> model.save_to("agent.nemo")
+        >>> from nemo_duplex import DuplexS2SModel
+        >>> DuplexS2SModel.restore_from("agent.nemo", map_location="cpu").layout == model.layout
+        True
     """
 
     def __init__(self, cfg: DictConfig | dict[str, Any], trainer: Trainer | None = None) -> None:

@@ -135,6 +135,18 @@ class DuplexEngine:
 
     Raises:
         InputError: if there is no slot, the model cannot keep so long a prompt, or this machine cannot compute in such a way.
+
+    Examples:
+        >>> engine = model.open_engine(max_sessions=2)
+        >>> alice, bob = engine.open_session(), engine.open_session()
+        >>> alice.push(question)
+        >>> bob.push(question)
+        >>> heard = engine.run_until_idle()
+        >>> [frame.token for frame in heard[alice]] == [frame.token for frame in heard[bob]]
+        True
+        >>> bob.close()
+        >>> len(engine)
+        1
     """
 
     def __init__(

@@ -54,6 +54,15 @@ class EngineSession:
 
     Raises:
         InputError: for an option that is not possible.
+
+    Examples:
+        >>> engine = model.open_engine(max_sessions=1)
+        >>> session = engine.open_session(seed=7, sampling={"text": {"temperature": 0.7}})
+        >>> session.push(question)
+        >>> session.mute(True)
+        >>> frames = engine.run_until_idle()[session]
+        >>> bool(frames[-1].audio.any())
+        False
     """
 
     def __init__(

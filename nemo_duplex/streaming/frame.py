@@ -9,7 +9,13 @@ import numpy as np
 
 @dataclass(frozen=True)
 class AgentFrame:
-    """What the agent does in one frame (80 ms), and whether the user spoke in it."""
+    """What the agent does in one frame (80 ms), and whether the user spoke in it.
+
+    Examples:
+        >>> frame = model.open_session().push(question)[0]
+        >>> frame.index, frame.audio.shape, frame.codes.shape
+        (0, (1764,), (2,))
+    """
 
     index: int
     text: str  # what this frame adds to the agent's text; empty in most frames

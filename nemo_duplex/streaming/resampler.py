@@ -37,6 +37,12 @@ class StreamResampler:
 
     Raises:
         InputError: for a rate that is not supported.
+
+    Examples:
+        >>> line = StreamResampler(8000, 16000)
+        >>> parts = [line.push(np.zeros(80, np.float32)) for _ in range(10)] + [line.flush()]
+        >>> sum(map(len, parts))                                            # 800 samples of 8 kHz
+        1600
     """
 
     def __init__(self, from_rate: int, to_rate: int) -> None:

@@ -43,6 +43,12 @@ class Sampling:
 
     Raises:
         InputError: for a value out of range.
+
+    Examples:
+        >>> Sampling()
+        Sampling(temperature=0.0, top_k=0, top_p=1.0, repetition_penalty=1.0)
+        >>> Sampling(temperature=0.7, top_k=20).top_k
+        20
     """
 
     temperature: float = 0.0
@@ -59,7 +65,14 @@ class Sampling:
 
 @dataclass(frozen=True)
 class AgentSampling:
-    """How a session's text and speech are chosen."""
+    """How a session's text and speech are chosen.
+
+    Examples:
+        >>> AgentSampling().greedy
+        True
+        >>> AgentSampling.of({"text": {"temperature": 0.7}}).text.temperature
+        0.7
+    """
 
     text: Sampling = field(default_factory=Sampling)
     speech: Sampling = field(default_factory=Sampling)

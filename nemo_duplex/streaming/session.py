@@ -26,6 +26,15 @@ class Session:
     Args:
         model: in evaluation from now on.
         options: as `DuplexEngine.open_session`.
+
+    Examples:
+        >>> session = model.open_session()
+        >>> frames = session.push(question[:1000]) + session.push(question[1000:]) + session.flush()
+        >>> session.close()
+        >>> len(frames) == -(-len(question) // 1280)                        # 1280 samples are 80 ms
+        True
+        >>> [frame.index for frame in frames[:3]]
+        [0, 1, 2]
     """
 
     def __init__(self, model: DuplexAgent, **options: Any) -> None:

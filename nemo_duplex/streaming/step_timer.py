@@ -53,6 +53,14 @@ class StepTimer:
 
     Attributes:
         device: where the stages run; the engine sets it.
+
+    Examples:
+        >>> timer = StepTimer()
+        >>> engine = model.open_engine(max_sessions=1, timer=timer)
+        >>> engine.open_session().push(question)
+        >>> _ = engine.run_until_idle()
+        >>> list(timer.report())
+        ['mel', 'encoder', 'llm', 'codec', 'step']
     """
 
     def __init__(self, window: int = 10_000) -> None:

@@ -40,6 +40,10 @@ class DialogueSpec:
         quiet_length: of such a recording, where `duration` does not say.
         duration: of every train cut, filled with dialogues and cut off at the end; None: one whole dialogue per cut.
         rhythm, surroundings: see there.
+
+    Examples:
+        >>> DialogueSpec(seed=1, duration=12.8).pause
+        0.3
     """
 
     seed: int = 0
@@ -67,7 +71,16 @@ class SpokenConversation:
 
 
 class DialogueCuts:
-    """The dialogues of a source as cuts, by number."""
+    """The dialogues of a source as cuts, by number.
+
+    Examples:
+        >>> from nemo_duplex.synthesis.grammar import Grammar
+        >>> from nemo_duplex.synthesis.tts.espeak import EspeakEngine
+        >>> from nemo_duplex.synthesis.tts.voices import voice_data
+        >>> cuts = DialogueCuts(DialogueSpec(seed=0), Grammar(), EspeakEngine(voice_data()))
+        >>> sorted({supervision.speaker for supervision in cuts.cut("dev", 0).supervisions})
+        ['agent', 'user']
+    """
 
     def __init__(self, spec: DialogueSpec, source: TextSource, engine: SpeechEngine) -> None:
         self.spec, self._source, self._engine = spec, source, engine

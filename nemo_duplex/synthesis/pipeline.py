@@ -51,6 +51,10 @@ class CorpusSpec:
         agent_utterances: sentences for the codec besides the answers.
         source: files of dialogues; none: the built-in grammar.
         dialogues: how they are made.
+
+    Examples:
+        >>> CorpusSpec(hours=5, dialogues=DialogueSpec(duration=12.8)).dev
+        60
     """
 
     hours: float = 1.0

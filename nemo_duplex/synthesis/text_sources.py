@@ -30,6 +30,10 @@ class Exchange:
         family: the kind of question, for results per kind.
         seen: whether this user text occurs in the train split.
         pauses: characters of `user` before which the speaker may pause, because no complete question ends there.
+
+    Examples:
+        >>> Exchange("What is the capital of France?", "The capital of France is Paris.", answer="Paris", family="capital").seen
+        True
     """
 
     user: str
@@ -42,7 +46,13 @@ class Exchange:
 
 @dataclass(frozen=True)
 class Dialogue:
-    """Exchanges in order; the id names the dialogue in its source, in cuts and in errors."""
+    """Exchanges in order; the id names the dialogue in its source, in cuts and in errors.
+
+    Examples:
+        >>> exchange = Exchange("How are you?", "Very well.", answer="Very well.", family="small talk")
+        >>> len(Dialogue("greeting", (exchange,)).exchanges)
+        1
+    """
 
     id: str
     exchanges: tuple[Exchange, ...]
@@ -82,6 +92,13 @@ class DialogueFiles:
     Raises:
         InputError: if a file is missing, empty or not readable as above, an id occurs twice, turns do not alternate from user
             to agent, a turn is empty or longer than 25 s of speech, or there are fewer than two dialogues.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> rows = ['{"instruction": "Say one.", "output": "One."}', '{"data": ["Say two.", "Two."]}']
+        >>> _ = Path("dialogues.jsonl").write_text(chr(10).join(rows))
+        >>> DialogueFiles(["dialogues.jsonl"]).describe()["dialogues"]
+        {'dev': 1, 'train': 1}
     """
 
     def __init__(self, paths: Sequence[str | Path]) -> None:

@@ -70,6 +70,14 @@ class SessionRecording:
         codes: (T, K) speech channels, specials included.
         steps: (T,) columns `STEP`.
         pushes: (N,) columns `PUSH`.
+
+    Examples:
+        >>> session = model.open_session(record="talk")
+        >>> _ = session.push(question)
+        >>> session.close()
+        >>> recording = SessionRecording.read("talk")
+        >>> recording.tokens.shape[0] == recording.codes.shape[0] == len(recording.steps)
+        True
     """
 
     folder: Path

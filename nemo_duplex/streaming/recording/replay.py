@@ -70,6 +70,13 @@ class Replay:
         distance: by how much the sound differs at most.
         surroundings: what is not as it was recorded: other weights, machine or versions, each in a few words.
         around: the frames around the one to look at; empty if all are identical.
+
+    Examples:
+        >>> session = model.open_session(record="talk")
+        >>> _ = session.push(question)
+        >>> session.close()
+        >>> replay("talk", model).identical
+        True
     """
 
     recording: SessionRecording

@@ -23,6 +23,10 @@ class Voice:
         name: what the engine calls the voice.
         rate: words per minute.
         pitch, pitch_range: 0 to 100, 50 is the voice's own.
+
+    Examples:
+        >>> Voice("agent", "en-us+klatt2", rate=150).pitch
+        50
     """
 
     id: str
@@ -41,6 +45,13 @@ class Utterance:
         audio: (S,) float32 in -1..1, without silence around the speech.
         sample_rate: Hz.
         words: times from the start of the utterance; none where the engine does not know them.
+
+    Examples:
+        >>> from nemo_duplex.conversation import Word
+        >>> words = (Word("Good", 0, 0.0, 0.5), Word("day", 5, 0.5, 1.0))
+        >>> spoken = Utterance("Good day", np.zeros(16000, np.float32), 16000, words)
+        >>> spoken.with_pause(offset=5, length=0.25).duration
+        1.25
     """
 
     text: str
