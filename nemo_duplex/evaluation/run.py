@@ -16,7 +16,6 @@ import soundfile
 from lhotse import CutSet
 from lhotse.cut import Cut
 
-import nemo_duplex
 from nemo_duplex.evaluation.activity import voice_activity
 from nemo_duplex.evaluation.answers import reference_texts
 from nemo_duplex.evaluation.baseline import lengths_of_answers, never_listens, yields
@@ -28,6 +27,7 @@ from nemo_duplex.evaluation.scores import Judged, events, judge, spoken_text, su
 from nemo_duplex.evaluation.speech import BigramRecogniser
 from nemo_duplex.files.atomic import whole_file, whole_folder
 from nemo_duplex.inputs import InputError, existing_folder
+from nemo_duplex.version import __version__
 
 #: Raised when a key of report.json changes its place or meaning.
 SCHEMA_VERSION = 1
@@ -166,7 +166,7 @@ def _write(out: Path, report: dict[str, Any], judged: Mapping[str, Sequence[Judg
 
 
 def _versions() -> dict[str, str]:
-    found = {"nemo_duplex": nemo_duplex.__version__, "python": platform.python_version()}
+    found = {"nemo_duplex": __version__, "python": platform.python_version()}
     for name in _VERSIONS:
         try:
             found[name] = version(name)

@@ -17,7 +17,6 @@ import numpy as np
 from lhotse import MonoCut
 from tqdm import tqdm
 
-import nemo_duplex
 from nemo_duplex.files.atomic import require_space, whole_file
 from nemo_duplex.frames import AGENT_SAMPLE_RATE, FRAME_RATE, Seconds
 from nemo_duplex.inputs import InputError
@@ -29,6 +28,7 @@ from nemo_duplex.synthesis.text_sources import DialogueFiles, TextSource
 from nemo_duplex.synthesis.tts.espeak import EspeakEngine
 from nemo_duplex.synthesis.tts.voices import AGENT_VOICE, NUM_SPEAKERS, voice_data
 from nemo_duplex.synthesis.utterances import agent_utterances, utterance_cut
+from nemo_duplex.version import __version__
 
 SETS = ("train", "dev", "impatient", "agent")
 
@@ -250,7 +250,7 @@ def _summarize(maker: _Maker, out: Path) -> dict[str, Any]:
         "source": maker.source.describe(),
         "spec": asdict(maker.spec),
         "speakers_to_draw_from": NUM_SPEAKERS,
-        "versions": {"nemo_duplex": nemo_duplex.__version__, maker.engine.name: maker.engine.version, "numpy": np.__version__},
+        "versions": {"nemo_duplex": __version__, maker.engine.name: maker.engine.version, "numpy": np.__version__},
     }
     with whole_file(out / "corpus.json") as path:
         path.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
