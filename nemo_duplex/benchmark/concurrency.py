@@ -24,7 +24,7 @@ from nemo_duplex.streaming.step_timer import StageTimes, StepTimer
 
 if TYPE_CHECKING:
     from nemo_duplex.models.duplex_s2s import DuplexS2SModel
-    from nemo_duplex.streaming.engine_session import EngineSession
+    from nemo_duplex.streaming.session import EngineSession
 
 #: What a tick may take.
 BUDGET: Seconds = FRAME_RATE.seconds

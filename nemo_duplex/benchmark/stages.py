@@ -23,8 +23,7 @@ from nemo_duplex.benchmark.memory import PeakMemory
 from nemo_duplex.frames import Seconds
 from nemo_duplex.llm.int8_linear import Int8Linear, in_int8
 from nemo_duplex.streaming.rows import AgentRows
-from nemo_duplex.streaming.rows_state import tensors
-from nemo_duplex.streaming.stages import StageRunner
+from nemo_duplex.streaming.stage_runner import StageRunner, tensors
 from nemo_duplex.streaming.step_timer import StepTimer
 
 if TYPE_CHECKING:

@@ -31,7 +31,7 @@ from nemo_duplex.inputs import InputError
 
 if TYPE_CHECKING:
     from nemo_duplex.models.duplex_s2s import DuplexS2SModel
-    from nemo_duplex.streaming.frame import AgentFrame
+    from nemo_duplex.streaming.session import AgentFrame
 
 
 @dataclass(frozen=True)

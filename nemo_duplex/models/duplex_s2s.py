@@ -286,9 +286,9 @@ class DuplexS2SModel(DuplexAgent, ModelPT):
 
     def open_session(self, **options: Any) -> Session:
         """One caller's live conversation: push PCM, get frames. Options as `DuplexEngine.open_session`."""
-        from nemo_duplex.streaming.session import Session
+        from nemo_duplex.streaming.engine import open_session
 
-        return Session(self, **options)
+        return open_session(self, **options)
 
     def open_engine(self, max_sessions: int = 64, **options: Any) -> DuplexEngine:
         """Many callers, one batched step per frame. Options as `DuplexEngine`."""

@@ -1,116 +1,42 @@
 """Many callers in one batched step per 80 ms frame.
 
-    any thread     session.push(audio)      session.flush()      session.close()        only noted
-    one thread     engine.step()            hears encoder chunks that are whole, makes one frame of each session with one due
+    any thread     session.push(audio)      session.flush()      session.close()        only queued
+    one thread     engine.step()            one frame of every session that has one due
 
-A session's frames do not depend on who else is there: they are those of `offline_inference` on its audio.
+One frame, from `push` to the AgentFrame:
 
-Which caller sits in which row of the batch, and how many rows must be computed.
+    session.py    push        checks the samples, resamples and queues them                 resampler.py, user_audio.py
+    engine.py     step        the three stages below, of all sessions at once
+    rows.py       1 hear      audio of an encoder chunk -> embeddings of its frames         perception/stream.py
+                  2 think     embedding and previous frame -> text token and codes          models/duplex_lm.py, llm/backbone.py
+                  3 speak     codes -> sound                                                codec/streaming_decoder.py
+    session.py    answered    AgentFrame, with the text that it completes                   channels/transcript.py
+
+A session's frames do not depend on the other sessions: they are those of `offline_inference` on its audio.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 
 from nemo_duplex.inputs import InputError
-from nemo_duplex.streaming.control import RowControls
-from nemo_duplex.streaming.engine_session import EngineSession
-from nemo_duplex.streaming.frame import AgentFrame
-from nemo_duplex.streaming.rows import AgentRows, RowFrames
-from nemo_duplex.streaming.rows_state import RowsState
-from nemo_duplex.streaming.stages import StageRunner
+from nemo_duplex.models.agent import DuplexAgent
+from nemo_duplex.streaming.rows import AgentRows, ChunkBatch
+from nemo_duplex.streaming.session import AgentFrame, EngineSession, Session
+from nemo_duplex.streaming.stage_runner import StageRunner
 from nemo_duplex.streaming.step_timer import StepTimer
-
-if TYPE_CHECKING:
-    from nemo_duplex.models.agent import DuplexAgent
-
-
-Guest = TypeVar("Guest")
-
-
-class Move(NamedTuple):
-    """A row that is to be copied."""
-
-    source: int
-    target: int
-
-
-class Slots(Generic[Guest]):
-    """`capacity` rows and those who sit in them.
-
-    The rows that are computed are always the first ones, and always one of few counts (`buckets`: 1, 2, 4, ... capacity), so
-    that few shapes are ever run. Newcomers take the lowest free row; `gather` moves guests down when a smaller count would do.
-    """
-
-    def __init__(self, capacity: int) -> None:
-        self._guests: list[Guest | None] = [None] * capacity
-        self.buckets = (*(1 << i for i in range((capacity - 1).bit_length())), capacity)
-
-    def __len__(self) -> int:
-        """How many there are."""
-        return sum(guest is not None for guest in self._guests)
-
-    def __iter__(self) -> Iterator[tuple[int, Guest]]:
-        """Each taken row with who sits there, in the order of the rows."""
-        return ((row, guest) for row, guest in enumerate(self._guests) if guest is not None)
-
-    def __getitem__(self, row: int) -> Guest:
-        """Who sits in a row that is taken."""
-        guest = self._guests[row]
-        assert guest is not None, f"Nobody sits in row {row}."
-        return guest
-
-    def join(self, guest: Guest) -> int:
-        """Takes the lowest free row for `guest`.
-
-        Raises:
-            InputError: if none is free.
-        """
-        if None not in self._guests:
-            raise InputError(
-                f"No free slot: all {len(self._guests)} sessions of this engine are open. Close one, or raise max_sessions."
-            )
-        row = self._guests.index(None)
-        self._guests[row] = guest
-        return row
-
-    def leave(self, row: int) -> None:
-        """Frees a row."""
-        self._guests[row] = None
-
-    def bucket(self, rows: int) -> int:
-        """The smallest count that is at least `rows`."""
-        return next(bucket for bucket in self.buckets if bucket >= rows)
-
-    @property
-    def rows(self) -> int:
-        """How many rows must be computed so that every guest is among them: one of `buckets`, 0 with nobody there."""
-        last = max((row for row, _ in self), default=-1)
-        return self.bucket(last + 1) if last >= 0 else 0
-
-    def gather(self) -> list[Move]:
-        """Seats guests in lower rows where that lowers `rows`; the caller copies what these rows remember, in this order."""
-        moves = []
-        needed = self.bucket(len(self)) if len(self) else 0
-        for row, guest in list(self):
-            if row >= needed:
-                target = self._guests.index(None)
-                self._guests[target], self._guests[row] = guest, None
-                moves.append(Move(row, target))
-        return moves
-
 
 _log = logging.getLogger(__name__)
 
-#: Each session that was due, with its new frames; one that failed or was closed meanwhile has none.
+#: Each session that was due, with its new frames; a session that failed or was closed meanwhile has none.
 Answers = dict[EngineSession, list[AgentFrame]]
 
 
@@ -123,18 +49,18 @@ class DuplexEngine:
         model: in evaluation from now on.
         max_sessions: slots. Memory for all of them is taken now and never grows.
         timer: takes the times of steps and stages, from when the engine is open; without one, no clock is read.
-        prompt_tokens: of the longest system prompt that a session may have. A model with an attention_window attends to that
-            much more in every frame; one without it gives up as many of its most recent frames for as long a prompt.
-        compile: whether torch.compile makes the stages faster. Opening then takes minutes; numbers change in the last digits.
-        cuda_graphs: whether the stages are recorded and replayed on a GPU; None does so where the model is on one.
+        prompt_tokens: length of the longest system prompt that a session may have. A model with an attention_window attends to
+            that many more frames; one without it gives up as many of its most recent frames for a prompt of that length.
+        compile: whether to use torch.compile. Opening then takes minutes; numbers change in the last digits.
+        cuda_graphs: whether to use CUDA graphs; None does so if the model is on a GPU.
         int8: whether encoder and language model compute in 8 bits, on a CPU (`llm/int8_linear.py`): faster, and near to
-            float32, not equal. The model stays as it is; memory grows by a quarter of the weights of these two.
+            float32, not equal. The model itself does not change; memory grows by a quarter of the weights of these two.
 
     Attributes:
-        options: what another engine must be given for its numbers to be the same to the bit.
+        options: those options that another engine needs to compute the same bits.
 
     Raises:
-        InputError: if there is no slot, the model cannot keep so long a prompt, or this machine cannot compute in such a way.
+        InputError: if there is no slot, the model cannot keep so long a prompt, or this machine lacks what an option needs.
 
     Examples:
         >>> engine = model.open_engine(max_sessions=2)
@@ -164,162 +90,231 @@ class DuplexEngine:
         self.model = model
         self.options: dict[str, Any] = {"prompt_tokens": prompt_tokens, "compile": compile, "int8": int8}
         run = StageRunner(model.device, timer, compile, cuda_graphs)
-        self._rows = AgentRows(model, run, int8)
+        self._rows = AgentRows(model, run, prompt_tokens, int8)
         self._timed = timer.step if timer else nullcontext
         self._slots: Slots[EngineSession] = Slots(max_sessions)
-        self._lock = Lock()  # of the slots and of who has joined
-        self._joined: list[int] = []  # rows that start anew in the next step
-        self._prompt_tokens = prompt_tokens
+        self._lock = Lock()  # of the slots and of `_new`
+        self._new: list[int] = []  # rows of sessions that begin in the next step
         with torch.inference_mode():
-            self._state = self._rows.init_state(max_sessions, prompt_tokens=prompt_tokens)
-            self._newborn = self._rows.init_state(1, prompt_tokens=prompt_tokens)
+            self._state = self._rows.init_state(max_sessions)
             self._views = {bucket: self._state.first(bucket) for bucket in self._slots.buckets}
             if run.needs_warm_up:
                 self._rows.warm_up(self._state, reversed(self._views.values()))
         if timer:
             timer.device = model.device
             timer.reset()
-        self._encoder_chunks = np.zeros((max_sessions, self._rows.chunk_samples), np.float32)
+        self._chunks = np.zeros((max_sessions, self._rows.chunk_samples), np.float32)
 
     def open_session(self, record: str | Path | None = None, **options: Any) -> EngineSession:
         """A new caller, from the next step on.
 
         Args:
-            record: a folder to be, which the session is recorded to (`recorder.py`).
+            record: a new folder to record the session to (`recording/recorder.py`).
             options: as `EngineSession`.
 
         Raises:
-            InputError: if no slot is free, or for an option or a folder that is not possible.
+            InputError: if no slot is free, or an option or the folder cannot be used.
         """
         session = EngineSession(self.model, **options)
-        if len(session.prompt) > self._prompt_tokens:
+        self.join(session, record)
+        return session
+
+    def join(self, session: EngineSession, record: str | Path | None = None) -> None:
+        """Gives a session a slot, and records it; arguments and errors as `open_session`."""
+        room = self.options["prompt_tokens"]
+        if len(session.prompt) > room:
             raise InputError(
-                f"A system prompt of {len(session.prompt)} tokens, and this engine has room for {self._prompt_tokens}. "
+                f"A system prompt of {len(session.prompt)} tokens, and this engine has room for {room}. "
                 f"Shorten it, or open the engine with prompt_tokens={len(session.prompt)}."
             )
         with self._lock:
-            self._dismiss()
-            self._joined.append(self._slots.join(session))
+            self._free_slots()
+            self._new.append(self._slots.join(session))
         if record is not None:
             session.record(record, self.options)
-        return session
 
     def __len__(self) -> int:
         """How many sessions are open."""
         with self._lock:
-            self._dismiss()
+            self._free_slots()
             return len(self._slots)
 
     @torch.inference_mode()
     def step(self) -> Answers:
         """Everything that is due now, at most one frame of each session; empty if nothing was due."""
         with self._timed():
-            return self._step()
+            sessions, num_rows = self._seated()
 
-    def _step(self) -> Answers:
-        with self._lock:
-            self._dismiss()
-            self._seat()
-            guests = [guest for guest in self._slots if guest[0] not in self._joined]
-            rows = self._slots.rows
-        self._hear(guests)
-        due = [(row, session) for row, session in guests if session.has_frame]
-        return self._answers(due, self._speak(due, rows)) if due else {}
+            # 1 hear: encoder chunks that are whole -> embeddings of their frames, which wait in the state
+            chunks = self._take_chunks(sessions)
+            if chunks is not None:
+                self._rows.hear(self._state, chunks)
+
+            # 2 think: the next embedding of each session, and its previous frame -> text token and codes
+            due = [(row, session) for row, session in sessions if session.has_frame]
+            if not due:
+                return {}
+            for row, session in due:
+                session.frame_begins(row, num_rows)
+            state, live = self._views[num_rows], torch.zeros(num_rows, dtype=torch.bool)
+            live[[row for row, _ in due]] = True
+            live = live.to(self.model.device)
+            given = {row: session.commands.next() for row, session in due}
+            commands = self._rows.commands([given.get(row) for row in range(num_rows)])
+            sampled = not all(session.sampling.greedy for _, session in due)
+            tokens, codes = self._rows.think(state, live, commands, sampled)
+
+            # 3 speak: codes -> sound
+            audio = self._rows.speak(state, codes, live, commands)
+
+            return _answers(due, tokens.tolist(), codes.cpu().numpy(), audio.float().cpu().numpy())
 
     def run_until_idle(self) -> Answers:
         """Steps until nothing is due any more; all frames that this made."""
         answers: Answers = {}
-        while (step := self.step()) or self._joined:
+        while (step := self.step()) or self._new:
             for session, frames in step.items():
                 answers.setdefault(session, []).extend(frames)
         return answers
 
-    # ------------------------------------------------------------------ who sits where
+    def _seated(self) -> tuple[list[tuple[int, EngineSession]], int]:
+        """The sessions that have begun, each with its row, and how many rows must be computed.
 
-    def _dismiss(self) -> None:
-        """Frees the slots of sessions that are over."""
+        Frees the slots of sessions that are over, begins new ones, and moves sessions down if fewer rows then have to be
+        computed. A step reads one system prompt at most, so that nobody waits for the prompts of others; the sessions behind it
+        begin in a later step.
+        """
+        with self._lock:
+            self._free_slots()
+            prompt_read = False
+            while self._new and not prompt_read:
+                row = self._new.pop(0)
+                session = self._slots[row]
+                self._state.put(row, self._rows.blank_row(session.sampling, session.seed, session.prompt))
+                prompt_read = bool(session.prompt)
+            if not self._new:
+                for move in self._slots.gather():
+                    self._state.put(move.target, self._state.row(move.source))
+            return [(row, session) for row, session in self._slots if row not in self._new], self._slots.rows
+
+    def _free_slots(self) -> None:
         for row, session in list(self._slots):
             if session.over:
                 self._slots.leave(row)
-                if row in self._joined:  # it went before the engine ever stepped
-                    self._joined.remove(row)
+                if row in self._new:  # it was closed before it began
+                    self._new.remove(row)
 
-    def _seat(self) -> None:
-        """Rows of newcomers start anew; guests move down if fewer rows then have to be computed.
-
-        A step reads one system prompt at most, so that nobody waits for the prompts of others; who is behind waits outside.
-        """
-        read = False
-        while self._joined and not read:
-            row = self._joined.pop(0)
-            self._state.put(row, self._newcomer(row))
-            read = bool(self._slots[row].prompt)
-        if not self._joined:
-            for move in self._slots.gather():
-                self._state.put(move.target, self._state.row(move.source))
-
-    def _newcomer(self, row: int) -> RowsState:
-        """What a session remembers that has heard nothing: how it chooses, and its prompt."""
-        session = self._slots[row]
-        if session.sampling.greedy and not session.prompt:
-            return self._newborn
-        state = self._rows.init_state(1, session.sampling, session.seed, self._prompt_tokens)
-        if session.prompt:
-            self._rows.prompt(state, session.prompt)
-        return state
-
-    # ------------------------------------------------------------------ one step
-
-    def _hear(self, guests: list[tuple[int, EngineSession]]) -> None:
-        """The encoder chunks that are whole. Their rows alone are computed, filled up with idle ones to the next bucket."""
-        heard: list[tuple[int, EngineSession]] = []
-        for row, session in guests:
-            if session.take_chunk(self._encoder_chunks[len(heard)]):
-                heard.append((row, session))
-        if heard:
-            size = self._slots.bucket(len(heard))
-            for entry, (_, session) in enumerate(heard):
-                session.hearing(entry, size)
-            self._hear_chunks({entry: row for entry, (row, _) in enumerate(heard)}, size)
-
-    def _hear_chunks(self, rows: Mapping[int, int], size: int) -> None:
-        """The encoder chunks at these entries of `_encoder_chunks`, which are of these rows, in a batch of `size`."""
-        taken, device = set(rows.values()), self.model.device
-        idle = (row for row in range(len(self._encoder_chunks)) if row not in taken)
-        self._rows.hear(
-            self._state,
-            audio=torch.from_numpy(self._encoder_chunks[:size]).to(device),
-            rows=torch.tensor([rows[entry] if entry in rows else next(idle) for entry in range(size)]).to(device),
-            live=torch.tensor([entry in rows for entry in range(size)]).to(device),
-        )
-
-    def _speak(self, due: list[tuple[int, EngineSession]], rows: int) -> RowFrames:
-        """The next frame of those who have one due, computed for the first `rows`."""
-        for row, session in due:
-            session.speaking(row, rows)
-        live = torch.zeros(rows, dtype=torch.bool)
-        live[[row for row, _ in due]] = True
-        sampled = not all(session.sampling.greedy for _, session in due)
-        return self._rows.speak(self._views[rows], live.to(self.model.device), self._controls(due, rows), sampled)
-
-    def _controls(self, due: list[tuple[int, EngineSession]], rows: int) -> RowControls | None:
-        """What callers make their agents do in this frame; None where nobody does."""
-        controls = dict.fromkeys(range(rows)) | {row: session.control.next() for row, session in due}
-        if not any(controls.values()):
+    def _take_chunks(self, sessions: list[tuple[int, EngineSession]]) -> ChunkBatch | None:
+        """The encoder chunks that are whole, filled up to the next bucket with idle rows; None if there are none."""
+        taken: list[tuple[int, EngineSession]] = []
+        for row, session in sessions:
+            if session.take_chunk(self._chunks[len(taken)]):
+                taken.append((row, session))
+        if not taken:
             return None
-        return RowControls.of(list(controls.values()), self.model.audio_codec.silence_codes)
+        size = self._slots.bucket(len(taken))
+        for entry, (_, session) in enumerate(taken):
+            session.chunk_begins(entry, size)
+        rows = {entry: row for entry, (row, _) in enumerate(taken)}
+        return ChunkBatch.of(self._chunks[:size], rows, len(self._chunks), self.model.device)
 
-    def _answers(self, due: list[tuple[int, EngineSession]], frames: RowFrames) -> Answers:
-        """Hands each session its frame. What goes wrong there ends that session alone."""
-        tokens = frames.tokens.tolist()
-        codes, audio = frames.codes.cpu().numpy(), frames.audio.float().cpu().numpy()
-        answers: Answers = {session: [] for _, session in due}
-        for row, session in due:
-            try:
-                frame = session.answered(tokens[row], codes[row].copy(), audio[row].copy())
-            except Exception as error:
-                _log.exception("A session was ended by an error in its frame; the others go on.")
-                session.fail(error)
-            else:
-                answers[session].append(frame)
-        return answers
+
+def open_session(model: DuplexAgent, record: str | Path | None = None, **options: Any) -> Session:
+    """One caller in an engine of its own; what `model.open_session` is. Arguments and errors as `DuplexEngine.open_session`."""
+    prompt = model.prompt_tokens(options.get("system_prompt"))
+    # Without CUDA graphs: to capture them takes longer than opening a session should.
+    engine = DuplexEngine(model, max_sessions=1, prompt_tokens=len(prompt), cuda_graphs=False)
+    session = Session(model, engine.run_until_idle, **options)
+    engine.join(session, record)
+    return session
+
+
+def _answers(due: list[tuple[int, EngineSession]], tokens: list[int], codes: np.ndarray, audio: np.ndarray) -> Answers:
+    """Hands each session the frame in its row. An error there ends that session alone."""
+    answers: Answers = {session: [] for _, session in due}
+    for row, session in due:
+        try:
+            frame = session.answered(tokens[row], codes[row].copy(), audio[row].copy())
+        except Exception as error:
+            _log.exception("A session was ended by an error in its frame; the others go on.")
+            session.fail(error)
+        else:
+            answers[session].append(frame)
+    return answers
+
+
+# ---------------------------------------------------------------------- slots
+
+Caller = TypeVar("Caller")
+
+
+class Move(NamedTuple):
+    """A row that is to be copied."""
+
+    source: int
+    target: int
+
+
+class Slots(Generic[Caller]):
+    """`capacity` rows and the callers in them.
+
+    The rows that are computed are always the first ones, and always one of few counts (`buckets`: 1, 2, 4, ... capacity), so
+    that few shapes are ever run. A new caller takes the lowest free row; `gather` moves callers down if fewer rows would do.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self._callers: list[Caller | None] = [None] * capacity
+        self.buckets = (*(1 << i for i in range((capacity - 1).bit_length())), capacity)
+
+    def __len__(self) -> int:
+        """How many callers there are."""
+        return sum(caller is not None for caller in self._callers)
+
+    def __iter__(self) -> Iterator[tuple[int, Caller]]:
+        """Each taken row with its caller, in the order of the rows."""
+        return ((row, caller) for row, caller in enumerate(self._callers) if caller is not None)
+
+    def __getitem__(self, row: int) -> Caller:
+        """The caller in a taken row."""
+        caller = self._callers[row]
+        assert caller is not None, f"Row {row} is free."
+        return caller
+
+    def join(self, caller: Caller) -> int:
+        """Gives a caller the lowest free row, and returns it.
+
+        Raises:
+            InputError: if none is free.
+        """
+        if None not in self._callers:
+            raise InputError(
+                f"No free slot: all {len(self._callers)} sessions of this engine are open. Close one, or raise max_sessions."
+            )
+        row = self._callers.index(None)
+        self._callers[row] = caller
+        return row
+
+    def leave(self, row: int) -> None:
+        """Frees a row."""
+        self._callers[row] = None
+
+    def bucket(self, rows: int) -> int:
+        """The smallest count that is at least `rows`."""
+        return next(bucket for bucket in self.buckets if bucket >= rows)
+
+    @property
+    def rows(self) -> int:
+        """How many rows must be computed to reach every caller: one of `buckets`, or 0 without callers."""
+        last = max((row for row, _ in self), default=-1)
+        return self.bucket(last + 1) if last >= 0 else 0
+
+    def gather(self) -> list[Move]:
+        """Moves callers to lower rows if that lowers `rows`. Copy the state of these rows in this order."""
+        moves = []
+        needed = self.bucket(len(self)) if len(self) else 0
+        for row, caller in list(self):
+            if row >= needed:
+                target = self._callers.index(None)
+                self._callers[target], self._callers[row] = caller, None
+                moves.append(Move(row, target))
+        return moves

@@ -1,7 +1,8 @@
-"""The one batched computation of the streaming engine: B rows hear and speak, each at its own age and in its own phase.
+"""The batched computation of one frame: B rows hear, think and speak, each at its own age and in its own phase.
 
-    hear     an encoder chunk of audio ── mel ── encoder ──         embeddings of its frames wait in `pending`
-    speak    the next of them ── llm ── codec ──           one frame of text and audio
+    hear     an encoder chunk of audio ── mel ── encoder ──> embeddings of its frames, in `pending`
+    think    the next of them ── llm ──> text token and codes
+    speak    the codes ── codec ──> audio
 
 Each of the four stages is a function of tensors: shapes are constant, no Python looks at the data, and all that is remembered
 lies in `RowsState`, whose buffers are written in place. So each can become a CUDA graph.
@@ -9,31 +10,69 @@ lies in `RowsState`, whose buffers are written in place. So each can become a CU
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from nemo_duplex.codec.streaming_decoder import DecoderState
 from nemo_duplex.llm.int8_linear import in_int8
-from nemo_duplex.models.duplex_lm import FrameOutput, most_likely
-from nemo_duplex.perception.stream import PerceptionStream
-from nemo_duplex.streaming.control import RowControls
-from nemo_duplex.streaming.rows_state import RowsState, write
+from nemo_duplex.models.agent import DuplexAgent
+from nemo_duplex.models.duplex_lm import DuplexState, FrameOutput, most_likely
+from nemo_duplex.perception.stream import PerceptionStream, StreamState
+from nemo_duplex.streaming.commands import FrameCommand, RowCommands
 from nemo_duplex.streaming.sampling import AgentSampling, RowSampler, SamplerState
-from nemo_duplex.streaming.stages import StageRunner
+from nemo_duplex.streaming.stage_runner import StageRunner, mapped, tensors
 
-if TYPE_CHECKING:
-    from nemo_duplex.models.agent import DuplexAgent
+Part = TypeVar("Part")
 
 
-class RowFrames(NamedTuple):
-    """One frame of each row; without meaning in rows that are idle."""
+@dataclass
+class RowsState:
+    """All that B rows remember, each of its own age. Made by `AgentRows.init_state`; its size never changes."""
 
-    tokens: Tensor  # (B,)
-    codes: Tensor  # (B, K), specials included
-    audio: Tensor  # (B, samples_per_frame) float at the model's agent_sample_rate
+    perception: StreamState
+    pending: Tensor  # (B, frames of an encoder chunk, H) embeddings of the latest encoder chunk
+    answered: Tensor  # (B,) frames of that encoder chunk that have been answered
+    lm: DuplexState
+    decoder: DecoderState
+    sampler: SamplerState
+    frames: Tensor  # (B,) frames since the row began
+
+    def first(self, rows: int) -> RowsState:
+        """The first rows as a view: what is written into it is written here."""
+        return mapped(self, lambda tensor: tensor[:rows])
+
+    def row(self, row: int) -> RowsState:
+        """A copy of one row."""
+        return mapped(self, lambda tensor: tensor[row : row + 1].clone())
+
+    def put(self, row: int, one: RowsState) -> None:
+        """Overwrites all of a row with a state of one row; nothing of what was there is left."""
+        for here, there in zip(tensors(self), tensors(one)):
+            here[row].copy_(there[0])
+
+
+class ChunkBatch(NamedTuple):
+    """The next encoder chunk of some rows."""
+
+    audio: Tensor  # (n, chunk_samples) float32; a row's first encoder chunk begins with the perception's `lead_samples` zeros
+    rows: Tensor  # (n,) int64, all different: whose encoder chunks they are
+    live: Tensor  # (n,) bool; False where an entry only fills the batch, and its row stays as it is
+
+    @classmethod
+    def of(cls, audio: np.ndarray, rows: Mapping[int, int], num_rows: int, device: torch.device) -> ChunkBatch:
+        """The entries of `audio` (n, chunk_samples) that `rows` {entry: row} names; the others get idle ones of `num_rows`."""
+        taken = set(rows.values())
+        idle = (row for row in range(num_rows) if row not in taken)
+        return cls(
+            audio=torch.from_numpy(audio).to(device),
+            rows=torch.tensor([rows[entry] if entry in rows else next(idle) for entry in range(len(audio))]).to(device),
+            live=torch.tensor([entry in rows for entry in range(len(audio))]).to(device),
+        )
 
 
 class AgentRows:
@@ -46,15 +85,17 @@ class AgentRows:
     Args:
         model: in evaluation from now on; its weights are taken as they are now.
         run: runs the stages; None runs them as they are.
+        prompt_tokens: of the longest system prompt that there must be room for.
         int8: whether encoder and language model compute in 8 bits (`in_int8`).
 
     Raises:
         InputError: for an encoder that hears whole recordings only, or int8 on a machine that cannot do it.
     """
 
-    def __init__(self, model: DuplexAgent, run: StageRunner | None = None, int8: bool = False) -> None:
+    def __init__(self, model: DuplexAgent, run: StageRunner | None = None, prompt_tokens: int = 0, int8: bool = False) -> None:
         self.model = model.eval()
         self._run = run or StageRunner(model.device, cuda_graphs=False)
+        self._prompt_tokens = prompt_tokens
         self.chunk_frames: int = model.perception.chunk_frames
         self.chunk_samples: int = model.perception.chunk_samples
         self._lm = in_int8(model.lm) if int8 else model.lm
@@ -62,66 +103,79 @@ class AgentRows:
         self._decoder = model.audio_codec.streaming_decoder(check=False)
         self._sampler = RowSampler(model.layout)
         self._draw = torch.compiler.disable(self._sampler.choose)  # a sort and a hash: minutes to compile, nothing to gain
-        self._free: dict[int, RowControls] = {}  # of so many rows that nobody controls
+        self._blank: RowsState | None = None  # a greedy row without a prompt
+        self._free: dict[int, RowCommands] = {}  # by how many rows there are
 
-    def init_state(
-        self, num_rows: int, sampling: AgentSampling | None = None, seed: int = 0, prompt_tokens: int = 0
-    ) -> RowsState:
-        """The memory of rows that have heard nothing; None is greedy. `prompt_tokens`: of the longest system prompt."""
+    # ------------------------------------------------------------------ what rows remember
+
+    def init_state(self, num_rows: int, sampling: AgentSampling | None = None, seed: int = 0) -> RowsState:
+        """The memory of rows that have heard nothing; sampling None is greedy."""
         weight = self.model.perception.proj.weight
         start = torch.zeros(num_rows, dtype=torch.long, device=weight.device)
         return RowsState(
             perception=self._perception.init_state(num_rows),
             pending=weight.new_zeros(num_rows, self.chunk_frames, self.model.perception.output_dim),
-            spoken=start,
-            lm=self.model.lm.init_state(num_rows, prompt_tokens),
+            answered=start,
+            lm=self.model.lm.init_state(num_rows, self._prompt_tokens),
             decoder=self._decoder.init_state(num_rows),
             sampler=SamplerState.of(sampling or AgentSampling(), seed, num_rows, weight.device),
             frames=start.clone(),
         )
 
-    def prompt(self, state: RowsState, tokens: Sequence[int]) -> None:
-        """The system prompt of rows whose first frame is yet to come; `state` is changed in place."""
-        row = torch.tensor(tokens, device=state.frames.device)
-        self.model.lm.prompt(row.expand(len(state.frames), -1), state.lm)
+    def blank_row(self, sampling: AgentSampling, seed: int, prompt: Sequence[int]) -> RowsState:
+        """The memory of one row that has heard nothing and has read its system prompt. Not to be changed: copy it."""
+        if sampling.greedy and not prompt:
+            self._blank = self._blank or self.init_state(1)
+            return self._blank
+        state = self.init_state(1, sampling, seed)
+        if prompt:
+            self.model.lm.prompt(torch.tensor([list(prompt)], device=state.frames.device), state.lm)
+        return state
 
-    def hear(self, state: RowsState, audio: Tensor, rows: Tensor, live: Tensor) -> None:
-        """The next encoder chunk of some rows.
+    # ------------------------------------------------------------------ one frame
 
-        Args:
-            state: of all rows; changed in place.
-            audio: (n, chunk_samples), a row's first encoder chunk beginning with the perception's `lead_samples` zeros.
-            rows: (n,) int64, all different: whose encoder chunks they are.
-            live: (n,) bool; False where an entry only fills the batch, and its row stays as it is.
-        """
-        window = self._run("mel", self._mel, state, audio, rows, live)
-        self._run("encoder", self._encoder, state, window, rows, live)
+    def hear(self, state: RowsState, chunks: ChunkBatch) -> None:
+        """The next encoder chunk of some rows, whose frames then wait in `pending`; `state` of all rows is changed in place."""
+        window = self._run("mel", self._mel, state, *chunks)
+        self._run("encoder", self._encoder, state, window, chunks.rows, chunks.live)
 
-    def speak(self, state: RowsState, live: Tensor, controls: RowControls | None = None, sampled: bool = False) -> RowFrames:
-        """The next frame of the rows of `live` (B,) bool, each of which must have a frame pending.
+    def think(self, state: RowsState, live: Tensor, commands: RowCommands | None, sampled: bool) -> FrameOutput:
+        """What the rows of `live` (B,) bool, each of which must have a frame pending, write and say in their next frame.
 
         Args:
             state: of these B rows; changed in place where live.
             live: (B,) bool.
-            controls: what callers make the agent do in this frame; None lets all rows speak freely.
+            commands: what callers make their agents do in this frame, as `commands` makes it.
             sampled: whether there are rows that are not greedy; greedy ones are the same to the bit either way.
         """
-        if controls is None and self._run.needs_warm_up:  # one thing less that is different from step to step
-            if len(live) not in self._free:
-                self._free[len(live)] = RowControls.of([None] * len(live), self.model.audio_codec.silence_codes)
-            controls = self._free[len(live)]
-        output = self._run("llm", self._llm, state, live, controls, sampled)
-        audio = self._run("codec", self._codec, state, output.codes, live, controls)
-        return RowFrames(output.tokens, output.codes, audio)
+        return self._run("llm", self._llm, state, live, commands, sampled)
+
+    def speak(self, state: RowsState, codes: Tensor, live: Tensor, commands: RowCommands | None) -> Tensor:
+        """The sound (B, samples_per_frame) at the model's agent_sample_rate of the `codes` (B, K) that `think` gave."""
+        return self._run("codec", self._codec, state, codes, live, commands)
+
+    def commands(self, frames: Sequence[FrameCommand | None]) -> RowCommands | None:
+        """The commands of B rows for `think` and `speak`, of each None where it is free; None where all are."""
+        silence = self.model.audio_codec.silence_codes
+        if any(frames):
+            return RowCommands.of(frames, silence)
+        if not self._run.needs_warm_up:
+            return None
+        if len(frames) not in self._free:  # one thing less that is different from step to step
+            self._free[len(frames)] = RowCommands.of(frames, silence)
+        return self._free[len(frames)]
 
     def warm_up(self, state: RowsState, views: Iterable[RowsState]) -> None:
-        """Meets all shapes that `hear` with this state and `speak` with these first rows of it will have; nothing changes."""
+        """Runs all stages in all shapes: `hear` with this state, the others with these first rows of it. Changes nothing."""
         for view in views:
             rows = torch.arange(len(view.frames), device=view.frames.device)
             idle = torch.zeros_like(rows, dtype=torch.bool)
-            self.hear(state, view.pending.new_zeros(len(rows), self.chunk_samples, dtype=torch.float32), rows, idle)
+            audio = view.pending.new_zeros(len(rows), self.chunk_samples, dtype=torch.float32)
+            self.hear(state, ChunkBatch(audio, rows, idle))
+            commands = self.commands([None] * len(rows))
             for sampled in (False, True):
-                self.speak(view, idle, sampled=sampled)
+                output = self.think(view, idle, commands, sampled)
+                self.speak(view, output.codes, idle, commands)
 
     # ------------------------------------------------------------------ stages
 
@@ -130,37 +184,44 @@ class AgentRows:
 
     def _encoder(self, state: RowsState, window: Tensor, rows: Tensor, live: Tensor) -> None:
         embeddings = self._perception.encoder(window, state.perception, rows, live)
-        waiting = torch.where(live[:, None, None], embeddings, state.pending.index_select(0, rows))
-        state.pending.index_copy_(0, rows, waiting)
-        state.spoken.index_copy_(0, rows, torch.where(live, 0, state.spoken.index_select(0, rows)))
+        pending = torch.where(live[:, None, None], embeddings, state.pending.index_select(0, rows))
+        state.pending.index_copy_(0, rows, pending)
+        state.answered.index_copy_(0, rows, torch.where(live, 0, state.answered.index_select(0, rows)))
 
-    def _llm(self, state: RowsState, live: Tensor, controls: RowControls | None, sampled: bool) -> FrameOutput:
-        next_frame = state.spoken.clamp(max=self.chunk_frames - 1)[:, None, None]
+    def _llm(self, state: RowsState, live: Tensor, commands: RowCommands | None, sampled: bool) -> FrameOutput:
+        next_frame = state.answered.clamp(max=self.chunk_frames - 1)[:, None, None]
         user = state.pending.gather(1, next_frame.expand(-1, 1, state.pending.shape[2]))[:, 0]
 
         def choose(text: Tensor, speech: Tensor) -> FrameOutput:
             free = self._draw(text, speech, state.sampler, state.frames) if sampled else most_likely(text, speech)
-            if controls is None:
+            if commands is None:
                 return free
-            tokens = controls.written(free.tokens, text, self.model.layout.text_pad)
-            return FrameOutput(tokens, controls.said(free.codes))
+            tokens = commands.text(free.tokens, text, self.model.layout.text_pad)
+            return FrameOutput(tokens, commands.speech(free.codes))
 
         # The step puts new tensors into the state that it is given; ours keeps its own.
         lm = replace(state.lm, cache=replace(state.lm.cache))
         output, lm = self._lm.step(user, lm, live, choose)
-        write(state.lm, lm)
+        _write(state.lm, lm)
         if sampled:
             self._sampler.remember(output.tokens, state.sampler, live)
-        state.spoken.add_(live)
+        state.answered.add_(live)
         state.frames.add_(live)
         return output
 
-    def _codec(self, state: RowsState, codes: Tensor, live: Tensor, controls: RowControls | None) -> Tensor:
+    def _codec(self, state: RowsState, codes: Tensor, live: Tensor, commands: RowCommands | None) -> Tensor:
         """(B, K) -> (B, samples_per_frame)."""
         audio, after = self._decoder.step(self.model.specials_to_silence(codes[:, :, None]), state.decoder)
-        if controls is not None:
-            audio = controls.sounding(audio, self.model.agent_sample_rate)
-            after.reset(controls.restart)
+        if commands is not None:
+            audio = commands.sound(audio, self.model.agent_sample_rate)
+            after.reset(commands.restart)
         for buffer, new in zip(state.decoder.buffers, after.buffers):
             torch.where(live.view(-1, *[1] * (new.dim() - 1)), new.to(buffer.dtype), buffer, out=buffer)
         return audio
+
+
+def _write(part: Part, values: Part) -> None:
+    """Overwrites a part of the state with what a step returned, except for what the step has changed in place."""
+    for here, there in zip(tensors(part), tensors(values)):
+        if there is not here:
+            here.copy_(there)

@@ -35,7 +35,7 @@ def recorded(agent, sets, tmp_path_factory):
 @pytest.mark.parametrize("caller", [3, 7])
 def test_a_caller_of_a_busy_engine_is_replayed_alone(agent, recorded, caller):
     result = replay(recorded / str(caller), agent)
-    assert result.identical and result.surroundings == [], "\n".join([*verdict(result), *drawing(result, agent)])
+    assert result.identical and result.environment == [], "\n".join([*verdict(result), *drawing(result, agent)])
     assert max(result.recording.steps["rows"]) == 8
     codes = result.recording.codes
     assert (codes < agent.layout.codebook_size).all(1).sum() > 10, "An agent that says nothing would prove nothing."

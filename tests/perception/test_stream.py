@@ -7,7 +7,7 @@ import torch
 
 from nemo_duplex.perception.perception import Perception
 from nemo_duplex.perception.stream import PerceptionStream
-from nemo_duplex.streaming.rows_state import tensors
+from nemo_duplex.streaming.stage_runner import tensors
 from tests.dummies import PERCEPTION, speech_like
 
 FRAME = 1280  # samples

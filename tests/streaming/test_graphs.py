@@ -12,10 +12,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from nemo_duplex.inputs import InputError
-from nemo_duplex.streaming.control import RowControls
-from nemo_duplex.streaming.rows import AgentRows
-from nemo_duplex.streaming.rows_state import tensors
-from nemo_duplex.streaming.stages import GraphedStage, StageRunner
+from nemo_duplex.streaming.commands import RowCommands
+from nemo_duplex.streaming.rows import AgentRows, ChunkBatch
+from nemo_duplex.streaming.stage_runner import GraphedStage, StageRunner, tensors
 from tests.codec.codecs import nanocodec_config
 from tests.dummies import PERCEPTION, speech_like, talkative, tiny_model
 from tests.streaming.calls import assert_begins, expected
@@ -202,14 +201,15 @@ def test_stages_look_at_no_number_and_take_nothing_from_the_cpu(tmp_path, preten
     with torch.inference_mode():
         rows = AgentRows(model)
         state = rows.init_state(4)
-        controls = RowControls.of([None] * 4, model.audio_codec.silence_codes)
+        commands = RowCommands.of([None] * 4, model.audio_codec.silence_codes)
         audio = torch.empty(4, rows.chunk_samples, device=pretended_gpu)
         row = torch.arange(4, device=pretended_gpu)
         where = [id(tensor) for tensor in tensors(state)]
         with NothingOfTheCPU():
             for sampled in (False, True):
-                rows.hear(state, audio, row, row > 1)
-                rows.speak(state, row > 1, controls, sampled)
+                rows.hear(state, ChunkBatch(audio, row, row > 1))
+                output = rows.think(state, row > 1, commands, sampled)
+                rows.speak(state, output.codes, row > 1, commands)
         assert [id(tensor) for tensor in tensors(state)] == where, "All that is remembered stays where it is."
 
 

@@ -6,7 +6,7 @@ import torch
 
 from nemo_duplex.inputs import InputError
 from nemo_duplex.llm.int8_linear import Int8Linear
-from nemo_duplex.streaming.stages import StageRunner
+from nemo_duplex.streaming.stage_runner import StageRunner
 from tests.dummies import LLM, PERCEPTION, speech_like, tiny_model
 from tests.streaming.calls import assert_begins, expected
 

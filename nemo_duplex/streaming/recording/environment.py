@@ -1,4 +1,4 @@
-"""What the bits of an answer may depend on besides the weights and what was heard: arithmetic, machine, versions."""
+"""What the bits of an answer may depend on besides weights and input: arithmetic, machine, versions."""
 
 from __future__ import annotations
 
@@ -6,21 +6,19 @@ import platform
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
+from nemo_duplex.models.agent import DuplexAgent
 from nemo_duplex.version import __version__
 
-if TYPE_CHECKING:
-    from nemo_duplex.models.agent import DuplexAgent
-
 #: Group -> name -> value.
-Surroundings = Mapping[str, Mapping[str, Any]]
+Environment = Mapping[str, Mapping[str, Any]]
 
 
-def surroundings(model: DuplexAgent) -> dict[str, dict[str, Any]]:
-    """Those of now, as plain data."""
+def current_environment(model: DuplexAgent) -> dict[str, dict[str, Any]]:
+    """The environment of this process, as plain data."""
     return {
         "model": {"dtype": str(model.lm.backbone.lm_head.weight.dtype).removeprefix("torch.")},
         "machine": {
@@ -33,8 +31,8 @@ def surroundings(model: DuplexAgent) -> dict[str, dict[str, Any]]:
     }
 
 
-def differences(recorded: Surroundings, now: Surroundings) -> Iterator[str]:
-    """What is not as it was: "machine threads 2 (recorded: 1)"."""
+def differences(recorded: Environment, now: Environment) -> Iterator[str]:
+    """What differs, each as "machine threads 2 (recorded: 1)"."""
     for group, values in now.items():
         for name, value in values.items():
             then = recorded.get(group, {}).get(name)
@@ -43,11 +41,11 @@ def differences(recorded: Surroundings, now: Surroundings) -> Iterator[str]:
 
 
 def _shown(value: Any) -> str:
-    return f"{value:.12}..." if isinstance(value, str) and len(value) == 64 else str(value)  # of a hash, the beginning
+    return f"{value:.12}..." if isinstance(value, str) and len(value) == 64 else str(value)  # the beginning of a hash
 
 
 def _cpu() -> str:
-    """Name and instruction set of the processor; the latter decides which kernels torch takes."""
+    """Name and instruction set of the processor; the instruction set decides which kernels torch uses."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
     named = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())

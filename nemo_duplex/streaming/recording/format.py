@@ -1,31 +1,31 @@
-"""A recorded conversation as it lies on disk: one Lhotse cut, with all that is needed to compute the conversation again.
+"""A recorded conversation on disk: one Lhotse cut, with all that is needed to compute the conversation again.
 
     talk/cut.jsonl           the cut; below, what Lhotse gives of it
     talk/user.wav            cut.recording                 as it was pushed: float32, at the caller's rate
-    talk/agent.wav           cut.target_audio              as it was answered, at the agent's rate
+    talk/agent.wav           cut.target_audio              the agent's sound, at the agent's rate
     talk/agent_tokens.npy    cut.load_agent_tokens()       (T,) text channel
     talk/agent_codes.npy     cut.load_agent_codes()        (T, K) speech channels, specials included
     talk/agent_steps.npy     cut.load_agent_steps()        (T,) columns `STEP`: when and where each frame was computed
     talk/user_pushes.npy     cut.load_user_pushes()        (N,) columns `PUSH`: what came when
-                             cut.session                   seed, sampling, prompt, wishes, model, versions, machine, engine
-                             cut.supervisions              the agent's turns, and when the user was heard, without words
+                             cut.session                   seed, sampling, prompt, commands ("wishes"), model, versions, ...
+                             cut.supervisions              the agent's turns, and when the user spoke, without words
 
-The cut names its files without a folder, so that a recording can be moved. Lhotse takes such names from the working directory;
-`SessionRecording.read(folder).cut` has whole paths.
+The cut names its files without a folder, so that a recording can be moved. Lhotse looks for such names in the working
+directory; `SessionRecording.read(folder).cut` has whole paths.
 
-While the conversation goes on, the same files lie in a folder beside, `.part-...`, with `session.json` and `wishes.jsonl` in
-the place of the cut. What a crash leaves there is all but the last second: WAVs play as they are, `recover` makes it a cut.
+While the conversation goes on, the same files are in a folder `.part-...` beside it, with `session.json` and `wishes.jsonl` in
+place of the cut. A crash leaves all but the last second there: WAVs play as they are, `recover` makes a cut of it.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from lhotse import MonoCut, Recording
@@ -35,22 +35,21 @@ from lhotse.audio import AudioSource
 from nemo_duplex.channels.transcript import Transcript
 from nemo_duplex.conversation import Conversation, Turn
 from nemo_duplex.frames import FrameRate, Seconds
+from nemo_duplex.models.agent import DuplexAgent
 from nemo_duplex.models.nemo.model_hash import model_hash
-from nemo_duplex.streaming.recording.environment import surroundings
+from nemo_duplex.streaming.recording.environment import current_environment
 from nemo_duplex.streaming.recording.growing_files import GrowingFile, growing_array, growing_wav
+from nemo_duplex.streaming.sampling import AgentSampling
 
-if TYPE_CHECKING:
-    from nemo_duplex.models.agent import DuplexAgent
-    from nemo_duplex.streaming.engine_session import EngineSession
-
-#: Raised with every change that an older reader would get wrong.
+#: Raised with every change that an older reader would misread.
 FORMAT = 1
-CUT, SESSION, WISHES = "cut.jsonl", "session.json", "wishes.jsonl"
+# Commands are called wishes in files of format 1.
+CUT, SESSION, COMMANDS = "cut.jsonl", "session.json", "wishes.jsonl"
 USER, AGENT = "user.wav", "agent.wav"
 TOKENS, CODES, STEPS, PUSHES = "agent_tokens.npy", "agent_codes.npy", "agent_steps.npy", "user_pushes.npy"
 
-#: One frame: when its encoder chunk was heard, its step begun and done (Unix time); its row among how many were computed; its
-#: encoder chunk's entry among how many were heard at once; whether the user spoke.
+#: One frame: when its encoder chunk was begun, the frame begun and made (Unix time); its row, of how many rows were computed;
+#: its encoder chunk's entry, of how many were computed at once; whether the user spoke.
 STEP = np.dtype(
     [
         ("heard", "<f8"),
@@ -68,22 +67,31 @@ PUSH = np.dtype([("arrived", "<f8"), ("samples", "<i8"), ("frame", "<i8")])
 TOKEN = CODE = np.dtype("<i4")
 
 
-def described(model: DuplexAgent, session: EngineSession, engine: Mapping[str, Any]) -> dict[str, Any]:
-    """How a session is held, as plain data: the field `session` of the cut, but for the wishes and the hash of the weights.
+def described(
+    model: DuplexAgent,
+    sample_rate: int,
+    sampling: AgentSampling,
+    seed: int,
+    prompt: Sequence[int],
+    engine: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The settings of a session as plain data: the field `session` of the cut, without commands and hash of the weights.
 
     Args:
-        engine: options of its engine.
+        sample_rate: of the user's audio, in Hz.
+        prompt: tokens of the system prompt.
+        engine: options of the engine.
     """
-    found = surroundings(model)
+    found = current_environment(model)
     channels = {"agent_sample_rate": model.agent_sample_rate, "num_codebooks": model.layout.num_codebooks}
     return {
         "format": FORMAT,
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "sample_rate": int(session.sample_rate),
+        "sample_rate": int(sample_rate),
         "frame_rate": float(model.perception.frame_rate.hz),
-        "sampling": asdict(session.sampling),
-        "seed": session.seed,
-        "prompt": [int(token) for token in session.prompt],
+        "sampling": asdict(sampling),
+        "seed": seed,
+        "prompt": [int(token) for token in prompt],
         "engine": dict(engine),
         **found,
         "model": {"hash": None, **found["model"], **channels},
@@ -91,12 +99,12 @@ def described(model: DuplexAgent, session: EngineSession, engine: Mapping[str, A
 
 
 def recording_files(folder: Path, session: Mapping[str, Any]) -> dict[str, GrowingFile]:
-    """The files that grow, by name, in the order in which they must be written: what a frame was made of before the frame."""
+    """The files that grow, by name, in the order in which they must be written: the input of a frame before the frame."""
     model = session["model"]
     return {
         USER: growing_wav(folder / USER, session["sample_rate"]),
         PUSHES: growing_array(folder / PUSHES, PUSH),
-        WISHES: GrowingFile(folder / WISHES, 1, lambda rows: b""),
+        COMMANDS: GrowingFile(folder / COMMANDS, 1, lambda rows: b""),
         AGENT: growing_wav(folder / AGENT, model["agent_sample_rate"]),
         TOKENS: growing_array(folder / TOKENS, TOKEN),
         CODES: growing_array(folder / CODES, CODE, model["num_codebooks"]),
@@ -105,13 +113,13 @@ def recording_files(folder: Path, session: Mapping[str, Any]) -> dict[str, Growi
 
 
 def complete(folder: Path, name: str, model: DuplexAgent) -> int:
-    """Makes a cut of what lies in a `.part-...` folder, as far as all files reach; returns its frames.
+    """Makes a cut of the files in a `.part-...` folder, as far as all of them reach; returns its number of frames.
 
-    Of a conversation without a frame there is nothing to make, and the folder stays as it is.
+    If there is no whole frame it returns 0, and the folder stays as it is.
 
     Args:
         name: becomes the cut's id.
-        model: that the conversation was with.
+        model: the agent.
     """
     session = json.loads((folder / SESSION).read_text())
     files, rate = recording_files(folder, session), FrameRate(session["frame_rate"])
@@ -122,24 +130,24 @@ def complete(folder: Path, name: str, model: DuplexAgent) -> int:
     rows = {AGENT: frames * samples_per_frame, TOKENS: frames, CODES: frames, STEPS: frames}
     for file in files.values():
         file.finish(rows.get(file.path.name, file.rows))
-    session["wishes"] = list(_wishes(folder / WISHES, frames))
+    session["wishes"] = list(_commands(folder / COMMANDS, frames))
     session["model"]["hash"] = session["model"]["hash"] or model_hash(model)
     duration = min(files[USER].rows / session["sample_rate"], rate.time(frames))
     turns = [*_agent_turns(folder, model), *_user_turns(folder, rate)]
     cut = _cut(_within(duration, name, turns), session, {f: file.rows for f, file in files.items()})
     (folder / CUT).write_text(json.dumps(cut.to_dict()) + "\n")
-    for part in (SESSION, WISHES):
+    for part in (SESSION, COMMANDS):
         (folder / part).unlink()
     return frames
 
 
-def _wishes(path: Path, frames: int) -> Iterator[dict[str, Any]]:
-    """The wishes that are written whole, and of frames that were made; the end of the user's audio comes after all frames."""
+def _commands(path: Path, frames: int) -> Iterator[dict[str, Any]]:
+    """The commands whose line is whole and whose frame was made; the end of the user's audio comes after all frames."""
     for line in path.read_bytes().splitlines(keepends=True):
         if line.endswith(b"\n"):
-            wish = json.loads(line)
-            if wish["frame"] < frames or wish["wish"] == "flush":
-                yield wish
+            command = json.loads(line)
+            if command["frame"] < frames or command["wish"] == "flush":
+                yield command
 
 
 def _agent_turns(folder: Path, model: DuplexAgent) -> tuple[Turn, ...]:
@@ -148,12 +156,12 @@ def _agent_turns(folder: Path, model: DuplexAgent) -> tuple[Turn, ...]:
     transcript = Transcript(model.layout, model.tokenizer, model.perception.frame_rate)
     for frame in np.flatnonzero(tokens != model.layout.text_pad).tolist():
         transcript.add(frame, int(tokens[frame]))
-        time.sleep(0)  # this may run beside an engine, which is to have the interpreter whenever it wants it
+        time.sleep(0)  # this may run beside an engine: hand it the interpreter whenever it waits for it
     return transcript.conversation(len(tokens)).turns
 
 
 def _user_turns(folder: Path, rate: FrameRate) -> Iterator[Turn]:
-    """When the user was heard; nobody knows what was said."""
+    """When the user spoke; the words are not known."""
     active = np.load(folder / STEPS, mmap_mode="r")["user_active"].astype(np.int8)
     edges = np.flatnonzero(np.diff(active, prepend=0, append=0)).tolist()
     for start, end in zip(edges[::2], edges[1::2]):
@@ -161,9 +169,9 @@ def _user_turns(folder: Path, rate: FrameRate) -> Iterator[Turn]:
 
 
 def _within(duration: Seconds, name: str, turns: list[Turn]) -> Conversation:
-    """What is heard of the turns; those of no length at all (a turn that was stopped before it sounded) are left out."""
-    heard = [replace(turn, end=min(turn.end, duration)) for turn in turns if turn.start < duration]
-    return Conversation(name, duration, tuple(turn for turn in heard if turn.duration > 0))
+    """The audible part of the turns, without those of no length (such as a turn that was stopped before it sounded)."""
+    audible = [replace(turn, end=min(turn.end, duration)) for turn in turns if turn.start < duration]
+    return Conversation(name, duration, tuple(turn for turn in audible if turn.duration > 0))
 
 
 def _cut(conversation: Conversation, session: Mapping[str, Any], rows: Mapping[str, int]) -> MonoCut:

@@ -1,7 +1,7 @@
-"""Files that grow while a conversation goes on: rows of equal size behind a header that is put right at the end.
+"""Files that grow while a conversation goes on: rows of equal size after a header, which is corrected at the end.
 
-What has been appended is on disk at any time. A WAV can be read and played while it grows, as its header says that it goes on
-to the end of the file; a NumPy array says 0 rows until it is finished.
+Appended rows are on disk at once. A WAV can be read and played while it grows, because its header says that it reaches to the
+end of the file; a NumPy array says 0 rows until it is finished.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-# Of an array; a multiple of 64, as NumPy wants it, with room for any shape and for structured rows.
+# Bytes of an array's header: a multiple of 64, as NumPy wants it, with room for any shape and for structured rows.
 _ARRAY_HEADER = 512
-_OPEN_END = 0xFFFFFFFF  # RIFF has 32 bits for a size; this one stands for "as far as the file goes", or "see ds64"
+_OPEN_END = 0xFFFFFFFF  # RIFF has 32 bits for a size; this one means "to the end of the file", or "see ds64"
 _IEEE_FLOAT = 3
 
 
@@ -25,7 +25,7 @@ class GrowingFile:
     Args:
         path: made by `begin`.
         row_bytes: size of a row.
-        header: of so many rows, or of a number that is not known yet; always of the same size.
+        header: makes the header for a number of rows, or None while it is not known; always of the same size.
     """
 
     def __init__(self, path: Path, row_bytes: int, header: Callable[[int | None], bytes]) -> None:
@@ -33,11 +33,11 @@ class GrowingFile:
         self._begin = len(header(None))
 
     def begin(self) -> None:
-        """Writes the file without any row."""
+        """Writes the file without rows."""
         self.path.write_bytes(self._header(None))
 
     def append(self, rows: bytes) -> None:
-        """Writes further rows; half a one that an error left behind is cut off by `finish`."""
+        """Writes further rows. Part of a row, which an error may leave behind, is cut off by `finish`."""
         with open(self.path, "ab", buffering=0) as file:
             view = memoryview(rows)
             while view:  # a raw write may take less than all
@@ -45,11 +45,11 @@ class GrowingFile:
 
     @property
     def rows(self) -> int:
-        """Whole rows that are in the file."""
+        """Whole rows in the file."""
         return max(0, self.path.stat().st_size - self._begin) // self._row_bytes
 
     def finish(self, rows: int) -> None:
-        """Keeps the first `rows`, and says in the header how many they are."""
+        """Keeps the first `rows`, and writes their number into the header."""
         assert rows <= self.rows, f"{self.path} has {self.rows} rows, not {rows}."
         os.truncate(self.path, self._begin + rows * self._row_bytes)
         with open(self.path, "r+b") as file:
@@ -57,7 +57,7 @@ class GrowingFile:
 
 
 def growing_wav(path: Path, sample_rate: int) -> GrowingFile:
-    """Mono float32 audio, a row per sample. From 4 GB on it becomes RF64 (EBU Tech 3306), which all but old programs read."""
+    """Mono float32 audio, a row per sample. From 4 GB on it is RF64 (EBU Tech 3306), which all but old programs read."""
 
     def header(samples: int | None) -> bytes:
         size = _OPEN_END if samples is None else 4 * samples

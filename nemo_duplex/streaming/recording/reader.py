@@ -1,7 +1,7 @@
-"""Reads a recorded conversation (`recording.py`), or says in one line why it is none.
+"""Reads a recorded conversation (`format.py`), or says in one line what is wrong with it.
 
-A recording may come from anybody. Lhotse would run a command that a cut names as its audio, or fetch a URL; here the files are
-those that the format has, beside the cut, and nothing else that the cut says is opened.
+A recording may come from anybody. Lhotse would run a command or fetch a URL that a cut names as its audio. Here only the files
+of the format are opened, beside the cut, whatever the cut names.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from lhotse.serialization import deserialize_item
 
 from nemo_duplex.frames import FrameRate
 from nemo_duplex.inputs import InputError, existing_file
-from nemo_duplex.streaming.control import WISHES
+from nemo_duplex.streaming.commands import COMMANDS
 from nemo_duplex.streaming.recording.format import (
     AGENT,
     CODE,
@@ -37,11 +37,11 @@ from nemo_duplex.streaming.recording.format import (
     USER,
 )
 
-# An hour of conversation has some hundred kilobytes of turns and wishes.
+# An hour of conversation has some hundred kilobytes of turns and commands.
 _MAX_CUT_BYTES = 64 << 20
-# Fields of the cut, and the files that they are in.
+# Fields of the cut, and their files.
 _ARRAYS = {Path(name).stem: name for name in (TOKENS, CODES, STEPS, PUSHES)}
-# What must be known of a session to compute it again.
+# The settings that are needed to compute a session again.
 _NEEDED: dict[str, type | tuple[type, ...]] = {
     "format": int,
     "sample_rate": int,
@@ -63,9 +63,9 @@ class SessionRecording:
     """A recorded conversation. Its arrays and audio stay on disk until they are used.
 
     Attributes:
-        folder: where it lies.
+        folder: of the cut and its files.
         name: id of its cut.
-        session: how it was held: the `custom` field of that name.
+        session: its settings: the `custom` field of that name.
         tokens: (T,) text channel.
         codes: (T, K) speech channels, specials included.
         steps: (T,) columns `STEP`.
@@ -93,12 +93,12 @@ class SessionRecording:
         """The recording in a folder; its `cut.jsonl` may be given as well.
 
         Raises:
-            InputError: if there is none, it is not whole, its files lie elsewhere, or it is of a newer format.
+            InputError: if there is none, it is not complete, it names files elsewhere, or its format is newer.
         """
         path = Path(path)
         if (path / SESSION).is_file():
             raise InputError(
-                f"recording: {path} was broken off. Complete it with `recover({str(path)!r}, model)` of "
+                f"recording: {path} is not complete. Complete it with `recover({str(path)!r}, model)` of "
                 "nemo_duplex.streaming.recording.recorder."
             )
         file = existing_file(path / CUT if path.is_dir() else path, "recording")
@@ -118,12 +118,12 @@ class SessionRecording:
         return recording
 
     def __len__(self) -> int:
-        """T, how many frames were made."""
+        """T, the number of frames."""
         return len(self.tokens)
 
     @property
     def sample_rate(self) -> int:
-        """Of what the caller pushed, in Hz."""
+        """Of the user's audio, in Hz."""
         return self.session["sample_rate"]
 
     @property
@@ -136,19 +136,19 @@ class SessionRecording:
 
     @property
     def flushed(self) -> bool:
-        """Whether the user's audio came to its end, so that the last frames were made of what was left."""
-        return any(wish["wish"] == "flush" for wish in self.session["wishes"])
+        """Whether the user's audio was ended by `flush`, so that the last frames were made of the rest."""
+        return any(command["wish"] == "flush" for command in self.session["wishes"])
 
-    def wishes(self, frame: int) -> list[tuple[str, Any]]:
-        """What the caller wished from this frame on, in order: methods of `AgentControl` and what they were given."""
-        return self._wishes.get(frame, [])
+    def commands(self, frame: int) -> list[tuple[str, Any]]:
+        """The commands from this frame on, in order: methods of `AgentCommands`, each with its argument or None."""
+        return self._commands.get(frame, [])
 
     @cached_property
-    def _wishes(self) -> dict[int, list[tuple[str, Any]]]:
+    def _commands(self) -> dict[int, list[tuple[str, Any]]]:
         found: dict[int, list[tuple[str, Any]]] = {}
-        for wish in self.session["wishes"]:
-            if wish["wish"] != "flush":
-                found.setdefault(wish["frame"], []).append((wish["wish"], wish.get("value")))
+        for command in self.session["wishes"]:
+            if command["wish"] != "flush":
+                found.setdefault(command["frame"], []).append((command["wish"], command.get("value")))
         return found
 
     def user_chunks(self) -> Iterator[np.ndarray]:
@@ -164,7 +164,7 @@ class SessionRecording:
                 yield file.read(self.frame_rate.samples_per_frame(self.agent_sample_rate), dtype="float32")
 
     def user_audio(self, frame: int) -> np.ndarray:
-        """What the user was heard saying in one frame, (S,) float32 at `sample_rate`; shorter at the end."""
+        """The user's audio in one frame, (S,) float32 at `sample_rate`; shorter at the end."""
         start, end = (round(self.frame_rate.time(t) * self.sample_rate) for t in (frame, frame + 1))
         with soundfile.SoundFile(self.folder / USER) as file:
             file.seek(min(start, file.frames))
@@ -172,7 +172,7 @@ class SessionRecording:
 
     @cached_property
     def cut(self) -> MonoCut:
-        """The cut, with whole paths, as Lhotse reads it from any working directory."""
+        """The cut with whole paths, which Lhotse reads from any working directory."""
         cut, folder = deserialize_item(_session(self.folder / CUT)[0]), self.folder.resolve()
         custom = {name: cut.custom[name].with_path_prefix(folder) for name in ("target_audio", *_ARRAYS)}
         recording = cut.recording.with_path_prefix(folder)
@@ -194,9 +194,9 @@ class SessionRecording:
 
 
 def _session(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The cut as plain data, and what it says of the session."""
+    """The cut as plain data, and the settings of the session."""
     if file.stat().st_size > _MAX_CUT_BYTES:
-        raise InputError(f"recording: {file} has over {_MAX_CUT_BYTES >> 20} MB, which no recorded conversation has.")
+        raise InputError(f"recording: {file} has over {_MAX_CUT_BYTES >> 20} MB, more than any recorded conversation.")
     try:
         cut = json.loads(file.read_text())
         session = cut["custom"]["session"]
@@ -212,24 +212,24 @@ def _session(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         for key, kind in needed.items():
             if not isinstance(given, dict) or not isinstance(given.get(key), kind):
                 raise _broken(file, f"{of} has no {key} of the right kind")
-    for wish in session["wishes"]:
-        if not _is_wish(wish):
-            raise _broken(file, f"a wish reads {wish!r:.60}")
+    for command in session["wishes"]:
+        if not _is_command(command):
+            raise _broken(file, f"a wish reads {command!r:.60}")
     return cut, session
 
 
-def _is_wish(wish: Any) -> bool:
-    """Whether it is a method of `AgentControl` with what that takes, or the end of the user's audio."""
-    if not isinstance(wish, dict) or not isinstance(wish.get("frame"), int) or wish.get("wish") not in (*WISHES, "flush"):
+def _is_command(given: Any) -> bool:
+    """Whether it is a method of `AgentCommands` with an argument that it takes, or the end of the user's audio."""
+    if not isinstance(given, dict) or not isinstance(given.get("frame"), int) or given.get("wish") not in (*COMMANDS, "flush"):
         return False
-    name, value = wish["wish"], wish.get("value")
+    name, value = given["wish"], given.get("value")
     if name == "say":
         return isinstance(value, list) and all(isinstance(token, int) for token in value)
     return isinstance(value, bool) if name == "mute" else value is None
 
 
 def _check_files(file: Path, cut: dict[str, Any]) -> None:
-    """Refuses a cut whose files are not those of the format, or lie anywhere else than beside it."""
+    """Refuses a cut that names other files than those of the format beside it."""
     try:
         custom, fits = cut["custom"], {}
         for name, audio in ((USER, cut["recording"]), (AGENT, custom["target_audio"])):
@@ -251,7 +251,7 @@ def _check_files(file: Path, cut: dict[str, Any]) -> None:
 def _array(path: Path, dtype: np.dtype, *shape: int) -> np.ndarray:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # NumPy has several kinds of words for a broken file
+    except Exception as error:  # NumPy raises errors of several types for a broken file
         raise _broken(path, str(error)) from error
     if array.dtype != dtype or array.shape[1:] != shape or array.ndim != len(shape) + 1:
         raise _broken(path, f"it holds {array.dtype} of shape {array.shape}")

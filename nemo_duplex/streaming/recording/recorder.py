@@ -1,13 +1,13 @@
-"""Writes a session down while it goes on, so that it can be computed again, bit for bit (`replay.py`).
+"""Records a session while it goes on, so that it can be computed again, bit for bit (`replay.py`).
 
     session = engine.open_session(record="talk")
     ...
     session.close()
-    session.recorder.wait()          talk/cut.jsonl is there: a folder is whole or not there
+    session.recorder.wait()          talk/cut.jsonl is there: a folder is complete or does not exist
 
-Whoever pushes and whoever steps only leave bytes in memory; a thread of its own carries those of all sessions to the disk once
-a second. A disk that is full or slow ends the recording, with one line in the log, and nothing else: the conversation goes on,
-and `recover` makes a cut of what was written until then. So it does after a crash.
+The threads that push and step only leave bytes in memory; one writer thread writes those of all sessions to the disk once a
+second. A disk that is full or slow ends the recording, with one line in the log, and nothing else: the conversation goes on,
+and `recover` makes a cut of what was written until then, as it does after a crash.
 """
 
 from __future__ import annotations
@@ -21,29 +21,27 @@ import time
 from collections import defaultdict
 from pathlib import Path
 from threading import Event, Lock, Thread
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from nemo_duplex.files.atomic import whole_file
 from nemo_duplex.frames import Seconds
 from nemo_duplex.inputs import InputError, existing_folder
+from nemo_duplex.models.agent import DuplexAgent
 from nemo_duplex.models.nemo.model_hash import model_hash
-from nemo_duplex.streaming.frame import AgentFrame
 from nemo_duplex.streaming.recording import format as files
-
-if TYPE_CHECKING:
-    from nemo_duplex.models.agent import DuplexAgent
 
 _log = logging.getLogger(__name__)
 
-# How often what has come together is written.
+# Time between two writes.
 _INTERVAL: Seconds = 1.0
-# Bytes of one session that may wait for the disk (minutes of conversation), and for how long more may while it takes nothing.
+# Bytes of one session that may wait for the disk (minutes of conversation), and for how long more may wait while nothing is
+# written.
 _MOST_WAITING, _PATIENCE = 64 << 20, 30.0
 
 
-class Seat(NamedTuple):
+class BatchPlace(NamedTuple):
     """Where in a batch something was computed, since bits may depend on it: `place` of `size`."""
 
     place: int
@@ -51,36 +49,36 @@ class Seat(NamedTuple):
     time: Seconds  # Unix time
 
 
-class Recorder:
-    """The recording of one session. Made by `open_session(record=...)`.
+class SessionRecorder:
+    """Records one session. Made by `open_session(record=...)`.
 
-    Its methods take what happens, from any thread; they never wait for the disk. They may go on to be called when it has ended.
+    Its methods may be called from any thread, also after the end; they never wait for the disk.
 
     Args:
-        folder: to be; it may be there if it is empty.
-        model: that the session is with.
-        session: how it is held (`recording.py`), as far as it is known.
+        folder: a new or empty one.
+        model: the agent.
+        session: its settings (`format.described`).
 
     Attributes:
-        folder: where the recording will lie, once it is whole.
-        part: where it lies until then.
-        error: what ended the recording before the session; None if nothing did.
+        folder: of the recording, once it is complete.
+        part: its folder until then.
+        error: the error that ended the recording before the session; None if there was none.
 
     Raises:
-        InputError: if the folder cannot be made, or there is something in it.
+        InputError: if the folder cannot be made, or is not empty.
     """
 
     def __init__(self, folder: str | Path, model: DuplexAgent, session: dict[str, Any]) -> None:
         self.folder = Path(folder).absolute()
         self.error: Exception | None = None
         self._model, self._session = model, session
-        self._lock = Lock()  # of all that waits
+        self._lock = Lock()  # of all that waits to be written
         self._waiting: dict[str, list[bytes]] = defaultdict(list)
         self._bytes = self._frames = 0
         self._ended = self._too_slow = False
-        self._taken = time.monotonic()  # when the clerk last took what was waiting
+        self._taken = time.monotonic()  # when the writer thread last took what was waiting
         self._done = Event()
-        self._heard = self._spoken = Seat(0, 0, 0.0)
+        self._chunk_place = self._frame_place = BatchPlace(0, 0, 0.0)
         self.part = _part_of(self.folder)
         self._files = files.recording_files(self.part, session)
         try:
@@ -93,58 +91,58 @@ class Recorder:
             raise InputError(
                 f"record: {self.folder} cannot be written ({error.strerror}). Choose another folder, or make room."
             ) from error
-        _CLERK.take(self)
+        _WRITER.take(self)
 
     # ------------------------------------------------------------------ for the session
 
     def pushed(self, samples: np.ndarray) -> None:
-        """The caller pushed (S,) float32; in the order in which they are heard."""
+        """The caller pushed (S,) float32 samples."""
         with self._lock:
             push = np.array((time.time(), len(samples), self._frames), files.PUSH)
             self._note({files.USER: samples.tobytes(), files.PUSHES: push.tobytes()})
 
-    def wished(self, frame: int, wish: str, value: Any = None) -> None:
-        """The caller made the agent do something, from this frame on."""
-        line = json.dumps({"frame": frame, "time": time.time(), "wish": wish, "value": value}) + "\n"
+    def command(self, frame: int, name: str, value: Any = None) -> None:
+        """The caller gave a command, which holds from this frame on."""
+        line = json.dumps({"frame": frame, "time": time.time(), "wish": name, "value": value}) + "\n"
         with self._lock:
-            self._note({files.WISHES: line.encode()})
+            self._note({files.COMMANDS: line.encode()})
 
     def flushed(self) -> None:
-        """The caller has nothing more to say."""
-        self.wished(self._frames, "flush")
+        """The caller ended the user's audio."""
+        self.command(self._frames, "flush")
 
-    def heard(self, entry: int, entries: int) -> None:
+    def chunk_begins(self, entry: int, entries: int) -> None:
         """The encoder chunk of the next frames is computed now, as one entry of a batch."""
-        self._heard = Seat(entry, entries, time.time())
+        self._chunk_place = BatchPlace(entry, entries, time.time())
 
-    def spoken(self, row: int, rows: int) -> None:
+    def frame_begins(self, row: int, rows: int) -> None:
         """The next frame is computed now, as one row of a batch."""
-        self._spoken = Seat(row, rows, time.time())
+        self._frame_place = BatchPlace(row, rows, time.time())
 
-    def made(self, frame: AgentFrame) -> None:
-        """That is what came of it."""
-        heard, spoken = self._heard, self._spoken
-        times, seats = (heard.time, spoken.time, time.time()), (spoken.place, spoken.size, heard.place, heard.size)
-        step = np.array((*times, *seats, frame.user_active), files.STEP)
+    def frame_made(self, token: int, codes: np.ndarray, audio: np.ndarray, user_active: bool) -> None:
+        """The frame that was computed: text token, codes (K,), audio (samples,) float32, and whether the user spoke."""
+        chunk, frame = self._chunk_place, self._frame_place
+        times, places = (chunk.time, frame.time, time.time()), (frame.place, frame.size, chunk.place, chunk.size)
+        step = np.array((*times, *places, user_active), files.STEP)
         with self._lock:
             self._note(
                 {
-                    files.AGENT: frame.audio.tobytes(),
-                    files.TOKENS: files.TOKEN.type(frame.token).tobytes(),
-                    files.CODES: frame.codes.astype(files.CODE).tobytes(),
+                    files.AGENT: audio.tobytes(),
+                    files.TOKENS: files.TOKEN.type(token).tobytes(),
+                    files.CODES: codes.astype(files.CODE).tobytes(),
                     files.STEPS: step.tobytes(),
                 }
             )
             self._frames += not self._ended
 
     def end(self) -> None:
-        """The session is over: the recording is made whole in the background. Safe to call again."""
+        """The session is over: the recording is completed in the background. Safe to call again."""
         with self._lock:
             self._ended = True
-        _CLERK.wake()
+        _WRITER.wake()
 
     def wait(self, timeout: Seconds | None = None) -> bool:
-        """Waits until the recording is whole, or was ended by an error; whether it is, within `timeout`."""
+        """Waits until the recording is complete or was ended by an error; returns whether that was so within `timeout`."""
         return self._done.wait(timeout)
 
     def _note(self, rows: dict[str, bytes]) -> None:
@@ -154,17 +152,17 @@ class Recorder:
             self._waiting[name].append(row)
             self._bytes += len(row)
         if self._bytes > _MOST_WAITING:  # audio that comes faster than in real time, or a disk that hangs
-            _CLERK.wake()
+            _WRITER.wake()
             if time.monotonic() - self._taken > _PATIENCE:
-                self._ended = self._too_slow = True  # the clerk says so as soon as it can
+                self._ended = self._too_slow = True  # the writer thread logs it as soon as it can
 
-    # ------------------------------------------------------------------ for the clerk
+    # ------------------------------------------------------------------ for the writer thread
 
     def write(self) -> bool:
-        """Writes what waits, and makes the recording whole if the session is over; whether there is nothing left to do."""
+        """Writes what waits; completes the recording if the session is over. Returns whether there is nothing left to do."""
         try:
             self._write()
-        except Exception as error:  # the disk's, most likely; whatever it is, the session goes on
+        except Exception as error:  # most likely of the disk; in any case the session goes on
             self._break_off(error)
         return self._done.is_set()
 
@@ -176,8 +174,8 @@ class Recorder:
             if name in waiting:
                 file.append(b"".join(waiting[name]))
         if self._too_slow:
-            raise OSError(f"the disk took nothing for {_PATIENCE:.0f} s")
-        if not self._session["model"]["hash"]:  # takes seconds for a large model: here, nobody waits for it
+            raise OSError(f"nothing could be written for {_PATIENCE:.0f} s")
+        if not self._session["model"]["hash"]:  # takes seconds for a large model: nobody waits for it in this thread
             self._session["model"]["hash"] = model_hash(self._model)
             self._write_session()
         if ended:
@@ -185,7 +183,7 @@ class Recorder:
                 os.replace(self.part, self.folder)
             else:
                 shutil.rmtree(self.part)
-                _log.warning("%s: nothing was recorded, as the session ended before its first frame.", self.folder)
+                _log.warning("%s: nothing was recorded, because the session ended before its first frame.", self.folder)
             self._done.set()
 
     def _write_session(self) -> None:
@@ -199,8 +197,8 @@ class Recorder:
         self.error = error
         self._done.set()
         _log.warning(
-            "The recording %s was ended by an error (%s); its session goes on. What was written lies in %s: make room for it, "
-            "then `recover` it.",
+            "The recording %s was ended by an error (%s); its session goes on. What was written is in %s: make room on "
+            "the disk, then `recover` it.",
             self.folder,
             error,
             self.part,
@@ -208,20 +206,20 @@ class Recorder:
 
 
 def recover(part: str | Path, model: DuplexAgent, folder: str | Path | None = None) -> Path:
-    """Makes a recording of what a crash or a full disk left behind; returns its folder.
+    """Completes a recording that a crash or a full disk left incomplete; returns its folder.
 
     Args:
-        part: the folder `.part-...` beside the one that the recording was to be.
-        model: that the session was with.
-        folder: where the recording is to lie; None is where it was to be.
+        part: the folder `.part-...` beside the one that was asked for.
+        model: the agent.
+        folder: of the recording; None is the one that was asked for.
 
     Raises:
-        InputError: if there is no such folder, or not a single frame in it.
+        InputError: if there is no such folder, or no whole frame in it.
     """
     part = existing_folder(part, "recording")
     if not (part / files.SESSION).is_file():
         raise InputError(
-            f"recording: {part} has no {files.SESSION}, so it is not what a recorder left. Give a folder .part-..."
+            f"recording: {part} has no {files.SESSION}, so it is not an incomplete recording. Give a folder .part-..."
         )
     folder = part.with_name(part.name.split("-", 2)[-1]) if folder is None else Path(folder)
     if folder.exists():
@@ -233,24 +231,24 @@ def recover(part: str | Path, model: DuplexAgent, folder: str | Path | None = No
 
 
 def _part_of(folder: Path) -> Path:
-    """The folder that is to become `folder`: beside it, so that a rename is enough."""
-    if _CLERK.writes(folder):
+    """The folder that is renamed to `folder` at the end: beside it, so that a rename is enough."""
+    if _WRITER.writes(folder):
         raise InputError(f"record: another session is being recorded to {folder}. Give each a folder of its own.")
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise InputError(f"record: {folder} is there already and not empty. Choose another folder, or remove it.")
     return folder.with_name(f".part-{time.time_ns():x}-{folder.name}")
 
 
-class _Clerk:
-    """The thread that writes for all recorders; there is none while nobody records."""
+class _Writer:
+    """The thread that writes for all recorders; it runs only while something is recorded."""
 
     def __init__(self) -> None:
         self._lock, self._wake = Lock(), Event()
-        self._recorders: list[Recorder] = []
+        self._recorders: list[SessionRecorder] = []
         self._thread: Thread | None = None
 
-    def take(self, recorder: Recorder) -> None:
-        """Writes for one more, until it is done."""
+    def take(self, recorder: SessionRecorder) -> None:
+        """Writes for one more recorder, until it is done."""
         with self._lock:
             self._recorders.append(recorder)
             if self._thread is None:
@@ -258,16 +256,16 @@ class _Clerk:
                 self._thread.start()
 
     def wake(self) -> None:
-        """There is something to do at once."""
+        """Lets the thread write now."""
         self._wake.set()
 
     def writes(self, folder: Path) -> bool:
-        """Whether a recording becomes this folder."""
+        """Whether a session is being recorded to this folder."""
         with self._lock:
             return any(recorder.folder == folder for recorder in self._recorders)
 
     def finish(self) -> None:
-        """The program ends, and so do sessions that nobody has closed."""
+        """Ends all recordings, because the program ends."""
         with self._lock:
             recorders, thread = list(self._recorders), self._thread
         for recorder in recorders:
@@ -289,5 +287,5 @@ class _Clerk:
                     return
 
 
-_CLERK = _Clerk()
-atexit.register(_CLERK.finish)
+_WRITER = _Writer()
+atexit.register(_WRITER.finish)

@@ -1,4 +1,4 @@
-"""What came of a replay, in lines of text: the verdict, and both channels around the first frame that differs.
+"""The result of a replay as lines of text: the verdict, and both channels around the first frame that differs.
 
 frame 37 of 250 (2.96 s) is the first that differs: token, codes and audio
 
@@ -12,36 +12,33 @@ frame 37 of 250 (2.96 s) is the first that differs: token, codes and audio
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nemo_duplex.frames import FrameRate
-from nemo_duplex.streaming.frame import AgentFrame
+from nemo_duplex.models.agent import DuplexAgent
 from nemo_duplex.streaming.recording.replay import FramePair, Replay
+from nemo_duplex.streaming.session import AgentFrame
 
-if TYPE_CHECKING:
-    from nemo_duplex.models.agent import DuplexAgent
-
-# Characters of a level; of a text token and of the codes of a frame, at most.
+# Characters of a level; the most characters of a text token, and of the codes of a frame.
 _LEVEL, _TEXT, _CODES = 8, 12, 30
-# In dB of full scale: what a bar of no length and one of full length stand for.
+# The levels of an empty and of a full bar, in dB of full scale.
 _SILENT, _FULL = -60.0, 0.0
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
 def verdict(replay: Replay) -> Iterator[str]:
-    """Whether it is identical, or what differs and since when; and what was not as it was recorded."""
+    """Whether it is identical, or what differs and since when; and what differs in the environment."""
     if replay.identical:
         yield f"identical: {replay.frames} frames"
     else:
         yield from _differences(replay)
-    if replay.surroundings:
-        yield f"not as recorded: {', '.join(replay.surroundings)}"
+    if replay.environment:
+        yield f"not as recorded: {', '.join(replay.environment)}"
 
 
 def drawing(replay: Replay, model: DuplexAgent) -> Iterator[str]:
-    """The frames around the one to look at, which is marked; on the right, what is the same is written as `=`."""
+    """The frames around `replay.frame`, which is marked; in the replayed columns `=` stands for the same as recorded."""
     rows = [(pair, *_cells(pair.recorded, model), *_replayed(pair, model)) for pair in replay.around]
     widths = [max((len(row[1 + column]) for row in rows), default=0) for column in range(6)]
     agent = "  ".join(f"{{:{width}}}" for width in widths)

@@ -2,18 +2,18 @@
 
 import torch
 
-from nemo_duplex.streaming.recording.environment import differences, surroundings
+from nemo_duplex.streaming.recording.environment import current_environment, differences
 from tests.dummies import tiny_model
 
 
 def test_what_is_not_as_it_was_is_named(tmp_path):
     model = tiny_model(tmp_path)
-    then = surroundings(model)
-    assert list(differences(then, surroundings(model))) == []
+    then = current_environment(model)
+    assert list(differences(then, current_environment(model))) == []
     assert then["machine"]["device"] == "cpu" and then["machine"]["processor"] and then["version"]["torch"] == torch.__version__
     torch.set_num_threads(2)
     model.bfloat16()
-    now = surroundings(model)
+    now = current_environment(model)
     torch.set_num_threads(1)
     assert list(differences(then, now)) == ["model dtype bfloat16 (recorded: float32)", "machine threads 2 (recorded: 1)"]
 

@@ -101,7 +101,7 @@ def test_wishes_are_noted_with_the_frame_from_which_on_they_hold(model, tmp_path
     recording = SessionRecording.read(tmp_path / "talk")
     assert len(recording) == len(frames)
     say = ("say", model.tokenizer.text_to_ids("six"))
-    assert recording.wishes(2) == [("stop", None), ("mute", True), say] and recording.wishes(0) == []
+    assert recording.commands(2) == [("stop", None), ("mute", True), say] and recording.commands(0) == []
     assert not recording.flushed
 
 
@@ -208,7 +208,7 @@ def test_a_full_disk_ends_the_recording_and_nothing_else(model, tmp_path, caplog
     (said,) = [r.getMessage() for r in caplog.records]
     assert "unlucky was ended by an error" in said and "No space left" in said and str(unlucky.recorder.part) in said
 
-    with pytest.raises(InputError, match="was broken off"):
+    with pytest.raises(InputError, match="is not complete"):
         SessionRecording.read(unlucky.recorder.part)
     recovered = SessionRecording.read(recover(unlucky.recorder.part, model))
     assert recovered.folder == tmp_path / "unlucky" and 0 < len(recovered) < 25
@@ -230,7 +230,7 @@ def test_a_disk_that_takes_nothing_does_not_fill_the_memory(model, tmp_path, cap
     go_on.set()
     with caplog.at_level(logging.WARNING):
         assert session.recorder.wait(20)
-    assert "the disk took nothing" in str(session.recorder.error)
+    assert "nothing could be written" in str(session.recorder.error)
     session.close()
 
 
@@ -289,7 +289,7 @@ def test_a_program_that_ends_makes_its_recordings_whole(agent, tmp_path):
 def test_recover_says_what_cannot_be(model, tmp_path):
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "file").touch()
-    with pytest.raises(InputError, match="not what a recorder left"):
+    with pytest.raises(InputError, match="not an incomplete recording"):
         recover(tmp_path / "other", model)
     session = model.open_session(record=tmp_path / "talk")
     (part,) = parts(tmp_path)

@@ -14,6 +14,7 @@ from nemo_duplex.streaming.engine import DuplexEngine
 from nemo_duplex.streaming.recording import replay as module
 from nemo_duplex.streaming.recording.reader import SessionRecording
 from nemo_duplex.streaming.recording.replay import AROUND, replay
+from nemo_duplex.streaming.rows import AgentRows, ChunkBatch
 from tests.dummies import LLM, PERCEPTION, speech_like, tiny_model
 
 
@@ -115,7 +116,7 @@ def test_eight_sessions_of_a_busy_engine_are_replayed_alone(model, tmp_path, see
         result = replay(folder, model)
         assert result.identical, f"{folder.name}: {result.first}, {result.distance}"
         assert result.frames == len(result.recording) > 0
-        assert result.surroundings == [] and result.around == [] and result.frame is None
+        assert result.environment == [] and result.around == [] and result.frame is None
         seats |= {tuple(seat) for seat in result.recording.steps[["row", "rows", "entry", "entries"]].tolist()}
     assert len(folders) > 8 and len(seats) > 20
     assert any(len(set(SessionRecording.read(f).steps["rows"].tolist())) > 2 for f in folders)
@@ -152,18 +153,20 @@ def test_what_sits_in_the_other_rows_does_not_matter(model, tmp_path, monkeypatc
     engine.run_until_idle()
     assert sessions[2].recorder.wait(30)
 
-    init = module._ReplayEngine.__init__
+    init_state = AgentRows.init_state
 
-    def noisy(self, model, recording):
-        init(self, model, recording)
-        self._encoder_chunks[:] = np.random.default_rng(0).normal(size=self._encoder_chunks.shape)
-        with torch.inference_mode():
-            for row in range(len(self._encoder_chunks)):
-                if row != self._row:  # a row that has heard something: another session's
-                    self._hear_chunks({0: row}, 1)
-                    self._rows.speak(self._views[4], torch.arange(4) == row)
+    def noisy(self, num_rows, *args):
+        """Other rows have heard and said something, as those of other sessions have."""
+        state = init_state(self, num_rows, *args)
+        if num_rows > 1:
+            audio = np.random.default_rng(0).normal(size=(num_rows, self.chunk_samples)).astype(np.float32)
+            others = torch.arange(num_rows) > 0
+            self.hear(state, ChunkBatch.of(audio, {row: row for row in range(1, num_rows)}, num_rows, torch.device("cpu")))
+            tokens, codes = self.think(state, others, None, False)
+            self.speak(state, codes, others, None)
+        return state
 
-    monkeypatch.setattr(module._ReplayEngine, "__init__", noisy)
+    monkeypatch.setattr(AgentRows, "init_state", noisy)
     for i in range(3):
         assert replay(tmp_path / str(i), model).identical
 
@@ -208,7 +211,7 @@ def test_the_first_frame_that_differs(model, talk, changed):
         range(result.frame - AROUND, min(result.frame + AROUND + 1, len(recording)))
     )
     assert result.frames == len(recording), "It goes on, to say what else differs."
-    (said,) = result.surroundings
+    (said,) = result.environment
     assert said.startswith("model hash ") and "recorded: " in said
 
 
@@ -241,15 +244,17 @@ def test_threads_are_those_of_the_recording(model, tmp_path, monkeypatch):
 
     monkeypatch.setattr(module, "_pairs", watched)
     result = replay(tmp_path / "talk", model)
-    assert result.surroundings == [] and result.identical
+    assert result.environment == [] and result.identical
     assert threads == {2} and torch.get_num_threads() == 1
 
 
-def test_other_surroundings_are_named_and_do_not_stop_it(model, talk, monkeypatch):
-    monkeypatch.setattr(module, "surroundings", lambda model: {"model": {"dtype": "bfloat16"}, "version": {"torch": "9.9"}})
+def test_another_environment_are_named_and_do_not_stop_it(model, talk, monkeypatch):
+    monkeypatch.setattr(
+        module, "current_environment", lambda model: {"model": {"dtype": "bfloat16"}, "version": {"torch": "9.9"}}
+    )
     result = replay(talk, model)
     assert result.identical
-    assert result.surroundings == [
+    assert result.environment == [
         "model dtype bfloat16 (recorded: float32)",
         f"version torch 9.9 (recorded: {torch.__version__})",
     ]
@@ -286,4 +291,4 @@ def test_an_engine_with_an_unknown_option_is_refused(model, talk):
 def test_every_option_of_an_engine_is_recorded_or_has_no_say(model):
     """Whoever gives the engine another option decides whether a replay needs it."""
     options = set(inspect.signature(DuplexEngine).parameters) - {"model", "max_sessions", "timer", "cuda_graphs"}
-    assert options == model.open_engine(max_sessions=1).options.keys()
+    assert options == model.open_engine(max_sessions=1).options.keys() == module._OPTIONS

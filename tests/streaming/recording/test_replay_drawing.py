@@ -7,9 +7,9 @@ import pytest
 
 from nemo_duplex.channels.layout import ChannelLayout
 from nemo_duplex.frames import FRAME_RATE
-from nemo_duplex.streaming.frame import AgentFrame
 from nemo_duplex.streaming.recording.replay import FramePair, Replay
 from nemo_duplex.streaming.recording.replay_drawing import drawing, level, verdict
+from nemo_duplex.streaming.session import AgentFrame
 
 LAYOUT = ChannelLayout(200, text_pad=0, text_bos=1, text_eos=2, num_codebooks=2, codebook_size=20)
 MODEL = SimpleNamespace(layout=LAYOUT, tokenizer=SimpleNamespace(ids_to_text=lambda ids: "".join(map(chr, ids))))
@@ -32,13 +32,13 @@ def frame(index, token=0, codes=(23, 23), audio=LOUD * 0):
     return AgentFrame(index, "", token, np.array(codes), audio)
 
 
-def result(pairs, first, distance=0.0, surroundings=()):
-    return Replay(FiveFrames(), 5, first, distance, list(surroundings), pairs)
+def result(pairs, first, distance=0.0, environment=()):
+    return Replay(FiveFrames(), 5, first, distance, list(environment), pairs)
 
 
 def test_identical():
     assert list(verdict(result([], {}))) == ["identical: 5 frames"]
-    said = list(verdict(result([], {}, surroundings=["machine threads 2 (recorded: 1)", "version torch 3 (recorded: 2)"])))
+    said = list(verdict(result([], {}, environment=["machine threads 2 (recorded: 1)", "version torch 3 (recorded: 2)"])))
     assert said == ["identical: 5 frames", "not as recorded: machine threads 2 (recorded: 1), version torch 3 (recorded: 2)"]
 
 

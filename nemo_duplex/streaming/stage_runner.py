@@ -1,40 +1,68 @@
-"""How the stages of a step are run: as they are, compiled, as CUDA graphs; and timed, where somebody wants to know.
+"""How the stages of a step are run: as they are, compiled, or as CUDA graphs; timed if the engine has a timer.
 
-Stages as CUDA graphs: what a stage does on the GPU is recorded once for each shape of its inputs, and from then on replayed.
-
-A step of a language model is a thousand small operations, and Python takes longer to ask for them than the GPU to do them. A
-graph asks once. It reads and writes always the same memory:
+A step of a language model is a thousand small operations, and Python takes longer to launch them than the GPU to run them. A
+CUDA graph is captured once for each shape of a stage's inputs, and from then on replayed with one launch. It always reads and
+writes the same memory:
 
     inputs ── copied ──> its own inputs ── the stage ──> its own outputs          read them before the next call
                                              │
-                                           state                                  of the rows, where it always lies
+                                           state                                  of the rows; its buffers never move
 
-While it is recorded a stage runs a few times in earnest. Its inputs are zeros then: no row is live, so no state changes.
+A stage really runs a few times while it is captured. Its inputs are zeros then: no row is live, so no state changes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from typing import Any, NamedTuple
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from nemo_duplex.inputs import InputError
-from nemo_duplex.streaming.rows_state import changed, tensors
 from nemo_duplex.streaming.step_timer import StepTimer
 
-#: Of the state of rows and inputs (tensors, or dataclasses of them): what a stage gives.
+Part = TypeVar("Part")
+
+#: (state of the rows, *inputs) -> outputs, all tensors or dataclasses of tensors; the state is written in place.
 Stage = Callable[..., Any]
-#: Takes what a stage does with its inputs in place; returns what does it again, and where its outputs then lie.
+#: Captures a call without arguments; returns what replays it, and the outputs that a replay overwrites.
 Capture = Callable[[Callable[[], Any]], tuple[Callable[[], None], Any]]
 
+# Runs before a capture.
 _WARM_UP = 3
 
 
+def tensors(part: Any) -> Iterator[Tensor]:
+    """Each tensor of a dataclass, list or tuple, those in nested ones included."""
+    if isinstance(part, Tensor):
+        yield part
+    elif isinstance(part, list | tuple):
+        for item in part:
+            yield from tensors(item)
+    elif is_dataclass(part):
+        for field in fields(part):
+            yield from tensors(getattr(part, field.name))
+
+
+def mapped(part: Part, change: Callable[[Tensor], Tensor]) -> Part:
+    """The same dataclass, list or tuple with `change(tensor)` in the place of each tensor."""
+    if isinstance(part, Tensor):
+        return change(part)
+    if isinstance(part, list | tuple):
+        items = [mapped(item, change) for item in part]
+        return part if all(new is old for new, old in zip(items, part)) else type(part)(items)
+    if is_dataclass(part):
+        old = {field.name: getattr(part, field.name) for field in fields(part)}
+        new = {name: mapped(value, change) for name, value in old.items()}
+        return replace(part, **{k: value for k, value in new.items() if value is not old[k]})  # type: ignore[type-var]
+    return part
+
+
 class _Graph(NamedTuple):
-    """One recording. It keeps the state alive by whose identity it is found."""
+    """One capture. It holds the state so that the `id` by which it is found stays taken."""
 
     state: Any
     inputs: tuple[Any, ...]
@@ -43,11 +71,11 @@ class _Graph(NamedTuple):
 
 
 class GraphedStage:
-    """A stage that is recorded where it meets a state or shapes for the first time.
+    """A stage that is captured when it is called with a new state or new shapes.
 
     Args:
         stage: a function of tensors: constant shapes, no look at the data, state written in place and only where rows are live.
-        capture: how it is recorded.
+        capture: captures it.
     """
 
     def __init__(self, stage: Stage, capture: Capture) -> None:
@@ -59,19 +87,19 @@ class GraphedStage:
         key = (id(state), *map(_shape, inputs))
         graph = self._graphs.get(key)
         if graph is None:
-            graph = self._graphs[key] = self._record(state, inputs)
+            graph = self._graphs[key] = self._captured(state, inputs)
         for here, there in zip(tensors(graph.inputs), tensors(inputs)):
             here.copy_(there)
         graph.replay()
         return graph.outputs
 
-    def _record(self, state: Any, inputs: tuple[Any, ...]) -> _Graph:
-        own = changed(inputs, torch.zeros_like)
+    def _captured(self, state: Any, inputs: tuple[Any, ...]) -> _Graph:
+        own = mapped(inputs, torch.zeros_like)
         return _Graph(state, own, *self._capture(lambda: self._stage(state, *own)))
 
 
 def _shape(given: Any) -> Any:
-    """What must be the same for a recording to fit: shapes of tensors, and all else itself."""
+    """What a graph is found by: the shapes of tensors, and everything else itself."""
     if isinstance(given, Tensor):
         return given.shape
     shapes = tuple(tensor.shape for tensor in tensors(given))
@@ -79,7 +107,7 @@ def _shape(given: Any) -> Any:
 
 
 class CudaCapture:
-    """Records on a GPU, all graphs in one pool of memory: they run one after the other.
+    """Captures CUDA graphs, all in one pool of memory: they run one after the other.
 
     Args:
         device: a CUDA device.
@@ -104,19 +132,19 @@ class CudaCapture:
 
 
 class StageRunner:
-    """Runs stages: functions of tensors, of constant shapes, that write their state in place.
+    """Runs stages.
 
     Args:
         device: where they run.
         timer: takes their times.
-        compile: whether torch.compile makes them faster; the first steps then take long, and numbers change in the last digits.
-        cuda_graphs: whether they are recorded and replayed; None does so on a GPU.
+        compile: whether to use torch.compile: the first steps then take long, and numbers change in the last digits.
+        cuda_graphs: whether to use CUDA graphs; None does so on a GPU.
 
     Attributes:
-        rehearses: whether a shape is slow when it is met for the first time.
+        needs_warm_up: whether the first call with a new shape takes long.
 
     Raises:
-        InputError: for CUDA graphs without a GPU, or where nothing can be compiled.
+        InputError: for CUDA graphs without a GPU, or if nothing can be compiled on this machine.
     """
 
     def __init__(
@@ -138,7 +166,7 @@ class StageRunner:
         self._stages: dict[str, Stage] = {}
 
     def __call__(self, name: str, stage: Stage, state: Any, *inputs: Any) -> Any:
-        """What `stage` gives; where it is recorded, that lies where the next call overwrites it. One stage to a name."""
+        """The outputs of `stage`; those of a CUDA graph are overwritten by the next call. Each name belongs to one stage."""
         if name not in self._stages:
             self._stages[name] = self._prepared(stage)
         with self._timed(name):
@@ -153,7 +181,7 @@ class StageRunner:
 def _check_compiler(device: torch.device) -> None:
     try:
         torch.compile(torch.sin, dynamic=False)(torch.zeros(3, device=device))
-    except Exception as error:  # many kinds, by what is missing
+    except Exception as error:  # its type depends on what is missing
         lines = str(error).strip().splitlines() or [type(error).__name__]
         needed = "a C++ compiler such as g++" if device.type == "cpu" else "Triton and a C compiler"
         raise InputError(f"compile=True needs {needed} ({lines[0][:150]}). Install it, or leave compile out.") from error

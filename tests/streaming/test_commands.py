@@ -9,7 +9,7 @@ import torch
 from nemo_duplex.channels.layout import ChannelLayout
 from nemo_duplex.channels.targets import lay_out
 from nemo_duplex.inputs import InputError
-from nemo_duplex.streaming.control import FADE, FREE, WISHES, AgentControl, FrameControl, RowControls
+from nemo_duplex.streaming.commands import COMMANDS, FADE, FREE, AgentCommands, FrameCommand, RowCommands
 from tests.dummies import speech_like, tiny_model
 
 SILENCE, CODE = 0, 7
@@ -30,24 +30,24 @@ class ScriptedAgent:
     """
 
     def __init__(self, layout: ChannelLayout, turns=(), words_in_time: bool = False) -> None:
-        self.layout, self.control = layout, AgentControl(layout, words_in_time)
+        self.layout, self.commands = layout, AgentCommands(layout, words_in_time)
         self.turns = turns
-        self.tokens, self.codes, self.controls = [], [], []
+        self.tokens, self.codes, self.commanded = [], [], []
 
-    def step(self, prefers=()) -> FrameControl:
+    def step(self, prefers=()) -> FrameCommand:
         """One frame; offered tokens are written if they are in `prefers`."""
         layout, frame = self.layout, len(self.tokens)
-        control = self.control.next() or FrameControl()
+        command = self.commands.next() or FrameCommand()
         token, code = self._free(frame)
-        if control.offer != FREE:
-            token = control.offer if control.offer in prefers else layout.text_pad
-        token = token if control.token == FREE else control.token
-        code = SILENCE if control.silent else code if control.code == FREE else control.code
-        self.control.spoke(token, np.full(layout.num_codebooks, code))
+        if command.offer != FREE:
+            token = command.offer if command.offer in prefers else layout.text_pad
+        token = token if command.token == FREE else command.token
+        code = SILENCE if command.silent else code if command.code == FREE else command.code
+        self.commands.made(token, np.full(layout.num_codebooks, code))
         self.tokens.append(token)
         self.codes.append(code)
-        self.controls.append(control)
-        return control
+        self.commanded.append(command)
+        return command
 
     def run(self, frames: int):
         for _ in range(frames):
@@ -86,36 +86,36 @@ def test_a_turn_that_is_stopped_lies_as_one_that_was_cut_off_in_training(layout,
     """BOS in frame 4, EOS would come in frame 16: stopped in its lead, in the middle, and while the last of it is heard."""
     agent = ScriptedAgent(layout, [(4, 16)]).run(frame)
     agent.turns = [(4, 16)] if frame > 16 else []  # what comes after the stop is its own: nothing
-    agent.control.stop()
+    agent.commands.stop()
     agent.run(30 - frame)
     heard_until = 16 + layout.text_tail
     eos = min(frame, 16)
     assert (agent.tokens, agent.codes) == laid_out(layout, 4, eos, min(frame, heard_until + 1), 30)
-    cut = agent.controls[frame]
+    cut = agent.commanded[frame]
     if frame <= heard_until:
         assert (cut.gain_before, cut.gain, cut.restart) == (1.0, 0.0, True)
-        assert agent.controls[frame + 1].gain_before == 0.0 and agent.controls[frame + 1].gain == 1.0
+        assert agent.commanded[frame + 1].gain_before == 0.0 and agent.commanded[frame + 1].gain == 1.0
     else:
-        assert cut == FrameControl(), "There is nothing to stop."
+        assert cut == FrameCommand(), "There is nothing to stop."
 
 
 def test_sound_without_a_turn_is_stopped_too():
     agent = ScriptedAgent(BESIDE).run(3)
     agent._free = lambda frame: (BESIDE.text_pad, CODE if frame < 5 else BESIDE.speech_pad)
     agent.run(2)
-    agent.control.stop()
-    control = agent.step()
-    assert agent.codes[3:] == [CODE, CODE, BESIDE.speech_eos] and control.gain == 0 and control.restart
+    agent.commands.stop()
+    command = agent.step()
+    assert agent.codes[3:] == [CODE, CODE, BESIDE.speech_eos] and command.gain == 0 and command.restart
 
 
 def test_a_stop_forgets_what_was_to_be_said_and_what_comes_after_it_counts():
     agent = ScriptedAgent(BESIDE)
-    agent.control.say([5, 6, 7, 8])
-    agent.control.say([9])
+    agent.commands.say([5, 6, 7, 8])
+    agent.commands.say([9])
     agent.run(3)
-    agent.control.start()
-    agent.control.stop()
-    agent.control.say([11])
+    agent.commands.start()
+    agent.commands.stop()
+    agent.commands.say([11])
     agent.run(4)
     assert agent.tokens == [1, 5, 6, 2, 1, 11, 0]
 
@@ -126,9 +126,9 @@ def test_a_stop_forgets_what_was_to_be_said_and_what_comes_after_it_counts():
 @layouts
 def test_start_opens_a_turn_in_the_next_frame_unless_there_is_one(layout):
     agent = ScriptedAgent(layout).run(2)
-    agent.control.start()
+    agent.commands.start()
     agent.run(1)
-    agent.control.start()  # it is in a turn
+    agent.commands.start()  # it is in a turn
     agent.run(6)
     assert agent.tokens == [0, 0, 1, 0, 0, 0, 0, 0, 0]
     assert [i for i, code in enumerate(agent.codes) if code == layout.speech_bos] == [2 + layout.speech_delay]
@@ -136,9 +136,9 @@ def test_start_opens_a_turn_in_the_next_frame_unless_there_is_one(layout):
 
 def test_a_start_while_it_says_something_is_not_kept_for_later():
     agent = ScriptedAgent(BESIDE)
-    agent.control.say([5, 6])
+    agent.commands.say([5, 6])
     agent.run(2)
-    agent.control.start()
+    agent.commands.start()
     agent.run(1)
     for _ in range(60):
         agent.step(prefers=[BESIDE.text_eos])
@@ -148,7 +148,7 @@ def test_a_start_while_it_says_something_is_not_kept_for_later():
 @layouts
 def test_what_is_said_is_written_word_for_word_and_ends_when_the_model_would_end_it(layout):
     agent = ScriptedAgent(layout).run(1)
-    agent.control.say([5, 6, 7])
+    agent.commands.say([5, 6, 7])
     agent.run(8)
     agent.step(prefers=[layout.text_eos])
     agent.run(5)
@@ -158,26 +158,26 @@ def test_what_is_said_is_written_word_for_word_and_ends_when_the_model_would_end
 
 def test_what_is_said_ends_at_last_even_if_the_model_would_not():
     agent = ScriptedAgent(BESIDE)
-    agent.control.say([5, 6, 7])
+    agent.commands.say([5, 6, 7])
     agent.run(200)
     assert 30 < agent.tokens.index(BESIDE.text_eos) < 100
 
 
 def test_a_model_that_writes_words_when_they_are_spoken_chooses_when():
     agent = ScriptedAgent(BESIDE, words_in_time=True)
-    agent.control.say([5, 6])
+    agent.commands.say([5, 6])
     for prefers in ([], [], [5], [], [6], [], [5], [2], []):
         agent.step(prefers)
     assert agent.tokens == [1, 0, 5, 0, 6, 0, 0, 2, 0]
-    agent.control.say([5])
+    agent.commands.say([5])
     agent.run(40)
     assert agent.tokens[9:].index(5) < 20, "It waits about a second at most."
 
 
 def test_lines_are_said_one_after_the_other():
     agent = ScriptedAgent(BESIDE)
-    agent.control.say([5, 6])
-    agent.control.say([7])
+    agent.commands.say([5, 6])
+    agent.commands.say([7])
     for _ in range(9):
         agent.step(prefers=[BESIDE.text_eos])
     assert agent.tokens == [1, 5, 6, 2, 1, 7, 2, 0, 0]
@@ -189,24 +189,24 @@ def test_lines_are_said_one_after_the_other():
 def test_what_it_is_told_to_say_breaks_off_its_own_turn(layout):
     agent = ScriptedAgent(layout, [(2, 30)]).run(8)
     agent.turns = []
-    agent.control.say([8, 9])
+    agent.commands.say([8, 9])
     agent.run(12)
     assert agent.tokens[7:12] == [0, 2, 1, 8, 9]
-    cut = agent.controls[8]
-    assert (cut.gain, cut.restart) == (0.0, True) and agent.controls[9].gain == 1.0
+    cut = agent.commanded[8]
+    assert (cut.gain, cut.restart) == (0.0, True) and agent.commanded[9].gain == 1.0
     opens = 9 + layout.speech_delay
     assert agent.codes[opens] == layout.speech_bos
     assert set(agent.codes[8:opens]) <= {SILENCE, layout.speech_eos}, "What it was saying is over."
 
 
 def test_what_cannot_be_said_is_refused():
-    control = AgentControl(BESIDE)
+    commands = AgentCommands(BESIDE)
     with pytest.raises(InputError, match="nothing to say"):
-        control.say([])
+        commands.say([])
     for mark in (BESIDE.text_pad, BESIDE.text_bos, BESIDE.text_eos):
         with pytest.raises(InputError, match="a mark of the text channel"):
-            control.say([5, mark])
-    assert control.next() is None
+            commands.say([5, mark])
+    assert commands.next() is None
 
 
 # ---------------------------------------------------------------------- mute
@@ -214,30 +214,30 @@ def test_what_cannot_be_said_is_refused():
 
 def test_mute_changes_nothing_but_the_sound():
     agent = ScriptedAgent(BESIDE, [(1, 9)]).run(4)
-    agent.control.mute(True)
+    agent.commands.mute(True)
     agent.run(3)
-    agent.control.mute(False)
+    agent.commands.mute(False)
     agent.run(5)
     free = ScriptedAgent(BESIDE, [(1, 9)]).run(12)
     assert agent.tokens == free.tokens and agent.codes == free.codes
-    assert [(c.gain_before, c.gain) for c in agent.controls[3:9]] == [(1, 1), (1, 0), (0, 0), (0, 0), (0, 1), (1, 1)]
-    assert agent.control.next() is None, "An agent that is free again costs nothing."
+    assert [(c.gain_before, c.gain) for c in agent.commanded[3:9]] == [(1, 1), (1, 0), (0, 0), (0, 0), (0, 1), (1, 1)]
+    assert agent.commands.next() is None, "An agent that is free again costs nothing."
 
 
 def test_a_stop_of_a_muted_agent_does_not_make_it_heard():
     agent = ScriptedAgent(BESIDE, [(1, 30)]).run(4)
-    agent.control.mute(True)
+    agent.commands.mute(True)
     agent.run(2)
-    agent.control.stop()
+    agent.commands.stop()
     agent.run(3)
-    assert {c.gain for c in agent.controls[4:]} == {0.0}
+    assert {c.gain for c in agent.commanded[4:]} == {0.0}
 
 
 def test_gains_fade_within_20_ms_and_leave_what_is_free_bit_for_bit():
-    rows = [None, FrameControl(gain=0.0), FrameControl(gain=0.0, gain_before=0.0), FrameControl(gain_before=0.0)]
-    controls = RowControls.of(rows, torch.tensor([SILENCE, SILENCE]))
+    rows = [None, FrameCommand(gain=0.0), FrameCommand(gain=0.0, gain_before=0.0), FrameCommand(gain_before=0.0)]
+    commands = RowCommands.of(rows, torch.tensor([SILENCE, SILENCE]))
     audio = torch.ones(4, 1764)
-    heard, fade = controls.sounding(audio, 22050), round(FADE * 22050)
+    heard, fade = commands.sound(audio, 22050), round(FADE * 22050)
     assert torch.equal(heard[0], audio[0]) and not heard[2].any()
     assert not heard[1, fade:].any() and torch.equal(heard[3, fade:], audio[3, fade:])
     assert heard.diff(dim=1).abs().max() < 0.004 and heard[1, 0] > 0.99 and heard[3, 0] < 0.01
@@ -350,22 +350,22 @@ def test_a_text_that_the_model_cannot_write_is_refused_and_the_session_goes_on(m
             session.say(text)
     assert session.push(SIGNAL[:6400]) and session.flush()
     session.close()
-    for wish in (session.stop, session.start, lambda: session.say("six"), lambda: session.mute(True)):
+    for command in (session.stop, session.start, lambda: session.say("six"), lambda: session.mute(True)):
         with pytest.raises(InputError, match="This session was closed. Open another one"):
-            wish()
+            command()
 
 
 def test_each_wish_is_told_with_the_frame_from_which_on_it_holds():
     """The frame that is being computed when a wish comes is too late for it; a recording must know."""
     agent = ScriptedAgent(BESIDE)
     told = []
-    agent.control.wished = lambda *wish: told.append(wish)
-    agent.control.start()
+    agent.commands.observer = lambda *command: told.append(command)
+    agent.commands.start()
     agent.step()
-    agent.control.next()  # frame 1 is being computed
-    agent.control.say([7, 8])
-    agent.control.mute(True)
-    agent.control.stop()
+    agent.commands.next()  # frame 1 is being computed
+    agent.commands.say([7, 8])
+    agent.commands.mute(True)
+    agent.commands.stop()
     assert told == [(0, "start", None), (2, "say", [7, 8]), (2, "mute", True), (2, "stop", None)]
-    wishes = {name for name in vars(AgentControl) if not name.startswith("_")} - {"next", "spoke"}
-    assert wishes == set(WISHES), "Whatever can be wished must be told, and be known to the recorder."
+    commands = {name for name in vars(AgentCommands) if not name.startswith("_")} - {"next", "made"}
+    assert commands == set(COMMANDS), "Each command must reach the recorder, and be known to the reader."
