@@ -35,8 +35,7 @@ from nemo_duplex.models.throughput import Throughput
 from nemo_duplex.models.training_speed import compile_layers, freeze, recompute_activations
 
 if TYPE_CHECKING:
-    from nemo_duplex.streaming.engine import DuplexEngine
-    from nemo_duplex.streaming.session import Session
+    from nemo_duplex.streaming.engine import DuplexEngine, Session
 
 _DATA = ("train_ds", "validation_ds", "test_ds")
 
