@@ -11,7 +11,6 @@ EXTRAS = {
     "tts": ["espeakng-loader"],  # eSpeak NG is GPL-3: loaded at run time where it is installed, never part of this package
     "eval": ["pocketsphinx", "silero-vad>=5"],
     "lora": ["peft"],
-    "ray": ["ray"],
     "test": ["build", "peft", "pytest"],
     "dev": ["mypy", "pre-commit", "ruff", "types-PyYAML"],
 }
@@ -28,12 +27,12 @@ setup(
     packages=[*find_namespace_packages(include=["nemo_duplex*"], exclude=["*__pycache__*"]), "nemo_duplex.conf"],
     package_dir={"nemo_duplex.conf": "conf"},
     package_data={
-        "": ["*.nemo", "*.model", "*.json", "*.md", "*.txt", "*.html", "*.css", "*.js"],
+        "": ["*.nemo", "*.model", "*.json", "*.md", "*.txt", "*.html", "*.css", "*.js", "py.typed"],
         "nemo_duplex.conf": ["**/*.yaml"],
     },
     install_requires=[
         "nemo_toolkit[asr-only,common-only,core]==3.0.0",
-        "huggingface_hub",
+        "huggingface_hub>=1",
         "hydra-core>=1.3",
         "jinja2",
         "kaldialign",
@@ -43,7 +42,6 @@ setup(
         "numpy",
         "omegaconf>=2.3",
         "pyyaml",
-        "sacrebleu",
         "safetensors",
         "scipy",
         "sentencepiece",
@@ -51,9 +49,9 @@ setup(
         "soxr",
         "tensorboard",
         "tokenizers",
-        "torch>=2.6",
+        "torch>=2.9",  # Muon
         "tqdm",
-        "transformers",
+        "transformers>=5",  # rope_parameters
         "urllib3",  # lhotse imports it without declaring it
     ],
     extras_require=EXTRAS,

@@ -1,7 +1,8 @@
-"""The wheel alone, in an environment without the checkout: what it carries, and that an agent runs from it."""
+"""What the package requires, and the wheel alone, in an environment without the checkout: an agent runs from it."""
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import shutil
@@ -19,7 +20,36 @@ from tests.dummies import speech_like, tiny_model
 ROOT = Path(__file__).parent.parent
 NOT_SOURCE = shutil.ignore_patterns(".*", "demo", "build", "dist", "*.egg-info", "__pycache__", "nemo_experiments", "outputs")
 
-pytestmark = pytest.mark.slow
+# What a requirement is imported as, where that is not its own name.
+IMPORTED_AS = {"nemo_toolkit": "nemo", "hydra-core": "hydra", "pyyaml": "yaml", "silero-vad": "silero_vad"}
+# Required and not imported: NeMo's experiment manager writes for TensorBoard, and lhotse imports urllib3 without saying so.
+FOR_OTHERS = {"tensorboard", "urllib3"}
+
+
+def requirements(*extras: str) -> set[str]:
+    """What setup.py asks for, under the names of imports."""
+    tree = ast.parse((ROOT / "setup.py").read_text())
+    (call,) = (node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "setup")
+    given = {keyword.arg: keyword.value for keyword in call.keywords}
+    (extra,) = (ast.literal_eval(node.value) for node in tree.body if ast.unparse(node).startswith("EXTRAS ="))
+    wanted = [*ast.literal_eval(given["install_requires"]), *(name for e in extras for name in extra[e])]
+    names = {re.split(r"[\[<>=!~]", requirement)[0] for requirement in wanted}
+    return {IMPORTED_AS.get(name, name.replace("-", "_")) for name in names}
+
+
+def imported(*folders: str) -> set[str]:
+    """Packages of others that the files of these folders import."""
+    found = set()
+    for path in (path for folder in folders for path in (ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            modules += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            found |= {module.partition(".")[0] for module in modules}
+    return found - sys.stdlib_module_names - {"nemo_duplex", "tests"}
+
+
+def test_what_is_imported_is_required_and_nothing_else():
+    assert imported("nemo_duplex", "examples") == requirements("tts", "eval", "lora") - FOR_OTHERS
 
 
 def run(*command: object, folder: Path) -> str:
@@ -52,6 +82,7 @@ def python(wheel, tmp_path_factory) -> Path:
     return python
 
 
+@pytest.mark.slow
 def test_it_carries_every_file_of_the_package(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     here = {p.relative_to(ROOT).as_posix() for p in (ROOT / "nemo_duplex").rglob("*") if p.is_file() and p.suffix != ".pyc"}
@@ -60,16 +91,8 @@ def test_it_carries_every_file_of_the_package(wheel):
     assert [n for n in names if n.endswith(".dist-info/licenses/LICENSE")]
 
 
-def test_its_configurations_are_found(python, tmp_path):
-    program = (
-        "from nemo_duplex.scripts.config import conf_folder; print(conf_folder(), len(list(conf_folder().glob('*.yaml'))))"
-    )
-    folder, number = run(python, "-c", program, folder=tmp_path).split()
-    assert Path(folder).is_relative_to(python.parent.parent) and Path(folder).name == "conf"
-    assert int(number) == len(list((ROOT / "conf").glob("*.yaml")))
-
-
-def test_an_agent_restores_and_answers_a_caller(python, tmp_path):
+@pytest.mark.slow
+def test_an_agent_restores_answers_a_caller_and_finds_its_configurations(python, tmp_path):
     model = tiny_model(tmp_path)
     model.save_to(str(tmp_path / "agent.nemo"))
     user = speech_like(1.6, 3)
@@ -80,12 +103,16 @@ def test_an_agent_restores_and_answers_a_caller(python, tmp_path):
 import json, torch
 torch.set_num_threads(1)
 import nemo_duplex
+from nemo_duplex.scripts.config import conf_folder
 model = nemo_duplex.DuplexS2SModel.restore_from("agent.nemo", map_location="cpu")
 session = model.open_session()
 user = torch.load("user.pt")
 frames = [frame for chunk in user.split(1000) for frame in session.push(chunk.numpy())] + list(session.flush())
-print(json.dumps({"file": nemo_duplex.__file__, "tokens": [frame.token for frame in frames]}))
+print(json.dumps({"file": nemo_duplex.__file__, "tokens": [frame.token for frame in frames],
+                  "conf": str(conf_folder()), "configurations": len(list(conf_folder().rglob("*.yaml")))}))
 """
     said = json.loads(run(python, "-c", program, folder=tmp_path).splitlines()[-1])
     assert Path(said["file"]).is_relative_to(python.parent.parent), "that was not the wheel"
+    assert Path(said["conf"]) == Path(said["file"]).parent / "conf"
+    assert said["configurations"] == len(list((ROOT / "conf").rglob("*.yaml")))
     assert said["tokens"] == expected["tokens_text"][0].tolist()
