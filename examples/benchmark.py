@@ -28,19 +28,19 @@ def main(cfg: DictConfig) -> None:
         raise InputError(f"what={cfg.what}: expected train or stream.")
     if cfg.out and Path(cfg.out).suffix not in (".json", ".md"):
         raise InputError(f"out={cfg.out}: expected a name that ends in .json or .md.")
-    from nemo_duplex.benchmark import streaming, training
-    from nemo_duplex.benchmark.streaming_tables import tables
+    from nemo_duplex.benchmark.streaming import StreamingSetting, benchmark_streaming, streaming_tables
+    from nemo_duplex.benchmark.training_step import TrainingSetting, benchmark_training, training_table
 
-    benchmarks = {
-        "train": (training.Setting, training.benchmark_training, lambda result: [training.table(result)]),
-        "stream": (streaming.Setting, streaming.benchmark_streaming, tables),
-    }
-    setting, benchmark, shown = benchmarks[cfg.what]
-    keys = {key: value for key, value in OmegaConf.to_container(cfg).items() if key in {f.name for f in fields(setting)}}
-    result = benchmark(setting(**{**keys, "precision": str(cfg.precision)}))
-    print("\n\n".join(table.text() for table in shown(result)))
+    keys = OmegaConf.to_container(cfg)
+    if cfg.what == "train":
+        result = benchmark_training(TrainingSetting(**{f.name: keys[f.name] for f in fields(TrainingSetting)}))
+        tables = [training_table(result)]
+    else:
+        result = benchmark_streaming(StreamingSetting(**{f.name: keys[f.name] for f in fields(StreamingSetting)}))
+        tables = streaming_tables(result)
+    print("\n\n".join(table.text() for table in tables))
     if cfg.out:
-        pages = {".json": json.dumps(result, indent=2), ".md": "\n\n".join(table.markdown() for table in shown(result))}
+        pages = {".json": json.dumps(result, indent=2), ".md": "\n\n".join(table.markdown() for table in tables)}
         for suffix in {".json", Path(cfg.out).suffix}:
             with whole_file(Path(cfg.out).with_suffix(suffix)) as path:
                 path.write_text(pages[suffix] + "\n")

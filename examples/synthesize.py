@@ -21,7 +21,7 @@ def main(cfg: DictConfig) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # one thread per worker process
 
     from nemo_duplex.inputs import InputError
-    from nemo_duplex.synthesis.dialogue_cuts import DialogueSpec
+    from nemo_duplex.synthesis.cuts import DialogueSpec
     from nemo_duplex.synthesis.executors import parse_slice
     from nemo_duplex.synthesis.pipeline import CorpusSpec, synthesize
     from nemo_duplex.synthesis.timing import Rhythm

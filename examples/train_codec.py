@@ -16,7 +16,7 @@ def main(cfg: DictConfig) -> None:
     """Trains the agent's codec on one speaker. Started again with the same `out` it goes on where it was."""
     import torch
 
-    from nemo_duplex.codec.training import CodecTrainingConfig, train_codec
+    from nemo_duplex.codec.codec_training import CodecTrainingConfig, train_codec
 
     settings = OmegaConf.to_container(cfg)
     if threads := settings.pop("threads"):

@@ -1,27 +1,32 @@
-"""What a frame costs in a conversation that has gone on for long, beside one in a conversation that has just begun.
+"""What a frame costs late in a conversation, beside one early in a conversation.
 
-Both sessions are open at once and take turns, a few frames each: whatever else the machine does meets both alike.
+Both sessions are open at once and take turns, a few frames each, so other work on the machine affects both alike.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nemo_duplex.benchmark.callers import Caller
-from nemo_duplex.benchmark.memory import resident_bytes
+from nemo_duplex.benchmark.machine import resident_bytes
+from nemo_duplex.benchmark.table import Table, measured_on, milliseconds
 from nemo_duplex.frames import FRAME_RATE, Seconds
 
 if TYPE_CHECKING:
     from nemo_duplex.models.duplex_s2s import DuplexS2SModel
     from nemo_duplex.streaming.session import Session
 
-#: Frames in a turn of one of the two; a whole number of encoder chunks for [70,0] and [70,1].
-_BLOCK = 10
+#: Age of the young conversation, and how much of each conversation is measured.
+YOUNG: Seconds = 60.0
+SPAN: Seconds = 60.0
+#: Frames that one session streams before it is the other's turn; a whole number of encoder chunks for [70,0] and [70,1].
+_BLOCK_FRAMES = 10
 
 
 @dataclass(frozen=True)
@@ -29,11 +34,11 @@ class Ages:
     """A young and an old conversation.
 
     Args:
-        young, old: seconds since their beginning, in the middle of what was measured.
-        young_frame, old_frame: what a frame takes, median of the turns.
-        ratio: old over young, median over pairs of turns that followed each other.
+        young, old: Seconds since their start, in the middle of what was measured.
+        young_frame, old_frame: what a frame takes, median of the blocks.
+        ratio: old over young, median over pairs of blocks that followed each other.
         pairs: how many there were.
-        grown_bytes: by which the process grew while the old conversation went from the age of the young one to its own.
+        grown_bytes: by which the process grew while the old conversation went from the young one's age to its own.
     """
 
     young: Seconds
@@ -46,26 +51,26 @@ class Ages:
 
 
 def compare_ages(model: DuplexS2SModel, audio: np.ndarray, young: Seconds, old: Seconds, span: Seconds) -> Ages:
-    """Streams a conversation to the age of `old` and beyond, frame by frame, and measures it beside a young one.
+    """Streams a conversation until it is `old`, frame by frame, and measures it beside a young one.
 
     Args:
-        audio: (S,) at the model's user_sample_rate, which both users say.
+        audio: (S,) at the model's user_sample_rate; both users play it.
         young, old: the ages that are compared; the middle of the span.
         span: of each conversation that is measured.
     """
-    sessions = {name: _Conversation(model, audio) for name in ("old", "young")}
-    sessions["old"].go_on(young)
+    conversations = {name: _Conversation(model, audio) for name in ("old", "young")}
+    conversations["old"].stream(young)
     before = resident_bytes()
-    sessions["old"].go_on(old - span / 2 - young)
-    resize_vocabulary = resident_bytes() - before
-    sessions["young"].go_on(young - span / 2)
+    conversations["old"].stream(old - span / 2 - young)
+    grown = resident_bytes() - before
+    conversations["young"].stream(young - span / 2)
     took: dict[str, list[Seconds]] = {"old": [], "young": []}
-    pairs = max(1, round(span / (_BLOCK * FRAME_RATE.seconds)))
+    pairs = max(1, round(span / (_BLOCK_FRAMES * FRAME_RATE.seconds)))
     for pair in range(pairs):
         for name in ("old", "young") if pair % 2 else ("young", "old"):  # neither is always the first
-            took[name].append(sessions[name].go_on(_BLOCK * FRAME_RATE.seconds) / _BLOCK)
+            took[name].append(conversations[name].stream(_BLOCK_FRAMES * FRAME_RATE.seconds) / _BLOCK_FRAMES)
     ratio = median(o / y for o, y in zip(took["old"], took["young"]))
-    return Ages(young, old, median(took["young"]), median(took["old"]), ratio, pairs, resize_vocabulary)
+    return Ages(young, old, median(took["young"]), median(took["old"]), ratio, pairs, grown)
 
 
 class _Conversation:
@@ -75,10 +80,20 @@ class _Conversation:
         self._session: Session = model.open_session()
         self._caller = Caller(audio, model.perception.samples_per_frame)
 
-    def go_on(self, seconds: Seconds) -> Seconds:
-        """Streams so much more of the conversation; returns how long that took."""
-        frames = [self._caller.speak() for _ in range(round(seconds / FRAME_RATE.seconds))]
+    def stream(self, seconds: Seconds) -> Seconds:
+        """Streams that much more of the conversation; returns how long it took."""
+        frames = [self._caller.next_frame() for _ in range(round(seconds / FRAME_RATE.seconds))]
         start = time.perf_counter()
         for frame in frames:
             self._session.push(frame)
         return time.perf_counter() - start
+
+
+def age_tables(result: Mapping[str, Any]) -> Iterator[Table]:
+    """The part `age` of a result as a table."""
+    part = result["age"]
+    young, old = (f"{part[name] / 60:g}" for name in ("young", "old"))
+    about = [*part["about"], measured_on(result), f"two sessions in turns, {part['pairs']} of each"]
+    row = (milliseconds(part["young_frame"]), milliseconds(part["old_frame"]), f"{part['ratio']:.3f}")
+    rows = [("a frame", *row), ("the process grew by", "", f"{part['grown_bytes'] / 1e6:.1f} MB", "")]
+    yield Table("Age of a conversation", about, ("", f"minute {young}", f"minute {old}", "old to young"), rows)

@@ -1,26 +1,53 @@
-"""One side of a benchmark in a process of its own, so that its memory, threads and imports are its own."""
+"""A side of a benchmark in a process of its own, so that its memory, threads and imports are its own.
+
+figures = run_side("training_step", "ours", folder, setting)          in the benchmark's process
+
+if __name__ == "__main__":                                            at the end of training_step.py
+    main({"in_tree": in_tree, "ours": ours})                          calls ours(folder, **setting)
+"""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from nemo_duplex.benchmark.machine import cpu_threads
 from nemo_duplex.inputs import InputError
 
 
-def run_side(module: str, side: str, folder: Path) -> dict[str, Any]:
-    """Runs `python -m nemo_duplex.benchmark.MODULE SIDE FOLDER`, which writes its figures to FOLDER/SIDE.json.
+def run_side(module: str, side: str, folder: Path, setting: Mapping[str, Any], threads: int) -> dict[str, Any]:
+    """Runs `python -m nemo_duplex.benchmark.MODULE SIDE FOLDER`.
+
+    Args:
+        module, side: which file, and which of the functions that it gives to `main`.
+        folder: what the sides of a benchmark share.
+        setting: arguments of that function; plain data.
+        threads: of its CPU.
+
+    Returns:
+        The figures that the function returned.
 
     Raises:
-        InputError: if it fails, with the last line that it wrote.
+        InputError: if the process fails, with the last line that it wrote.
     """
+    result = folder / f"{side}.json"
+    (folder / f"{side}.setting.json").write_text(json.dumps({"setting": dict(setting), "threads": threads}))
     command = [sys.executable, "-m", f"nemo_duplex.benchmark.{module}", side, str(folder)]
     done = subprocess.run(command, capture_output=True, text=True)
-    result = folder / f"{side}.json"
     if done.returncode or not result.exists():
         last = (done.stderr.strip().splitlines() or ["no output"])[-1]
         raise InputError(f"The {side} side of the benchmark ended with code {done.returncode}: {last}")
     return json.loads(result.read_text())
+
+
+def main(sides: Mapping[str, Callable[..., dict[str, Any]]]) -> None:
+    """The process that `run_side` starts: measures the side that it names, and writes the figures into the folder."""
+    side, folder = sys.argv[1], Path(sys.argv[2])
+    given = json.loads((folder / f"{side}.setting.json").read_text())
+    with cpu_threads(given["threads"]):
+        figures = sides[side](folder, **given["setting"])
+    (folder / f"{side}.json").write_text(json.dumps(figures))

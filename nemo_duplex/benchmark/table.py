@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,21 @@ class Table:
 
 
 def milliseconds(seconds: float) -> str:
-    """Seconds as milliseconds, with three digits that matter."""
+    """Seconds as milliseconds, with three significant digits."""
     value = 1e3 * seconds
     return f"{value:.3g} ms" if value < 100 else f"{value:,.0f} ms"
+
+
+def percentiles(times: Mapping[str, float]) -> tuple[str, str, str]:
+    """p50, p95 and p99 as milliseconds."""
+    return milliseconds(times["p50"]), milliseconds(times["p95"]), milliseconds(times["p99"])
+
+
+def callers_in_words(number: int) -> str:
+    """`1 caller`, `2 callers`."""
+    return f"{number} caller{'s' * (number > 1)}"
+
+
+def measured_on(result: Mapping[str, Any]) -> str:
+    """Date and machine of a streaming benchmark."""
+    return f"{result['date']}, {result['machine']}"

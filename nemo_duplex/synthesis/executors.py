@@ -19,12 +19,12 @@ Job = TypeVar("Job")
 
 
 def run_locally(work: Callable[[Job], Any], jobs: Sequence[Job], workers: int) -> Generator[Any, None, None]:
-    """Yields `work(job)` of each job as it gets ready, from `workers` processes (1: from this one).
+    """Yields `work(job)` of each job as soon as it is done, by `workers` processes (1: by this one).
 
-    On an error the jobs in progress are finished, on Ctrl-C they are broken off; no other is begun, the exception goes on.
+    After an error the jobs in progress are finished; on Ctrl-C they are stopped. Then no other job starts.
 
     Raises:
-        InputError: what `work` raises; also if a process is killed, for example for lack of memory.
+        InputError: if a process is killed, for example for lack of memory. What `work` raises is raised here too.
     """
     if workers <= 1 or len(jobs) <= 1:
         yield from map(work, jobs)
@@ -40,7 +40,7 @@ def run_locally(work: Callable[[Job], Any], jobs: Sequence[Job], workers: int) -
                 yield future.result()
     except BrokenProcessPool:
         raise InputError(
-            "A worker process was killed, probably for lack of memory: run again with fewer workers, it goes on where it was."
+            "A worker process was killed, probably for lack of memory: run again with fewer workers=. It goes on where it was."
         ) from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
@@ -59,14 +59,14 @@ def parse_slice(text: str) -> tuple[int, int]:
 
 
 def _become_worker() -> None:
-    """Between its jobs a worker leaves Ctrl-C to its parent; and it does not outlive its parent."""
+    """Prepares a worker: between jobs it leaves Ctrl-C to its parent, and it ends when its parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _interruptible(work: Callable[[Job], Any], job: Job) -> Any:
-    """Ctrl-C, which reaches the whole process group, ends the job as any exception would: it cleans up after itself."""
+    """Runs a job that Ctrl-C, which reaches the whole process group, ends like any exception, so that it cleans up."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return work(job)

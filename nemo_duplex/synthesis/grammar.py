@@ -1,12 +1,12 @@
-"""The built-in dialogues: some 430 questions with one right answer each, small enough to be learnt in minutes.
+"""The built-in dialogues: about 430 questions with one right answer each, few enough to be learnt in minutes.
 
 A template is the user's text with its answer. `|` marks where a speaker may pause: nothing before it is a complete question
-of this grammar, so an agent that answers in the pause is wrong, not early.
+of this grammar, so an agent that answers in the pause is wrong.
 
-Closed families (capitals, days, ...) have every question in train. Open families (sums, echo, ...) keep every eighth
-question, by the hash of its content, for dev alone: an agent that answers those has understood the parts.
+All questions of closed families (capitals, days, ...) are in train. Open families (sums, echo, ...) keep every eighth
+question, by the hash of its answer, for dev alone: an agent that answers those has understood the parts.
 
-All words are read by a text-to-speech engine as they are written: no digits, no abbreviations, no homographs.
+A text-to-speech engine reads all words as they are written: no digits, no abbreviations, no homographs.
 """
 
 from __future__ import annotations
@@ -76,14 +76,14 @@ LISTS = [
 ]
 ECHO_WORDS = ("red happy quiet little".split(), "bird farmer sailor teacher dragon robot".split(), "sings waits dances".split())
 
-_HELD_OUT = 8  # one in so many questions of an open family is for dev alone
+_HELD_OUT = 8  # one in eight questions of an open family is for dev alone
 _UNSEEN_IN_DEV = 0.25  # share of dev questions that are held out
 # Small families would be rare if questions were drawn evenly, and large ones seldom repeat if families were.
 _FAMILY_WEIGHT_POWER = 0.75
 
 
 class Grammar:
-    """The built-in source of dialogues. Needs nothing; every instance is the same."""
+    """The built-in source of dialogues; every instance gives the same."""
 
     def dialogue(self, split: Split, index: int, rng: np.random.Generator) -> Dialogue:
         """Two to six questions, of any families in any order."""
@@ -91,6 +91,7 @@ class Grammar:
         return Dialogue(f"grammar-{index:07d}", tuple(self._draw(split, rng) for _ in range(count)))
 
     def describe(self) -> dict[str, Any]:
+        """Its hash and sizes, for `corpus.json`."""
         texts = "\n".join(f"{e.user}\t{e.agent}\t{e.seen}\t{e.pauses}" for e in self.exchanges)
         return {
             "kind": "grammar",
@@ -110,7 +111,7 @@ class Grammar:
         return tuple(exchange for family in families for exchange in family)
 
     def agent_texts(self, count: int) -> list[str]:
-        """The answers of train, and `count` sentences made of two halves: they teach a codec the voice, not the answers."""
+        """The answers of train, and `count` sentences made of two halves: to teach a codec the voice, not the answers."""
         answers = sorted({e.agent for e in self.exchanges if e.seen})
         known = {e.agent for e in self.exchanges}
         others: list[str] = []
@@ -127,7 +128,7 @@ class Grammar:
 
     @cached_property
     def _pools(self) -> dict[bool, tuple[list[Exchange], np.ndarray]]:
-        """Seen and held-out questions with the chance of each."""
+        """Seen and held-out questions, and the chance of each."""
         pools = {}
         for seen in (True, False):
             pool = [e for e in self.exchanges if e.seen == seen]
@@ -142,7 +143,7 @@ class Grammar:
 
 
 def _exchange(family: str, template: str, agent: str, answer: str) -> Exchange:
-    """Takes the pause marks out of a template; a mark stands between two spaces."""
+    """Removes the pause marks from a template, each between two spaces, and notes where they were."""
     user, pauses = "", []
     for part in template.split("| "):
         if user:
@@ -152,7 +153,7 @@ def _exchange(family: str, template: str, agent: str, answer: str) -> Exchange:
 
 
 def _held_out(exchanges: Iterable[Exchange]) -> list[Exchange]:
-    """Marks one in eight as unseen. By the answer's text, so that no other wording of the question leaks into train."""
+    """Marks one in eight as unseen. Chosen by the answer's text, so that no other wording of the question gets into train."""
     return [replace(e, seen=int(hashlib.md5(e.agent.encode()).hexdigest(), 16) % _HELD_OUT != 0) for e in exchanges]
 
 

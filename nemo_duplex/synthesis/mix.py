@@ -1,4 +1,4 @@
-"""Two channels of audio from turns: the user in a room with noise, the agent clean as a codec wants it."""
+"""Two channels of audio from turns: the user in a room with noise; the agent clean, as a codec needs it."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _PEAK = 0.99
 
 
 @dataclass(frozen=True)
-class Surroundings:
-    """What may happen to the user's channel. Shares are chances in 0..1, pairs are ranges to draw from evenly.
+class Acoustics:
+    """How the user's channel may sound. Shares are chances in 0..1, pairs are ranges to draw from evenly.
 
     Args:
-        level_db: RMS of the speech against full scale; voices as loud as each other before it.
+        level_db: RMS of the speech against full scale, whatever the voice.
         noise: share of recordings with noise, over their whole length.
         noise_snr_db: speech against noise, both as RMS.
         quiet_level_db: RMS of the noise where nobody speaks, against full scale.
@@ -58,7 +58,7 @@ def resample(audio: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
 
 @lru_cache(maxsize=8)
 def _lowpass(factor: int) -> np.ndarray:
-    """The filter that `resample_poly` makes by default, made once."""
+    """The filter that `resample_poly` makes by default, computed once."""
     return firwin(20 * factor + 1, 1 / factor, window=("kaiser", 5.0)).astype(np.float32)
 
 
@@ -78,35 +78,38 @@ def place(turns: Iterable[tuple[Turn, Utterance]], num_samples: int, sample_rate
 
 
 def user_channel(
-    speech: np.ndarray, agent: Callable[[], np.ndarray], sample_rate: int, surroundings: Surroundings, rng: np.random.Generator
+    speech: np.ndarray, agent: Callable[[], np.ndarray], sample_rate: int, acoustics: Acoustics, rng: np.random.Generator
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """The user's speech as a microphone hears it.
 
     Args:
         speech: (S,) float32 at `sample_rate`; zeros where nobody speaks.
-        agent: gives the agent's channel, likewise; called where it leaks into the microphone.
+        agent: returns the agent's channel, likewise; called only if it leaks into the microphone.
+        sample_rate: Hz.
+        acoustics: what to draw from.
+        rng: that draws.
 
     Returns:
-        (S,) float32, and what was done to it, for the cut's custom.
+        (S,) float32, and what was drawn for it, for the custom of the cut.
     """
     done: dict[str, Any] = {}
     spoken = speech[np.abs(speech) > 1e-3]
     if len(spoken):
-        done["level_db"] = _draw(rng, surroundings.level_db)
+        done["level_db"] = _draw(rng, acoustics.level_db)
         level = _amplitude(done["level_db"])
         channel = speech * (level / float(np.sqrt(np.mean(np.square(spoken)))))
-        if rng.random() < surroundings.room:
-            done["room_decay"] = _draw(rng, surroundings.room_decay)
+        if rng.random() < acoustics.room:
+            done["room_decay"] = _draw(rng, acoustics.room_decay)
             channel = _in_room(channel, done["room_decay"], sample_rate, rng)
-        if rng.random() < surroundings.leak:
-            done["leak_db"] = _draw(rng, surroundings.leak_db)
+        if rng.random() < acoustics.leak:
+            done["leak_db"] = _draw(rng, acoustics.leak_db)
             channel = channel + _leak(agent(), done["leak_db"], sample_rate, rng)
         noise_level = None
-        if rng.random() < surroundings.noise:
-            done["noise_snr_db"] = _draw(rng, surroundings.noise_snr_db)
+        if rng.random() < acoustics.noise:
+            done["noise_snr_db"] = _draw(rng, acoustics.noise_snr_db)
             noise_level = level / _amplitude(done["noise_snr_db"])
     else:
-        done["noise_level_db"] = _draw(rng, surroundings.quiet_level_db)
+        done["noise_level_db"] = _draw(rng, acoustics.quiet_level_db)
         channel, noise_level = speech, _amplitude(done["noise_level_db"])
     if noise_level is not None:
         done["noise"] = str(rng.choice(list(_NOISE_SLOPE)))
@@ -116,17 +119,17 @@ def user_channel(
 
 
 def noise(num_samples: int, sample_rate: int, color: NoiseColor, rng: np.random.Generator) -> np.ndarray:
-    """(S,) of RMS 1."""
+    """Noise (S,) of RMS 1."""
     spectrum = np.fft.rfft(rng.standard_normal(num_samples))
     frequency = np.fft.rfftfreq(num_samples, 1 / sample_rate)
-    # Below 20 Hz nothing is heard, but brown noise would have nearly all of its power there.
+    # Nobody hears below 20 Hz, but brown noise would have nearly all of its power there.
     spectrum *= np.where(frequency < 20, 0.0, 1 / np.maximum(frequency, 20.0) ** _NOISE_SLOPE[color])
     audio = np.fft.irfft(spectrum, num_samples)
     return audio / max(float(np.sqrt(np.mean(np.square(audio)))), 1e-9)
 
 
 def _in_room(audio: np.ndarray, decay: Seconds, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
-    """With the echo of a room: noise that decays exponentially after a direct sound at 0, so that no time shifts."""
+    """Adds the echo of a room: noise that decays exponentially after a direct sound at 0, so that no time shifts."""
     length = round(decay * sample_rate)
     response = rng.standard_normal(length) * 10 ** (-3 * np.arange(length) / length) * rng.uniform(0.005, 0.03)
     response[0] = 1.0

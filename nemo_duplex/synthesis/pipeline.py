@@ -1,4 +1,4 @@
-"""A whole corpus: which shards it takes, what makes them, what is written about them."""
+"""A whole corpus: which shards it has, what makes them, what is written about them."""
 
 from __future__ import annotations
 
@@ -20,34 +20,33 @@ from tqdm import tqdm
 from nemo_duplex.files.atomic import require_space, whole_file
 from nemo_duplex.frames import AGENT_SAMPLE_RATE, FRAME_RATE, Seconds
 from nemo_duplex.inputs import InputError
-from nemo_duplex.synthesis.dialogue_cuts import DialogueCuts, DialogueSet, DialogueSpec
+from nemo_duplex.synthesis.cuts import DialogueCuts, DialogueSet, DialogueSpec, agent_utterances, utterance_cut
 from nemo_duplex.synthesis.executors import run_locally
 from nemo_duplex.synthesis.grammar import Grammar
 from nemo_duplex.synthesis.shards import Shard, clear, shards_of
 from nemo_duplex.synthesis.text_sources import DialogueFiles, TextSource
 from nemo_duplex.synthesis.tts.espeak import EspeakEngine
 from nemo_duplex.synthesis.tts.voices import AGENT_VOICE, NUM_SPEAKERS, voice_data
-from nemo_duplex.synthesis.utterances import agent_utterances, utterance_cut
 from nemo_duplex.version import __version__
 
 SETS = ("train", "dev", "impatient", "agent")
 
 _SHARD_SIZE = {"train": 50, "dev": 50, "impatient": 50, "agent": 300}
 _FIELDS = {name: ("recording", "target_audio") for name in SETS} | {"agent": ("recording",)}
-_PILOT = 50  # dialogues that tell how many it takes for the hours asked for, within some 5 %
+_PILOT = 50  # dialogues whose mean length tells how many make the hours asked for, within some 5 %
 _BYTES_PER_HOUR = 130e6  # FLAC: 45 to 80 MB user (noise does not compress), 36 MB agent
-_SHORTEST: Seconds = 4.0  # of cuts of one length: less holds no exchange
-_MOST = 1_000_000  # of anything: a slip of the finger must not fill the memory
-_FORMAT = 1  # of what is written; a change makes old and new shards different
+_SHORTEST: Seconds = 4.0  # of cuts of equal length: a shorter one holds no exchange
+_MOST = 1_000_000  # of anything: a typing error must not fill the memory
+_FORMAT = 1  # of what is written; shards of different formats are not mixed
 
 
 @dataclass(frozen=True)
 class CorpusSpec:
-    """A corpus. The same spec is the same bytes, with any number of workers or slices.
+    """A corpus. The same spec gives the same bytes, with any number of workers or slices.
 
     Args:
-        hours: of train; about so many where dialogues are whole.
-        dev: dialogues of dev, and of Impatient.
+        hours: of train; approximate where dialogues are whole.
+        dev: dialogues of dev, and as many of Impatient.
         agent_utterances: sentences for the codec besides the answers.
         source: files of dialogues; none: the built-in grammar.
         dialogues: how they are made.
@@ -93,23 +92,27 @@ def synthesize(
     slice: tuple[int, int] = (0, 1),
     overwrite: bool = False,
 ) -> dict[str, Any] | None:
-    """Makes the sets of a corpus, or what is missing of them.
+    """Makes the sets of a corpus, or what is missing in them.
 
     Args:
+        spec: the corpus.
+        out: its folder.
+        sets: of `SETS`.
+        workers: processes.
         slice: (i, n): only every n-th shard from i on, for one of n jobs on one folder.
-        overwrite: whether to remove first what the folder holds of any set.
+        overwrite: whether to remove all sets from the folder first.
 
     Returns:
         What `corpus.json` says; None while shards of other slices are missing.
 
     Raises:
-        InputError: for a source that cannot be read or spoken, a folder made with other settings, a full disk.
+        InputError: for an unknown set, a source that cannot be read or spoken, a folder made with other settings, a full disk.
     """
     for name in sets:
         if name not in SETS:
             raise InputError(f"sets: {name!r} is none of {', '.join(SETS)}.")
     if overwrite and slice != (0, 1):
-        raise InputError("overwrite=true would remove what the other slices make: use an empty folder, or leave the slice out.")
+        raise InputError("overwrite=true would remove what the other slices make: use an empty folder, or leave slice out.")
     maker = _maker(spec)
     shards = [shard for name in sets for shard in maker.shards(name)]
     if overwrite:
@@ -128,7 +131,7 @@ def synthesize(
 
 
 class _Maker:
-    """What a process needs to make shards of one spec."""
+    """Makes the shards of one spec in one process."""
 
     def __init__(self, spec: CorpusSpec) -> None:
         self.spec = spec
@@ -175,7 +178,7 @@ class _Maker:
     def _fingerprint(self) -> str:
         made_of = {
             "format": _FORMAT,
-            "spec": asdict(replace(self.spec, source=())),  # its content counts, not where it lies
+            "spec": _as_written(replace(self.spec, source=())),  # a source is known by its content, not by its path
             "source": self.source.describe()["sha256"],
             "engine": [self.engine.name, self.engine.version],
             "agent": asdict(AGENT_VOICE),
@@ -212,8 +215,15 @@ def _make_shard(spec: CorpusSpec, out: Path, shard: Shard) -> dict[str, Any]:
     return _maker(spec).make(shard, out)
 
 
+def _as_written(spec: CorpusSpec) -> dict[str, Any]:
+    """The spec in the words of corpus.json and of the fingerprints in it."""
+    written = asdict(spec)
+    written["dialogues"]["surroundings"] = written["dialogues"].pop("acoustics")
+    return written
+
+
 def _events(cut: MonoCut) -> dict[str, float]:
-    """What happens in a cut, counted."""
+    """Counts what happens in a cut."""
     user = [s.custom for s in cut.supervisions if s.speaker == "user"]
     agent = [s.custom for s in cut.supervisions if s.speaker == "agent"]
     interrupts = cut.custom.get("interrupts", [])
@@ -234,7 +244,7 @@ def _events(cut: MonoCut) -> dict[str, float]:
 
 
 def _summarize(maker: _Maker, out: Path) -> dict[str, Any]:
-    """Writes corpus.json about the sets that are whole, and texts.txt with the texts of train, for a tokenizer."""
+    """Writes corpus.json about the complete sets, and texts.txt with the texts of train, for a tokenizer."""
     sets: dict[str, Any] = {}
     for name in SETS:
         markers = [shard.done(out, check_content=False) for shard in maker.shards(name)]
@@ -248,7 +258,7 @@ def _summarize(maker: _Maker, out: Path) -> dict[str, Any]:
     summary = {
         "sets": sets,
         "source": maker.source.describe(),
-        "spec": asdict(maker.spec),
+        "spec": _as_written(maker.spec),
         "speakers_to_draw_from": NUM_SPEAKERS,
         "versions": {"nemo_duplex": __version__, maker.engine.name: maker.engine.version, "numpy": np.__version__},
     }
@@ -258,7 +268,7 @@ def _summarize(maker: _Maker, out: Path) -> dict[str, Any]:
 
 
 def _facts(markers: list[dict[str, Any]]) -> dict[str, Any]:
-    """What the shards of a set hold together."""
+    """What all shards of a set hold."""
     counts: Counter[str] = Counter()
     for marker in markers:
         counts.update(marker["counts"])

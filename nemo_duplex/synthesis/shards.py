@@ -1,9 +1,9 @@
-"""Shards of a corpus on disk: written whole, marked when done, not written again.
+"""Shards of a corpus on disk: written completely, marked as done, not written again.
 
-<out>/<set>/shar/     cuts.000000.jsonl.gz  recording.000000.tar  target_audio.000000.tar   and nothing else:
-                      Lhotse takes every file there for a field
+<out>/<set>/shar/     cuts.000000.jsonl.gz  recording.000000.tar  target_audio.000000.tar   and nothing else,
+                      because Lhotse takes every file there for a field
 <out>/<set>/state/    000000.json: what the shard holds and the hash of each of its files
-<out>/<set>/part.*    a shard being written; what a killed run leaves is removed by the next one
+<out>/<set>/part.*    a shard being written; if a run is killed, the next one removes it
 """
 
 from __future__ import annotations
@@ -26,10 +26,13 @@ from nemo_duplex.inputs import InputError
 
 @dataclass(frozen=True)
 class Shard:
-    """A part of a set: `count` items from number `first` on.
+    """A part of a set.
 
     Args:
-        fingerprint: of the configuration that the set is made with; shards of another one are not mixed in.
+        set_name: of the set.
+        number: of the shard.
+        first, count: its items: `count` of them from number `first` on.
+        fingerprint: of the settings that the set is made with; shards of other settings are refused.
     """
 
     set_name: str
@@ -39,16 +42,17 @@ class Shard:
     fingerprint: str
 
     def marker(self, out: Path) -> Path:
+        """The file that says that the shard is done."""
         return out / self.set_name / "state" / f"{self.number:06d}.json"
 
     def done(self, out: Path, check_content: bool = True) -> dict[str, Any] | None:
-        """What the marker says, if the shard is there and whole; None if it is to be written.
+        """What the marker says, if the shard is complete; None if it has to be written.
 
         Args:
-            check_content: whether to read the files and compare their hashes, or only to see that they are there.
+            check_content: whether to compare the hashes of the files, or only to check that they exist.
 
         Raises:
-            InputError: if it was made with another configuration.
+            InputError: if it was made with other settings.
         """
         path = self.marker(out)
         if not path.is_file():
@@ -70,7 +74,14 @@ class Shard:
         return marker if whole else None
 
     def write(self, out: Path, cuts: Iterable[MonoCut], fields: tuple[str, ...], content: dict[str, Any]) -> dict[str, Any]:
-        """Writes the shard and then its marker, which it returns. `content`, which `cuts` may fill, goes into the marker."""
+        """Writes the shard and then its marker, which it returns.
+
+        Args:
+            out: folder of the corpus.
+            cuts: of the shard, made one by one.
+            fields: audio fields of the cuts.
+            content: goes into the marker; `cuts` may fill it.
+        """
         part, folder = out / self.set_name / f"part.{self.number:06d}", out / self.set_name / "shar"
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
@@ -98,7 +109,7 @@ class Shard:
 
 
 def shards_of(set_name: str, num_items: int, shard_size: int, fingerprint: str) -> list[Shard]:
-    """The shards that hold `num_items`, the last one smaller where it must be."""
+    """The shards of a set of `num_items`; the last one may be smaller."""
     return [
         Shard(set_name, number, first, min(shard_size, num_items - first), fingerprint)
         for number, first in enumerate(range(0, num_items, shard_size))
@@ -106,7 +117,7 @@ def shards_of(set_name: str, num_items: int, shard_size: int, fingerprint: str) 
 
 
 def clear(out: Path, set_name: str) -> None:
-    """Removes what earlier runs wrote of a set."""
+    """Removes a set."""
     for name in ("shar", "state"):
         shutil.rmtree(out / set_name / name, ignore_errors=True)
     for part in (out / set_name).glob("part.*"):
@@ -114,7 +125,7 @@ def clear(out: Path, set_name: str) -> None:
 
 
 def _forget_time(path: Path) -> None:
-    """Zeroes the time of writing in a gzip header (RFC 1952: bytes 4 to 7), so that the same content is the same bytes."""
+    """Zeroes the time of writing in a gzip header (RFC 1952: bytes 4 to 7), so that the same content gives the same bytes."""
     with open(path, "r+b") as file:
         file.seek(4)
         file.write(bytes(4))

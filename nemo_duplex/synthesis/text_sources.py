@@ -1,7 +1,6 @@
 """Where dialogues come from: the built-in grammar, or files of dialogues.
 
-A source is anything with `dialogue(split, index, rng)`. What it gives is text only: exchanges of one user turn and one
-agent turn, in order.
+A source is a `TextSource`. It gives text only: exchanges of one user turn and one agent turn, in order.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ class Exchange:
         answer: the part of the agent's text that must be right (`Paris`).
         family: the kind of question, for results per kind.
         seen: whether this user text occurs in the train split.
-        pauses: characters of `user` before which the speaker may pause, because no complete question ends there.
+        pauses: offsets in `user` before which the speaker may pause, because no complete question ends there.
 
     Examples:
         >>> Exchange("What is the capital of France?", "The capital of France is Paris.", answer="Paris", family="capital").seen
@@ -59,16 +58,18 @@ class Dialogue:
 
 
 class TextSource(Protocol):
-    """Gives the dialogues of a split. A pure function of its arguments, so that any worker can make any dialogue."""
+    """What a source of dialogues does. Its methods are pure functions, so that any worker can make any dialogue."""
 
-    def dialogue(self, split: Split, index: int, rng: np.random.Generator) -> Dialogue: ...
+    def dialogue(self, split: Split, index: int, rng: np.random.Generator) -> Dialogue:
+        """Dialogue `index` of a split; what is random in it is drawn from `rng`."""
+        ...
 
     def agent_texts(self, count: int) -> list[str]:
         """Distinct sentences for a codec to learn the agent's voice from: answers of train, and up to `count` others."""
         ...
 
     def describe(self) -> dict[str, Any]:
-        """What a corpus made from this source notes about it, JSON-able; a change of content changes it."""
+        """What `corpus.json` says about the source; `sha256` changes with its content."""
         ...
 
 
@@ -86,8 +87,8 @@ class DialogueFiles:
         {"id": ..., "data": ["user text", "agent text", ...]}              UltraChat
         {"instruction": ..., "input": ..., "output": ...}                  Alpaca
 
-    A system message before the first turn is left out; every other oddity is an error that names the row. Every tenth
-    dialogue by the hash of its id is kept for dev. Dialogue `index` of a split is row `index` modulo their number.
+    A system message before the first turn is left out; anything else that is unusual is an error that names the row.
+    Every tenth dialogue by the hash of its id is kept for dev. Dialogue `index` of a split is row `index` modulo their number.
 
     Raises:
         InputError: if a file is missing, empty or not readable as above, an id occurs twice, turns do not alternate from user

@@ -1,4 +1,4 @@
-"""When who speaks: utterances become the turns of a conversation. Times only, no audio.
+"""Schedules the turns of a conversation: when who speaks. Times only, no audio.
 
 One exchange, with the next user turn starting after the answer, and with a barge-in (paper, sections 4.1 and 4.2):
 
@@ -8,7 +8,7 @@ One exchange, with the next user turn starting after the answer, and with a barg
     user   |-- question --|                    |--- next ---|
     agent                  <- 0.64 s ->|--- answer ---~~~x        cut 0.64 s after the user's onset
 
-Agent turns start and are cut on frame edges, so the model's targets have no rounding in them.
+Agent turns start and are cut on frame edges, so the model's targets need no rounding.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from nemo_duplex.frames import FRAME_RATE, FrameRate, Seconds
 
 @dataclass(frozen=True)
 class Rhythm:
-    """How conversations flow. Shares are chances in 0..1, pairs are ranges to draw from evenly.
+    """How turns follow each other. Shares are chances in 0..1, pairs are ranges to draw from evenly.
 
     Args:
         response_gap: silence before the agent answers (paper: 0.64 s), rounded to the nearest frame edge.
         stop_delay: how long the agent goes on after a barge-in starts (paper: 0.64 s), rounded down to a frame edge.
-        barge_in: share of answers that the user interrupts; the last answer of a dialogue has no one to interrupt it.
+        barge_in: share of answers that the user interrupts; nobody interrupts the last answer of a dialogue.
         barge_in_at: where in the answer the interruption starts.
         gap: silence after an answer before the user goes on.
         prompt: share of user turns that start right after the answer instead, within `prompt_gap`.
-        long_silence: share of user turns that let the agent wait for `long_gap`: it must not speak unasked.
+        long_silence: share of user turns that start only after `long_gap`: the agent must not speak unasked.
         first_onset: silence before the first user turn.
         tail: silence after the last answer.
     """
@@ -66,8 +66,11 @@ def schedule(
         id: of the conversation.
         exchanges: (user turn, agent turn), each with times from its own start. With a `duration` they are taken until it is
             full, otherwise to the end.
-        duration: a multiple of the frame. Turns over the end are cut there and marked `unfinished` in their custom. None: what
-            the exchanges take, and the tail.
+        rhythm: gaps, barge-ins and silences.
+        rng: that draws them.
+        duration: a multiple of the frame. Turns that pass the end are cut there and marked `unfinished` in their custom. None:
+            what the exchanges take, and the tail.
+        frame_rate: of the grid.
 
     Returns:
         The conversation. Every event is in the custom of its turn: `gap` (silence before it; negative: overlap), `barge_in`
@@ -81,7 +84,7 @@ def schedule(
         following = next(exchanges, None)
         number = {"exchange": len(turns) // 2}
         user = _moved(pending[0], onset, number | {"gap": round(gap, 4)} | ({"barge_in": True} if barge_in else {}))
-        free = frame_rate.count(turns[-1].end) if turns else 0  # a word is soon said: the answer before may not be over
+        free = frame_rate.count(turns[-1].end) if turns else 0  # after a short turn, the answer before may still go on
         start = frame_rate.time(max(frame_rate.nearest(user.end + rhythm.response_gap), free))
         answer = _moved(pending[1], start, number | {"gap": round(start - user.end, 4)})
         onset, barge_in = _next_onset(answer, rhythm, rng)
@@ -105,12 +108,15 @@ def impatient(
     `custom["references"]`, one list of texts per user turn.
 
     Args:
-        conversation: in which the user hears every answer out, so that there is patience to lose.
+        conversation: in which the user lets the agent finish every answer.
+        rhythm: its gap and tail are used.
+        factor: of the silences.
+        frame_rate: of the grid.
 
     Returns:
         The conversation. Each user turn but the first has in its custom the `silence` before it and the `source_silence`
-        that it was made from. `custom["interrupts"]` tells for each whether it starts while an agent would speak that
-        answers on time with the references. Six seconds are left for the last answer, or more if it is longer.
+        that it was made from. `custom["interrupts"]` tells for each whether it starts while an agent that answers
+        on time with the references would speak. The last answer gets six seconds, or more if it is longer.
 
     Raises:
         ValueError: with the conversation's id, if an answer was cut off or is missing.
@@ -119,7 +125,7 @@ def impatient(
         raise ValueError(f"Conversation {conversation.id}: Impatient needs one whole answer for every user turn.")
     users: list[Turn] = []
     interrupts: list[bool] = []
-    expected = (0.0, 0.0)  # when the answer to the turn before would be heard
+    expected = (0.0, 0.0)  # start and end of the answer to the turn before, if it is on time
     for before, turn, answer in zip((None, *conversation.user), conversation.user, conversation.agent):
         events = {}
         onset = turn.start
@@ -146,7 +152,7 @@ def _draw(rng: np.random.Generator, bounds: tuple[float, float]) -> float:
 
 
 def _moved(turn: Turn, by: Seconds, events: Mapping[str, Any]) -> Turn:
-    """The turn `by` Seconds later, with the pauses in its custom, and with the events of its place."""
+    """The turn and the pauses in its custom, `by` Seconds later; with `events` added to its custom."""
     custom = dict(turn.custom)
     if "pauses" in custom:
         custom["pauses"] = [[round(start + by, 4), round(end + by, 4)] for start, end in custom["pauses"]]
@@ -156,7 +162,7 @@ def _moved(turn: Turn, by: Seconds, events: Mapping[str, Any]) -> Turn:
 def _next_onset(answer: Turn, rhythm: Rhythm, rng: np.random.Generator) -> tuple[Seconds, bool]:
     """When the user goes on after an answer, and whether that is a barge-in.
 
-    All kinds are drawn, and then one is chosen, so that a rhythm without barge-ins differs in nothing but the barge-ins.
+    All kinds are drawn before one is chosen, so that a rhythm without barge-ins differs only in the barge-ins.
     """
     inside = answer.start + _draw(rng, rhythm.barge_in_at) * answer.duration
     later = answer.end + _draw(rng, rhythm.gap)
@@ -171,7 +177,7 @@ def _next_onset(answer: Turn, rhythm: Rhythm, rng: np.random.Generator) -> tuple
 
 
 def _stopped(answer: Turn, onset: Seconds, rhythm: Rhythm, frame_rate: FrameRate) -> Turn:
-    """The answer, cut at the frame edge at or before the stop delay. One that ends before that anyway is whole."""
+    """The answer, cut at the last frame edge within the stop delay. An answer that ends before that stays whole."""
     cut = frame_rate.time(frame_rate.frame_at(onset + rhythm.stop_delay))
     if not answer.start < cut < answer.end:
         return answer
@@ -179,7 +185,7 @@ def _stopped(answer: Turn, onset: Seconds, rhythm: Rhythm, frame_rate: FrameRate
 
 
 def _within(turns: list[Turn], duration: Seconds, frame_rate: FrameRate) -> tuple[Turn, ...]:
-    """Turns up to `duration`. One with less than half a frame left is not begun."""
+    """Turns up to `duration`. A turn that would have less than half a frame is left out."""
     kept = []
     for turn in turns:
         if turn.start > duration - frame_rate.seconds / 2:

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from nemo_duplex.conversation import Turn
-from nemo_duplex.synthesis.mix import CUT_FADE, Surroundings, noise, place, resample, user_channel
+from nemo_duplex.synthesis.mix import CUT_FADE, Acoustics, noise, place, resample, user_channel
 from nemo_duplex.synthesis.tts.utterance import Utterance
 
-DRY = Surroundings(noise=0.0, room=0.0, leak=0.0)
+DRY = Acoustics(noise=0.0, room=0.0, leak=0.0)
 
 
 def tone(seconds: float, rate: int, hz: float = 440.0) -> np.ndarray:
@@ -55,9 +55,9 @@ def test_speech_gets_the_level_that_is_written_down():
 
 def test_noise_covers_the_whole_channel_at_the_ratio_that_is_written_down():
     speech = np.concatenate([np.zeros(32000, np.float32), tone(1.0, 16000)])
-    surroundings = Surroundings(noise=1.0, room=0.0, leak=0.0)
+    acoustics = Acoustics(noise=1.0, room=0.0, leak=0.0)
     for seed in range(6):
-        channel, done = user_channel(speech, silence(48000), 16000, surroundings, np.random.default_rng(seed))
+        channel, done = user_channel(speech, silence(48000), 16000, acoustics, np.random.default_rng(seed))
         in_gap = db(np.square(channel[:32000]).mean())
         assert done["level_db"] - in_gap == pytest.approx(done["noise_snr_db"], abs=2.0)
         assert 8 <= done["noise_snr_db"] <= 35
@@ -73,7 +73,7 @@ def test_noise_falls_by_its_colour(color, slope):
 
 
 def test_where_nobody_speaks_there_is_noise_alone():
-    channel, done = user_channel(np.zeros(16000, np.float32), silence(16000), 16000, Surroundings(), np.random.default_rng(0))
+    channel, done = user_channel(np.zeros(16000, np.float32), silence(16000), 16000, Acoustics(), np.random.default_rng(0))
     assert set(done) == {"noise_level_db", "noise"}
     assert db(np.square(channel).mean()) == pytest.approx(done["noise_level_db"], abs=0.1)
 
@@ -81,7 +81,7 @@ def test_where_nobody_speaks_there_is_noise_alone():
 def test_a_room_adds_an_echo_and_shifts_nothing():
     speech = np.concatenate([np.zeros(4000, np.float32), tone(0.5, 16000), np.zeros(8000, np.float32)])
     channel, done = user_channel(
-        speech, silence(20000), 16000, Surroundings(noise=0.0, room=1.0, leak=0.0), np.random.default_rng(1)
+        speech, silence(20000), 16000, Acoustics(noise=0.0, room=1.0, leak=0.0), np.random.default_rng(1)
     )
     assert "room_decay" in done
     assert np.abs(channel[:4000]).max() < 1e-6 < np.square(channel[12000:12800]).mean()
@@ -94,7 +94,7 @@ def test_the_agent_leaks_late_and_faintly():
     speech = np.concatenate([np.zeros(24000, np.float32), tone(0.5, 16000)])
     heard = np.concatenate([agent, np.zeros(16000, np.float32)])
     channel, done = user_channel(
-        speech, lambda: heard, 16000, Surroundings(noise=0.0, room=0.0, leak=1.0), np.random.default_rng(0)
+        speech, lambda: heard, 16000, Acoustics(noise=0.0, room=0.0, leak=1.0), np.random.default_rng(0)
     )
     assert not channel[: round(0.02 * 16000)].any()
     assert db(np.square(channel[4000:14000]).mean() / np.square(agent).mean()) == pytest.approx(done["leak_db"], abs=0.2)
@@ -104,6 +104,6 @@ def test_the_agent_leaks_late_and_faintly():
 def test_nothing_clips():
     speech = np.zeros(16000, np.float32)
     speech[::400] = 1.0  # peaks 26 dB over their mean
-    loud = Surroundings(level_db=(-1.0, -1.0), noise=1.0, noise_snr_db=(0.0, 0.0))
+    loud = Acoustics(level_db=(-1.0, -1.0), noise=1.0, noise_snr_db=(0.0, 0.0))
     channel, _ = user_channel(speech, silence(16000), 16000, loud, np.random.default_rng(0))
     assert np.abs(channel).max() <= 0.99 + 1e-6

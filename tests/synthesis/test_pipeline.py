@@ -16,7 +16,7 @@ from lhotse import CutSet
 from nemo_duplex.conversation import Conversation
 from nemo_duplex.inputs import InputError
 from nemo_duplex.synthesis import pipeline, shards
-from nemo_duplex.synthesis.dialogue_cuts import DialogueSpec
+from nemo_duplex.synthesis.cuts import DialogueSpec
 from nemo_duplex.synthesis.pipeline import SETS, CorpusSpec, synthesize
 from nemo_duplex.synthesis.timing import Rhythm
 

@@ -8,7 +8,7 @@ import pytest
 from lhotse import CutSet
 
 from nemo_duplex.inputs import InputError
-from nemo_duplex.synthesis.dialogue_cuts import DialogueCuts, DialogueSpec
+from nemo_duplex.synthesis.cuts import DialogueCuts, DialogueSpec
 from nemo_duplex.synthesis.grammar import Grammar
 from nemo_duplex.synthesis.shards import Shard, clear, shards_of
 from tests.synthesis.tones import ToneEngine

@@ -1,11 +1,11 @@
-"""eSpeak NG inside this process, through ctypes: 900 times faster than real time on one core, with the time of every word.
+"""eSpeak NG in this process, by ctypes: 900 times faster than real time on one core, with the time of every word.
 
 libespeak-ng is GPL-3 and comes as the optional wheel `espeakng-loader`; it is loaded at run time and never linked or shipped.
-Two habits of the library shape this file (measured, eSpeak NG 1.52):
+Two properties of the library shape this file (measured, eSpeak NG 1.52):
 
 - Its state is global and leaks from one utterance into the next (phase, flutter, breath noise): the same text spoken four
   times gives four waveforms, and neither Cancel nor Terminate resets it. Unmapping the library does, so `speak` maps it
-  afresh for every utterance (1 ms) and seeds its noise. That makes `speak` a pure function.
+  anew for every utterance (1 ms) and seeds its noise. That makes `speak` a pure function.
 - It is not thread-safe at all, so one lock guards the process. Use processes to go faster.
 """
 
@@ -91,7 +91,7 @@ class EspeakEngine:
             _log.warning("eSpeak NG cannot be unloaded in this process: the same text is not the same samples twice.")
 
     def speak(self, text: str, voice: Voice) -> Utterance:
-        """`text` in `voice`, the same samples every time.
+        """Says `text` in `voice`, with the same samples every time.
 
         Raises:
             InputError: if eSpeak does not know the voice or makes no sound of the text.
@@ -110,21 +110,21 @@ class EspeakEngine:
         return Utterance(text, audio, self.sample_rate, words)
 
     def _check_variant(self, voice: Voice) -> None:
-        """eSpeak takes a voice with an unknown variant for the voice without it, and says nothing."""
+        """Refuses an unknown variant: eSpeak would use the voice without it, and say nothing."""
         _, plus, variant = voice.name.partition("+")
         if plus and not (Path(os.fsdecode(self._data)) / "voices" / "!v" / variant).is_file():
             raise InputError(f"eSpeak NG has no voice variant {variant!r} (speaker {voice.id}) in {os.fsdecode(self._data)}.")
 
 
 class _Library:
-    """One mapping of libespeak-ng into the process; `close` unmaps it, and with it all that it remembers."""
+    """One mapping of libespeak-ng into the process; `close` unmaps it, and its state with it."""
 
     def __init__(self, path: str, data: bytes) -> None:
         self._library = ctypes.CDLL(path)
         self.sample_rate = self._library.espeak_Initialize(_SYNCHRONOUS, _BUFFER_MS, data, _DONT_EXIT)
         if self.sample_rate <= 0:
-            _unmap(self._library)  # one mapping that stays, and every later utterance depends on those before it
-            raise InputError(f"eSpeak NG cannot read its data folder {os.fsdecode(data)}: delete it, it is made again.")
+            _unmap(self._library)  # while one mapping stays, utterances depend on those before them
+            raise InputError(f"eSpeak NG cannot read its data folder {os.fsdecode(data)}: delete it; it is made again.")
         self._library.espeak_Info.restype = ctypes.c_char_p
         self.version = self._library.espeak_Info(None).decode().split()[0]
         self._samples: list[bytes] = []
@@ -136,7 +136,7 @@ class _Library:
     def _receive(self, samples, count, events) -> int:
         """Called by eSpeak with a piece of audio and its events; returns whether to stop.
 
-        ctypes drops what is raised here, and a Ctrl-C while eSpeak speaks is raised here: keep it for `speak`.
+        ctypes drops what is raised here, also by Ctrl-C while eSpeak speaks; so it is kept for `speak` to raise.
         """
         try:
             if samples and count > 0:
@@ -177,7 +177,7 @@ def _until_end(events):
 
 
 def _unmap(library: ctypes.CDLL) -> None:
-    """Closes a shared library; ctypes itself never does."""
+    """Closes a shared library, which ctypes never does."""
     if hasattr(ctypes, "windll"):
         ctypes.windll.kernel32.FreeLibrary(ctypes.c_void_p(library._handle))
     else:
@@ -189,8 +189,8 @@ def _unmap(library: ctypes.CDLL) -> None:
 def word_times(text: str, onsets: dict[int, int], num_samples: int, sample_rate: int) -> tuple[Word, ...]:
     """Every word of `text` with its time, from the onsets that eSpeak reports.
 
-    eSpeak runs some words together ("the day") and reports the first alone. The others share the time up to the next
-    reported word by their length in letters. A word lasts until the next one starts.
+    eSpeak joins some words ("the day") and reports only the first of them. They share the time up to the next reported word
+    by their number of letters. A word lasts until the next one starts.
     """
     spans = [m.span() for m in re.finditer(r"[^\W_]+(?:['’\-][^\W_]+)*", text)]
     if not spans:

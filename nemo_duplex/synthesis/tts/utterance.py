@@ -1,4 +1,4 @@
-"""What every text-to-speech engine gives: an utterance with word times, spoken by a voice."""
+"""What every text-to-speech engine is: it speaks a text in a voice, and returns an utterance with the times of its words."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from nemo_duplex.conversation import Word
 from nemo_duplex.frames import Seconds
 
-#: Splicing and cutting a waveform in full swing clicks; a fade this short is not heard as one.
+#: A waveform that is cut without a fade clicks; a fade this short is not noticed.
 FADE: Seconds = 0.005
 
 
@@ -41,7 +41,7 @@ class Utterance:
     """A text, spoken.
 
     Args:
-        text: what is said, as it was given.
+        text: what is said.
         audio: (S,) float32 in -1..1, without silence around the speech.
         sample_rate: Hz.
         words: times from the start of the utterance; none where the engine does not know them.
@@ -67,7 +67,7 @@ class Utterance:
         """The utterance with `length` Seconds of silence before the word at character `offset` of the text.
 
         Raises:
-            ValueError: if no word but the first starts there; an engine without word times cannot pause.
+            ValueError: if no word after the first starts there, as always without word times.
         """
         word = next((w for w in self.words[1:] if w.offset == offset), None)
         if word is None:
@@ -84,10 +84,21 @@ class Utterance:
 
 
 class SpeechEngine(Protocol):
-    """Text to speech as the pipeline needs it. `speak` is a pure function: same text and voice, same samples."""
+    """A text-to-speech engine. Implement this to add one; `EspeakEngine` is the example.
+
+    Attributes:
+        name, version: are written into every cut; a corpus of another engine or version is not continued.
+        sample_rate: Hz of what it speaks.
+    """
 
     name: str
     version: str
     sample_rate: int
 
-    def speak(self, text: str, voice: Voice) -> Utterance: ...
+    def speak(self, text: str, voice: Voice) -> Utterance:
+        """Says `text` in `voice`: a pure function, the same text and voice give the same samples.
+
+        Raises:
+            InputError: if it does not know the voice or makes no sound of the text.
+        """
+        ...

@@ -1,8 +1,8 @@
 """Speakers of the corpus: hundreds of generated eSpeak voices for the user, one fixed voice for the agent.
 
-An eSpeak voice is an accent (`en-gb-scotland`) plus a variant, a small text file of formants, pitch and tone. We write our
-own variants into a copy of the English part of eSpeak's data (2 MB), so that speakers differ as people do in the length of
-the vocal tract and the pitch of the voice. 400 such speakers are told apart by a simple classifier in 97 % of the cases.
+An eSpeak voice is an accent (`en-gb-scotland`) plus a variant, a small text file of formants, pitch and tone. Our own
+variants are written into a copy of the English part of eSpeak's data (2 MB). Their speakers differ as people do, in the length
+of the vocal tract and the pitch of the voice: a simple classifier tells 400 of them apart in 97 % of the cases.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ NUM_SPEAKERS = {"train": 480, "dev": 80}
 
 _ACCENTS = ("en-us", "en-us", "en", "en-gb-x-rp", "en-gb-scotland", "en-us-nyc", "en-gb-x-gbclan")
 _SEED = 1234  # of the variants and speakers: part of who they are, not of a corpus
-_MAX_PATH = 140  # eSpeak keeps its data path in 160 bytes and cuts a longer one without a word
+_MAX_PATH = 140  # eSpeak keeps its data path in 160 bytes and silently cuts a longer one
 
 
 def user_voice(split: str, number: int) -> Voice:
-    """Speaker `number` of a split (`train` or `dev`). Variants of dev are in no train speaker: dev voices are unseen."""
+    """Speaker `number` of a split (`train` or `dev`). No train speaker has a variant of dev, so voices of dev are unseen."""
     assert 0 <= number < NUM_SPEAKERS[split], f"split {split} has no speaker {number}"
     rng = np.random.default_rng([_SEED, 1 + list(NUM_SPEAKERS).index(split), number])
     return Voice(
@@ -44,13 +44,13 @@ def user_voice(split: str, number: int) -> Voice:
 
 
 def voice_data(cache: Path | None = None) -> Path:
-    """The folder of eSpeak data with the generated variants; made on first use, safe with many processes at once.
+    """The folder of eSpeak data with the generated variants. It is made on first use; many processes may do so at once.
 
     Args:
         cache: default `$XDG_CACHE_HOME/nemo_duplex` or `~/.cache/nemo_duplex`.
 
     Raises:
-        InputError: if the wheel is not installed, or the path is longer than eSpeak can take.
+        InputError: if the wheel is not installed, or the path is too long for eSpeak.
     """
     variants = {_variant_name(split, i): _variant_file(split, i) for split, count in NUM_VARIANTS.items() for i in range(count)}
     library, source = espeak_paths()
@@ -58,7 +58,9 @@ def voice_data(cache: Path | None = None) -> Path:
     home = cache or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nemo_duplex"
     folder = home / f"espeak-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
     if len(os.fsencode(folder)) > _MAX_PATH:
-        raise InputError(f"eSpeak NG takes data paths of up to {_MAX_PATH} bytes: set XDG_CACHE_HOME to less than {home}.")
+        raise InputError(
+            f"eSpeak NG takes data paths of up to {_MAX_PATH} bytes: set XDG_CACHE_HOME to a shorter path than {home}."
+        )
     if folder.exists():
         return folder
     home.mkdir(parents=True, exist_ok=True)
@@ -69,7 +71,7 @@ def voice_data(cache: Path | None = None) -> Path:
             (data / "voices" / "!v" / name).write_text(text)
         try:
             data.rename(folder)
-        except OSError:  # another process was faster, with the same content
+        except OSError:  # another process made it meanwhile, with the same content
             if not folder.exists():
                 raise
     return folder
@@ -90,9 +92,9 @@ def _variant_name(split: str, number: int) -> str:
 
 
 def _variant_file(split: str, number: int) -> str:
-    """A variant file: pitch and vocal tract of a woman or a man, with a timbre of its own, kept mild so that it is understood.
+    """A variant file: pitch and vocal tract of a woman or a man, and a timbre mild enough to be understood.
 
-    Keys are those of espeak-ng/docs/voices.md. `formant` k takes frequency, height and width in per cent of the accent's.
+    Keys are those of espeak-ng/docs/voices.md. `formant` k has frequency, height and width in per cent of the accent's.
     """
     rng = np.random.default_rng([_SEED, list(NUM_VARIANTS).index(split) + 11, number])
     female = number % 2 == 1

@@ -7,16 +7,16 @@ import pytest
 
 from nemo_duplex.conversation import Conversation
 from nemo_duplex.inputs import InputError
-from nemo_duplex.synthesis.dialogue_cuts import DialogueCuts, DialogueSpec
+from nemo_duplex.synthesis.cuts import DialogueCuts, DialogueSpec, agent_utterances, utterance_cut
 from nemo_duplex.synthesis.grammar import Grammar
-from nemo_duplex.synthesis.mix import Surroundings
+from nemo_duplex.synthesis.mix import Acoustics
 from nemo_duplex.synthesis.text_sources import Dialogue, Exchange
 from nemo_duplex.synthesis.tts.espeak import EspeakEngine
 from nemo_duplex.synthesis.tts.utterance import Voice
-from nemo_duplex.synthesis.tts.voices import voice_data
+from nemo_duplex.synthesis.tts.voices import AGENT_VOICE, voice_data
 from tests.synthesis.tones import ToneEngine
 
-CLEAN = Surroundings(noise=0.0, room=0.0, leak=0.0)
+CLEAN = Acoustics(noise=0.0, room=0.0, leak=0.0)
 
 
 def cuts(**spec) -> DialogueCuts:
@@ -34,7 +34,7 @@ def test_channels_have_the_same_frames():
 
 
 def test_supervisions_are_where_the_sound_is():
-    cut = cuts(surroundings=CLEAN, pause=0.0).cut("dev", 3)
+    cut = cuts(acoustics=CLEAN, pause=0.0).cut("dev", 3)
     conversation = Conversation.from_cut(cut)
     for speaker, audio, rate in (("user", cut.load_audio()[0], 16000), ("agent", cut.load_target_audio()[0], 22050)):
         speaking = np.zeros(len(audio), dtype=bool)
@@ -62,7 +62,7 @@ def test_turns_come_back_from_the_cut():
 
 
 def test_pauses_lie_inside_user_turns_and_are_silent():
-    source, found = cuts(surroundings=CLEAN, pause=1.0), 0
+    source, found = cuts(acoustics=CLEAN, pause=1.0), 0
     for index in range(6):
         cut = source.cut("dev", index)
         audio = cut.load_audio()[0]
@@ -141,6 +141,29 @@ def test_a_dialogue_that_cannot_be_spoken_is_named():
     mute = DialogueCuts(DialogueSpec(quiet=0.0), OneQuestion(), Mute())
     with pytest.raises(InputError, match=r"Dialogue train-0-0000005 \(from one-5\): no sound"):
         mute.cut("train", 5)
+
+
+# --- the agent alone -----------------------------------------------------------------------------------------------------
+
+
+def test_the_agent_says_texts_in_its_own_voice_at_the_codecs_rate():
+    class Engine(ToneEngine):
+        sample_rate = 11025
+
+        def speak(self, text, voice):
+            assert voice == AGENT_VOICE
+            return super().speak(text, voice)
+
+    (text, audio), (_, longer) = agent_utterances(["Two words.", "These are three."], Engine())
+    assert text == "Two words." and audio.dtype == np.float32
+    assert len(longer) - len(audio) == pytest.approx(0.3 * 22050, abs=2), "Resampled from 11,025 Hz."
+
+
+def test_a_cut_of_an_utterance():
+    cut = utterance_cut("agent-0", "Goodbye.", np.full(22050, 0.25, np.float32))
+    assert (cut.id, cut.duration, cut.recording.sampling_rate) == ("agent-0", 1.0, 22050)
+    assert (cut.supervisions[0].text, cut.supervisions[0].speaker) == ("Goodbye.", "agent")
+    assert np.abs(cut.load_audio() - 0.25).max() < 1e-3
 
 
 class OneQuestion:

@@ -1,22 +1,25 @@
-"""One dialogue, from its number to a two-channel Lhotse cut: a pure function, so any worker makes the same."""
+"""Lhotse cuts of a corpus: a dialogue as two channels, an utterance of the agent alone.
+
+Each is a pure function of a number or a text, so any worker makes the same cut.
+"""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from typing import Any, Literal
 
 import numpy as np
 import soundfile
-from lhotse import MonoCut, Recording
+from lhotse import MonoCut, Recording, SupervisionSegment
 from lhotse.audio import AudioSource
 
 from nemo_duplex.conversation import Conversation, Turn
 from nemo_duplex.frames import AGENT_SAMPLE_RATE, FRAME_RATE, USER_SAMPLE_RATE, Seconds
 from nemo_duplex.inputs import InputError
-from nemo_duplex.synthesis.mix import Surroundings, place, resample, user_channel
+from nemo_duplex.synthesis.mix import Acoustics, place, resample, user_channel
 from nemo_duplex.synthesis.text_sources import Exchange, Split, TextSource
 from nemo_duplex.synthesis.timing import Rhythm, impatient, schedule
 from nemo_duplex.synthesis.tts.utterance import SpeechEngine, Utterance, Voice
@@ -24,7 +27,7 @@ from nemo_duplex.synthesis.tts.voices import AGENT_VOICE, NUM_SPEAKERS, user_voi
 
 DialogueSet = Literal["train", "dev", "impatient"]
 
-# First number of a dialogue's seed. Impatient has dev's: same texts, voices and surroundings.
+# First number of a dialogue's seed. Impatient has dev's: the same texts, voices and acoustics.
 _SEED_OF_SPLIT: dict[Split, int] = {"train": 0, "dev": 1}
 
 
@@ -37,9 +40,10 @@ class DialogueSpec:
         pause: share of user turns with a pause inside, where the text allows one.
         pause_length: of such a pause.
         quiet: share of train recordings in which nobody speaks.
-        quiet_length: of such a recording, where `duration` does not say.
+        quiet_length: of such a recording, if `duration` is None.
         duration: of every train cut, filled with dialogues and cut off at the end; None: one whole dialogue per cut.
-        rhythm, surroundings: see there.
+        rhythm: when who speaks.
+        acoustics: how the user's channel sounds.
 
     Examples:
         >>> DialogueSpec(seed=1, duration=12.8).pause
@@ -53,7 +57,7 @@ class DialogueSpec:
     quiet_length: tuple[Seconds, Seconds] = (8.0, 20.0)
     duration: Seconds | None = None
     rhythm: Rhythm = field(default_factory=Rhythm)
-    surroundings: Surroundings = field(default_factory=Surroundings)
+    acoustics: Acoustics = field(default_factory=Acoustics)
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ class SpokenConversation:
     utterances: dict[tuple[str, int], Utterance]
 
     def audio(self, speaker: str, sample_rate: int) -> np.ndarray:
-        """(S,) float32: one speaker's channel."""
+        """One speaker's channel, (S,) float32 at `sample_rate`."""
         num_samples = FRAME_RATE.samples(FRAME_RATE.count(self.conversation.duration), sample_rate)
         turns = [t for t in self.conversation.turns if t.speaker == speaker]
         return place([(t, self.utterances[speaker, t.custom["exchange"]]) for t in turns], num_samples, sample_rate)
@@ -72,6 +76,11 @@ class SpokenConversation:
 
 class DialogueCuts:
     """The dialogues of a source as cuts, by number.
+
+    Args:
+        spec: how they are made.
+        source: of their texts.
+        engine: of their speech.
 
     Examples:
         >>> from nemo_duplex.synthesis.grammar import Grammar
@@ -98,12 +107,12 @@ class DialogueCuts:
         agent = spoken.audio("agent", AGENT_SAMPLE_RATE)
         _, _, rng = self._generators(_split_of(set_name), index)
         loudspeaker = partial(resample, agent, AGENT_SAMPLE_RATE, USER_SAMPLE_RATE)
-        user, done = user_channel(speech, loudspeaker, USER_SAMPLE_RATE, self.spec.surroundings, rng)
+        user, done = user_channel(speech, loudspeaker, USER_SAMPLE_RATE, self.spec.acoustics, rng)
         custom = dict(conversation.custom) | {"set": set_name, "surroundings": done}
         return _cut(replace(conversation, custom=custom), user, agent)
 
     def spoken(self, set_name: DialogueSet, index: int) -> SpokenConversation:
-        """Dialogue `index` with its times and utterances, before the channels are mixed: cheap."""
+        """Dialogue `index` with its times and utterances, before the channels are mixed."""
         split = _split_of(set_name)
         content, rhythm_rng, _ = self._generators(split, index)
         name = f"{split}-{self.spec.seed}-{index:07d}"
@@ -115,7 +124,7 @@ class DialogueCuts:
             length = duration or FRAME_RATE.time(FRAME_RATE.nearest(content.uniform(*self.spec.quiet_length)))
             return SpokenConversation(Conversation(name, length, (), custom | {"source": "quiet"}), {})
         rhythm = self.spec.rhythm
-        if set_name == "impatient":  # made from the dialogue of dev as it goes when the user hears every answer out
+        if set_name == "impatient":  # made from the dialogue of dev in which the user lets the agent finish every answer
             rhythm = replace(rhythm, barge_in=0.0)
         sources: list[str] = []
         utterances: dict[tuple[str, int], Utterance] = {}
@@ -130,13 +139,13 @@ class DialogueCuts:
         return SpokenConversation(conversation, utterances)
 
     def _generators(self, split: Split, index: int) -> list[np.random.Generator]:
-        """For what is said, for when, and for the surroundings: apart, so that dev and Impatient share what they should."""
+        """One for texts, one for times, one for acoustics: separate, so that dev and Impatient share what they should."""
         return np.random.default_rng([self.spec.seed, _SEED_OF_SPLIT[split], index]).spawn(3)
 
     def _exchanges(
         self, split: Split, index: int, endless: bool, rng: np.random.Generator, sources: list[str]
     ) -> Iterator[Exchange]:
-        """Of one dialogue, or of one after the other; the ids of those that were begun are added to `sources`."""
+        """The exchanges of one dialogue, or of one dialogue after the other; adds the ids of those begun to `sources`."""
         while True:
             dialogue = self._source.dialogue(split, index, rng)
             sources.append(dialogue.id)
@@ -152,7 +161,7 @@ class DialogueCuts:
         rng: np.random.Generator,
         utterances: dict[tuple[str, int], Utterance],
     ) -> Iterator[tuple[Turn, Turn]]:
-        """Speaks each exchange; the turns have times of their own, from 0."""
+        """Speaks each exchange; the times of each turn count from its own start."""
         for number, exchange in enumerate(exchanges):
             content = {"family": exchange.family, "answer": exchange.answer, "seen": exchange.seen}
             question = self._engine.speak(exchange.user, voice)
@@ -179,8 +188,8 @@ def _split_of(set_name: DialogueSet) -> Split:
 
 def _cut(conversation: Conversation, user: np.ndarray, agent: np.ndarray) -> MonoCut:
     custom: dict[str, Any] = dict(conversation.custom)
-    custom["target_audio"] = recording_of(f"{conversation.id}-agent", agent, AGENT_SAMPLE_RATE)
-    recording = recording_of(conversation.id, user, USER_SAMPLE_RATE)
+    custom["target_audio"] = _recording_of(f"{conversation.id}-agent", agent, AGENT_SAMPLE_RATE)
+    recording = _recording_of(conversation.id, user, USER_SAMPLE_RATE)
     return MonoCut(
         id=conversation.id,
         start=0.0,
@@ -192,8 +201,26 @@ def _cut(conversation: Conversation, user: np.ndarray, agent: np.ndarray) -> Mon
     )
 
 
-def recording_of(name: str, audio: np.ndarray, sample_rate: int) -> Recording:
-    """A recording in memory, in the 16 bits that FLAC will keep."""
+def agent_utterances(texts: Iterable[str], engine: SpeechEngine) -> Iterator[tuple[str, np.ndarray]]:
+    """Each text, and the agent saying it, (S,) float32 at 22.05 kHz. The same text gives the same samples.
+
+    Raises:
+        InputError: if the engine makes no sound of a text.
+    """
+    for text in texts:
+        spoken = engine.speak(text, AGENT_VOICE)
+        yield text, resample(spoken.audio, spoken.sample_rate, AGENT_SAMPLE_RATE)
+
+
+def utterance_cut(name: str, text: str, audio: np.ndarray) -> MonoCut:
+    """A cut of one agent utterance, (S,) float32 at 22.05 kHz."""
+    recording = _recording_of(name, audio, AGENT_SAMPLE_RATE)
+    supervision = SupervisionSegment(name, name, 0.0, recording.duration, text=text, speaker="agent", language="en")
+    return MonoCut(name, 0.0, recording.duration, 0, recording=recording, supervisions=[supervision])
+
+
+def _recording_of(name: str, audio: np.ndarray, sample_rate: int) -> Recording:
+    """A recording in memory, in 16 bits, as FLAC will keep it."""
     file = io.BytesIO()
     soundfile.write(file, audio, sample_rate, format="WAV", subtype="PCM_16")
     source = AudioSource("memory", [0], file.getvalue())

@@ -10,10 +10,10 @@ import pytest
 import soundfile
 import torch
 
-from nemo_duplex.codec import training
+from nemo_duplex.codec import codec_training
+from nemo_duplex.codec.codec_training import CodecTraining, CodecTrainingConfig, train_codec
 from nemo_duplex.codec.fsq_codec import FSQCodec
 from nemo_duplex.codec.quality import measure_quality
-from nemo_duplex.codec.training import CodecTraining, CodecTrainingConfig, train_codec
 from nemo_duplex.files.atomic import sha256
 from nemo_duplex.inputs import InputError
 from nemo_duplex.training import small_part as part_training
@@ -77,7 +77,7 @@ def test_it_learns_and_writes_what_it_made(wavs, tmp_path):
 
 def test_done_it_does_nothing_and_other_settings_are_refused(wavs, tmp_path, monkeypatch):
     train_codec(config(wavs, tmp_path, steps=2))
-    monkeypatch.setattr(training, "fit", None)
+    monkeypatch.setattr(codec_training, "fit", None)
     assert train_codec(config(wavs, tmp_path, steps=2))["steps"] == 2
     with pytest.raises(InputError, match="another rate, seed"):
         train_codec(config(wavs, tmp_path, steps=2, seed=1, rate=1e-3))

@@ -1,22 +1,33 @@
-"""Models of random weights in the geometry of the paper, in three sizes, described in the words of NeMo's in-tree model.
+"""The models that are measured: an agent, trained or random, and random models in the paper's geometry, in three sizes.
 
-Both sides of a benchmark are built from what is written here: the in-tree model as it is, ours from its checkpoint.
+Sizes are described in the keys of NeMo's in-tree model. Where both models are measured, both are built from that: the in-tree
+model directly, ours from its checkpoint.
 """
 
 from __future__ import annotations
 
 import json
+import tempfile
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import numpy as np
+import torch
+
+from nemo_duplex.benchmark.callers import user_speech
 from nemo_duplex.codec.fsq_codec import FSQCodec
-from nemo_duplex.inputs import InputError
+from nemo_duplex.inputs import InputError, existing_file
+from nemo_duplex.models.duplex_s2s import DuplexS2SModel
+from nemo_duplex.scripts.config import load
 
 Size = Literal["tiny", "small", "paper"]
 
 _MODULES = "nemo.collections.asr.modules"
 _CODEC_MODULES = "nemo.collections.tts.modules.audio_codec_modules"
 _SPECIALS = ["<unk>", "<s>", "</s>"]
+
+_BUNDLED = Path(__file__).parent.parent / "bundled"
 
 # Llama by layers, width, heads, heads of keys and values, width of the feed-forward layers, tokens ("paper": TinyLlama-1.1B).
 _LLM = {
@@ -30,19 +41,90 @@ _ENCODER = {"tiny": (2, 16, 2, 1), "small": (6, 256, 4, 1), "paper": (17, 512, 8
 _CODEC = {"tiny": (2, 64), "small": (24, 864), "paper": (24, 864)}
 
 
+class MeasuredAgent:
+    """An agent and its users, loaded when they are first needed.
+
+    Args:
+        path: of a `.nemo`; None: random weights in the geometry of `make demo`, which cost the same.
+        data: corpus whose dev set's users are played; None: noise.
+        device: `cpu` or `cuda`.
+        precision: `32`, or `bf16` for weights in bfloat16.
+    """
+
+    def __init__(self, path: str | None, data: str | None, device: str, precision: str) -> None:
+        self._path, self._data, self._device, self._precision = path, data, device, precision
+
+    @cached_property
+    def model(self) -> DuplexS2SModel:
+        """The agent, in evaluation mode.
+
+        Raises:
+            InputError: if the file is no agent.
+        """
+        if self._path is None:
+            model = _random_agent()
+        else:
+            model = DuplexS2SModel.restore_from(existing_file(self._path, "model"), map_location=self._device)
+        return model.to(self._device, torch.bfloat16 if self._precision == "bf16" else None).eval()
+
+    @cached_property
+    def users(self) -> np.ndarray:
+        """(S,) float32 at the agent's user_sample_rate."""
+        return user_speech(self._data, self.model.user_sample_rate)
+
+    @property
+    def about(self) -> list[str]:
+        """What they are, in two lines."""
+        millions = sum(p.numel() for p in self.model.parameters()) / 1e6
+        random = "an agent of random weights in the geometry of conf/duplex_tiny.yaml, as no model= was given"
+        noise = "noise with pauses, as no data= was given"
+        return [
+            f"{self._path or random}, {millions:.1f} million parameters",
+            f"users: {f'dev set of {self._data}' if self._data else noise}",
+        ]
+
+
+def _random_agent() -> DuplexS2SModel:
+    perception, codec = _BUNDLED / "user_encoder.nemo", _BUNDLED / "agent_codec.nemo"
+    given = [f"model.pretrained_asr={perception}", f"model.pretrained_audio_codec={codec}", "data.train=none", "out=none"]
+    recipe = load("duplex_tiny", given).model
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory(prefix="nemo_duplex-benchmark-") as folder:
+        tokenizer = _write_tokenizer(Path(folder), recipe.tokenizer.size)
+        return DuplexS2SModel({**recipe, "tokenizer": tokenizer})
+
+
+def random_model(size: Size, device: str, precision: str = "32") -> DuplexS2SModel:
+    """Our model with random weights; one copy of them exists at a time.
+
+    Raises:
+        InputError: for an unknown size.
+    """
+    with tempfile.TemporaryDirectory(prefix="nemo_duplex-benchmark-") as folder:
+        model = DuplexS2SModel(write_parts(Path(folder), size)).eval()
+    return model.to(device, torch.bfloat16 if precision == "bf16" else None)
+
+
+def check_size(size: str | None) -> None:
+    """Refuses an unknown size; None is a default.
+
+    Raises:
+        InputError: naming the sizes there are.
+    """
+    if size is not None and size not in get_args(Size):
+        raise InputError(f"size is {size!r}, expected one of {', '.join(get_args(Size))}.")
+
+
 def write_parts(folder: Path, size: Size) -> dict[str, Any]:
     """Writes language model, tokenizer and codec into `folder`; returns a `model:` section for NeMo's in-tree model.
 
     Raises:
         InputError: for an unknown size.
     """
-    import torch
-
-    if size not in get_args(Size):
-        raise InputError(f"size is {size!r}, expected one of {', '.join(get_args(Size))}.")
+    check_size(size)
     torch.manual_seed(0)
     _write_llm(folder / "llm", size)
-    FSQCodec(codec_config(size)).save_to(folder / "codec.nemo")
+    FSQCodec(_codec_config(size)).save_to(folder / "codec.nemo")
     return {
         "pretrained_llm": str(folder / "llm"),
         "pretrained_audio_codec": str(folder / "codec.nemo"),
@@ -58,7 +140,7 @@ def write_parts(folder: Path, size: Size) -> dict[str, Any]:
     }
 
 
-def codec_config(size: Size) -> dict[str, Any]:
+def _codec_config(size: Size) -> dict[str, Any]:
     """NanoCodec at 0.6 kbps: 22.05 kHz, 12.5 Hz, 4 codebooks of 4032."""
     down, up = _CODEC[size]
     return {
@@ -90,7 +172,7 @@ def codec_config(size: Size) -> dict[str, Any]:
 
 
 def _write_llm(folder: Path, size: Size) -> None:
-    """Config and tokenizer; no weights are read, so none are written."""
+    """Config and tokenizer. Weights are not read, so none are written."""
     from transformers import LlamaConfig, PreTrainedTokenizerFast
 
     layers, width, heads, key_heads, feed_forward, tokens = _LLM[size]
@@ -109,8 +191,8 @@ def _write_llm(folder: Path, size: Size) -> None:
     PreTrainedTokenizerFast(tokenizer_object=_words(tokens), **specials).save_pretrained(folder)
 
 
-def write_tokenizer(folder: Path, tokens: int) -> dict[str, Any]:
-    """Writes a tokenizer of so many words into `folder`; returns a `model.tokenizer:` section for our model."""
+def _write_tokenizer(folder: Path, tokens: int) -> dict[str, Any]:
+    """Writes a tokenizer of `tokens` words into `folder`; returns a `model.tokenizer:` section for our model."""
     path = folder / "tokenizer.json"
     _words(tokens).save(str(path))
     pad, bos, eos = _SPECIALS
@@ -164,7 +246,7 @@ def _perception(size: Size) -> dict[str, Any]:
     }
 
 
-def described(config: dict[str, Any]) -> str:
+def describe_parts(config: dict[str, Any]) -> str:
     """One line that names what was measured."""
     llm = json.loads((Path(config["pretrained_llm"]) / "config.json").read_text())
     encoder = config["perception"]["encoder"]
