@@ -1,9 +1,10 @@
-# make install | test | check | demo | test-agent | soak | clean. All of them work on a fresh machine with Python 3.10 to 3.12 and a C compiler.
+# make install | test | check | docs | demo | test-agent | soak | clean. All of them work on a fresh machine with Python 3.10 to 3.12 and a C compiler.
 #
 #   PYTHON=python3.12 make install     another interpreter
 #   make demo MINUTES=5                less time: everything shrinks with it
 #   make demo FROM_SCRATCH=1           trains the small encoder and codec too, instead of taking the bundled ones
 #   make demo OUT=folder               another folder than demo/
+#   make docs                          the documentation as a site: build/site/index.html
 #   make test-agent                    what must hold of the agent that make demo trained
 #   make soak                          an hour's conversation with it, its end compared with its start
 
@@ -15,7 +16,7 @@ BIN := .venv/bin
 STAMP := .venv/installed-$(shell cat setup.py constraints.txt | cksum | cut -d ' ' -f 1)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: install test check demo test-agent soak clean
+.PHONY: install test check docs demo test-agent soak clean
 .DELETE_ON_ERROR:
 
 install: $(STAMP)
@@ -28,7 +29,7 @@ $(STAMP): setup.py constraints.txt
 	@$(BIN)/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 	@rm -f .venv/installed-*
 	$(PIP) "$$(grep '^torch==' constraints.txt)" setuptools
-	$(PIP) --no-build-isolation --editable '.[tts,eval,test,dev]'
+	$(PIP) --no-build-isolation --editable '.[tts,eval,test,dev,docs]'
 	@touch $@
 
 test: install
@@ -39,6 +40,10 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -m "not slow"
+
+docs: install
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "Open build/site/index.html"
 
 demo: install
 	@$(BIN)/python examples/demo.py $(if $(OUT),out=$(OUT)) $(if $(MINUTES),minutes=$(MINUTES)) $(if $(FROM_SCRATCH),from_scratch=true)

@@ -12,6 +12,7 @@ EXTRAS = {
     "eval": ["pocketsphinx", "silero-vad>=5"],
     "lora": ["peft"],
     "test": ["build", "peft", "pytest"],
+    "docs": ["mkdocs-material", "mkdocstrings[python]"],
     "dev": ["mypy", "pre-commit", "ruff", "types-PyYAML"],
 }
 

@@ -1,16 +1,47 @@
-"""The examples of docs/ run, one after the other, on a tiny model in the place of yours."""
+"""The documentation tells the truth: its Python runs, its commands have scripts and keys, its lists are complete.
+
+The Python blocks of a page run one after the other, in a folder that holds what a reader has by then: an agent, a corpus, a
+question.
+"""
 
 from __future__ import annotations
 
+import ast
+import doctest
+import importlib
+import inspect
+import json
 import re
+import shlex
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
+import torch
 
-from nemo_duplex import DuplexS2SModel
-from tests.dummies import speech_like, tiny_model
+from nemo_duplex.codec.fsq_codec import FSQCodec
+from nemo_duplex.scripts.config import ScriptConfig
+from nemo_duplex.synthesis.cuts import DialogueSpec
+from nemo_duplex.synthesis.pipeline import CorpusSpec, synthesize
+from tests.dummies import CODEC, speech_like, tiny_model
 
-DOCS = Path(__file__).parent.parent / "docs"
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PACKAGE = ROOT / "nemo_duplex"
+PAGES = [*sorted(DOCS.rglob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+TEXT = {page.relative_to(ROOT).as_posix(): page.read_text(encoding="utf-8") for page in PAGES}
+DIALOGUES = """{"id": "1", "turns": [{"role": "user", "text": "When do you open?"}, {"role": "agent", "text": "At nine."}]}
+{"id": "2", "turns": [{"role": "user", "text": "Do you sell tea?"}, {"role": "agent", "text": "Yes."}]}
+"""
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", TEXT[page], re.MULTILINE | re.DOTALL)
+
+
+# ------------------------------------------------------------------ Python
 
 
 @pytest.fixture(scope="module")
@@ -18,23 +49,230 @@ def model(tmp_path_factory):
     return tiny_model(tmp_path_factory.mktemp("model"))
 
 
-def examples(page: str) -> list[str]:
-    return re.findall(r"^```python\n(.*?)^```", (DOCS / page).read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+@pytest.fixture(scope="module")
+def desk(model, tmp_path_factory):
+    """What a reader has in the folder from which the examples are run."""
+    folder = tmp_path_factory.mktemp("desk")
+    (folder / "demo").mkdir()
+    model.save_to(str(folder / "demo" / "agent.nemo"))
+    FSQCodec(CODEC).save_to(folder / "codec.nemo")
+    shutil.copy(model.cfg.tokenizer.model_path, folder / "tokenizer.model")
+    (folder / "dialogues.jsonl").write_text(DIALOGUES)
+    (folder / "nemo_duplex").symlink_to(PACKAGE)
+    soundfile.write(folder / "question.wav", speech_like(1.3).numpy(), 16000)
+    synthesize(CorpusSpec(hours=0.004, dev=2, dialogues=DialogueSpec(duration=4.8)), folder / "corpus", ["train", "dev"])
+    return folder
 
 
-def test_the_page_of_streaming(model, monkeypatch, capsys, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(DuplexS2SModel, "restore_from", lambda path, map_location: model)
-    sent: list = []
+@pytest.fixture
+def at_the_desk(desk, tmp_path, monkeypatch):
+    """The working folder is a copy of the desk."""
+    here = shutil.copytree(desk, tmp_path / "desk", symlinks=True)
+    monkeypatch.chdir(here)
+    return here
+
+
+@pytest.mark.parametrize("page", [page for page in TEXT if blocks(page, "python")])
+def test_the_python_of_a_page_runs_from_top_to_bottom(page, model, at_the_desk, capsys):
+    heard: list = []
     names = {
         "model": model,
         "question": speech_like(1.3).numpy(),
         "call": speech_like(1.3, sample_rate=8000).numpy(),
-        "play": lambda session, audio: sent.append(audio),
-        "send": sent.append,
+        "microphone": [speech_like(0.1).numpy()] * 12,
+        "audio": speech_like(1.3)[None],
+        "audio_lens": torch.tensor([20800]),
+        "play": lambda *audio: heard.append(audio[-1]),
+        "send": heard.append,
     }
-    found = examples("streaming.md")
-    assert len(found) >= 4
-    for example in found:
-        exec(compile(example, "docs/streaming.md", "exec"), names)
-    assert sent and all(len(audio) for audio in sent) and capsys.readouterr().out
+    for block in blocks(page, "python"):
+        exec(compile(block, page, "exec"), names)
+    assert all(len(audio) for audio in heard)
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_from_start_to_end(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    names: dict = {}
+    for cell in notebook():
+        if cell["cell_type"] == "code":
+            exec(compile("".join(cell["source"]), f"tutorial.ipynb, {cell['id']}", "exec"), names)
+    assert names["trainer"].global_step == 6
+    assert names["report"]["sets"]["dev"]["counts"]["n_user_turns"] == 8
+    assert list(tmp_path.glob("duplex-*/evaluation/report.html")) and list(tmp_path.glob("duplex-*/agent.nemo"))
+    assert "frames, " in capsys.readouterr().out
+
+
+def test_the_notebook_is_kept_without_outputs():
+    for cell in notebook():
+        assert cell["cell_type"] == "markdown" or (cell["outputs"] == [] and cell["execution_count"] is None), cell["id"]
+
+
+def notebook() -> list[dict]:
+    return json.loads((ROOT / "examples" / "tutorial.ipynb").read_text(encoding="utf-8"))["cells"]
+
+
+# ------------------------------------------------------------------ the reference
+
+
+DOCUMENTED = sorted({name for page in TEXT for name in re.findall(r"^::: ([\w.]+)$", TEXT[page], re.MULTILINE)})
+
+
+def documented(name: str):
+    module, _, attribute = name.rpartition(".")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def is_protocol(thing) -> bool:
+    return getattr(thing, "_is_protocol", False)
+
+
+@pytest.mark.parametrize("name", [n for n in DOCUMENTED if inspect.isclass(documented(n)) and not is_protocol(documented(n))])
+def test_a_public_class_has_an_example_that_runs(name, model, desk, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    thing = documented(name)
+    names = vars(importlib.import_module(thing.__module__)) | {
+        "model": model,
+        "question": speech_like(0.8).numpy(),
+        "corpus": str(desk / "corpus"),
+        "np": np,
+        "torch": torch,
+    }
+    test = doctest.DocTestParser().get_doctest(inspect.getdoc(thing), names, name, None, 0)
+    assert test.examples, f"{name} has no example in its docstring."
+    said: list[str] = []
+    doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test, out=said.append)
+    assert not said, "".join(said)
+
+
+def test_the_reference_has_the_public_surface():
+    surface = ["DuplexS2SModel", "FSQCodec", "DuplexS2SDataset", "DuplexDataModule", "Session", "DuplexEngine", "AgentFrame"]
+    surface += ["Conversation", "Turn", "FrameRate", "InputError", "evaluate", "read_sets"]
+    assert set(surface) <= {name.rpartition(".")[2] for name in DOCUMENTED}
+
+
+# ------------------------------------------------------------------ commands
+
+
+def commands(page: str) -> list[str]:
+    """Command lines of a page: those of its blocks, and those that stand in a sentence."""
+    lines = [line for block in blocks(page, "bash") for line in block.replace("\\\n", " ").splitlines()]
+    prose = re.sub(r"^```.*?^```", "", TEXT[page], flags=re.MULTILINE | re.DOTALL)
+    return [line for line in [*lines, *re.findall(r"`((?:python|make) [^`]+)`", prose)] if line.strip()]
+
+
+COMMANDS = [(page, command) for page in TEXT for command in commands(page)]
+
+
+@pytest.mark.parametrize("page, command", COMMANDS, ids=[f"{page}: {command[:50]}" for page, command in COMMANDS])
+def test_a_command_has_a_script_and_keys_that_it_knows(page, command, tmp_path):
+    words = shlex.split(command, comments=True)
+    script = next((word for word in words if re.fullmatch(r"examples/\w+\.(py|sbatch)", word)), None)
+    if not words:
+        return None  # a comment
+    if script or words[0] == "...":
+        return check_script(page, script, words, tmp_path)
+    if words[0] == "make":
+        return check_make(words[1:])
+    if words[:2] == ["pip", "install"]:
+        extra = re.fullmatch(r"nemo_duplex\[(\w+)\]", words[2])
+        return extra is None or extra[1] in (ROOT / "setup.py").read_text()
+    known = ("sbatch", ".venv/bin/pre-commit", "git")
+    assert any(word in known for word in words), f"{page}: nobody checks {command!r}."
+    for word in words:
+        assert not word.startswith("examples/") or (ROOT / word).is_file(), word
+
+
+def check_script(page: str, script: str | None, words: list[str], folder: Path) -> None:
+    options = {word.partition("=")[0]: word.partition("=")[2] for word in words if word.startswith("--")}
+    name = "duplex_paper"  # of lines that only add keys to a training
+    if script:
+        assert (ROOT / script).is_file(), script
+        name = re.findall(r'^@script\("(\w+)"\)$', (ROOT / script).read_text(), re.MULTILINE)[0]
+        words = words[words.index(script) + 1 :]
+    for block in blocks(page, "yaml"):
+        (folder / f"{re.findall(r'^# my/(.+).yaml', block)[0]}.yaml").write_text(block)
+    config = ScriptConfig(
+        options.get("--config-name", name),
+        [word for word in words if "=" in word and not word.startswith("--") and word != "..."],
+        folder if "--config-dir" in options else None,
+    )
+    if "..." not in words and "--help" not in words and script:
+        config.checked()
+
+
+def check_make(words: list[str]) -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for word in words:
+        variable, equals, _ = word.partition("=")
+        found = rf"\$\({variable}\)" if equals else rf"^{word}:"
+        assert re.search(found, makefile, re.MULTILINE), f"make {' '.join(words)}: the Makefile knows no {word}."
+
+
+KEYS = sorted({key for page in TEXT for key in re.findall(r"`((?:model|trainer|data|checkpoint)\.[\w.]+=[^`]*)`", TEXT[page])})
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_key_in_a_sentence_is_a_key(key):
+    ScriptConfig("duplex_paper", [key])
+
+
+# ------------------------------------------------------------------ links
+
+
+def anchors(text: str) -> set[str]:
+    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[\s-]+", "-", re.sub(r"[^\w\s-]", "", title).strip().lower()) for title in titles}
+
+
+@pytest.mark.parametrize("page", TEXT)
+def test_every_link_leads_somewhere(page):
+    for link in re.findall(r"\]\((?!https?:)([^)]+)\)", TEXT[page]):
+        file, _, anchor = link.partition("#")
+        target = (ROOT / page).parent / file if file else ROOT / page
+        assert target.exists(), f"{page}: {link}"
+        assert not anchor or anchor in anchors(target.read_text(encoding="utf-8")), f"{page}: {link}"
+
+
+def test_every_page_is_in_the_menu():
+    menu = set(re.findall(r"[\w/-]+\.md", (ROOT / "mkdocs.yml").read_text()))
+    assert menu == {page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")}
+
+
+# ------------------------------------------------------------------ files that are named
+
+
+def described_files() -> dict[str, str]:
+    """File below nemo_duplex/ -> its line in architecture.md."""
+    room, found = "", {}
+    for line in TEXT["docs/architecture.md"].splitlines():
+        if heading := re.match(r"#+ .*?`nemo_duplex/([\w/]*)`", line):
+            room = heading[1]
+        if item := re.match(r"- `(\w+\.py)`: (.+)", line):
+            assert room + item[1] not in found, f"{room}{item[1]} has two lines."
+            found[room + item[1]] = item[2]
+    return found
+
+
+def test_the_architecture_page_has_a_line_for_every_file_and_no_other():
+    files = {p.relative_to(PACKAGE).as_posix() for p in PACKAGE.rglob("*.py") if p.name != "__init__.py" or p.stat().st_size}
+    assert set(described_files()) == files
+    assert all(len(line) > 20 for line in described_files().values())
+
+
+@pytest.mark.parametrize("page", TEXT)
+def test_a_file_that_is_named_exists(page):
+    """Such as `nemo_duplex/streaming/rows.py`, `evaluation/scores.py` or `tests/test_resume.py`."""
+    for path in re.findall(r"`((?:\w+/)+\w+\.(?:py|yaml|ipynb|sbatch))`", TEXT[page]):
+        assert path.startswith("my/") or (ROOT / path).exists() or (PACKAGE / path).exists(), f"{page} names {path}."
+
+
+def test_names_of_the_code_that_are_given_with_their_file_are_there():
+    """`_Maker` of `nemo_duplex/synthesis/pipeline.py`: the file defines it."""
+    for page, text in TEXT.items():
+        for name, path in re.findall(r"`(\w+)`\s+of\s+`(nemo_duplex/[\w/]+\.py)`", text):
+            defined = {getattr(n, "name", None) for n in ast.walk(ast.parse((ROOT / path).read_text()))}
+            assert name in defined or re.search(rf"^{name}\b", (ROOT / path).read_text(), re.MULTILINE), (
+                f"{page}: {name} of {path}"
+            )
