@@ -1,7 +1,7 @@
-"""Let an agent answer a recording: user.wav in, agent.wav, both channels in conversation.wav and a transcript out.
+"""Let an agent answer a recording: writes agent.wav, both channels as conversation.wav, and transcript.txt.
 
 python examples/infer_duplex.py model=agent.nemo user=user.wav out=answer [record=talk]
-python examples/infer_duplex.py model=agent.nemo replay=talk         exit code 0: the same to the bit; 1: see what differs
+python examples/infer_duplex.py model=agent.nemo replay=talk         exit code 0: the same to the bit; 1: something differs
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from nemo_duplex.scripts.cli import script
 def main(cfg: DictConfig) -> None:
     """Streams a recording through an agent in chunks, as a live caller would, and writes what the agent says and when."""
     if cfg.replay is not None and any(cfg[key] is not None for key in ("user", "out", "record")):
-        raise InputError("replay=... is a session that has its user already: give it without user, out and record.")
+        raise InputError("replay=... is a recorded session, which has its user audio: give it without user, out and record.")
     if cfg.replay is None and (cfg.user is None or cfg.out is None):
         raise InputError("Not given: user (what the user says), out (folder to write). Add user=... out=..., or replay=...")
     import torch

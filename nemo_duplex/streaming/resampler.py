@@ -1,9 +1,9 @@
-"""From the sample rate of a caller to that of the model, and back, in chunks: what comes out is what the whole would give.
+"""Changes the sample rate of a stream in chunks of any size: the output is the same to the bit for all chunks.
 
-Sample n of the output lies at n / to_rate, between samples of the input that are weighed by a low-pass filter: a cardinal sine
-under a Kaiser window (Kaiser, Schafer 1980), `HALF_WIDTH` samples of the lower rate to either side. So each comes out as soon
-as the 2 to 4 ms (8 kHz) behind it have been heard, and is the same for all chunks, to the bit. (soxr's streams work in blocks:
-they give a sample up to 40 ms late, from 8 kHz 120 ms, which a live caller hears.)
+Sample n of the output is at time n / to_rate: a sum of the samples of the input around it, weighted by a low-pass filter, which
+is a sinc with a Kaiser window (Kaiser, Schafer 1980), `HALF_WIDTH` samples of the lower rate to either side. It is due as soon
+as the 2 ms (4 ms at 8 kHz) after it have been pushed. (The streams of soxr work in blocks: they return a sample up to 40 ms
+late, 120 ms from 8 kHz, which a live caller notices.)
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from nemo_duplex.inputs import InputError
 
 #: Rates at which callers send and receive: telephone, wideband, Moshi and OpenAI, CD, WebRTC and sound cards.
 CALLER_SAMPLE_RATES = (8000, 16000, 24000, 44100, 48000)
-#: Samples of the lower rate that the filter reaches to either side.
+#: Half the length of the filter, in samples of the lower rate.
 HALF_WIDTH = 32
-# What the filter lets through of what it should not, in dB.
+# Attenuation of the filter outside its band, in dB.
 _REJECTION = 80.0
-# Samples of the output that are computed at once, however long a chunk is: their windows take 4 MB at most.
+# The most samples of the output that are computed at once: their windows take 4 MB.
 _BLOCK = 4096
 _RATES = tuple(sorted({*CALLER_SAMPLE_RATES, AGENT_SAMPLE_RATE}))
 
 
 class StreamResampler:
-    """One stream of samples in another sample rate. S samples become ceil(S * to_rate / from_rate), none of them late or early.
+    """One stream of samples in another sample rate: S samples become ceil(S * to_rate / from_rate), without delay.
 
     Args:
-        from_rate: of the samples that are pushed, in Hz.
-        to_rate: of the samples that come out, in Hz.
+        from_rate: of the pushed samples, in Hz.
+        to_rate: of the returned samples, in Hz.
 
     Raises:
         InputError: for a rate that is not supported.
@@ -54,27 +54,27 @@ class StreamResampler:
                 )
         self.from_rate, self.to_rate = int(from_rate), int(to_rate)
         common = math.gcd(self.from_rate, self.to_rate)
-        # Sample n of the output lies at n * step / phases samples of the input.
+        # Sample n of the output is at sample n * step / phases of the input.
         self._phases, self._step = self.to_rate // common, self.from_rate // common
         self._reach = 0 if from_rate == to_rate else math.ceil(HALF_WIDTH * max(1.0, from_rate / to_rate))
         self._weights = _weights(self.from_rate, self._phases, self._reach, min(self.from_rate, self.to_rate) / 2)
-        self._kept: np.ndarray  # the latest input, from what the next output reaches back to
-        self._kept_from: int  # which sample of the input that is
-        self._heard: int  # samples of the input so far
-        self._next: int  # sample of the output
+        self._kept: np.ndarray  # the latest samples of the input, as far back as the next output needs them
+        self._kept_from: int  # index of its first sample
+        self._heard: int  # number of samples of the input
+        self._next: int  # index of the next sample of the output
         self._flushed: bool
         self.reset()
 
     def push(self, samples: np.ndarray) -> np.ndarray:
         """Takes (S,) float32 samples at `from_rate`, returns the (S',) at `to_rate` that are due, S' >= 0."""
-        assert not self._flushed, "A resampler that was flushed begins another stream with `reset`."
+        assert not self._flushed, "Call `reset` after `flush` to begin another stream."
         assert samples.ndim == 1 and samples.dtype == np.float32, f"Got {samples.dtype} of shape {samples.shape}."
         self._heard += len(samples)
         self._kept = np.concatenate([self._kept, samples])
         return self._made(until=max(self._next, self._first_at(self._heard - self._reach)))
 
     def flush(self) -> np.ndarray:
-        """The stream has come to its end: the (S',) samples that are still owed. Only `reset` makes it useful again."""
+        """Ends the stream; returns the (S',) samples that are still owed. After it, only `reset`."""
         silence = np.zeros(self._reach, np.float32)
         self._kept = np.concatenate([self._kept, silence])
         tail = self._made(until=self._first_at(self._heard))
@@ -82,18 +82,18 @@ class StreamResampler:
         return tail
 
     def reset(self) -> None:
-        """Begins another stream, as though silence came before it."""
+        """Begins another stream, as after silence."""
         self._kept = np.zeros(self._reach, np.float32)
         self._kept_from = -self._reach
         self._heard = self._next = 0
         self._flushed = False
 
     def _first_at(self, position: int) -> int:
-        """The first sample of the output that lies at or after a sample of the input."""
+        """The index of the first sample of the output at or after a sample of the input."""
         return -(-position * self._phases // self._step)
 
     def _made(self, until: int) -> np.ndarray:
-        """The output from the next sample `until` one, exclusive."""
+        """The output from the next sample to sample `until`, exclusive."""
         made = np.empty(until - self._next, np.float32)
         for start in range(self._next, until, _BLOCK):
             behind, phase = np.divmod(np.arange(start, min(start + _BLOCK, until)) * self._step, self._phases)
@@ -106,17 +106,19 @@ class StreamResampler:
         return made
 
 
-@lru_cache(maxsize=16)  # of a few pairs of rates, shared by all their sessions
+@lru_cache(maxsize=16)  # by pair of rates, shared by all sessions
 def _weights(rate: int, phases: int, reach: int, highest: float) -> np.ndarray:
-    """(phases, 2 * reach + 1) float32: row p makes what lies p / phases of a sample behind the middle one.
+    """(phases, 2 * reach + 1) float32: row p makes the sample that is p / phases of a sample after the middle one.
 
     Args:
         rate: of the input, in Hz.
-        highest: frequency that is let through by half, in Hz.
+        highest: cutoff frequency (half amplitude), in Hz.
     """
     if reach == 0:
         return np.ones((1, 1), np.float32)
     filter_ = firwin(2 * reach * phases + 1, highest, window=("kaiser", kaiser_beta(_REJECTION)), fs=rate * phases)
-    filter_ = np.concatenate([filter_, np.zeros(phases - 1)])  # the last sample of the window counts in the first phase alone
-    rows = filter_.reshape(-1, phases).T[:, ::-1]  # the earliest sample of the window is the farthest tap
+    filter_ = np.concatenate(
+        [filter_, np.zeros(phases - 1)]
+    )  # the last sample of the window has a weight in the first phase only
+    rows = filter_.reshape(-1, phases).T[:, ::-1]  # the earliest sample of the window has the last tap
     return (rows / rows.sum(axis=1, keepdims=True)).astype(np.float32)

@@ -1,9 +1,9 @@
-"""How the agent chooses among what it might write and say: greedily, or by chance that can be repeated.
+"""How text tokens and codes are chosen: greedily, or at random in a way that can be repeated.
 
-Chance is a function and not a stream of numbers: the noise of one choice is hashed from (seed of the session, frame, channel,
-entry of the vocabulary). So a session with a seed says the same whoever else is in the batch, in whichever row it sits, on any
-device; it can be replayed from any frame; and a step remains a graph of tensor operations. The choice itself is Gumbel-max: the
-entry with the largest logit / temperature + Gumbel noise is a draw from the softmax (Gumbel 1954; Maddison et al. 2014).
+Random numbers are a function, not a stream: the noise of one choice is a hash of (seed of the session, frame, channel, entry of
+the vocabulary). So a session with a seed makes the same choices in any batch, in any row and on any device; it can be replayed
+from any frame; and a step remains a graph of tensor operations. The choice itself is Gumbel-max: the entry with the largest
+logit / temperature + Gumbel noise is a draw from the softmax (Gumbel 1954; Maddison et al. 2014).
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from nemo_duplex.channels.layout import ChannelLayout
 from nemo_duplex.inputs import InputError
 from nemo_duplex.models.duplex_lm import FrameOutput
 
-#: Text tokens, specials not counted, that the repetition penalty looks back on: about five sentences.
+#: Text tokens without special ids that the repetition penalty looks back on: about five sentences.
 REPETITION_WINDOW = 64
 #: Seeds are the integers from 0 to this one.
 MAX_SEED = 2**63 - 1
-# Probabilities this close to top_p count as having reached it, so that equal tokens are cut where arithmetic says.
+# A cumulative probability this close to top_p counts as having reached it, so that rounding does not add a token.
 _MASS_EDGE = 1e-6
 
 
@@ -35,11 +35,11 @@ class Sampling:
     """How one channel is chosen. The defaults are greedy.
 
     Args:
-        temperature: 0 takes what is most likely; 1 draws from the model's own probabilities.
-        top_k: draws among the k most likely entries, of equal ones those of lower id; 0 draws among all.
+        temperature: 0 takes the most likely entry; 1 draws from the model's own probabilities.
+        top_k: draws among the k most likely entries (of equal ones, those of lower id); 0 draws among all.
         top_p: draws among the most likely entries that together reach this probability (after temperature and top_k).
-        repetition_penalty: of the text channel: logits of the last `REPETITION_WINDOW` tokens that are no specials are
-            divided by it where positive and multiplied where negative (CTRL, section 4.1); 1 changes nothing.
+        repetition_penalty: text channel only: logits of the last `REPETITION_WINDOW` tokens without special ids are divided
+            by it if positive and multiplied if negative (CTRL, section 4.1); 1 changes nothing.
 
     Raises:
         InputError: for a value out of range.
@@ -86,12 +86,12 @@ class AgentSampling:
 
     @property
     def greedy(self) -> bool:
-        """Whether nothing is left to chance or penalised, so that a plain argmax does it."""
+        """Whether nothing is random or penalised, so that the choice is a plain argmax."""
         return self.text.temperature == self.speech.temperature == 0 and self.text.repetition_penalty == 1
 
     @classmethod
     def of(cls, given: AgentSampling | Mapping[str, Any] | None) -> AgentSampling:
-        """What the option `sampling` of a session says: None, or `{"text": {"temperature": 0.7}, "speech": Sampling(...)}`.
+        """Reads the option `sampling` of a session: None, or `{"text": {"temperature": 0.7}, "speech": Sampling(...)}`.
 
         Raises:
             InputError: for a channel or a key that does not exist, or a value out of range.
@@ -109,7 +109,7 @@ class AgentSampling:
 
 
 def checked_seed(seed: Any) -> int:
-    """`seed`, if it is one; of None, one that nobody has chosen."""
+    """`seed` if it is valid; a random one for None."""
     if seed is None:
         return secrets.randbelow(MAX_SEED)
     if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= int(seed) <= MAX_SEED:
@@ -119,7 +119,7 @@ def checked_seed(seed: Any) -> int:
 
 @dataclass
 class SamplerState:
-    """How each of B rows chooses, and what it wrote lately. Columns of (B, 2) are text and speech."""
+    """How each of B rows chooses, and its latest text tokens. Columns of (B, 2) are text and speech."""
 
     seed: Tensor  # (B,) int64
     temperature: Tensor  # (B, 2)
@@ -132,7 +132,7 @@ class SamplerState:
     def of(
         cls, sampling: AgentSampling, seed: int, num_rows: int = 1, device: torch.device | str | None = None
     ) -> SamplerState:
-        """Rows that begin, all with the same options."""
+        """The state of new rows, all with the same options."""
 
         def column(name: str) -> Tensor:
             values = [getattr(channel, name) for channel in (sampling.text, sampling.speech)]
@@ -149,7 +149,7 @@ class SamplerState:
 
 
 class RowSampler:
-    """Chooses the frame of many rows at a time, each by its own options.
+    """Chooses text tokens and codes of many rows at a time, each with its own options.
 
     Args:
         layout: the vocabularies.
@@ -159,7 +159,7 @@ class RowSampler:
         self._layout = layout
 
     def choose(self, text: Tensor, speech: Tensor, state: SamplerState, frame: Tensor) -> FrameOutput:
-        """What each row writes and says.
+        """The text token and codes of each row.
 
         Args:
             text: (B, V text) logits.
@@ -173,7 +173,7 @@ class RowSampler:
         return FrameOutput(tokens[:, 0], draw(speech, state, 1, channel_key(state.seed, frame, codebooks)))
 
     def remember(self, tokens: Tensor, state: SamplerState, live: Tensor) -> None:
-        """Notes the text tokens (B,) that the rows of `live` (B,) bool wrote; `state` is changed in place."""
+        """Adds the text tokens (B,) of the rows of `live` (B,) bool to `state`, in place."""
         layout = self._layout
         special = (tokens == layout.text_pad) | (tokens == layout.text_bos) | (tokens == layout.text_eos)
         later = torch.cat([state.recent[:, 1:], tokens[:, None]], dim=1)
@@ -181,7 +181,7 @@ class RowSampler:
 
 
 def penalised(logits: Tensor, recent: Tensor, penalty: Tensor) -> Tensor:
-    """Logits (B, V) in which the tokens of `recent` (B, n), -1 for none, are less likely by `penalty` (B,)."""
+    """Logits (B, V) in which the tokens of `recent` (B, n), -1 for none, are made less likely by `penalty` (B,)."""
     seen = torch.zeros(len(logits), logits.shape[1] + 1, dtype=torch.bool, device=logits.device)
     seen.scatter_(1, torch.where(recent < 0, logits.shape[1], recent), True)
     less = torch.where(logits > 0, logits / penalty[:, None], logits * penalty[:, None]).to(logits.dtype)
@@ -189,14 +189,14 @@ def penalised(logits: Tensor, recent: Tensor, penalty: Tensor) -> Tensor:
 
 
 def draw(logits: Tensor, state: SamplerState, channel: int, key: tuple[Tensor, Tensor]) -> Tensor:
-    """One entry of each (B, N, V) logits -> (B, N): of N draws per row by the options of `channel` (0 text, 1 speech).
+    """One entry of each (B, N, V) logits -> (B, N): N draws per row with the options of `channel` (0 text, 1 speech).
 
     Args:
         key: of the noise (`channel_key`), two of (B, N).
     """
     temperature, top_k, top_p = (x[:, channel, None, None] for x in (state.temperature, state.top_k, state.top_p))
     scaled = logits.float() / torch.where(temperature > 0, temperature, 1.0)
-    scaled, entry = scaled.sort(dim=-1, descending=True, stable=True)  # of equal ones, the lower entry comes first
+    scaled, entry = scaled.sort(dim=-1, descending=True, stable=True)  # equal ones in the order of their ids
     rank = torch.arange(logits.shape[-1], device=logits.device)
     inside = (rank < top_k) | (top_k == 0)
     mass = scaled.masked_fill(~inside, -math.inf).double().softmax(-1)
@@ -206,15 +206,15 @@ def draw(logits: Tensor, state: SamplerState, channel: int, key: tuple[Tensor, T
     return torch.where(temperature[..., 0] > 0, entry.gather(-1, best)[..., 0], logits.argmax(-1))
 
 
-# ---------------------------------------------------------------------- chance
+# ---------------------------------------------------------------------- noise
 
 _WORD = 0xFFFFFFFF
 
 
 def channel_key(seed: Tensor, frame: Tensor, channel: Tensor) -> tuple[Tensor, Tensor]:
-    """What the noise of one frame depends on, 64 bits of it: seed (B,), frame (B,), channel (N,) -> twice (B, N)."""
+    """A key of 64 bits for the noise of one frame: seed (B,), frame (B,), channel (N,) -> two halves (B, N)."""
     halves = []
-    for start in (0x243F6A88, 0x85A308D3):  # digits of pi: two numbers that nobody has chosen
+    for start in (0x243F6A88, 0x85A308D3):  # digits of pi
         half = torch.full_like(seed, start)
         for part in (seed & _WORD, (seed >> 32) & _WORD, frame):
             half = _mixed(half ^ part)
@@ -223,25 +223,25 @@ def channel_key(seed: Tensor, frame: Tensor, channel: Tensor) -> tuple[Tensor, T
 
 
 def gumbel(key: tuple[Tensor, Tensor], entry: Tensor) -> Tensor:
-    """Standard Gumbel noise (B, N, V) float32 of each `entry` (B, N, V) int64 of a vocabulary; of a key of two (B, N)."""
+    """Standard Gumbel noise (B, N, V) float32 of each `entry` (B, N, V) int64 of a vocabulary, for a key of two (B, N)."""
     word = _mixed((_mixed(entry ^ key[0][..., None]) + key[1][..., None]) & _WORD)
-    # Small numbers are exact in float32, large ones are not: the large values of the noise, which win, come from small ones.
+    # float32 is precise near 0, not near 1: so the large values of the noise, which win, are made from small numbers.
     unit = ((word.float() + 0.5) * 2.0**-32).clamp(max=1 - 2.0**-24)
     return -torch.log(-torch.log1p(-unit))
 
 
 def _mixed(word: Tensor) -> Tensor:
-    """A hash of 32 bits to 32 bits that loses nothing (Wellons, hash-prospector), in int64 that never overflows."""
+    """A bijective hash of 32 bits (Wellons, hash-prospector), in int64 so that nothing overflows."""
     word = ((word ^ (word >> 16)) * 0x21F0AAAD) & _WORD
     word = ((word ^ (word >> 15)) * 0x735A2D97) & _WORD
     return word ^ (word >> 15)
 
 
-# ---------------------------------------------------------------------- at the door
+# ---------------------------------------------------------------------- checks
 
 
 def _check(name: str, value: Any, expected: str, fits: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, Real) or not fits(value):  # NaN and infinity fit nowhere
+    if isinstance(value, bool) or not isinstance(value, Real) or not fits(value):  # NaN and infinity never fit
         raise InputError(f"sampling: {name} is {value!r}, expected {expected}.")
 
 

@@ -1,4 +1,4 @@
-"""How long the engine's steps take, and the stages of which they are made, beside the 80 ms that there are for a frame.
+"""How long the engine's steps and their stages take, compared with the 80 ms of a frame.
 
     timer = StepTimer()
     engine = model.open_engine(max_sessions=16, timer=timer)        ... and, after a while,
@@ -24,29 +24,29 @@ import torch
 
 from nemo_duplex.frames import FRAME_RATE, Seconds
 
-#: What is timed, in the order in which it runs; "step" is a whole step of the engine, its Python and copies included.
+#: What is timed, in the order in which it runs; "step" is a whole step of the engine, including Python and copies.
 STAGES = ("mel", "encoder", "llm", "codec", "step")
-# Of a GPU: stages that have been started and not read yet, before the oldest is waited for.
+# On a GPU: the most stages whose times are not read yet; then the oldest is waited for.
 _PENDING = 64
 
 
 @dataclass(frozen=True)
 class StageTimes:
-    """What one stage took, over the latest runs that the timer remembers."""
+    """Times of one stage, over the latest runs that the timer remembers."""
 
-    count: int  # runs since the start or `reset`, also those that are no longer remembered
+    count: int  # runs since the start or `reset`, including those that are no longer remembered
     mean: Seconds
     p50: Seconds
     p95: Seconds
     p99: Seconds
-    share: float  # mean, as a part of a frame (80 ms); mel and encoder run once per encoder chunk, which may be several frames
+    share: float  # mean divided by a frame (80 ms); mel and encoder run once per encoder chunk, which may be several frames
 
 
 class StepTimer:
-    """Takes the times of an engine's steps, in memory that does not grow.
+    """Takes the times of an engine's steps, in constant memory.
 
-    On a GPU, stages are timed by events in its queue: no stage waits for another one, and the figures are the GPU's own.
-    Times are taken by the thread that steps; the reports may be asked for by any.
+    On a GPU, stages are timed by CUDA events: no stage waits for another one, and the times are the GPU's own. The thread that
+    steps takes the times; any thread may ask for reports.
 
     Args:
         window: how many runs of each stage are remembered.
@@ -69,7 +69,7 @@ class StepTimer:
         self._counts = dict.fromkeys(STAGES, 0)
         self._pending: deque[tuple[str, torch.cuda.Event, torch.cuda.Event]] = deque()
         self._spare: list[torch.cuda.Event] = []
-        self._started = 0  # stages, ever
+        self._started = 0  # number of stages, ever
         self._lock = Lock()  # of all but `_started`
 
     @contextmanager
@@ -91,7 +91,7 @@ class StepTimer:
 
     @contextmanager
     def step(self) -> Iterator[None]:
-        """Times a whole step; one in which no stage ran was only a look whether something is due, and does not count."""
+        """Times a whole step. A step in which no stage ran, because nothing was due, does not count."""
         started, before = self._started, time.perf_counter()
         yield
         if self._started > started:
@@ -114,7 +114,7 @@ class StepTimer:
         return "\n".join(lines)
 
     def reset(self) -> None:
-        """Forgets all times, such as those of the first steps, which take longer."""
+        """Forgets all times, for example those of the first steps, which take longer."""
         with self._lock:
             self._settle(len(self._pending))
             self._counts = dict.fromkeys(STAGES, 0)
@@ -129,7 +129,7 @@ class StepTimer:
         self._counts[stage] += 1
 
     def _settle(self, at_least: int) -> None:
-        """Reads the stages that the GPU has finished, and waits for the oldest `at_least` ones."""
+        """Reads the times of finished stages, and waits for the oldest `at_least` ones."""
         while self._pending and (at_least > 0 or self._pending[0][2].query()):
             stage, start, end = self._pending.popleft()
             end.synchronize()

@@ -1,11 +1,12 @@
-"""Whether the user speaks, frame by frame: a cheap detector for protocols that must say "speech started".
+"""A caller's audio on its way to the encoder, and whether the user speaks in it.
 
-The agent does not need it: the model hears by itself when to speak. Below 2 kHz, where voices are and most noise is not, the
-energy of blocks of 10 ms is compared with a floor: the quietest that was heard in the last two seconds (minimum statistics,
-Martin 2001), since no voice goes on so long without a gap. Speech is what stands out of it for `ONSET`; it ends when nothing
-has stood out for `HANGOVER`, so that it holds over the short silences inside of words. What is steady for two seconds is noise.
+    ChunkQueue       samples in chunks of any size in, whole encoder chunks out
+    UserActivity     a cheap detector for protocols that must say "speech started"; the model itself does not need it
 
-A caller's audio on its way to the encoder: samples in chunks of any size in, whole encoder chunks out.
+The detector compares the energy of blocks of 10 ms, below 2 kHz where most of a voice is and most noise is not, with a floor:
+the quietest block of the last two seconds (minimum statistics, Martin 2001), since no voice goes on that long without a gap.
+Speech starts when blocks have been well above the floor for `ONSET`, and ends when none has been for `HANGOVER`, so that short
+silences within words do not end it. A sound that is steady for two seconds counts as noise.
 """
 
 from __future__ import annotations
@@ -24,19 +25,20 @@ if TYPE_CHECKING:
     from nemo_duplex.perception.perception import Perception
 
 
-#: How long sound must stand out until it is speech, so that a click is none.
+#: How long blocks must be above the floor before it counts as speech: longer than a click.
 ONSET: Seconds = 0.03
-#: How long no sound must stand out until speech has ended.
+#: How long blocks must be below it before speech has ended.
 HANGOVER: Seconds = 0.2
-# Blocks of a frame, and how many of the latest ones are heard together: their median, in which a click is lost.
+# Blocks of a frame, and how many of the latest ones are smoothed by their median, which removes clicks.
 _BLOCKS, _TOGETHER = 8, 3
-# Samples are averaged to this rate, which takes away what is high.
+# Samples are averaged to this rate in Hz, which removes high frequencies.
 _LOW_RATE = 2000
-# In dB above the floor: where speech begins, and below which it is no longer heard.
+# In dB above the floor: thresholds for the start and the end of speech.
 _ON, _OFF = 16.0, 10.0
-# In dB of full scale: no floor is lower (digital silence has none), and none starts higher; what is no sound at all.
+# In dB of full scale: the lowest floor (digital silence has none), the first floor, and the level below which the floor is not
+# updated.
 _LOWEST, _FIRST, _NOTHING = -72.0, -50.0, -90.0
-# The floor is the lowest of so many stretches of so long.
+# The floor is the minimum over this many stretches of this many seconds.
 _STRETCHES, _STRETCH = 8, 0.25
 
 
@@ -57,13 +59,13 @@ class UserActivity:
         self._stretch = round(_STRETCH / block)  # in blocks
         self._waiting = np.zeros(0, np.float32)
         self._latest: deque[float] = deque(maxlen=_TOGETHER)  # energies of blocks
-        self._minima: deque[float] = deque([_FIRST], maxlen=_STRETCHES)  # in dB, of stretches that are over
-        self._minimum, self._sounds = math.inf, 0  # of the stretch that goes on, and how many blocks it has
-        self._loud = self._quiet = 0  # blocks in a row that stood out, and that did not
+        self._minima: deque[float] = deque([_FIRST], maxlen=_STRETCHES)  # in dB, of complete stretches
+        self._minimum, self._sounds = math.inf, 0  # of the current stretch, and its number of blocks
+        self._loud = self._quiet = 0  # latest blocks in a row that were above the floor, and that were not
         self._active = False
 
     def push(self, samples: np.ndarray) -> list[bool]:
-        """Hears (S,) samples in -1..1; says of each frame that they complete whether the user spoke in it."""
+        """Takes (S,) samples in -1..1; returns for each frame that they complete whether the user spoke in it."""
         stream = np.concatenate([self._waiting, samples])
         frames = len(stream) // self._samples_per_frame
         whole, self._waiting = np.split(stream, [frames * self._samples_per_frame])
@@ -72,19 +74,19 @@ class UserActivity:
         return [any([self._block(energy) for energy in frame]) for frame in energies.tolist()]
 
     def _block(self, energy: float) -> bool:
-        """Takes the energy of a block; says whether somebody speaks in it."""
+        """Takes the energy of a block; returns whether the user speaks in it."""
         self._latest.append(energy)
         level = 10 * math.log10(median(self._latest) + 1e-12)
         floor = max(_LOWEST, min(*self._minima, self._minimum))
-        stands_out = level - floor > (_OFF if self._active else _ON)
-        self._loud, self._quiet = (self._loud + 1, 0) if stands_out else (0, self._quiet + 1)
+        above = level - floor > (_OFF if self._active else _ON)
+        self._loud, self._quiet = (self._loud + 1, 0) if above else (0, self._quiet + 1)
         self._active = self._quiet < self._hangover if self._active else self._loud >= self._onset
         if level > _NOTHING:
             self._remember(level)
         return self._active
 
     def _remember(self, level: float) -> None:
-        """Lets the floor know of a level in dB."""
+        """Updates the floor with a level in dB."""
         self._minimum, self._sounds = min(self._minimum, level), self._sounds + 1
         if self._sounds == self._stretch:
             self._minima.append(self._minimum)
@@ -94,8 +96,8 @@ class UserActivity:
 class ChunkQueue:
     """Samples that wait until they fill an encoder chunk (drawn in `perception/perception.py`). Any thread may push, one takes.
 
-    A stream begins with the perception's lead, which nobody spoke. After its end it goes on as silence as far as its last
-    encoder chunk reaches, and S samples are ceil(S / samples_per_frame) frames, none of them lost.
+    A stream begins with `lead_samples` zeros. After its end, zeros fill its last encoder chunk, so that S samples make
+    ceil(S / samples_per_frame) frames.
     """
 
     def __init__(self, perception: Perception) -> None:
@@ -115,13 +117,16 @@ class ChunkQueue:
             self._append(samples)
 
     def end(self) -> None:
-        """Nothing more will be pushed."""
+        """Ends the stream."""
         with self._lock:
             self._ended = True
 
     def take(self, chunk: np.ndarray) -> int:
-        """Fills `chunk` (chunk_samples,) if there is a whole one, or the end; returns how many frames it stands for,
-        else 0."""
+        """Fills `chunk` (chunk_samples,) with a whole encoder chunk or the end of the stream.
+
+        Returns:
+            its number of frames; 0 if there is no chunk yet.
+        """
         with self._lock:
             owed = self._perception.count(self._heard) - self._frames
             if self._waiting < len(chunk) and not (self._ended and owed > 0):
@@ -134,7 +139,7 @@ class ChunkQueue:
 
     @property
     def total(self) -> int | None:
-        """The frames of the whole stream; None before its end."""
+        """Number of frames of the whole stream; None before its end."""
         with self._lock:
             return self._perception.count(self._heard) if self._ended else None
 
