@@ -43,7 +43,7 @@ check: install
 
 docs: install
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
-	@echo "Open build/site/index.html"
+	@echo "Open build/site/index.html, or with search: $(BIN)/python -m http.server --directory build/site"
 
 demo: install
 	@$(BIN)/python examples/demo.py $(if $(OUT),out=$(OUT)) $(if $(MINUTES),minutes=$(MINUTES)) $(if $(FROM_SCRATCH),from_scratch=true)

@@ -247,8 +247,8 @@ def described_files() -> dict[str, str]:
     """File below nemo_duplex/ -> its line in architecture.md."""
     room, found = "", {}
     for line in TEXT["docs/architecture.md"].splitlines():
-        if heading := re.match(r"#+ .*?`nemo_duplex/([\w/]*)`", line):
-            room = heading[1]
+        if heading := re.match(r"## (?:The root|`([\w/]+/)`)$", line):
+            room = heading[1] or ""
         if item := re.match(r"- `(\w+\.py)`: (.+)", line):
             assert room + item[1] not in found, f"{room}{item[1]} has two lines."
             found[room + item[1]] = item[2]
