@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -90,9 +91,17 @@ def test_turns_are_ordered_and_sorted_out_by_speaker():
     assert conversation.user == (user,) and conversation.agent == (answer(),)
 
 
+def test_turns_are_in_order_of_their_start():
+    """A short turn inside of a long one comes after it; of two that start together the agent's comes first."""
+    long, short = Turn("user", 0.0, 4.0, "long"), Turn("agent", 1.0, 1.5, "short")
+    user, agent = Turn("user", 2.0, 2.1), Turn("agent", 2.0, 3.0)
+    assert Conversation("c", 5.0, (user, short, agent, long)).turns == (long, short, agent, user)
+
+
 def test_a_turn_beyond_the_end_is_refused():
-    with pytest.raises(ValueError, match="Conversation c lasts 3.000 s"):
+    with pytest.raises(ValueError, match="Conversation c lasts 3.000 s, but a turn of it ends at 4.000 s"):
         Conversation("c", 3.0, (answer(),))
+    assert Conversation("c", 3.9995, (answer(),)).turns, "less than a millisecond is rounding"
 
 
 def test_round_trip_through_a_cut():
@@ -101,8 +110,55 @@ def test_round_trip_through_a_cut():
         answer().cut_at(3.3),
         Turn("user", 2.6, 3.9, "Stop.", custom={"barge_in": True}),
     )
-    conversation = Conversation("dev-000001", 6.4, turns, {"family": "capitals"})
-    assert Conversation.from_cut(cut_of(conversation, {"family": "capitals"})) == conversation
+    about = {"family": "capitals", "seed": 3, "snr": 20.5, "room": True, "events": [1.5, 2.0], "voices": {"user": "v1"}}
+    conversation = Conversation("dev-000001", 6.4, turns, about)
+    back = Conversation.from_cut(cut_of(conversation, about))
+    assert back == conversation
+    assert (back.turns[1].full_text, back.turns[1].custom) == (TEXT, {"answer": "Paris"})
+
+
+def test_only_what_json_knows_is_kept_of_a_cut():
+    conversation = Conversation("c", 5.0, (answer(),))
+    assert Conversation.from_cut(cut_of(conversation, {"a": 1, "recording": object()})).custom == {"a": 1}
+
+
+def test_supervisions_say_who_speaks_when():
+    user, agent = Conversation("c7", 5.0, (Turn("user", 0.1, 1.4, "Where?"), answer())).to_supervisions()
+    assert (user.id, user.speaker, user.start, user.duration, user.text) == ("c7-00", "user", 0.1, 1.3, "Where?")
+    assert (agent.id, agent.speaker, agent.recording_id, agent.custom) == ("c7-01", "agent", "c7", {"answer": "Paris"})
+    assert [(w.symbol, w.start, w.duration) for w in agent.alignment["word"][:2]] == [("No,", 2.0, 0.4), ("Paris.", 2.4, 0.6)]
+    assert user.custom is None and user.alignment is None
+
+
+def test_a_turn_that_began_before_its_cut_starts_with_it():
+    cut = cut_of(Conversation("c", 5.0, (answer(),)))
+    cut.supervisions[0].start, cut.supervisions[0].duration = -0.5, 2.0
+    (turn,) = Conversation.from_cut(cut).turns
+    assert (turn.start, turn.end) == (0.0, 1.5)
+
+
+def test_time_marks_in_the_text_are_left_out():
+    """As in corpora of NeMo: `<|0|> Hey <|3|>`."""
+    cut = cut_of(Conversation("c", 5.0, (replace(answer(), words=()),)))
+    cut.supervisions[0].text = "<|0|> Hey,  you <|12|> there <|3|>"
+    assert Conversation.from_cut(cut).turns[0].text == "Hey, you there"
+    cut.supervisions[0].text = "two  spaces"
+    assert Conversation.from_cut(cut).turns[0].text == "two  spaces"
+
+
+def test_a_word_that_is_said_twice_is_found_twice():
+    turn = answer(text="no no, no", words=tuple(Word("no", at, 2 + at / 10, 2.1 + at / 10) for at in (0, 3, 7)))
+    words = Conversation.from_cut(cut_of(Conversation("c", 5.0, (turn,)))).turns[0].words
+    assert [w.offset for w in words] == [0, 3, 7]
+
+
+def test_speakers_of_other_corpora_have_roles():
+    cut = cut_of(Conversation("c", 5.0, (Turn("user", 0.0, 1.0, "q"), answer())))
+    cut.supervisions[0].speaker, cut.supervisions[1].speaker = "Bob", "assistant"
+    back = Conversation.from_cut(cut, {"Bob": "user", "assistant": "agent"})
+    assert [turn.speaker for turn in back.turns] == ["user", "agent"]
+    with pytest.raises(InputError, match="speaker 'Bob', expected one of 'user', 'agent'"):
+        Conversation.from_cut(cut)
 
 
 def test_an_aligner_that_spells_otherwise_keeps_the_times():
