@@ -19,7 +19,7 @@ def main(cfg: DictConfig) -> None:
     import torch
 
     from nemo_duplex.evaluation.activity import voice_activity
-    from nemo_duplex.evaluation.endurance import report, table
+    from nemo_duplex.evaluation.endurance import soak_report, soak_table
     from nemo_duplex.evaluation.long_session import Playlist, play
     from nemo_duplex.evaluation.run import read_sets
     from nemo_duplex.files.atomic import require_space, sha256, whole_file
@@ -32,12 +32,12 @@ def main(cfg: DictConfig) -> None:
     playlist, vad = Playlist.of(cuts, cfg.minutes, cfg.compared, cfg.seed), voice_activity(cfg.vad)
     require_space(out, 10_000_000)
     model = DuplexS2SModel.restore_from(str(model_path), map_location=cfg.device).eval()
-    marks = [cfg.compared, cfg.minutes / 2, cfg.minutes]
-    heard = play(model, playlist, vad, marks=marks, label="session", system_prompt=cfg.system_prompt)
-    found = {"model": str(model_path), "model_sha256": sha256(model_path), **report(model, playlist, heard, cfg.seed)}
+    minutes = [cfg.compared, cfg.minutes / 2, cfg.minutes]
+    log = play(model, playlist, vad, memory_at=minutes, label="session", system_prompt=cfg.system_prompt)
+    found = {"model": str(model_path), "model_sha256": sha256(model_path), **soak_report(model, playlist, log, cfg.seed)}
     with whole_file(out / "soak.json") as path:
         path.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    print(table(found))
+    print(soak_table(found))
 
 
 if __name__ == "__main__":

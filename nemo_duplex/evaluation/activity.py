@@ -1,7 +1,7 @@
-"""When the agent speaks: from what is heard (voice activity) and from what it meant (its text channel).
+"""Voice activity: when a channel holds speech, by its sound.
 
-The headline numbers come from the sound. The text channel stands beside them as a diagnosis: where the two differ, the
-agent was silent in a turn of its own, or babbled after it.
+The headline numbers come from it. The text channel is reported beside them as a diagnosis: where the two differ, the agent was
+silent in a turn of its own, or made sounds after it.
 """
 
 from __future__ import annotations
@@ -73,9 +73,9 @@ class SileroVad:
     def __call__(self, audio: np.ndarray, sample_rate: int) -> list[Span]:
         import torch
 
-        heard = soxr.resample(np.asarray(audio, np.float32), sample_rate, self._RATE)
+        resampled = soxr.resample(np.asarray(audio, np.float32), sample_rate, self._RATE)
         found = self._timestamps(
-            torch.from_numpy(heard),
+            torch.from_numpy(resampled),
             self._model,
             sampling_rate=self._RATE,
             min_speech_duration_ms=round(_MIN_SPEECH * 1000),

@@ -1,7 +1,7 @@
 """Whether the agent answers right, by its own text channel: exact match with the reference, word for word.
 
-The text may run ahead of the voice, so an answer that the user cuts off may be written whole or in part. Such answers are
-judged apart: right as far as they go.
+The text may run ahead of the voice, so an answer that the user cuts off may stand there in full or in part. Such answers are
+counted separately: right as far as they go.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from nemo_duplex.conversation import Turn
 from nemo_duplex.evaluation.confidence import Estimate, estimate_ratio
-from nemo_duplex.evaluation.record import Question, Record, Reference
+from nemo_duplex.evaluation.outcome import Outcome, Question, Reference
 
 Verdict = Literal["right", "wrong", "missing"]
 
@@ -43,20 +43,20 @@ def words(text: str) -> list[str]:
     return re.sub(r"[^\w\s]|_", " ", re.sub(r"['’]", "", text.lower())).split()
 
 
-def answers(record: Record) -> list[Answer]:
+def answers(outcome: Outcome) -> list[Answer]:
     """The answer to every question that has a reference: the first agent turn between its start and the next question's."""
-    return [_answer(q, q.reference, record.agent) for q in record.questions if q.reference is not None]
+    return [_answer(q, q.reference, outcome.agent) for q in outcome.questions if q.reference is not None]
 
 
 def _answer(question: Question, reference: Reference, agent: Sequence[Turn]) -> Answer:
     said = next((t for t in agent if question.turn.start < t.start < question.next_start), None)
     if said is None:
         return Answer(question, reference, None, "missing", False, False)
-    heard = words(said.text)
+    said_words = words(said.text)
     cut_off = said.end > question.next_start or bool(said.custom.get("unfinished"))
     matches = _begins if cut_off else _equals
-    right = any(matches(heard, words(text)) for text in reference.texts)
-    has_answer = bool(reference.answer) and _contains(heard, words(reference.answer))
+    right = any(matches(said_words, words(text)) for text in reference.texts)
+    has_answer = bool(reference.answer) and _contains(said_words, words(reference.answer))
     return Answer(question, reference, said, "right" if right else "wrong", cut_off, has_answer)
 
 
@@ -104,6 +104,6 @@ def _is_right(answer: Answer) -> bool:
     return answer.verdict == "right"
 
 
-def reference_texts(records: Iterable[Record]) -> list[str]:
-    """Every reference answer of the records, in order, repeated as often as it is asked for."""
-    return [text for record in records for q in record.questions if q.reference for text in q.reference.texts]
+def reference_texts(outcomes: Iterable[Outcome]) -> list[str]:
+    """Every reference answer of the outcomes, in order, repeated as often as it is asked for."""
+    return [text for outcome in outcomes for q in outcome.questions if q.reference for text in q.reference.texts]

@@ -18,8 +18,8 @@ from lhotse.cut import Cut
 from nemo_duplex.conversation import Conversation
 from nemo_duplex.evaluation.answers import words
 from nemo_duplex.evaluation.confidence import Estimate, estimate_ratio
-from nemo_duplex.evaluation.record import Question
-from nemo_duplex.evaluation.scores import Judged
+from nemo_duplex.evaluation.outcome import Question
+from nemo_duplex.evaluation.scores import Scored
 from nemo_duplex.evaluation.turn_taking import BargeIn
 from nemo_duplex.frames import Seconds
 
@@ -36,13 +36,13 @@ def lengths_of_answers(cuts: Iterable[Cut]) -> dict[tuple[str, ...], Seconds]:
     return {tuple(words(turn.full_text or turn.text)): turn.custom["whole_duration"] for turn in turns}
 
 
-def never_listens(judged: Sequence[Judged], lengths: Lengths, seed: int = 0) -> dict[str, Any]:
+def never_listens(scored: Sequence[Scored], lengths: Lengths, seed: int = 0) -> dict[str, Any]:
     """Success and mean stop latency if the agent had said every answer to its end.
 
     Counted are the barge-ins into an answer whose length is known; the agent's onsets are its own.
     """
     successes, latencies = [], []
-    for j in judged:
+    for j in scored:
         stops = [stop for b in j.turn_taking.barge_ins if (stop := own_stop(j, b, lengths)) is not None]
         in_time = [stop for stop in stops if stop <= j.turn_taking.rules.barge_in_window]
         successes.append((len(in_time), len(stops)))
@@ -53,40 +53,40 @@ def never_listens(judged: Sequence[Judged], lengths: Lengths, seed: int = 0) -> 
     }
 
 
-def yields(judged: Sequence[Judged], lengths: Lengths, seed: int = 0) -> Estimate:
+def yields(scored: Sequence[Scored], lengths: Lengths, seed: int = 0) -> Estimate:
     """How often the agent breaks off: 0 for one that never listens, however short the answers are.
 
     Counted are the observable barge-ins that left a second or more of the answer unsaid, where the agent says what it should
     (otherwise nobody knows how long it would have gone on). It yields if it stops two frames short of its own end.
     """
     parts = []
-    for j in judged:
+    for j in scored:
         counted = [b for b in j.turn_taking.observable if says_the_reference(j, b)]
         telling = [(b.stop_latency, own) for b in counted if (own := own_stop(j, b, lengths) or 0.0) >= _TELLING]
         parts.append((sum(stop is not None and stop <= own - SHORTER for stop, own in telling), len(telling)))
     return estimate_ratio(parts, proportion=True, seed=seed)
 
 
-def own_stop(judged: Judged, event: BargeIn, lengths: Lengths) -> Seconds | None:
+def own_stop(scored: Scored, event: BargeIn, lengths: Lengths) -> Seconds | None:
     """When after the user's onset the answer would have ended by itself, if it is the reference; None where nobody knows."""
-    question = _interrupted(judged, event)
+    question = _interrupted(scored, event)
     if question is None or question.reference is None:
         return None
     whole = lengths.get(tuple(words(question.reference.texts[0])))
-    return None if whole is None else _onset(judged, event) + whole - event.user_onset
+    return None if whole is None else _onset(scored, event) + whole - event.user_onset
 
 
-def says_the_reference(judged: Judged, event: BargeIn) -> bool:
+def says_the_reference(scored: Scored, event: BargeIn) -> bool:
     """Whether the turn that the user breaks into is the right answer, as far as it goes; of another nobody knows the end."""
-    return _interrupted(judged, event) in [a.question for a in judged.answers if a.verdict == "right"]
+    return _interrupted(scored, event) in [a.question for a in scored.answers if a.verdict == "right"]
 
 
-def _onset(judged: Judged, event: BargeIn) -> Seconds:
+def _onset(scored: Scored, event: BargeIn) -> Seconds:
     """When the agent began the turn that the user breaks into."""
-    return next(a for a, b in judged.turn_taking.agent if a < event.user_onset < b)
+    return next(a for a, b in scored.turn_taking.agent if a < event.user_onset < b)
 
 
-def _interrupted(judged: Judged, event: BargeIn) -> Question | None:
+def _interrupted(scored: Scored, event: BargeIn) -> Question | None:
     """The question that this turn answers; None if it came before any question."""
-    onset = _onset(judged, event)
-    return next((q for q in judged.record.questions if q.turn.start < onset < q.next_start), None)
+    onset = _onset(scored, event)
+    return next((q for q in scored.outcome.questions if q.turn.start < onset < q.next_start), None)

@@ -1,6 +1,6 @@
-"""During training: after every n-th validation the model talks, freely, and one sees and hears what became of it.
+"""A small evaluation during training: after every n-th validation the model answers freely, with pictures, sound and numbers.
 
-<out>/validation/step-400/     whole, or not there
+<out>/validation/step-400/     written whole or not at all
     dev-0-0000007.png          both channels on a time axis, and the reference (picture.py)
     dev-0-0000007.wav          user left, agent right
     numbers.json               barge-ins, latencies, false alarms, answers: of all dialogues, and of each
@@ -29,7 +29,7 @@ from nemo_duplex.evaluation.activity import voice_activity
 from nemo_duplex.evaluation.answers import exact_match
 from nemo_duplex.evaluation.generation import run_conversations
 from nemo_duplex.evaluation.picture import conversation_figure
-from nemo_duplex.evaluation.scores import Judged, judge
+from nemo_duplex.evaluation.scores import Scored, score
 from nemo_duplex.evaluation.turn_taking import pool
 from nemo_duplex.files.atomic import whole_folder
 
@@ -40,15 +40,15 @@ _STEP = "step-"
 class EvaluationCallback(pl.Callback):
     """A small evaluation on fixed dialogues, logged as `eval_...` beside the validation loss.
 
-    Every rank plays the same dialogues, so that sharded models stay in step; only rank 0 draws and writes. Nothing is drawn by
-    lot: what is trained is the same with and without this callback.
+    Every rank plays the same dialogues, so that sharded models stay in step; only rank 0 draws and writes. It draws no random
+    numbers: training is the same with and without this callback.
 
     Args:
         cuts: the dialogues; a dozen shows a trend, and costs seconds.
         every_n_validations: 1 evaluates after every validation.
-        pictures: dialogues that are drawn and heard: the first ones.
+        pictures: how many dialogues get a picture and sound, the first ones.
         out: folder in which `validation/step-<n>/` is written; None writes to the loggers only.
-        keep: so many of these folders are kept, the latest; 0 keeps all.
+        keep: how many of these folders are kept, the latest ones; 0 keeps all.
         batch_size, vad: as in `evaluate`.
 
     Examples:
@@ -79,47 +79,47 @@ class EvaluationCallback(pl.Callback):
         self.validations += 1
         if self.validations % self.every_n_validations:
             return
-        records = run_conversations(pl_module, self.cuts, self.vad, batch_size=self.batch_size, device=str(pl_module.device))
-        judged = [judge(record) for record in records]
-        pl_module.log_dict(metrics(judged))
+        outcomes = run_conversations(pl_module, self.cuts, self.vad, batch_size=self.batch_size, device=str(pl_module.device))
+        scored = [score(outcome) for outcome in outcomes]
+        pl_module.log_dict(logged_metrics(scored))
         if trainer.is_global_zero:
-            self._show(trainer, judged)
+            self._show(trainer, scored)
 
-    def _show(self, trainer: pl.Trainer, judged: Sequence[Judged]) -> None:
-        step, shown = trainer.global_step, judged[: self.pictures]
-        figures = [conversation_figure(j, f"{j.record.id} · step {step}") for j in shown]
+    def _show(self, trainer: pl.Trainer, scored: Sequence[Scored]) -> None:
+        step, shown = trainer.global_step, scored[: self.pictures]
+        figures = [conversation_figure(j, f"{j.outcome.id} · step {step}") for j in shown]
         if self.folder is not None:
             with whole_folder(self.folder / f"{_STEP}{step}", replace=True) as folder:
-                _write(folder, judged, figures)
+                _write(folder, scored, figures)
             _keep_latest(self.folder, self.keep)
         for number, (j, figure) in enumerate(zip(shown, figures)):
             for logger in trainer.loggers:
                 _log(logger, f"conversation/{number}", j, figure, step)
 
 
-def _write(folder: Path, judged: Sequence[Judged], figures: Sequence[Figure]) -> None:
-    for j, figure in zip(judged, figures):
-        name = re.sub(r"[^\w.-]", "_", j.record.id).lstrip(".")
+def _write(folder: Path, scored: Sequence[Scored], figures: Sequence[Figure]) -> None:
+    for j, figure in zip(scored, figures):
+        name = re.sub(r"[^\w.-]", "_", j.outcome.id).lstrip(".")
         figure.savefig(folder / f"{name}.png")
-        rate = j.record.sample_rate
-        soundfile.write(folder / f"{name}.wav", j.record.stereo(rate), rate)
-    (folder / "numbers.json").write_text(json.dumps(numbers(judged), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        rate = j.outcome.sample_rate
+        soundfile.write(folder / f"{name}.wav", j.outcome.stereo(rate), rate)
+    (folder / "numbers.json").write_text(json.dumps(numbers(scored), indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def _log(logger: pl.loggers.Logger, name: str, judged: Judged, figure: Figure, step: int) -> None:
-    """One conversation to see and hear, for the loggers that can show it."""
-    rate = judged.record.sample_rate
-    heard = judged.record.stereo(rate)
+def _log(logger: pl.loggers.Logger, name: str, scored: Scored, figure: Figure, step: int) -> None:
+    """Picture and sound of one conversation, for the loggers that can show them."""
+    rate = scored.outcome.sample_rate
+    audio = scored.outcome.stereo(rate)
     if isinstance(logger, TensorBoardLogger):
         logger.experiment.add_figure(name, figure, step, close=False)
-        logger.experiment.add_audio(name, heard.mean(axis=1), step, sample_rate=rate)  # it plays mono only
+        logger.experiment.add_audio(name, audio.mean(axis=1), step, sample_rate=rate)  # it plays mono only
     elif isinstance(logger, WandbLogger):
         logger.log_image(name, [figure], step)
-        logger.log_audio(f"{name}/audio", [heard], step, sample_rate=[rate])
+        logger.log_audio(f"{name}/audio", [audio], step, sample_rate=[rate])
 
 
 def _keep_latest(folder: Path, keep: int) -> None:
-    """Removes all but the last `keep` validations; a folder that is being removed is no longer seen."""
+    """Removes all but the last `keep` validations; a folder is renamed before it is removed, so nobody sees half of it."""
     steps = sorted(folder.glob(f"{_STEP}*"), key=lambda path: int(path.name.removeprefix(_STEP)))
     for old in steps[:-keep] if keep else []:
         leaving = old.with_name(f".{old.name}")
@@ -132,19 +132,19 @@ def some_dialogues(folder: str | Path, count: int) -> list[Cut]:
     return list(itertools.islice(CutSet.from_shar(in_dir=shar_folder(folder, "dev")), count))
 
 
-def metrics(judged: Sequence[Judged]) -> dict[str, float]:
-    """The headline as numbers to log; what is undefined on these dialogues is left out."""
-    pooled = pool([j.turn_taking for j in judged])
+def logged_metrics(scored: Sequence[Scored]) -> dict[str, float]:
+    """The headline as numbers to log; undefined ones are left out."""
+    pooled = pool([j.turn_taking for j in scored])
     found = {f"eval_{name}": pooled[name] for name in _LOGGED}
-    found["eval_exact_match"] = exact_match([j.answers for j in judged])["all"].value
+    found["eval_exact_match"] = exact_match([j.answers for j in scored])["all"].value
     return {name: float(value) for name, value in found.items() if value is not None}
 
 
-def numbers(judged: Sequence[Judged]) -> dict[str, Any]:
-    """What numbers.json holds: everything pooled (None where it is undefined on these dialogues), and dialogue by dialogue."""
-    answered = exact_match([j.answers for j in judged])["all"]
+def numbers(scored: Sequence[Scored]) -> dict[str, Any]:
+    """The content of numbers.json: everything pooled (None where undefined), and dialogue by dialogue."""
+    answered = exact_match([j.answers for j in scored])["all"]
     return {
-        "turn_taking": pool([j.turn_taking for j in judged]),
+        "turn_taking": pool([j.turn_taking for j in scored]),
         "exact_match": answered.as_dict(),
-        "conversations": [j.as_dict() for j in judged],
+        "conversations": [j.as_dict() for j in scored],
     }

@@ -1,4 +1,4 @@
-"""Whether a long session is at its end what it was at its start: as good, in the same memory, at the same cost."""
+"""Compares the end of a long session with its start: quality, memory and cost."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 
 from nemo_duplex.channels.transcript import decode_turns
 from nemo_duplex.evaluation.confidence import paired_difference
-from nemo_duplex.evaluation.long_session import Heard, Playlist
-from nemo_duplex.evaluation.record import Record, questions
-from nemo_duplex.evaluation.scores import Judged, judge, summary
+from nemo_duplex.evaluation.long_session import Playlist, SessionLog
+from nemo_duplex.evaluation.outcome import Outcome, questions
+from nemo_duplex.evaluation.scores import Scored, score, summary
 from nemo_duplex.evaluation.turn_taking import RATIOS
 
 if TYPE_CHECKING:
@@ -29,44 +29,44 @@ _TURN_TAKING = (
 )
 
 
-def _taken(name: str, judged: Judged) -> tuple[float, float]:
-    return RATIOS[name](judged.turn_taking)
+def _taken(name: str, scored: Scored) -> tuple[float, float]:
+    return RATIOS[name](scored.turn_taking)
 
 
-def _right(cut_off: bool, judged: Judged) -> tuple[float, float]:
-    counted = [answer for answer in judged.answers if answer.cut_off == cut_off]
+def _right(cut_off: bool, scored: Scored) -> tuple[float, float]:
+    counted = [answer for answer in scored.answers if answer.cut_off == cut_off]
     return sum(answer.verdict == "right" for answer in counted), len(counted)
 
 
 #: What is compared: of each conversation, a numerator and a denominator.
-COMPARED: Mapping[str, Callable[[Judged], tuple[float, float]]] = {
+COMPARED: Mapping[str, Callable[[Scored], tuple[float, float]]] = {
     **{name: partial(_taken, name) for name in _TURN_TAKING},
     "exact_match": partial(_right, False),
     "exact_match_cut_off": partial(_right, True),
 }
 
 
-def judged(heard: Heard) -> list[Judged]:
-    """Every conversation as `scores` judges it; what the agent wrote is taken from the session's transcript at its end."""
-    assert heard.transcript is not None, "The session has not come to its end."
-    turns, rows = heard.transcript.agent, []
-    for played in heard.played:
+def score_session(log: SessionLog) -> list[Scored]:
+    """Every conversation, scored; the agent's text comes from the session's transcript at its end."""
+    assert log.transcript is not None, "The session has not ended."
+    turns, rows = log.transcript.agent, []
+    for played in log.played:
         start, end = played.start, played.start + played.cut.duration
         agent = tuple(turn.shifted(-start) for turn in turns if start <= turn.start < end)
-        record = Record(played.cut, questions(played.cut), agent, played.speech, np.zeros(0, np.int16), 1)
-        rows.append(judge(record))
+        outcome = Outcome(played.cut, questions(played.cut), agent, played.speech, np.zeros(0, np.int16), 1)
+        rows.append(score(outcome))
     return rows
 
 
-def report(model: DuplexAgent, playlist: Playlist, heard: Heard, seed: int = 0) -> dict[str, Any]:
-    """How the start and the end compare.
+def soak_report(model: DuplexAgent, playlist: Playlist, log: SessionLog, seed: int = 0) -> dict[str, Any]:
+    """Compares the start and the end of a session.
 
     Returns:
         `first`, `last`: `scores.summary` of these minutes. `difference`: of each metric, last minus first, with its interval
         over the paired conversations, and whether that holds 0 (`within_noise`). `memory`: at some minutes. `cost`: minute by
-        minute. `transcript`: turns in it, and whether they are all that was written.
+        minute. `transcript`: its turns, and whether they are all that the text channel holds.
     """
-    rows, edge = judged(heard), len(playlist.edge)
+    rows, edge = score_session(log), len(playlist.edge)
     first, last = rows[:edge], rows[-edge:]
     differences = {}
     for name, part in COMPARED.items():
@@ -80,35 +80,35 @@ def report(model: DuplexAgent, playlist: Playlist, heard: Heard, seed: int = 0) 
         "first": summary(first, seed),
         "last": summary(last, seed),
         "difference": differences,
-        "memory": heard.memory,
-        "cost": _cost_by_minute(heard),
-        "transcript": _transcript(model, heard),
+        "memory": log.memory,
+        "cost": _cost_by_minute(log),
+        "transcript": _transcript(model, log),
     }
 
 
-def _cost_by_minute(heard: Heard) -> list[dict[str, float]]:
+def _cost_by_minute(log: SessionLog) -> list[dict[str, float]]:
     """Milliseconds per frame."""
-    minutes = np.array(heard.times) // 60
+    minutes = np.array(log.times) // 60
     rows = []
     for minute in range(int(minutes.max(initial=0)) + 1):
-        wall, work = (1000 * np.array(costs)[minutes == minute] for costs in (heard.costs, heard.work))
+        wall, work = (1000 * np.array(costs)[minutes == minute] for costs in (log.costs, log.work))
         if len(wall):
             p50, p99 = np.percentile(wall, [50, 99])
             rows.append({"minute": minute + 1, "cpu_mean": work.mean(), "p50": p50, "p99": p99, "max": wall.max()})
     return [{name: round(float(value), 3) for name, value in row.items()} for row in rows]
 
 
-def _transcript(model: DuplexAgent, heard: Heard) -> dict[str, Any]:
-    assert heard.transcript is not None
-    written = decode_turns(heard.tokens, model.layout, model.tokenizer)
-    kept = [turn.text for turn in heard.transcript.agent if turn.text]
+def _transcript(model: DuplexAgent, log: SessionLog) -> dict[str, Any]:
+    assert log.transcript is not None
+    written = decode_turns(log.tokens, model.layout, model.tokenizer)
+    kept = [turn.text for turn in log.transcript.agent if turn.text]
     return {"turns": len(kept), "written": len(written), "complete": kept == written}
 
 
 # ---------------------------------------------------------------------- for a terminal
 
 
-def table(found: Mapping[str, Any]) -> str:
+def soak_table(found: Mapping[str, Any]) -> str:
     """The report in a few lines."""
     minutes = f"{found['compared']:.1f} min"
     lines = [f"{'':22}{'first ' + minutes:>32}{'last ' + minutes:>32}   last - first (95 %)"]

@@ -1,11 +1,11 @@
-"""One session that goes on and on: many conversations of a corpus, played to it one behind the other.
+"""One long session: many conversations of a corpus, played to it one after the other.
 
-    conversations   A B C D | E F G H ... | A B C D         of a corpus, one behind the other, as one user's audio
+    conversations   A B C D | E F G H ... | A B C D         of a corpus, one after the other, as one user's audio
     one session     ~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~         in pushes of 80 ms
     compared        first                      last
 
-The first and the last minutes hold the same conversations, so what differs between them is what the time between has done
-(`endurance.py` says what that is).
+The first and the last minutes hold the same conversations, so any difference comes from the time between them. `endurance.py`
+measures it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from nemo_duplex.conversation import Conversation
 from nemo_duplex.evaluation.activity import Vad
-from nemo_duplex.evaluation.record import check
+from nemo_duplex.evaluation.outcome import check
 from nemo_duplex.frames import FRAME_RATE, Seconds, Span
 from nemo_duplex.inputs import InputError
 
@@ -36,14 +36,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Playlist:
-    """Conversations in the order in which a session hears them; `edge` are played first, and again at the end."""
+    """Conversations in the order in which they are played; `edge` first, and again at the end."""
 
     edge: tuple[Cut, ...]
     middle: tuple[Cut, ...]
 
     @classmethod
     def of(cls, cuts: Sequence[Cut], minutes: float, compared: float, seed: int = 0) -> Playlist:
-        """Whole conversations of a corpus in random order, all of them before one comes again.
+        """Whole conversations of a corpus in random order, all of them before one is repeated.
 
         Args:
             cuts: of all its sets.
@@ -85,7 +85,7 @@ def _filling(cuts: Iterator[Cut], seconds: Seconds) -> tuple[Cut, ...]:
 
 @dataclass(frozen=True)
 class Played:
-    """A conversation of the session: when it began, and when the agent was heard in it, counted from there."""
+    """A conversation of the session: when it began, and the agent's speech in it, counted from there (Seconds)."""
 
     cut: Cut
     start: Seconds
@@ -93,8 +93,8 @@ class Played:
 
 
 @dataclass
-class Heard:
-    """What a session did. All that grows in it are numbers of frames and the spans of speech: no sound is kept."""
+class SessionLog:
+    """What a session did. It grows by a few numbers per frame and by spans of speech; no sound is kept."""
 
     played: list[Played] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
@@ -110,15 +110,15 @@ def play(
     playlist: Playlist,
     vad: Vad,
     *,
-    marks: Sequence[float] = (),
+    memory_at: Sequence[float] = (),
     label: str | None = None,
     **options: Any,
-) -> Heard:
+) -> SessionLog:
     """Plays all conversations to one session, 80 ms at a time.
 
     Args:
         vad: finds speech in the agent's sound.
-        marks: minutes after which memory is looked at.
+        memory_at: minutes after which memory is measured.
         label: shown beside a progress bar; None shows none.
         options: of the session.
 
@@ -127,8 +127,8 @@ def play(
     """
     for cut in playlist:
         check(cut, model.user_sample_rate)
-    session, heard, due = model.open_session(**options), Heard(), sorted(marks)
-    listener = _Listener(heard, vad, model.agent_sample_rate)
+    session, log, due = model.open_session(**options), SessionLog(), sorted(memory_at)
+    listener = _AgentListener(log, vad, model.agent_sample_rate)
     step = FRAME_RATE.samples_per_frame(model.user_sample_rate)
     pushed = 0
     with tqdm(total=playlist.duration, desc=label, disable=label is None, unit="s", unit_scale=True) as progress:
@@ -137,14 +137,14 @@ def play(
             listener.expect(cut, pushed / model.user_sample_rate)
             for start in range(0, len(audio), step):
                 chunk = audio[start : start + step]
-                listener.hear(*_timed(session.push, chunk), at=pushed / model.user_sample_rate)
+                listener.take(*_timed(session.push, chunk), at=pushed / model.user_sample_rate)
                 pushed += len(chunk)
                 while due and pushed >= 60 * due[0] * model.user_sample_rate:
-                    heard.memory.append({"minute": due.pop(0), **memory()})
+                    log.memory.append({"minute": due.pop(0), **memory()})
             progress.update(cut.duration)
-    listener.hear(*_timed(session.flush), at=pushed / model.user_sample_rate)
-    heard.transcript = session.transcript
-    return heard
+    listener.take(*_timed(session.flush), at=pushed / model.user_sample_rate)
+    log.transcript = session.transcript
+    return log
 
 
 def _timed(call: Callable[..., list[AgentFrame]], *audio: np.ndarray) -> tuple[list[AgentFrame], Seconds, Seconds]:
@@ -153,11 +153,11 @@ def _timed(call: Callable[..., list[AgentFrame]], *audio: np.ndarray) -> tuple[l
     return frames, time.perf_counter() - wall, time.process_time() - work
 
 
-class _Listener:
-    """Takes the agent's frames; notes when it spoke in each conversation, and forgets the sound."""
+class _AgentListener:
+    """Takes the agent's frames; notes when it spoke in each conversation and drops the sound."""
 
-    def __init__(self, heard: Heard, vad: Vad, sample_rate: int) -> None:
-        self._heard, self._vad, self._rate = heard, vad, sample_rate
+    def __init__(self, log: SessionLog, vad: Vad, sample_rate: int) -> None:
+        self._log, self._vad, self._rate = log, vad, sample_rate
         self._sound = np.zeros(0, np.float32)
         self._dropped = 0  # samples before it
         self._expected: list[tuple[Cut, Seconds]] = []
@@ -166,33 +166,33 @@ class _Listener:
         """A conversation begins."""
         self._expected.append((cut, start))
 
-    def hear(self, frames: list[AgentFrame], wall: Seconds, work: Seconds, at: Seconds) -> None:
+    def take(self, frames: list[AgentFrame], wall: Seconds, work: Seconds, at: Seconds) -> None:
         if not frames:
             return
-        heard = self._heard
-        heard.tokens += [frame.token for frame in frames]
-        heard.times.append(at)
-        heard.costs.append(wall / len(frames))
-        heard.work.append(work / len(frames))
+        log = self._log
+        log.tokens += [frame.token for frame in frames]
+        log.times.append(at)
+        log.costs.append(wall / len(frames))
+        log.work.append(work / len(frames))
         self._sound = np.concatenate([self._sound, *(frame.audio for frame in frames)])
-        while self._expected and self._listen(*self._expected[0]):
+        while self._expected and self._finish(*self._expected[0]):
             self._expected.pop(0)
 
-    def _listen(self, cut: Cut, start: Seconds) -> bool:
-        """Looks for speech in a conversation, if all of it has been heard."""
+    def _finish(self, cut: Cut, start: Seconds) -> bool:
+        """Looks for speech in a conversation, if all of it has been log."""
         first = round(start * self._rate) - self._dropped
         last = round((start + cut.duration) * self._rate) - self._dropped
         if len(self._sound) < last:
             return False
-        self._heard.played.append(Played(cut, start, tuple(self._vad(self._sound[first:last], self._rate))))
+        self._log.played.append(Played(cut, start, tuple(self._vad(self._sound[first:last], self._rate))))
         self._sound, self._dropped = self._sound[last:], self._dropped + last
         return True
 
 
 def memory() -> dict[str, float]:
-    """Bytes of all tensors that there are, and of the process (Linux; else 0), in MB."""
+    """MB of all tensors in this process, and of the process itself (0 where there is no /proc)."""
     gc.collect()
-    # Not those that only stand for tensors, as a compiler in this process may have left behind.
+    # Only real ones: a compiler in this process may have left fake tensors behind.
     tensors = [thing for thing in gc.get_objects() if type(thing) in (torch.Tensor, torch.nn.Parameter)]
     storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
     statm = Path("/proc/self/statm")

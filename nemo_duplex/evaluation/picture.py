@@ -2,9 +2,9 @@
 
 user         ~~~~~~~~~~~~~        ~~~~~~~~              the manifest's turns, and what they say
                          |-0.66 s-|stops 0.58 s         gaps before answers, barge-ins, false alarms
-agent                         ~~~~~~~~      ~~~~~~~     what is heard
-text channel                > ||||||   <  > ||| <       what is written, frame by frame: BOS, words, EOS
-reference                     ~~~~~~~~      ~~~~~~~     what the corpus' agent says
+agent                         ~~~~~~~~      ~~~~~~~     the agent's speech
+text channel                > ||||||   <  > ||| <       its text channel, frame by frame: BOS, words, EOS
+reference                     ~~~~~~~~      ~~~~~~~     the corpus' own agent
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from nemo_duplex.conversation import Conversation, Turn
-from nemo_duplex.evaluation.record import Record, Written
-from nemo_duplex.evaluation.scores import Judged
-from nemo_duplex.evaluation.timeline import Kind, Mark, envelope, marks, wrapped
+from nemo_duplex.evaluation.outcome import Outcome, TextEntry
+from nemo_duplex.evaluation.scores import Scored
+from nemo_duplex.evaluation.timeline import Annotation, Kind, annotations_of, envelope, wrapped
 from nemo_duplex.frames import Seconds, Span
 
 _USER, _AGENT, _REFERENCE = "#2563c9", "#c2570c", "#7c8594"
@@ -34,7 +34,7 @@ _VERDICTS: dict[Kind, str] = {
     "censored": _FAINT,
     "alarm": "#b91c1c",
 }
-_WRITTEN = {"bos": ("#15803d", "BOS"), "word": (_AGENT, "word"), "eos": ("#b91c1c", "EOS")}
+_ENTRIES = {"bos": ("#15803d", "BOS"), "word": (_AGENT, "word"), "eos": ("#b91c1c", "EOS")}
 _INCHES = 0.62  # of a unit of y
 _WIDTH = (9.0, 26.0)  # inches, narrowest and widest
 _LETTERS = 14.5  # of the 8-point font in an inch
@@ -54,52 +54,54 @@ class _Lane:
     upwards: bool = False
 
 
-def conversation_figure(judged: Judged, title: str | None = None, reference: bool = True) -> Figure:
+def conversation_figure(scored: Scored, title: str | None = None, reference: bool = True) -> Figure:
     """The conversation, drawn to scale.
 
     Args:
         title: default: the conversation's id.
-        reference: whether the corpus' own agent is drawn below, where the corpus has one.
+        reference: whether to draw the corpus' own agent below, where the corpus has one.
     """
-    record = judged.record
+    outcome = scored.outcome
     lanes = [
-        _Lane("user", _USER, [q.turn for q in record.questions], judged.turn_taking.user, record.user_audio, 1.15, 1.83, True),
-        _Lane("agent", _AGENT, record.agent, judged.turn_taking.agent, record.audio, -1.0, -2.02),
+        _Lane(
+            "user", _USER, [q.turn for q in outcome.questions], scored.turn_taking.user, outcome.user_audio, 1.15, 1.83, True
+        ),
+        _Lane("agent", _AGENT, outcome.agent, scored.turn_taking.agent, outcome.audio, -1.0, -2.02),
     ]
-    if reference and (lane := _reference(record)) is not None:
+    if reference and (lane := _reference(outcome)) is not None:
         lanes.append(lane)
     top, bottom = 2.55, lanes[-1].text_y - 0.8
-    width = max(_WIDTH[0], min(_WIDTH[1], record.duration * 0.95))
+    width = max(_WIDTH[0], min(_WIDTH[1], outcome.duration * 0.95))
     figure = Figure(figsize=(width, (top - bottom) * _INCHES + 0.7), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    axes.vlines(range(int(record.duration) + 1), bottom, top, color="#eceef1", linewidth=0.7, zorder=0)
+    axes.vlines(range(int(outcome.duration) + 1), bottom, top, color="#eceef1", linewidth=0.7, zorder=0)
     for lane in lanes:
-        _draw_lane(axes, lane, record.duration, letters=_LETTERS * width / record.duration)
-    _draw_text_channel(axes, record.written, y=-1.72, frame=_frame(record))
-    for mark in marks(judged):
-        _draw_mark(axes, mark)
-    _draw_frame(axes, lanes, record, title or record.id, (bottom, top))
+        _draw_lane(axes, lane, outcome.duration, letters=_LETTERS * width / outcome.duration)
+    _draw_text_channel(axes, outcome.text_entries, y=-1.72, frame=_frame(outcome))
+    for note in annotations_of(scored):
+        _draw_annotation(axes, note)
+    _draw_frame(axes, lanes, outcome, title or outcome.id, (bottom, top))
     return figure
 
 
-def write_png(path: Path, judged: Judged, title: str | None = None) -> None:
+def write_png(path: Path, scored: Scored, title: str | None = None) -> None:
     """Draws the conversation to a PNG file."""
-    conversation_figure(judged, title).savefig(path, format="png")
+    conversation_figure(scored, title).savefig(path, format="png")
 
 
-def _reference(record: Record) -> _Lane | None:
+def _reference(outcome: Outcome) -> _Lane | None:
     """The agent of the corpus; None where it has none (the Impatient form)."""
-    if not record.cut.has_custom("target_audio"):
+    if not outcome.cut.has_custom("target_audio"):
         return None
-    turns = Conversation.from_cut(record.cut).agent
-    audio = record.cut.load_target_audio()[0]
+    turns = Conversation.from_cut(outcome.cut).agent
+    audio = outcome.cut.load_target_audio()[0]
     return _Lane("reference", _REFERENCE, turns, [(t.start, t.end) for t in turns], audio, -3.55, -4.2)
 
 
-def _frame(record: Record) -> Seconds:
-    """How long one entry of the text channel is drawn: the least distance of two."""
-    times = [entry.time for entry in record.written]
+def _frame(outcome: Outcome) -> Seconds:
+    """How long one entry of the text channel is drawn (Seconds): the smallest distance of two."""
+    times = [entry.time for entry in outcome.text_entries]
     return min((b - a for a, b in zip(times, times[1:])), default=0.08)
 
 
@@ -117,36 +119,36 @@ def _draw_lane(axes: Axes, lane: _Lane, duration: Seconds, letters: float) -> No
         axes.text(turn.start, lane.text_y, "\n".join(rows), fontsize=8, va=anchor, color=_INK, clip_on=True)
 
 
-def _draw_text_channel(axes: Axes, written: Sequence[Written], y: float, frame: Seconds) -> None:
-    """A cell for every frame in which something was written: taller for the marks of a turn."""
-    for kind, (color, _) in _WRITTEN.items():
-        cells = [(entry.time, frame * 0.8) for entry in written if entry.kind == kind]
+def _draw_text_channel(axes: Axes, entries: Sequence[TextEntry], y: float, frame: Seconds) -> None:
+    """A cell for every frame with a token, taller for BOS and EOS."""
+    for kind, (color, _) in _ENTRIES.items():
+        cells = [(entry.time, frame * 0.8) for entry in entries if entry.kind == kind]
         tall = 0.13 if kind == "word" else 0.2
         axes.broken_barh(cells, (y - tall, 2 * tall), color=color, alpha=0.55 if kind == "word" else 1.0, linewidth=0)
 
 
-def _draw_mark(axes: Axes, mark: Mark) -> None:
-    color = _VERDICTS[mark.kind]
-    if mark.kind == "response":
+def _draw_annotation(axes: Axes, note: Annotation) -> None:
+    color = _VERDICTS[note.kind]
+    if note.kind == "response":
         ends = {"arrowstyle": "|-|,widthA=0.2,widthB=0.2", "color": color, "shrinkA": 0, "shrinkB": 0}
-        axes.annotate("", (mark.end, 0.1), (mark.start, 0.1), arrowprops=ends)
-        axes.text((mark.start + mark.end) / 2, 0.2, mark.label, ha="center", fontsize=7, color=color)
+        axes.annotate("", (note.end, 0.1), (note.start, 0.1), arrowprops=ends)
+        axes.text((note.start + note.end) / 2, 0.2, note.label, ha="center", fontsize=7, color=color)
         return
-    reach = (-1.56, 0.1) if mark.kind == "alarm" else (-0.4, 1.71)
-    axes.plot([mark.start, mark.start], reach, color=color, linewidth=1, linestyle=":")
-    axes.plot([mark.start, mark.end], [0.1, 0.1], color=color, linewidth=4, solid_capstyle="butt")
-    axes.text(mark.start + 0.04, 0.0, mark.label, fontsize=7, va="top", color=color)
+    reach = (-1.56, 0.1) if note.kind == "alarm" else (-0.4, 1.71)
+    axes.plot([note.start, note.start], reach, color=color, linewidth=1, linestyle=":")
+    axes.plot([note.start, note.end], [0.1, 0.1], color=color, linewidth=4, solid_capstyle="butt")
+    axes.text(note.start + 0.04, 0.0, note.label, fontsize=7, va="top", color=color)
 
 
-def _draw_frame(axes: Axes, lanes: Sequence[_Lane], record: Record, title: str, limits: tuple[float, float]) -> None:
+def _draw_frame(axes: Axes, lanes: Sequence[_Lane], outcome: Outcome, title: str, limits: tuple[float, float]) -> None:
     """Axes, names of the lanes, title and legend."""
     names = [(lane.y, lane.name, lane.color) for lane in lanes] + [(-1.72, "its text", _FAINT)]
-    axes.set(xlim=(0, record.duration), ylim=limits, xlabel="seconds")
+    axes.set(xlim=(0, outcome.duration), ylim=limits, xlabel="seconds")
     axes.set_yticks([y for y, *_ in names], [name for _, name, _ in names])
     for label, (_, _, color) in zip(axes.get_yticklabels(), names):
         label.set_color(color)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(left=False)
     axes.set_title(title, fontsize=9, loc="left", color=_FAINT)
-    keys = [Line2D([], [], marker="s", linestyle="", markersize=5, color=c, label=name) for c, name in _WRITTEN.values()]
+    keys = [Line2D([], [], marker="s", linestyle="", markersize=5, color=c, label=name) for c, name in _ENTRIES.values()]
     axes.legend(handles=keys, loc="lower right", bbox_to_anchor=(1, 1), ncols=3, fontsize=7, frameon=False, handletextpad=0.1)

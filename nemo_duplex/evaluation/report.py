@@ -1,4 +1,4 @@
-"""report.html: one file that needs nothing else, with the numbers, the pictures and the sound of an evaluation."""
+"""report.html: the numbers, pictures and sound of an evaluation in one file that needs no other."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typing import Any
 import jinja2
 import soundfile
 
-from nemo_duplex.evaluation.scores import Judged
+from nemo_duplex.evaluation.scores import Scored
 from nemo_duplex.evaluation.timeline import timeline_svg
 
-#: Table 2 of the paper (Interspeech 2025), its own test sets and model. Shown beside ours, never mixed with them.
+#: Table 2 of the paper (Interspeech 2025): its own test sets and model. Shown beside our numbers, never mixed with them.
 PAPER = {
     "UltraChat": {"success_rate": 0.83, "mean_stop_latency": 0.52, "false_alarm_rate": 0.0, "first_response_latency": 0.72},
     "Impatient": {"success_rate": 0.945, "mean_stop_latency": 0.69, "false_alarm_rate": 0.0, "first_response_latency": 0.92},
@@ -44,7 +44,7 @@ class Example:
     """A conversation to show, and the set it is from."""
 
     set_name: str
-    judged: Judged
+    scored: Scored
 
 
 def write_html(path: Path, report: Mapping[str, Any], examples: Sequence[Example]) -> None:
@@ -52,7 +52,7 @@ def write_html(path: Path, report: Mapping[str, Any], examples: Sequence[Example
 
     Args:
         report: what `evaluate` returns.
-        examples: conversations to draw and to hear; each costs about 30 kB per second.
+        examples: conversations with picture and sound; each takes about 30 kB per second.
     """
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
     environment.filters |= {"percent": percent, "seconds": seconds, "interval": interval}
@@ -76,15 +76,15 @@ def table(report: Mapping[str, Any]) -> str:
     sets = report["sets"]
     rows = [["", *sets, "paper, UltraChat", "paper, Impatient"]]
     for metric, title in _TITLES.items():
-        written = _written(metric)
-        ours = [f"{written(s[metric]['value'])} (n {s[metric]['n']:g})" for s in sets.values()]
-        rows.append([title, *ours, *(written(theirs[metric]) for theirs in PAPER.values())])
+        shown = _formatter(metric)
+        ours = [f"{shown(s[metric]['value'])} (n {s[metric]['n']:g})" for s in sets.values()]
+        rows.append([title, *ours, *(shown(theirs[metric]) for theirs in PAPER.values())])
     rows.append(["No response", *(percent(s["no_response_rate"]["value"]) for s in sets.values()), "", ""])
     for kind in ("seen", "unseen"):
         match = [s["exact_match"][kind] for s in sets.values()]
         rows.append([f"Exact answers, {kind}", *(f"{percent(e['value'])} (n {e['n']:g})" for e in match), "", ""])
-    deaf = (percent(s["never_listens"]["success_rate"]["value"]) for s in sets.values())
-    rows.insert(2, ["(success if it never listened)", *deaf, "", ""])
+    baseline = (percent(s["never_listens"]["success_rate"]["value"]) for s in sets.values())
+    rows.insert(2, ["(success if it never listened)", *baseline, "", ""])
     broken = [s["yield_rate"] for s in sets.values()]
     rows.insert(3, ["Breaks off its answer", *(f"{percent(e['value'])} (n {e['n']:g})" for e in broken), "", ""])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
@@ -94,7 +94,7 @@ def table(report: Mapping[str, Any]) -> str:
     return "\n".join([*lines, *([held] if report["controls"] else []), *failed])
 
 
-def _written(metric: str) -> Callable[[float | None], str]:
+def _formatter(metric: str) -> Callable[[float | None], str]:
     return seconds if metric.endswith("latency") else percent
 
 
@@ -109,7 +109,7 @@ def seconds(value: float | None) -> str:
 
 
 def interval(estimate: Mapping[str, Any], unit: str) -> str:
-    """A 95 % interval as "94.1 to 99.8 %"; nothing where there is none."""
+    """A 95 % interval as "94.1 to 99.8 %"; empty where there is none."""
     if not estimate["ci95"]:
         return ""
     low, high = estimate["ci95"]
@@ -122,16 +122,16 @@ def _cards(sets: Mapping[str, Any]) -> list[dict[str, Any]]:
     like = LIKE.get(name, "UltraChat")
     cards = []
     for metric, title in _TITLES.items():
-        unit, written = "s" if metric.endswith("latency") else "%", _written(metric)
+        unit, shown = "s" if metric.endswith("latency") else "%", _formatter(metric)
         estimate = sets[name][metric]
         value, theirs = estimate["value"], PAPER[like][metric]
         cards.append(
             {
                 "title": title,
-                "value": written(value),
+                "value": shown(value),
                 "interval": interval(estimate, unit),
                 "explained": _EXPLAINED[metric],
-                "paper": written(theirs),
+                "paper": shown(theirs),
                 "like": like,
                 "set": name,
             }
@@ -140,33 +140,33 @@ def _cards(sets: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _shown(example: Example) -> dict[str, Any]:
-    judged = example.judged
+    scored = example.scored
     return {
-        "id": judged.record.id,
+        "id": scored.outcome.id,
         "set": example.set_name,
-        "duration": judged.record.duration,
-        "svg": timeline_svg(judged),
-        "audio": _data_url(judged),
-        "answers": judged.answers,
-        "faultless": not judged.mistakes,
-        "faults": _faults(judged),
-        "barge_ins": len(judged.turn_taking.barge_ins),
+        "duration": scored.outcome.duration,
+        "svg": timeline_svg(scored),
+        "audio": _data_url(scored),
+        "answers": scored.answers,
+        "faultless": not scored.mistakes,
+        "faults": _faults(scored),
+        "barge_ins": len(scored.turn_taking.barge_ins),
     }
 
 
-def _faults(judged: Judged) -> list[str]:
-    taken = judged.turn_taking
+def _faults(scored: Scored) -> list[str]:
+    taken = scored.turn_taking
     counts = {
         "talked on": sum(b.status == "failure" for b in taken.barge_ins),
         "false alarm": len(taken.false_alarms),
         "no response": sum(r.status == "no_response" for r in taken.responses),
-        "wrong answer": sum(a.verdict == "wrong" for a in judged.answers),
+        "wrong answer": sum(a.verdict == "wrong" for a in scored.answers),
     }
     return [f"{count} × {name}" if count > 1 else name for name, count in counts.items() if count]
 
 
-def _data_url(judged: Judged) -> str:
+def _data_url(scored: Scored) -> str:
     """Both channels as FLAC inside the page: the user left, the agent right."""
     file = io.BytesIO()
-    soundfile.write(file, judged.record.stereo(_AUDIO_RATE), _AUDIO_RATE, format="FLAC", subtype="PCM_16")
+    soundfile.write(file, scored.outcome.stereo(_AUDIO_RATE), _AUDIO_RATE, format="FLAC", subtype="PCM_16")
     return "data:audio/flac;base64," + base64.b64encode(file.getvalue()).decode("ascii")

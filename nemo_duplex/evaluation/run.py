@@ -18,18 +18,18 @@ from lhotse.cut import Cut
 
 from nemo_duplex.evaluation.activity import voice_activity
 from nemo_duplex.evaluation.answers import reference_texts
+from nemo_duplex.evaluation.asr import BigramRecogniser
 from nemo_duplex.evaluation.baseline import lengths_of_answers, never_listens, yields
-from nemo_duplex.evaluation.controls import controls
+from nemo_duplex.evaluation.control_experiments import control_experiments
 from nemo_duplex.evaluation.generation import Agent, run_conversations
 from nemo_duplex.evaluation.picture import write_png
 from nemo_duplex.evaluation.report import Example, write_html
-from nemo_duplex.evaluation.scores import Judged, events, judge, spoken_text, summary
-from nemo_duplex.evaluation.speech import BigramRecogniser
+from nemo_duplex.evaluation.scores import Scored, events, score, spoken_text, summary
 from nemo_duplex.files.atomic import whole_file, whole_folder
 from nemo_duplex.inputs import InputError, existing_folder
 from nemo_duplex.version import __version__
 
-#: Raised when a key of report.json changes its place or meaning.
+#: Increased when a key of report.json changes its place or meaning.
 SCHEMA_VERSION = 1
 _VERSIONS = ("torch", "nemo_toolkit", "lhotse", "numpy", "pocketsphinx", "silero-vad")
 
@@ -75,17 +75,17 @@ def evaluate(
     provenance: Mapping[str, Any] | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Lets an agent talk through every conversation of the sets and writes down how it did.
+    """Plays every conversation of the sets to an agent and writes down how it did.
 
     Args:
-        agent: a DuplexS2SModel, or anything that generates like one.
+        agent: a DuplexAgent, or anything that generates like one.
         sets: name -> cuts; with a recorded agent (dev) or with `references` alone (impatient).
         out: folder for report.json, report.html, events.csv, timelines/ and conversation.wav.
         vad: what finds the agent's speech: energy or silero.
-        asr_turns: agent turns per set and voice that the offline recogniser listens to; 0 leaves it out.
-        control_turns: conversations in which the interrupter is muted, besides noise and silence; 0 leaves all controls out.
-        examples: conversations shown and heard in report.html, the worst first.
-        seed: of every draw.
+        asr_turns: agent turns per set and voice that the offline recogniser transcribes; 0 leaves it out.
+        control_turns: conversations in which the interrupter is muted, besides noise and silence; 0 leaves all of them out.
+        examples: conversations in report.html, with picture and sound, the worst first.
+        seed: of everything random.
         provenance: what is evaluated (model file, checksum, corpus), for the report.
 
     Returns:
@@ -96,60 +96,60 @@ def evaluate(
     """
     started = time.perf_counter()
     detector = voice_activity(vad)
-    judged: dict[str, list[Judged]] = {}
+    scored: dict[str, list[Scored]] = {}
     for name, cuts in sets.items():
         cuts = list(cuts)
         if not cuts:
             raise InputError(f"set {name!r} has no cuts: there is nothing to evaluate.")
         label = name if progress else None
-        records = run_conversations(agent, cuts, detector, batch_size=batch_size, device=device, label=label)
-        judged[name] = [judge(record) for record in records]
+        outcomes = run_conversations(agent, cuts, detector, batch_size=batch_size, device=device, label=label)
+        scored[name] = [score(outcome) for outcome in outcomes]
     about = dict(provenance or {}) | {"created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "vad": vad, "seed": seed}
     report: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "provenance": about | {"versions": _versions()}}
-    report["sets"] = {name: summary(rows, seed) for name, rows in judged.items()}
-    everything = [j for rows in judged.values() for j in rows]
-    lengths = lengths_of_answers(j.record.cut for j in everything)
-    for name, rows in judged.items():
+    report["sets"] = {name: summary(rows, seed) for name, rows in scored.items()}
+    everything = [j for rows in scored.values() for j in rows]
+    lengths = lengths_of_answers(j.outcome.cut for j in everything)
+    for name, rows in scored.items():
         report["sets"][name]["never_listens"] = never_listens(rows, lengths, seed)
         report["sets"][name]["yield_rate"] = yields(rows, lengths, seed).as_dict()
-    held = controls(agent, everything, lengths, control_turns, device) if control_turns else []
-    report["controls"] = [control.as_dict() for control in held]
-    _listen(report, judged, asr_turns, seed)
+    experiments = control_experiments(agent, everything, lengths, control_turns, device) if control_turns else []
+    report["controls"] = [experiment.as_dict() for experiment in experiments]
+    _compare_voice_and_text(report, scored, asr_turns, seed)
     report["provenance"]["seconds"] = round(time.perf_counter() - started, 1)
-    _write(Path(out), report, judged, choose_examples(judged, examples))
+    _write(Path(out), report, scored, choose_examples(scored, examples))
     return report
 
 
-def _listen(report: dict[str, Any], judged: Mapping[str, Sequence[Judged]], asr_turns: int, seed: int) -> None:
-    """Adds spoken-vs-text consistency to every set, or says why there is none."""
+def _compare_voice_and_text(report: dict[str, Any], scored: Mapping[str, Sequence[Scored]], asr_turns: int, seed: int) -> None:
+    """Adds to every set how far voice and text agree, or why that was not measured."""
     missing = "asr_turns=0" if asr_turns == 0 else None
     try:
-        records = [j.record for rows in judged.values() for j in rows]
-        # What the agent wrote counts too: a recogniser that cannot hear a wrong answer would blame the voice for it.
-        texts = [*reference_texts(records), *(turn.text for record in records for turn in record.agent if turn.text)]
+        outcomes = [j.outcome for rows in scored.values() for j in rows]
+        # The agent's own texts too: a recogniser that does not know a wrong answer would blame the voice for it.
+        texts = [*reference_texts(outcomes), *(turn.text for outcome in outcomes for turn in outcome.agent if turn.text)]
         recogniser = BigramRecogniser(texts) if not missing and texts else None
         missing = missing or (None if texts else "no reference texts to build the recogniser from")
     except ImportError as error:
         recogniser, missing = None, f"the package pocketsphinx is not installed ({error})"
-    for name, rows in judged.items():
+    for name, rows in scored.items():
         found = spoken_text(rows, recogniser, asr_turns, seed) if recogniser else {"spoken_wer": {"not_run": missing}}
         report["sets"][name] |= found
 
 
-def choose_examples(judged: Mapping[str, Sequence[Judged]], most: int) -> list[Example]:
+def choose_examples(scored: Mapping[str, Sequence[Scored]], most: int) -> list[Example]:
     """The worst conversations of all sets first, then a third of faultless ones, those with most barge-ins."""
-    rows = [Example(name, j) for name, row in judged.items() for j in row]
-    bad = sorted((e for e in rows if e.judged.mistakes), key=lambda e: -e.judged.mistakes)
-    good = sorted((e for e in rows if not e.judged.mistakes), key=lambda e: -len(e.judged.turn_taking.barge_ins))
+    rows = [Example(name, j) for name, row in scored.items() for j in row]
+    bad = sorted((e for e in rows if e.scored.mistakes), key=lambda e: -e.scored.mistakes)
+    good = sorted((e for e in rows if not e.scored.mistakes), key=lambda e: -len(e.scored.turn_taking.barge_ins))
     wanted_good = min(len(good), max(most - len(bad), -(-most // 3)))
     return [*bad[: most - wanted_good], *good[:wanted_good]]
 
 
-def _write(out: Path, report: dict[str, Any], judged: Mapping[str, Sequence[Judged]], shown: Sequence[Example]) -> None:
-    full = report | {"conversations": {name: [j.as_dict() for j in rows] for name, rows in judged.items()}}
+def _write(out: Path, report: dict[str, Any], scored: Mapping[str, Sequence[Scored]], shown: Sequence[Example]) -> None:
+    full = report | {"conversations": {name: [j.as_dict() for j in rows] for name, rows in scored.items()}}
     with whole_file(out / "report.json") as path:
         path.write_text(json.dumps(full, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    rows = [row for name, scored in judged.items() for row in events(name, scored)]
+    rows = [row for name, conversations in scored.items() for row in events(name, conversations)]
     with whole_file(out / "events.csv") as path, path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, ["set", "conversation", "time", "event", "verdict", "latency", "detail"])
         writer.writeheader()
@@ -158,11 +158,11 @@ def _write(out: Path, report: dict[str, Any], judged: Mapping[str, Sequence[Judg
         write_html(path, report, shown)
     with whole_folder(out / "timelines", replace=True) as folder:
         for example in shown:
-            write_png(folder / f"{example.set_name}-{example.judged.record.id}.png", example.judged)
+            write_png(folder / f"{example.set_name}-{example.scored.outcome.id}.png", example.scored)
     if shown:
-        record = min(shown, key=lambda e: e.judged.mistakes).judged.record
+        outcome = min(shown, key=lambda e: e.scored.mistakes).scored.outcome
         with whole_file(out / "conversation.wav") as path:
-            soundfile.write(path, record.stereo(record.sample_rate), record.sample_rate)
+            soundfile.write(path, outcome.stereo(outcome.sample_rate), outcome.sample_rate)
 
 
 def _versions() -> dict[str, str]:

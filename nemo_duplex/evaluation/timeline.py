@@ -17,15 +17,15 @@ from typing import Literal
 import numpy as np
 
 from nemo_duplex.conversation import Turn
-from nemo_duplex.evaluation.scores import Judged
+from nemo_duplex.evaluation.scores import Scored
 from nemo_duplex.frames import Seconds, Span
 
 Kind = Literal["response", "success", "failure", "censored", "alarm"]
 
 
 @dataclass(frozen=True)
-class Mark:
-    """Something to point at between the two channels, from `start` to `end` (equal: a moment)."""
+class Annotation:
+    """Something to point at between the two channels, from `start` to `end` (Seconds; equal: a moment)."""
 
     kind: Kind
     start: Seconds
@@ -33,30 +33,30 @@ class Mark:
     label: str
 
 
-def marks(judged: Judged) -> list[Mark]:
-    """Gaps before responses, barge-ins with their verdict, false alarms; in order of time."""
-    taken, found = judged.turn_taking, []
+def annotations_of(scored: Scored) -> list[Annotation]:
+    """Gaps before responses, barge-ins with their verdict, and false alarms, in order of time."""
+    taken, found = scored.turn_taking, []
     for (_, end), response in zip(taken.user, taken.responses, strict=True):
         if response.status == "ok" and response.latency is not None and response.latency > 0:
-            found.append(Mark("response", end, end + response.latency, f"{response.latency:.2f} s"))
+            found.append(Annotation("response", end, end + response.latency, f"{response.latency:.2f} s"))
     for b in taken.barge_ins:
         seen = b.stop_latency if b.stop_latency is not None else min(1.5, taken.duration - b.user_onset)
         label = {"success": "stops", "failure": "goes on", "censored": "cut off"}[b.status]
         latency = "" if b.stop_latency is None else f" {b.stop_latency:.2f} s"
-        found.append(Mark(b.status, b.user_onset, b.user_onset + seen, label + latency))
-    found += [Mark("alarm", t, t, "false alarm") for t in taken.false_alarms]
-    return sorted(found, key=lambda mark: mark.start)
+        found.append(Annotation(b.status, b.user_onset, b.user_onset + seen, label + latency))
+    found += [Annotation("alarm", t, t, "false alarm") for t in taken.false_alarms]
+    return sorted(found, key=lambda note: note.start)
 
 
 def envelope(audio: np.ndarray, columns: int) -> np.ndarray:
-    """(columns,) greatest level of each stretch of (S,) audio, the loudest being 1: both voices are drawn equally large."""
+    """(columns,) peak of each stretch of (S,) audio, relative to the loudest, so that both voices are drawn equally large."""
     edges = np.linspace(0, len(audio), columns + 1).astype(int)[:-1]
     peaks = np.maximum.reduceat(np.abs(audio.astype(np.float32)), edges) if len(audio) else np.zeros(columns, np.float32)
     return peaks / max(float(peaks.max(initial=0)), 1e-3)
 
 
 def wrapped(text: str, room: int, lines: int) -> list[str]:
-    """`text` in at most so many lines of about `room` characters; what does not fit ends in an ellipsis."""
+    """`text` in at most so many lines of about `room` characters; text that does not fit ends in an ellipsis."""
     rows: list[str] = []
     row, rest = "", text.split()
     while rest and len(rows) < lines:
@@ -82,25 +82,25 @@ _HEIGHT = 2 * _TEXT + 2 * _WAVE + _BETWEEN + _AXIS
 _CHARACTER, _LINE = 6.6, 14
 
 
-def timeline_svg(judged: Judged) -> str:
-    """The conversation as an SVG element, drawn to scale. It takes its colours from the page (classes of report.css)."""
-    record = judged.record
-    width = _LEFT + round(record.duration * _PER_SECOND) + 12
+def timeline_svg(scored: Scored) -> str:
+    """The conversation as an SVG element, drawn to scale. Its colours come from the page (classes of report.css)."""
+    outcome = scored.outcome
+    width = _LEFT + round(outcome.duration * _PER_SECOND) + 12
     parts = [
         f'<svg class="timeline" width="{width}" height="{_HEIGHT}" viewBox="0 0 {width} {_HEIGHT}" role="img" '
-        f'data-left="{_LEFT}" data-scale="{_PER_SECOND}" aria-label="Timeline of {escape(record.id, quote=True)}">',
-        *_axis(record.duration),
+        f'data-left="{_LEFT}" data-scale="{_PER_SECOND}" aria-label="Timeline of {escape(outcome.id, quote=True)}">',
+        *_axis(outcome.duration),
     ]
-    asked = [q.turn for q in record.questions]
+    asked = [q.turn for q in outcome.questions]
     for name, turns, spans, audio, y in (
-        ("user", asked, judged.turn_taking.user, record.user_audio, _USER),
-        ("agent", record.agent, judged.turn_taking.agent, record.audio, _AGENT),
+        ("user", asked, scored.turn_taking.user, outcome.user_audio, _USER),
+        ("agent", outcome.agent, scored.turn_taking.agent, outcome.audio, _AGENT),
     ):
         parts.append(f'<text class="lane {name}" x="0" y="{y + 4}">{name}</text>')
-        parts += _channel(name, spans, audio, y, record.duration)
-        parts += _texts(name, turns, record.duration)
-    parts += [_token_bar(turn) for turn in record.agent]
-    parts += [line for mark in marks(judged) for line in _marked(mark)]
+        parts += _channel(name, spans, audio, y, outcome.duration)
+        parts += _texts(name, turns, outcome.duration)
+    parts += [_token_bar(turn) for turn in outcome.agent]
+    parts += [line for note in annotations_of(scored) for line in _annotation(note)]
     parts.append(f'<line class="playhead" x1="{_LEFT}" x2="{_LEFT}" y1="0" y2="{_HEIGHT - _AXIS}"/></svg>')
     return "\n".join(parts)
 
@@ -130,7 +130,7 @@ def _channel(name: str, spans: Sequence[Span], audio: np.ndarray, y: int, durati
 
 
 def _texts(name: str, turns: Sequence[Turn], duration: Seconds) -> Iterator[str]:
-    """What is said: the user's text stands on its waveform, the agent's hangs under its own."""
+    """What is said: the user's text stands above its waveform, the agent's below."""
     for i, turn in enumerate(turns):
         end = turns[i + 1].start if i + 1 < len(turns) else duration
         room = max(6, int((max(end, turn.end) - turn.start) * _PER_SECOND / _CHARACTER) - 1)
@@ -141,22 +141,22 @@ def _texts(name: str, turns: Sequence[Turn], duration: Seconds) -> Iterator[str]
 
 
 def _token_bar(turn: Turn) -> str:
-    """A thin line under the agent's waveform: the turn as its text channel has it."""
+    """A thin line under the agent's waveform: the turn on its text channel."""
     y = _AGENT + _WAVE // 2 + 3
     return f'<rect class="tokens" x="{_x(turn.start)}" y="{y}" width="{turn.duration * _PER_SECOND:.1f}" height="3" rx="1.5"/>'
 
 
-def _marked(mark: Mark) -> Iterator[str]:
+def _annotation(note: Annotation) -> Iterator[str]:
     top, bottom = _TEXT + _WAVE, _TEXT + _WAVE + _BETWEEN
     middle = (top + bottom) / 2
-    if mark.kind == "response":
-        yield f'<line class="mark response" x1="{_x(mark.start)}" x2="{_x(mark.end)}" y1="{middle}" y2="{middle}"/>'
-        yield f'<text class="label response" x="{_x((mark.start + mark.end) / 2)}" y="{middle - 4}">{mark.label}</text>'
+    if note.kind == "response":
+        yield f'<line class="mark response" x1="{_x(note.start)}" x2="{_x(note.end)}" y1="{middle}" y2="{middle}"/>'
+        yield f'<text class="label response" x="{_x((note.start + note.end) / 2)}" y="{middle - 4}">{note.label}</text>'
         return
-    edge = top - _WAVE if mark.kind != "alarm" else bottom + _WAVE
-    yield f'<line class="mark {mark.kind}" x1="{_x(mark.start)}" x2="{_x(mark.start)}" y1="{edge}" y2="{middle}"/>'
-    width = max((mark.end - mark.start) * _PER_SECOND, len(mark.label) * 6.4 + 10)
-    yield f'<rect class="pill {mark.kind}" x="{_x(mark.start)}" y="{middle - 9}" width="{width:.1f}" height="18" rx="4"/>'
-    if mark.end > mark.start:
-        yield f'<line class="mark {mark.kind}" x1="{_x(mark.end)}" x2="{_x(mark.end)}" y1="{middle}" y2="{bottom + _WAVE}"/>'
-    yield f'<text class="verdict" x="{_x(mark.start) + 5}" y="{middle + 4}">{mark.label}</text>'
+    edge = top - _WAVE if note.kind != "alarm" else bottom + _WAVE
+    yield f'<line class="mark {note.kind}" x1="{_x(note.start)}" x2="{_x(note.start)}" y1="{edge}" y2="{middle}"/>'
+    width = max((note.end - note.start) * _PER_SECOND, len(note.label) * 6.4 + 10)
+    yield f'<rect class="pill {note.kind}" x="{_x(note.start)}" y="{middle - 9}" width="{width:.1f}" height="18" rx="4"/>'
+    if note.end > note.start:
+        yield f'<line class="mark {note.kind}" x1="{_x(note.end)}" x2="{_x(note.end)}" y1="{middle}" y2="{bottom + _WAVE}"/>'
+    yield f'<text class="verdict" x="{_x(note.start) + 5}" y="{middle + 4}">{note.label}</text>'

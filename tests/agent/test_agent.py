@@ -6,11 +6,11 @@ import torch
 
 from nemo_duplex.evaluation.activity import voice_activity
 from nemo_duplex.evaluation.baseline import lengths_of_answers
-from nemo_duplex.evaluation.controls import controls
-from nemo_duplex.evaluation.endurance import report, table
+from nemo_duplex.evaluation.control_experiments import control_experiments
+from nemo_duplex.evaluation.endurance import soak_report, soak_table
 from nemo_duplex.evaluation.generation import run_conversations
 from nemo_duplex.evaluation.long_session import Playlist, play
-from nemo_duplex.evaluation.scores import judge
+from nemo_duplex.evaluation.scores import score
 
 
 @pytest.mark.parametrize("chunks", [[1280], [1, 7, 1279, 333, 2048, 20000]], ids=["80 ms", "odd chunks"])
@@ -33,8 +33,8 @@ def test_a_session_equals_offline_inference(agent, sets, chunks):
 def test_it_is_the_users_voice_that_starts_and_stops_it(agent, sets):
     """Noise alone and a minute of silence: not a word. The interrupter muted: the answer is finished."""
     cuts = [*sets["impatient"], *sets["dev"]]  # how long an answer takes is known from dev
-    rows = [judge(record) for record in run_conversations(agent, cuts, voice_activity("energy"))]
-    found = controls(agent, rows, lengths_of_answers(r.record.cut for r in rows), most=5)
+    rows = [score(outcome) for outcome in run_conversations(agent, cuts, voice_activity("energy"))]
+    found = control_experiments(agent, rows, lengths_of_answers(r.outcome.cut for r in rows), most=5)
     assert [c.name for c in found[:2]] == ["noise alone", "silence"]
     muted = found[2:]
     assert len(muted) >= 3, "Too few of these conversations have a barge-in that cuts an answer off."
@@ -45,10 +45,10 @@ def test_it_is_the_users_voice_that_starts_and_stops_it(agent, sets):
 def test_a_quarter_of_an_hour_changes_nothing(agent, sets):
     """`make soak` takes the whole hour. The same conversations at both ends; two of three minutes lie between them."""
     playlist = Playlist.of([*sets["dev"], *sets["impatient"]], minutes=15.0, compared=2.5)
-    heard = play(agent, playlist, voice_activity("energy"), marks=(2.5, 7.5, 15.0))
-    found = report(agent, playlist, heard)
+    heard = play(agent, playlist, voice_activity("energy"), memory_at=(2.5, 7.5, 15.0))
+    found = soak_report(agent, playlist, heard)
     for metric in ("success_rate", "first_response_latency", "exact_match"):
-        assert found["difference"][metric]["within_noise"], table(found)
+        assert found["difference"][metric]["within_noise"], soak_table(found)
     assert found["first"]["exact_match"]["all"]["value"] > 0.3, "An agent that knows nothing cannot forget anything."
     assert found["transcript"]["complete"] and found["transcript"]["turns"] > 60
     assert len({mark["tensors_mb"] for mark in found["memory"]}) == 1

@@ -2,19 +2,19 @@ import pytest
 
 from nemo_duplex.conversation import Turn
 from nemo_duplex.evaluation.answers import answers, exact_match, words
-from nemo_duplex.evaluation.record import Question, Record, Reference
+from nemo_duplex.evaluation.outcome import Outcome, Question, Reference
 
 
-def record(agent, asked=2, reference=("It is Paris.",), **about):
+def outcome(agent, asked=2, reference=("It is Paris.",), **about):
     """Questions at 1 to 2 s and 6 to 7 s in 12 s, and what the agent said: (start, end, text)."""
     reference = Reference(tuple(reference), **about)
     questions = [Question(Turn("user", 1, 2), 6, reference), Question(Turn("user", 6, 7), 12, reference)]
     turns = tuple(Turn("agent", start, end, text, custom={"unfinished": end >= 12}) for start, end, text in agent)
-    return Record(cut=None, questions=tuple(questions[:asked]), agent=turns, speech=(), audio=None, sample_rate=22050)
+    return Outcome(cut=None, questions=tuple(questions[:asked]), agent=turns, speech=(), audio=None, sample_rate=22050)
 
 
 def verdicts(*agent, **about):
-    return [(a.verdict, a.cut_off) for a in answers(record(agent, **about))]
+    return [(a.verdict, a.cut_off) for a in answers(outcome(agent, **about))]
 
 
 def test_words_are_compared_without_case_punctuation_and_blanks():
@@ -49,9 +49,9 @@ def test_any_of_the_references_will_do():
 
 def test_shares_are_pooled_and_kept_apart():
     rows = [
-        record([(2.6, 4, "it is paris"), (7.6, 9, "it is rome")], family="capital", seen=True, answer="Paris"),
-        record([(2.6, 6.6, "it is"), (7.6, 9, "Paris it is")], family="capital", seen=False, answer="Paris"),
-        record([], asked=1, family="sum", seen=True),
+        outcome([(2.6, 4, "it is paris"), (7.6, 9, "it is rome")], family="capital", seen=True, answer="Paris"),
+        outcome([(2.6, 6.6, "it is"), (7.6, 9, "Paris it is")], family="capital", seen=False, answer="Paris"),
+        outcome([], asked=1, family="sum", seen=True),
     ]
     match = exact_match([answers(row) for row in rows])
     assert (match["all"].value, match["all"].n) == (pytest.approx(1 / 4), 4)  # right, wrong, wrong order, missing

@@ -8,10 +8,10 @@ import torch
 
 from nemo_duplex.channels.transcript import Transcript
 from nemo_duplex.evaluation.activity import energy_vad
-from nemo_duplex.evaluation.endurance import judged, report, table
+from nemo_duplex.evaluation.endurance import score_session, soak_report, soak_table
 from nemo_duplex.evaluation.generation import run_conversations
 from nemo_duplex.evaluation.long_session import Playlist, play
-from nemo_duplex.evaluation.scores import judge
+from nemo_duplex.evaluation.scores import score
 from nemo_duplex.frames import FRAME_RATE
 from nemo_duplex.inputs import InputError
 from tests.dummies import tiny_model
@@ -80,8 +80,8 @@ def test_every_conversation_is_judged_as_if_it_were_alone(cuts):
     agent = LongOracle(playlist)
     heard = play(agent, playlist, energy_vad)
     assert [p.cut.id for p in heard.played] == [cut.id for cut in playlist]
-    for together, cut in zip(judged(heard), playlist, strict=True):
-        alone = judge(run_conversations(Oracle(cuts), [cut], energy_vad)[0])
+    for together, cut in zip(score_session(heard), playlist, strict=True):
+        alone = score(run_conversations(Oracle(cuts), [cut], energy_vad)[0])
         assert together.turn_taking == alone.turn_taking
         assert [(a.text, a.verdict) for a in together.answers] == [(a.text, a.verdict) for a in alone.answers]
         assert len(alone.turn_taking.successes) == 1 and alone.answers[1].verdict == "right"
@@ -90,24 +90,24 @@ def test_every_conversation_is_judged_as_if_it_were_alone(cuts):
 def test_an_agent_that_stays_the_same_is_found_to_and_one_that_falls_silent_is_not(cuts):
     playlist = Playlist.of(cuts, minutes=4.0, compared=1.0)
     steady, tired = LongOracle(playlist), LongOracle(playlist, until=120.0)
-    same = report(steady, playlist, play(steady, playlist, energy_vad, marks=(1, 4)))
+    same = soak_report(steady, playlist, play(steady, playlist, energy_vad, memory_at=(1, 4)))
     assert {d["within_noise"] for d in same["difference"].values()} == {True}
     assert same["transcript"] == {"turns": 45, "written": 45, "complete": True}
-    assert "CHANGED" not in table(same) and "complete" in table(same)
-    worse = report(tired, playlist, play(tired, playlist, energy_vad, marks=(1, 4)))
+    assert "CHANGED" not in soak_table(same) and "complete" in soak_table(same)
+    worse = soak_report(tired, playlist, play(tired, playlist, energy_vad, memory_at=(1, 4)))
     assert worse["difference"]["exact_match"]["value"] == -1 and not worse["difference"]["exact_match"]["within_noise"]
     assert worse["difference"]["response_missing_rate"]["ci95"] == (1.0, 1.0)
     assert worse["difference"]["mean_stop_latency"]["value"] is None, "There was nobody to interrupt."
-    assert "CHANGED" in table(worse)
+    assert "CHANGED" in soak_table(worse)
 
 
 def test_a_transcript_that_lost_a_turn_is_found(cuts):
     playlist = Playlist.of(cuts, minutes=1.0, compared=0.2)
     agent = LongOracle(playlist)
-    heard = play(agent, playlist, energy_vad, marks=(1,))
+    heard = play(agent, playlist, energy_vad, memory_at=(1,))
     agent._script._turns.pop(0)
     heard.transcript = agent.transcript
-    assert report(agent, playlist, heard)["transcript"]["complete"] is False
+    assert soak_report(agent, playlist, heard)["transcript"]["complete"] is False
 
 
 @pytest.mark.slow
@@ -115,9 +115,9 @@ def test_a_transcript_that_lost_a_turn_is_found(cuts):
 def test_most_of_a_minute_of_a_real_session_takes_no_memory(cuts, tmp_path, window):
     model = tiny_model(tmp_path, attention_window=window)
     playlist = Playlist.of(cuts, minutes=0.7, compared=0.2)
-    heard = play(model, playlist, energy_vad, marks=(0.2, 0.4, 0.7))
+    heard = play(model, playlist, energy_vad, memory_at=(0.2, 0.4, 0.7))
     assert len(heard.tokens) == pytest.approx(playlist.duration / 0.08, abs=2)
     assert len({mark["tensors_mb"] for mark in heard.memory}) == 1, heard.memory
-    found = report(model, playlist, heard)
+    found = soak_report(model, playlist, heard)
     assert found["transcript"]["complete"] and found["transcript"]["turns"] > 0
     assert found["cost"][0]["cpu_mean"] > 0

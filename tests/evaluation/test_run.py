@@ -13,7 +13,7 @@ from nemo_duplex.conversation import Conversation, Turn
 from nemo_duplex.evaluation.activity import energy_vad
 from nemo_duplex.evaluation.generation import run_conversations
 from nemo_duplex.evaluation.run import choose_examples, evaluate, read_sets
-from nemo_duplex.evaluation.scores import judge
+from nemo_duplex.evaluation.scores import score
 from nemo_duplex.frames import AGENT_SAMPLE_RATE, FRAME_RATE
 from nemo_duplex.inputs import InputError
 from tests.evaluation.agents import Echo, Oracle, Silent, Talker, cut_of, dialogue, voice
@@ -130,8 +130,8 @@ def test_a_missing_recogniser_is_said_and_not_replaced(cuts, tmp_path, monkeypat
 
 
 def test_worst_first_and_then_some_good_ones(cuts, tmp_path):
-    bad = [judge(r) for r in run_conversations(Talker(), cuts, energy_vad)]
-    good = [judge(r) for r in run_conversations(Oracle(cuts), cuts, energy_vad)]
+    bad = [score(r) for r in run_conversations(Talker(), cuts, energy_vad)]
+    good = [score(r) for r in run_conversations(Oracle(cuts), cuts, energy_vad)]
     shown = choose_examples({"a": good, "b": bad}, 3)
     assert [e.set_name for e in shown] == ["b", "b", "a"]
     assert len(choose_examples({"a": good}, 2)) == 2 and choose_examples({"b": bad}, 0) == []

@@ -6,26 +6,26 @@ import pytest
 
 from nemo_duplex.evaluation.activity import energy_vad
 from nemo_duplex.evaluation.generation import run_conversations
-from nemo_duplex.evaluation.scores import judge
-from nemo_duplex.evaluation.timeline import envelope, marks, timeline_svg, wrapped
+from nemo_duplex.evaluation.scores import score
+from nemo_duplex.evaluation.timeline import annotations_of, envelope, timeline_svg, wrapped
 from tests.evaluation.agents import Oracle, Talker
 
 
 @pytest.fixture(scope="module")
-def judged(cuts):
-    return judge(run_conversations(Oracle(cuts), cuts[:1], energy_vad)[0])
+def scored(cuts):
+    return score(run_conversations(Oracle(cuts), cuts[:1], energy_vad)[0])
 
 
-def test_events_are_marked_in_order(judged, cuts):
-    kinds = [(m.kind, m.label) for m in marks(judged)]
+def test_events_are_marked_in_order(scored, cuts):
+    kinds = [(m.kind, m.label) for m in annotations_of(scored)]
     assert [k for k, _ in kinds] == ["response", "success", "response", "response"]
     assert re.fullmatch(r"stops 0\.(59|60|61) s", kinds[1][1])
-    failed = judge(run_conversations(Talker(), cuts[:1], energy_vad)[0])
-    assert [(m.kind, m.label) for m in marks(failed)] == [("failure", "goes on")] * 3
+    failed = score(run_conversations(Talker(), cuts[:1], energy_vad)[0])
+    assert [(m.kind, m.label) for m in annotations_of(failed)] == [("failure", "goes on")] * 3
 
 
-def test_the_picture_is_well_formed_and_says_what_was_said(judged):
-    picture = ElementTree.fromstring(timeline_svg(judged))
+def test_the_picture_is_well_formed_and_says_what_was_said(scored):
+    picture = ElementTree.fromstring(timeline_svg(scored))
     spoken = [t.findtext("title") for t in picture.iter("text") if t.get("class", "").startswith("said")]
     assert "What is the capital of France?" in spoken and "it is Madrid" in spoken
     verdicts = [t.text for t in picture.iter("text") if t.get("class") == "verdict"]
@@ -38,9 +38,9 @@ def test_the_picture_is_well_formed_and_says_what_was_said(judged):
 def test_text_from_a_corpus_cannot_break_the_page(cuts):
     from dataclasses import replace
 
-    record = run_conversations(Oracle(cuts), cuts[:1], energy_vad)[0]
-    evil = replace(record, agent=tuple(replace(t, text='</svg><script>alert("1")</script>') for t in record.agent))
-    picture = timeline_svg(judge(evil))
+    outcome = run_conversations(Oracle(cuts), cuts[:1], energy_vad)[0]
+    evil = replace(outcome, agent=tuple(replace(t, text='</svg><script>alert("1")</script>') for t in outcome.agent))
+    picture = timeline_svg(score(evil))
     assert "<script>" not in picture and ElementTree.fromstring(picture) is not None
 
 

@@ -22,18 +22,18 @@ from kaldialign import edit_distance
 
 from nemo_duplex.evaluation.answers import words
 from nemo_duplex.evaluation.confidence import Estimate, estimate_ratio
-from nemo_duplex.evaluation.record import Record
+from nemo_duplex.evaluation.outcome import Outcome
 from nemo_duplex.frames import Seconds
 
 LABEL = "biased bigram ASR, not reportable"
 _DISCOUNT = 0.5  # taken from every bigram's count and left to words that never followed
-_MARGIN: Seconds = 0.2  # heard around a turn: a codec smears its edges
+_MARGIN: Seconds = 0.2  # of sound around a turn: a codec smears its edges
 # Level, and noise laid under it: PocketSphinx mishears after digital silence (voice en-us: 24 % wrong, with the noise 1.4 %).
 _PEAK, _NOISE = 0.7, 0.002
 
 
 @dataclass(frozen=True)
-class Utterance:
+class SpokenTurn:
     """A stretch of agent audio (S,) at `sample_rate` Hz, with the text that it should say; `of` names its conversation."""
 
     of: str
@@ -42,38 +42,38 @@ class Utterance:
     sample_rate: int
 
 
-def word_errors(reference: str, heard: str) -> tuple[int, int]:
-    """Wrong, missing and added words of `heard`, and the number of words of `reference`, both without case and punctuation."""
+def word_errors(reference: str, transcript: str) -> tuple[int, int]:
+    """Wrong, missing and added words of `transcript`, and the words of `reference`; case and punctuation do not count."""
     expected = words(reference)
-    return edit_distance(expected, words(heard))["total"], len(expected)
+    return edit_distance(expected, words(transcript))["total"], len(expected)
 
 
-def spoken_by_agent(record: Record) -> list[Utterance]:
+def spoken_by_agent(outcome: Outcome) -> list[SpokenTurn]:
     """The agent's whole turns. One that was cut off may have written more than it said, so it is left out."""
-    interrupted = [t for t in record.agent if any(t.start < q.turn.start < t.end for q in record.questions)]
-    whole = [t for t in record.agent if t.text and t not in interrupted and not t.custom.get("unfinished")]
-    audio, rate = record.audio / np.float32(32768), record.sample_rate
-    return [Utterance(record.id, t.text, _stretch(audio, rate, t.start, t.end), rate) for t in whole]
+    interrupted = [t for t in outcome.agent if any(t.start < q.turn.start < t.end for q in outcome.questions)]
+    whole = [t for t in outcome.agent if t.text and t not in interrupted and not t.custom.get("unfinished")]
+    audio, rate = outcome.audio / np.float32(32768), outcome.sample_rate
+    return [SpokenTurn(outcome.id, t.text, _stretch(audio, rate, t.start, t.end), rate) for t in whole]
 
 
-def spoken_by_reference(record: Record) -> list[Utterance]:
+def spoken_by_reference(outcome: Outcome) -> list[SpokenTurn]:
     """The whole turns of the original agent voice; none where the corpus has no agent audio."""
-    cut = record.cut
+    cut = outcome.cut
     turns = [s for s in cut.supervisions if s.speaker == "agent" and not (s.custom or {}).get("full_text") and s.text]
     if not turns or not cut.has_custom("target_audio"):
         return []
     audio, rate = cut.load_target_audio()[0], cut.target_audio.sampling_rate
-    return [Utterance(cut.id, s.text, _stretch(audio, rate, s.start, s.end), rate) for s in turns]
+    return [SpokenTurn(cut.id, s.text, _stretch(audio, rate, s.start, s.end), rate) for s in turns]
 
 
 def _stretch(audio: np.ndarray, rate: int, start: Seconds, end: Seconds) -> np.ndarray:
     return audio[max(0, round((start - _MARGIN) * rate)) : round((end + _MARGIN) * rate)]
 
 
-def word_error_rate(recogniser: BigramRecogniser, utterances: Sequence[Utterance], seed: int = 0) -> Estimate:
+def word_error_rate(recogniser: BigramRecogniser, spoken_turns: Sequence[SpokenTurn], seed: int = 0) -> Estimate:
     """Errors over words, both pooled; `n` counts words. Conversations are resampled for the interval."""
     parts: dict[str, list[tuple[int, int]]] = {}
-    for u in utterances:
+    for u in spoken_turns:
         parts.setdefault(u.of, []).append(word_errors(u.text, recogniser.transcribe(u.audio, u.sample_rate)))
     sums = [(sum(e for e, _ in rows), sum(n for _, n in rows)) for rows in parts.values()]
     return estimate_ratio(sums, proportion=False, seed=seed)
@@ -83,7 +83,7 @@ class BigramRecogniser:
     """PocketSphinx with a bigram model of given texts.
 
     Args:
-        texts: what may be said. Words that its dictionary does not know cannot be heard; they are in `unknown`.
+        texts: what may be said. Words that its dictionary does not know cannot be recognised; they are in `unknown`.
 
     Raises:
         ImportError: if the package `pocketsphinx` (an optional extra) is not installed.
@@ -108,14 +108,14 @@ class BigramRecogniser:
             )
 
     def transcribe(self, audio: np.ndarray, sample_rate: int) -> str:
-        """The words in (S,) audio of full scale 1; "" where none are heard."""
-        heard = soxr.resample(np.asarray(audio, np.float32), sample_rate, self._RATE)
-        if not len(heard) or not np.abs(heard).max():
+        """The words in (S,) audio of full scale 1; "" where there are none."""
+        sound = soxr.resample(np.asarray(audio, np.float32), sample_rate, self._RATE)
+        if not len(sound) or not np.abs(sound).max():
             return ""
-        noise = np.random.default_rng(0).standard_normal(len(heard))
-        heard = _PEAK * heard / np.abs(heard).max() + _NOISE * noise
+        noise = np.random.default_rng(0).standard_normal(len(sound))
+        sound = _PEAK * sound / np.abs(sound).max() + _NOISE * noise
         self._decoder.start_utt()
-        self._decoder.process_raw((np.clip(heard, -1, 1) * 32767).astype(np.int16).tobytes(), full_utt=True)
+        self._decoder.process_raw((np.clip(sound, -1, 1) * 32767).astype(np.int16).tobytes(), full_utt=True)
         self._decoder.end_utt()
         found = self._decoder.hyp()
         return found.hypstr if found else ""

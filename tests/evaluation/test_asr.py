@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from nemo_duplex.evaluation.speech import BigramRecogniser, Utterance, bigram_arpa, word_error_rate, word_errors
+from nemo_duplex.evaluation.asr import BigramRecogniser, SpokenTurn, bigram_arpa, word_error_rate, word_errors
 
 
 def test_word_errors_ignore_case_and_punctuation():
@@ -35,9 +35,9 @@ def test_rates_are_pooled_over_words():
 
     silence = np.zeros(100)
     said = [
-        Utterance("a", "one", silence, 100),
-        Utterance("a", "one two three four", silence, 100),
-        Utterance("b", "one", silence, 100),
+        SpokenTurn("a", "one", silence, 100),
+        SpokenTurn("a", "one two three four", silence, 100),
+        SpokenTurn("b", "one", silence, 100),
     ]
     rate = word_error_rate(Deaf(), said)
     assert (rate.value, rate.n) == (pytest.approx(3 / 6), 6)
@@ -58,7 +58,7 @@ def test_the_agent_voice_is_understood():
     texts = sorted({exchange.agent for exchange in Grammar().exchanges})
     engine, recogniser = EspeakEngine(voice_data()), BigramRecogniser(texts)
     said = [(text, engine.speak(text, AGENT_VOICE)) for text in texts[::25]]
-    rate = word_error_rate(recogniser, [Utterance(text, text, u.audio, u.sample_rate) for text, u in said])
+    rate = word_error_rate(recogniser, [SpokenTurn(text, text, u.audio, u.sample_rate) for text, u in said])
     assert rate.n > 50 and rate.value < 0.15
-    swapped = [Utterance(text, text, u.audio, u.sample_rate) for (text, _), (_, u) in zip(said, said[1:], strict=False)]
+    swapped = [SpokenTurn(text, text, u.audio, u.sample_rate) for (text, _), (_, u) in zip(said, said[1:], strict=False)]
     assert word_error_rate(recogniser, swapped).value > 0.5

@@ -1,6 +1,6 @@
 """One evaluated conversation: what the user said, what the agent should have said, and what it did.
 
-A record is what everything else in this room reads: metrics, report and pictures never ask the model again.
+Metrics, report and pictures read outcomes; they never ask the model again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Reference:
     """What the agent should say after a user turn.
 
     Args:
-        texts: the right answers, each of them whole; the first one is the usual one.
+        texts: the right answers, each of them complete; the first one is the usual one.
         answer: the part that must be right ("Paris"); "" where the corpus does not say.
         family: kind of question; "" where the corpus does not say.
         seen: whether the question's text occurs in the training set; None where the corpus does not say.
@@ -35,7 +35,7 @@ class Reference:
     seen: bool | None = None
 
 
-class Written(NamedTuple):
+class TextEntry(NamedTuple):
     """One entry of the agent's text channel, and when it was written; it is heard `ChannelLayout.text_lead` frames later."""
 
     time: Seconds
@@ -44,7 +44,7 @@ class Written(NamedTuple):
 
 @dataclass(frozen=True)
 class Question:
-    """A user turn, when the next one starts, and the reference answer (None: nothing to compare with)."""
+    """A user turn, when the next one starts (Seconds), and the reference answer; None where there is none to compare with."""
 
     turn: Turn
     next_start: Seconds
@@ -52,7 +52,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Record:
+class Outcome:
     """What happened in one conversation.
 
     Args:
@@ -60,18 +60,18 @@ class Record:
         questions: the user turns, from the manifest.
         agent: the agent's turns on its text channel, at the times at which they are heard; a turn that no EOS ended has
             `unfinished` in its custom.
-        speech: when the agent is heard, by voice activity; pauses not merged.
+        speech: when the agent's sound is speech, by voice activity; pauses not merged.
         audio: (S,) int16, the agent's channel, as long as the cut.
         sample_rate: of `audio`, in Hz.
         unterminated, orphan_eos: broken grammar of the text channel.
-        written: what stands on the text channel, frame by frame, pads left out.
+        text_entries: the text channel frame by frame, pads left out.
 
     Examples:
         >>> from nemo_duplex.evaluation.activity import energy_vad
         >>> from nemo_duplex.evaluation.generation import run_conversations
         >>> from nemo_duplex.evaluation.run import read_sets
-        >>> [record] = run_conversations(model, read_sets(corpus, ["dev"], limit=1)["dev"], energy_vad)
-        >>> len(record.audio) == round(record.duration * record.sample_rate)
+        >>> [outcome] = run_conversations(model, read_sets(corpus, ["dev"], limit=1)["dev"], energy_vad)
+        >>> len(outcome.audio) == round(outcome.duration * outcome.sample_rate)
         True
     """
 
@@ -83,7 +83,7 @@ class Record:
     sample_rate: int
     unterminated: int = 0
     orphan_eos: int = 0
-    written: tuple[Written, ...] = ()
+    text_entries: tuple[TextEntry, ...] = ()
 
     @property
     def id(self) -> str:
@@ -99,7 +99,7 @@ class Record:
 
     @property
     def user_audio(self) -> np.ndarray:
-        """(S,) float32 at the cut's sampling rate; read anew each time, a test set may be long."""
+        """(S,) float32 at the cut's sampling rate; read each time, because a test set may be long."""
         return self.cut.load_audio()[0]
 
     def stereo(self, sample_rate: int) -> np.ndarray:
@@ -111,10 +111,10 @@ class Record:
 
 
 def check(cut: Cut, sample_rate: int) -> None:
-    """Refuses a cut that cannot be evaluated.
+    """Checks that a cut can be evaluated.
 
     Args:
-        sample_rate: what the model hears, in Hz.
+        sample_rate: of the model's user audio, in Hz.
 
     Raises:
         InputError: naming the cut, for another sample rate, several channels, no supervisions, or an agent channel of
@@ -128,7 +128,7 @@ def check(cut: Cut, sample_rate: int) -> None:
         )
     if not any(s.speaker == "user" for s in cut.supervisions):
         raise InputError(
-            f"Cut {cut.id} has no supervisions of the user, so nothing tells when the user speaks. Write the corpus with "
+            f"Cut {cut.id} has no supervisions of the user, so it is unknown when the user speaks. Write the corpus with "
             "examples/synthesize.py, or add supervisions with speaker 'user'."
         )
     agent = cut.target_audio.duration if cut.has_custom("target_audio") else cut.duration

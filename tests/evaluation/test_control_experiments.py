@@ -4,9 +4,9 @@ import pytest
 from nemo_duplex.conversation import Turn
 from nemo_duplex.evaluation.activity import energy_vad
 from nemo_duplex.evaluation.baseline import lengths_of_answers
-from nemo_duplex.evaluation.controls import controls, muted_from, muted_interrupter, noise_only, silence
+from nemo_duplex.evaluation.control_experiments import control_experiments, muted_from, muted_interrupter, noise_only, silence
 from nemo_duplex.evaluation.generation import run_conversations
-from nemo_duplex.evaluation.scores import judge
+from nemo_duplex.evaluation.scores import score
 from tests.evaluation.agents import FakeAgent, Oracle, Silent, Talker, cut_of, dialogue
 
 
@@ -56,15 +56,15 @@ def test_without_a_telling_barge_in_the_control_says_nothing(cuts):
 
 def test_the_muted_user_is_background_to_the_end(cuts):
     noisy = cut_of(dialogue("noisy"))
-    (record,) = run_conversations(Silent(), [noisy], energy_vad)
-    muted = muted_from(record, 4.97)
+    (outcome,) = run_conversations(Silent(), [noisy], energy_vad)
+    muted = muted_from(outcome, 4.97)
     start = round(4.97 * 16000)
-    assert np.array_equal(muted[:start], record.user_audio[:start])
-    assert np.abs(muted[start:]).max() < 0.01 < np.abs(record.user_audio[start:]).max()
+    assert np.array_equal(muted[:start], outcome.user_audio[:start])
+    assert np.abs(muted[start:]).max() < 0.01 < np.abs(outcome.user_audio[start:]).max()
 
 
 def test_all_controls_together(cuts):
-    judged = [judge(r) for r in run_conversations(Oracle(cuts), cuts, energy_vad)]
-    held = controls(Oracle(cuts), judged, lengths_of_answers(cuts), most=2)
+    scored = [score(r) for r in run_conversations(Oracle(cuts), cuts, energy_vad)]
+    held = control_experiments(Oracle(cuts), scored, lengths_of_answers(cuts), most=2)
     assert [c.name for c in held] == ["noise alone", "silence", "interrupter muted", "interrupter muted"]
     assert all(c.passed for c in held)
