@@ -13,6 +13,8 @@ from nemo_duplex.perception.ctc_data import (
     UNKNOWN,
     UtteranceBatches,
     read_utterances,
+    token_path,
+    token_times,
 )
 from tests.dummies import Letters, wav_bytes
 
@@ -154,3 +156,39 @@ def test_a_broken_shard_is_named(tmp_path):
     tar.write_bytes(tar.read_bytes()[:3000])
     with pytest.raises(InputError):
         read_utterances(folder)
+
+
+# ---------------------------------------------------------------------- tokens at the time at which they are spoken
+
+SPOKEN = Turn(
+    "user", 1.0, 2.4, "What is up?", words=(Word("What", 0, 1.0, 1.4), Word("is", 5, 1.4, 1.6), Word("up", 8, 2.0, 2.4))
+)
+
+
+class WhatIsUp:
+    """Cuts `What is up?` as SentencePiece would."""
+
+    pieces = ["▁Wh", "at", "▁is", "▁up", "?"]
+
+    def text_to_tokens(self, text):
+        assert "".join(self.pieces).replace("▁", " ").strip() == text
+        return self.pieces
+
+    def tokens_to_ids(self, tokens):
+        return [10 + self.pieces.index(t) for t in tokens]
+
+
+def test_a_token_is_there_when_its_last_character_is():
+    tokens, times = zip(*token_times(SPOKEN, WhatIsUp()))
+    assert tokens == (10, 11, 12, 13, 14)
+    assert times == pytest.approx((1.2, 1.4, 1.6, 2.4, 2.4))
+
+
+def test_the_path_has_one_token_per_frame():
+    path = token_path([SPOKEN], 40, WhatIsUp(), blank=0).tolist()
+    assert {i: t for i, t in enumerate(path) if t} == {15: 10, 17: 11, 20: 12, 30: 13, 31: 14}
+    assert token_path([SPOKEN], 31, WhatIsUp(), blank=0).tolist()[30] == 13, "What comes after the last frame is dropped."
+
+
+def test_without_word_times_there_is_no_path():
+    assert token_times(Turn("user", 0, 1, "What is up?"), WhatIsUp()) == []

@@ -1,11 +1,7 @@
-"""CTC training of an encoder: what it is shown when, and the script from a corpus to encoder.nemo, killed and continued."""
+"""CTC training of an encoder: batches in their order, augmented mels, and the script from a corpus to encoder.nemo."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
+import runpy
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,18 +11,28 @@ import pytest
 import torch
 from lhotse import CutSet, MonoCut, Recording
 from lhotse.audio import AudioSource
+from nemo.collections.asr.modules import AudioToMelSpectrogramPreprocessor
 from omegaconf import OmegaConf
 
 from nemo_duplex.conversation import Conversation, Turn, Word
+from nemo_duplex.files.nemo_file import read_nemo_file
 from nemo_duplex.inputs import InputError
-from nemo_duplex.perception.ctc_data import UNKNOWN
+from nemo_duplex.perception import ctc_training
+from nemo_duplex.perception.ctc_data import UNKNOWN, Utterance
 from nemo_duplex.perception.ctc_training import (
+    CTCTraining,
     Curriculum,
     EncoderTrainingConfig,
+    held_out_quality,
+    masked,
     path_loss,
     train_encoder,
+    warped,
 )
+from nemo_duplex.perception.log_mel import history, log_mel
 from nemo_duplex.scripts.config import load
+from nemo_duplex.training import small_part
+from nemo_duplex.training.time_budget import TimeBudget
 from tests.dummies import wav_bytes
 
 ROOT = Path(__file__).parent.parent.parent
@@ -75,20 +81,12 @@ TINY = [
     "turns_alone=0.5",
     "mel_masks=[0,0,0,0]",
     "mel_warp=0",
-    "batch_seconds=20",
+    "batch_seconds=10",
 ]
 TINY += ["preprocessor.features=20", "encoder.n_layers=2", "encoder.d_model=32", "encoder.subsampling_conv_channels=8"]
 
 
-def command(corpus, out, *keys):
-    return [sys.executable, str(ROOT / "examples/train_encoder.py"), f"data={corpus}", f"out={out}", *TINY, *keys]
-
-
-def run(*arguments):
-    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=300)
-
-
-# ---------------------------------------------------------------------- what it is shown
+# ---------------------------------------------------------------------- batches in their order
 
 
 def shown(share, turns_alone=0.25, conversations=0.6, count=200):
@@ -114,51 +112,178 @@ def test_a_training_that_goes_on_takes_the_next_batch():
 
 
 def test_the_path_loss_knows_where_tokens_are():
-    """Three frames, blank is 2: frame 0 is a token, frame 1 a blank, nobody knows frame 2, and the fourth is padding."""
+    """Three frames, blank is 2: frame 0 is a token, frame 1 a blank, frame 2 is not known, and the fourth is padding."""
     paths = torch.tensor([[1, 2, UNKNOWN]])
     log_probs = torch.log_softmax(torch.randn(1, 4, 3), dim=-1)
     expected = -(log_probs[0, 0, 1] + 0.3 * log_probs[0, 1, 2]) / 1.3
     torch.testing.assert_close(path_loss(log_probs, paths), expected)
 
 
+# ---------------------------------------------------------------------- augmented mels
+
+FEATURIZER = AudioToMelSpectrogramPreprocessor(features=64, n_fft=512, normalize="NA").featurizer
+
+
+def mel_of(pitches):
+    """(len(pitches), 64, 50) log-mels of pure tones."""
+    seconds = torch.arange(160 * 50 + history(FEATURIZER)) / 16000
+    return log_mel(FEATURIZER, torch.stack([0.3 * torch.sin(2 * torch.pi * pitch * seconds) for pitch in pitches]))
+
+
+def test_masks_hide_a_part_of_every_row():
+    mel = torch.randn(50, 64, 300)
+    hidden = (masked(mel, 2, 8, 1, 10) != mel).float()
+    assert 0.02 < hidden.mean() < 0.2 and not torch.equal(hidden[0], hidden[1])
+    bands = hidden.mean(2).eq(1).sum(1)  # hidden from one end to the other
+    assert bands.max() <= 16 and bands.float().mean() > 2
+    stretches = hidden.mean(1).eq(1).sum(1)
+    assert 0 < stretches.max() <= 10
+    assert torch.equal(masked(mel, 0, 8, 0, 10), mel)
+
+
+def test_a_warp_moves_formants_within_its_limit():
+    mel = mel_of([1000.0] * 200)
+    peaks = warped(mel, FEATURIZER.fb, 0.2).mean(2).argmax(1)
+    lowest, highest = mel_of([1000 / 1.25, 1000 / 0.8]).mean(2).argmax(1).tolist()
+    assert lowest <= peaks.min() < mel[0].mean(1).argmax() < peaks.max() <= highest
+    assert len(peaks.unique()) > 4
+    assert torch.equal(warped(mel, FEATURIZER.fb, 0.0), mel)
+
+
+def test_a_small_warp_changes_little():
+    mel = mel_of([300.0, 2000.0])
+    torch.testing.assert_close(warped(mel, FEATURIZER.fb, 1e-5), mel, atol=1e-2, rtol=1e-2)
+
+
+# ---------------------------------------------------------------------- what training does with a batch
+
+
+def losses_asked_for(share, paths, monkeypatch):
+    asked = []
+    audio = torch.zeros(1, 3 * 1280)
+    batch = SimpleNamespace(
+        audio=audio, audio_lens=torch.tensor([3000]), tokens=torch.ones(1, 2), token_lens=torch.tensor([2]), paths=paths
+    )
+    frame_encoder = SimpleNamespace(
+        mel=lambda *_: torch.zeros(1, 20, 17),
+        features=lambda mel: torch.zeros(1, 3, 4),
+        counts=lambda lens: -(-lens // 1280),
+        preprocessor=SimpleNamespace(featurizer=SimpleNamespace(fb=None)),
+    )
+    monkeypatch.setattr(ctc_training, "FrameEncoder", lambda *_: frame_encoder)
+    monkeypatch.setattr(ctc_training, "path_loss", lambda *_: asked.append("path"))
+    asr = SimpleNamespace(
+        preprocessor=None,
+        encoder=None,
+        decoder=lambda encoder_output: encoder_output,
+        loss=lambda input_lengths, target_lengths, **_: asked.append(("ctc", input_lengths.tolist(), target_lengths.tolist())),
+    )
+    config = SimpleNamespace(aligned=0.4, mel_warp=0, mel_masks=(0, 0, 0, 0))
+    training = SimpleNamespace(asr=asr, config=config, share=share, descend=lambda loss: None)
+    CTCTraining.training_step(training, batch, 0)
+    return asked
+
+
+def test_tokens_are_learnt_where_they_are_spoken_first_and_by_ctc_later(monkeypatch):
+    known, unknown = torch.tensor([[0, 5, UNKNOWN]]), torch.full((1, 3), UNKNOWN)
+    assert losses_asked_for(0.39, known, monkeypatch) == ["path"]
+    assert losses_asked_for(0.4, known, monkeypatch) == [("ctc", [3], [2])]
+    assert losses_asked_for(0.0, unknown, monkeypatch) == losses_asked_for(0.0, None, monkeypatch) == [("ctc", [3], [2])]
+
+
+def test_quality_is_told_apart_by_what_training_knows(monkeypatch):
+    def said(*texts):
+        return [Utterance("u", np.zeros(1, np.int16), text, 0, 1, 0, 1) for text in texts]
+
+    monkeypatch.setattr(ctc_training, "transcribe", lambda asr, utterances: ["a b"] * len(utterances))
+    assert held_out_quality(None, said("a b", "a c", "b b b d"), said("a b a b"), {"a b"}) == {
+        "turns": 3,
+        "turns_wer": round(4 / 8, 4),
+        "unseen_texts": 2,
+        "unseen_texts_wer": round(4 / 6, 4),
+        "conversations": 1,
+        "conversations_wer": 0.5,
+    }
+    assert held_out_quality(None, said("a b"), said("a b"), {"a b"})["unseen_texts_wer"] is None
+
+
 # ---------------------------------------------------------------------- the script
 
 
-@pytest.mark.slow
-def test_trains_to_understand_and_does_nothing_when_done(corpus, tmp_path):
-    done = run(corpus, tmp_path / "out", "minutes=0.6")
-    assert done.returncode == 0, done.stderr
-    quality = json.loads((tmp_path / "out" / "quality.json").read_text())
-    assert quality["dev"]["turns_wer"] <= 0.2 and quality["dev"]["turns"] == 12
-    assert quality["dev"]["conversations_wer"] <= 0.3
+class StepBudget(TimeBudget):
+    """So many steps instead of minutes: the same on any machine."""
 
-    before = (tmp_path / "out" / "encoder.nemo").stat().st_mtime_ns
-    assert run(corpus, tmp_path / "out", "minutes=0.6").returncode == 0
-    assert (tmp_path / "out" / "encoder.nemo").stat().st_mtime_ns == before
-    other = run(corpus, tmp_path / "out", "minutes=0.7")
-    assert other.returncode == 2 and "holds a training with another minutes" in other.stderr
+    steps = 0
 
+    @property
+    def share(self):
+        return self.steps / self.minutes
 
-@pytest.mark.slow
-def test_goes_on_after_a_kill(corpus, tmp_path):
-    out = tmp_path / "out"
-    process = subprocess.Popen(command(corpus, out, "minutes=0.5"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 200
-    while not (out / "last.ckpt").is_file() and time.monotonic() < deadline:
-        time.sleep(0.2)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    reached = torch.load(out / "last.ckpt", weights_only=False)["step"]
-    assert reached >= 100 and not (out / "encoder.nemo").exists()
-    assert run(corpus, out, "minutes=0.5").returncode == 0
-    assert json.loads((out / "quality.json").read_text())["steps"] > reached
-    assert not list(out.glob(".part*"))
+    def on_train_batch_end(self, trainer, *args):
+        self.steps += 1
+        super().on_train_batch_end(trainer)
+
+    def state_dict(self):
+        return {"steps": self.steps}
+
+    def load_state_dict(self, state):
+        self.steps = state["steps"]
 
 
-def test_wrong_input_is_one_line(tmp_path):
-    done = run(tmp_path / "nowhere", tmp_path / "out")
-    assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert "there is no folder" in done.stderr and not (tmp_path / "out").exists()
+@pytest.fixture(scope="module")
+def train(corpus):
+    """The script, run here, with a checkpoint every 40 steps."""
+    main = runpy.run_path(str(ROOT / "examples/train_encoder.py"))["main"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ctc_training, "TimeBudget", StepBudget)
+        patch.setattr(small_part, "STEPS_PER_EPOCH", 40)
+        yield lambda out, *keys: main([f"data={corpus}", f"out={out}", *TINY, "minutes=120", *keys])
+
+
+@pytest.fixture(scope="module")
+def trained(train, tmp_path_factory):
+    out = tmp_path_factory.mktemp("trained")
+    train(out)
+    return out
+
+
+def test_it_learns_to_understand(trained):
+    quality = json.loads((trained / "quality.json").read_text())
+    assert quality["dev"]["turns_wer"] <= 0.2 and quality["dev"]["conversations_wer"] <= 0.2
+    assert quality["steps"] == 120 and quality["dev"]["turns"] == quality["dev"]["conversations"] == 12
+    assert quality["dev"]["unseen_texts"] == 0 and "impatient" not in quality
+    assert not (trained / "last.ckpt").exists()
+
+
+def test_it_does_nothing_when_done_and_refuses_another_training(trained, train, capsys):
+    before = (trained / "encoder.nemo").stat().st_mtime_ns
+    train(trained)
+    assert (trained / "encoder.nemo").stat().st_mtime_ns == before
+    assert f"{trained}/encoder.nemo: steps 120, " in capsys.readouterr().out
+    with pytest.raises(SystemExit) as end:
+        train(trained, "seed=1")
+    assert end.value.code == 2 and "holds a training with another seed" in capsys.readouterr().err
+
+
+def test_after_a_power_cut_it_ends_as_if_there_had_been_none(train, tmp_path, monkeypatch):
+    step = CTCTraining.training_step
+
+    def fails_at_step_15(self, batch, batch_index):
+        if self.step == 15:
+            raise RuntimeError("power cut")
+        step(self, batch, batch_index)
+
+    monkeypatch.setattr(small_part, "STEPS_PER_EPOCH", 10)
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    train(whole, "minutes=20")
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="power cut"):
+        patch.setattr(CTCTraining, "training_step", fails_at_step_15)
+        train(cut, "minutes=20")
+    assert torch.load(cut / "last.ckpt", weights_only=False)["step"] == 10 and not (cut / "encoder.nemo").exists()
+    train(cut, "minutes=20")
+    weights, expected = (read_nemo_file(folder / "encoder.nemo", "encoder")[1] for folder in (cut, whole))
+    assert all(torch.equal(weights[name], weight) for name, weight in expected.items())
+    assert not list(cut.glob(".part*"))
 
 
 @pytest.mark.parametrize(
@@ -177,5 +302,13 @@ def test_what_cannot_be_trained_is_refused_at_the_door(corpus, tmp_path, keys, m
     settings = OmegaConf.to_container(load("train_encoder", [f"data={corpus}", f"out={tmp_path / 'out'}", *keys]))
     settings.pop("threads")
     with pytest.raises(InputError, match=message):
+        train_encoder(EncoderTrainingConfig(**settings))
+    assert not (tmp_path / "out").exists()
+
+
+def test_there_must_be_a_corpus(tmp_path):
+    settings = OmegaConf.to_container(load("train_encoder", [f"data={tmp_path / 'nowhere'}", f"out={tmp_path / 'out'}"]))
+    settings.pop("threads")
+    with pytest.raises(InputError, match="there is no folder .*nowhere"):
         train_encoder(EncoderTrainingConfig(**settings))
     assert not (tmp_path / "out").exists()
