@@ -31,6 +31,18 @@ class DuplexBatch:
     Codes are on the time of the corpus; the model lays text and speech out against each other (`channels/layout.py`). By the
     keys of NeMo's in-tree batch (`batch["source_audio"]`) the same tensors are found.
 
+    Attributes:
+        ids: names of the conversations.
+        user_audio: (B, S) float32 at the user's sample rate, zeros after the end.
+        user_audio_lens: (B,) samples.
+        agent_tokens: (B, T) text channel, text pad after the end.
+        num_frames: (B,) valid frames of each row.
+        agent_codes: (B, K, T) codec codes made once, by `synthesize`.
+        agent_audio: (B, S') float32 at the agent's sample rate, where there are no codes.
+        agent_audio_lens: (B,) samples.
+        user_tokens: (B, T) what the user says, laid out as agent_tokens.
+        agent_texts: all that the agent says, for references.
+
     Examples:
         >>> batch = DuplexBatch(
         ...     ids=["one"],
@@ -46,15 +58,15 @@ class DuplexBatch:
     """
 
     ids: list[str]
-    user_audio: Tensor  # (B, S) float32 at the user's sample rate, zeros after the end
-    user_audio_lens: Tensor  # (B,) samples
-    agent_tokens: Tensor  # (B, T) text channel, text pad after the end
-    num_frames: Tensor  # (B,) valid frames of each row
-    agent_codes: Tensor | None = None  # (B, K, T) codec codes made once, by `synthesize`
-    agent_audio: Tensor | None = None  # (B, S') float32 at the agent's sample rate, where there are no codes
-    agent_audio_lens: Tensor | None = None  # (B,) samples
-    user_tokens: Tensor | None = None  # (B, T) what the user says, laid out as agent_tokens
-    agent_texts: list[str] | None = None  # all that the agent says, for references
+    user_audio: Tensor
+    user_audio_lens: Tensor
+    agent_tokens: Tensor
+    num_frames: Tensor
+    agent_codes: Tensor | None = None
+    agent_audio: Tensor | None = None
+    agent_audio_lens: Tensor | None = None
+    user_tokens: Tensor | None = None
+    agent_texts: list[str] | None = None
 
     @classmethod
     def from_in_tree(cls, batch: Mapping[str, Any], samples_per_frame: int, text_pad: int) -> DuplexBatch:

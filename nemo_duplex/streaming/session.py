@@ -40,6 +40,14 @@ LOUDEST = 100.0
 class AgentFrame:
     """What the agent does in one frame (80 ms), and whether the user spoke in it.
 
+    Attributes:
+        index: number of the frame, from 0.
+        text: what this frame adds to the agent's text; empty in most frames.
+        token: of the text channel.
+        codes: (K,) int64, specials included.
+        audio: (samples,) float32 at the model's agent_sample_rate.
+        user_active: whether the user spoke, by a cheap detector (`user_audio.py`).
+
     Examples:
         >>> frame = model.open_session().push(question)[0]
         >>> frame.index, frame.audio.shape, frame.codes.shape
@@ -47,11 +55,11 @@ class AgentFrame:
     """
 
     index: int
-    text: str  # what this frame adds to the agent's text; empty in most frames
-    token: int  # of the text channel
-    codes: np.ndarray  # (K,) int64, specials included
-    audio: np.ndarray  # (samples,) float32 at the model's agent_sample_rate
-    user_active: bool = False  # by a cheap detector (`user_audio.py`)
+    text: str
+    token: int
+    codes: np.ndarray
+    audio: np.ndarray
+    user_active: bool = False
 
 
 class EngineSession:
