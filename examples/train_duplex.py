@@ -7,6 +7,7 @@ python examples/train_duplex.py --config-name=duplex_paper data.root=corpora out
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -25,6 +26,7 @@ def main(cfg: DictConfig) -> None:
     from nemo_duplex.evaluation.callback import EvaluationCallback, some_dialogues
     from nemo_duplex.models.duplex_s2s import DuplexS2SModel
     from nemo_duplex.models.in_tree.training import in_tree_training
+    from nemo_duplex.models.model_config import ModelConfig
     from nemo_duplex.training.trainer import duplex_trainer
 
     if "yaml" in cfg:  # a file of NeMo's in-tree examples
@@ -32,11 +34,13 @@ def main(cfg: DictConfig) -> None:
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     torch.set_num_threads(cfg.threads)
     out = Path(cfg.out)
-    if cfg.model.tokenizer.model_path is None and not cfg.model.pretrained_llm:
-        cfg.model.tokenizer.model_path = str(corpus_tokenizer(cfg.data.train, out / "tokenizer.model", cfg.tokenizer_size))
+    config = ModelConfig.of(cfg.model)
+    if config.tokenizer.model_path is None and not config.pretrained_llm:
+        path = corpus_tokenizer(cfg.data.train, out / "tokenizer.model", cfg.tokenizer_size)
+        config = replace(config, tokenizer=replace(config.tokenizer, model_path=str(path)))
     heard = some_dialogues(cfg.data.validation, cfg.listen) if cfg.listen and cfg.data.validation else []
     trainer = duplex_trainer(cfg, [EvaluationCallback(heard, out=out, keep=cfg.keep_validations)] if heard else [])
-    model = DuplexS2SModel(cfg.model, trainer)
+    model = DuplexS2SModel(config, trainer)
     data = DuplexDataModule(cfg.data, model.dataset(**cfg.data.get("dataset", {})))
     trainer.fit(model, datamodule=data)
     model.save_to(str(out / "agent.nemo"))

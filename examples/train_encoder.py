@@ -12,7 +12,7 @@ from nemo_duplex.scripts.cli import script
 
 @script("train_encoder")
 def main(cfg: DictConfig) -> None:
-    """Trains a streaming encoder for an agent's ear. Started again with the same `out` it goes on where it was."""
+    """Trains a streaming encoder for an agent. Started again with the same `out`, it continues from its last checkpoint."""
     import torch
 
     from nemo_duplex.perception.ctc_training import EncoderTrainingConfig, train_encoder

@@ -20,7 +20,7 @@ class AgentTargets(NamedTuple):
 
 
 def lay_out(tokens: Tensor, codes: Tensor, valid: Tensor, layout: ChannelLayout) -> AgentTargets:
-    """Puts text and speech against each other as drawn in `channels/layout.py`.
+    """Moves text and speech against each other as drawn in `channels/layout.py`.
 
     Args:
         tokens: (B, T) text channel on the time of the corpus, BOS where a turn starts, EOS where it ends.
@@ -28,7 +28,7 @@ def lay_out(tokens: Tensor, codes: Tensor, valid: Tensor, layout: ChannelLayout)
         valid: (B, T) bool, frames that are no padding.
         layout: the special ids, the delay and where the marks stand.
 
-    A turn that starts before there is room for its lead has its BOS at the first frame.
+    A turn that starts before there is room for its lead has its BOS in the first frame.
     """
     batch, frames = tokens.shape
     assert codes.shape[::2] == (batch, frames), (
@@ -42,16 +42,17 @@ def lay_out(tokens: Tensor, codes: Tensor, valid: Tensor, layout: ChannelLayout)
     text = _earlier(tokens, layout.text_shift, layout.text_pad)
     early = starts[:, : layout.text_shift].any(dim=1) & (text[:, 0] != layout.text_bos)
     text[:, 0] = torch.where(early, layout.text_bos, text[:, 0])
-    if layout.turn_marks == "in_place":  # what is written and said after the last frame is not known
+    if layout.turn_marks == "in_place":  # the frame after the last one is unknown
         valid = _earlier(valid, 1, False)
     return AgentTargets(text, speech, speaking, valid)
 
 
 def _marks_beside(codes: Tensor, starts: Tensor, ends: Tensor, layout: ChannelLayout) -> tuple[Tensor, Tensor]:
-    """Codes inside of turns, BOS in the frame before and EOS in the frame after, pad elsewhere; and where there is no pad."""
+    """Speech (B, K, T): codes inside of turns, BOS in the frame before, EOS in the frame after, pad elsewhere; and the frames
+    of turns (B, T)."""
     inside = _inside(starts, ends)
     bos_frames = _earlier(starts, 1, False) & ~inside
-    eos_frames = ends & ~starts & ~bos_frames
+    eos_frames = ends & ~bos_frames
     speech = torch.where(inside[:, None], codes, layout.speech_pad)
     speech = torch.where(bos_frames[:, None], layout.speech_bos, speech)
     speech = torch.where(eos_frames[:, None], layout.speech_eos, speech)
@@ -59,12 +60,13 @@ def _marks_beside(codes: Tensor, starts: Tensor, ends: Tensor, layout: ChannelLa
 
 
 def _marks_in_place(codes: Tensor, starts: Tensor, ends: Tensor, layout: ChannelLayout) -> tuple[Tensor, Tensor]:
-    """Codes everywhere, but BOS and EOS where text has them, all of it `speech_lag` frames late; and the frames of turns."""
+    """Speech (B, K, T): codes everywhere, except BOS and EOS where the text has them, `speech_lag` frames late; and the frames
+    of turns (B, T)."""
     speech = torch.where(starts[:, None], layout.speech_bos, codes)
     speech = torch.where(ends[:, None], layout.speech_eos, speech)
     speaking = _inside(starts, ends) | ends
     lag = layout.speech_lag
-    if lag > 0:  # what comes before the first frame sounds as the first frame
+    if lag > 0:  # before the first frame, the first frame repeats
         first = speech[:, :, :1].expand(-1, -1, lag)
         speech = torch.cat([first, speech[:, :, :-lag]], dim=2)
         speaking = torch.cat([speaking.new_zeros(len(speaking), lag), speaking[:, :-lag]], dim=1)
@@ -75,10 +77,10 @@ def _marks_in_place(codes: Tensor, starts: Tensor, ends: Tensor, layout: Channel
 
 
 def _inside(starts: Tensor, ends: Tensor) -> Tensor:
-    """(B, T) bool: from each start on, until the frame before the next end that is no start."""
+    """(B, T) bool: from each start to the frame before the next end."""
     frame = torch.arange(starts.shape[1], device=starts.device).expand_as(starts)
     last_start = torch.where(starts, frame, -1).cummax(dim=1).values
-    last_end = torch.where(ends & ~starts, frame, -1).cummax(dim=1).values
+    last_end = torch.where(ends, frame, -1).cummax(dim=1).values
     return last_start > last_end
 
 

@@ -148,8 +148,9 @@ class DuplexDataModule(pl.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader | CombinedLoader | list:
         if self._named:
-            own = {name: duplex_dataloader(keys, self.dataset, *data_rank(self.trainer)) for name, keys in self._named.items()}
-            return CombinedLoader(own, mode="max_size")
+            rank = data_rank(self.trainer)
+            loaders = {name: _Finite(duplex_dataloader(keys, self.dataset, *rank)) for name, keys in self._named.items()}
+            return CombinedLoader(loaders, mode="max_size")
         return duplex_dataloader(self._validation, self.dataset, *data_rank(self.trainer)) if self._validation else []
 
     def state_dict(self) -> dict[str, Any]:
@@ -173,6 +174,16 @@ class DuplexDataModule(pl.LightningDataModule):
         """Everything that decides which batches come, by key of the loader."""
         keys = plain(self._train)
         return {**dict(_described(keys, "")), "processes": str(data_rank(self.trainer)[1])}
+
+
+class _Finite:
+    """A loader whose iterators stay at their end: Lightning asks the shorter sets again, and Lhotse's fail with a TypeError."""
+
+    def __init__(self, loader: DataLoader) -> None:
+        self._loader = loader
+
+    def __iter__(self) -> Iterator[Any]:
+        yield from self._loader
 
 
 def _loader_config(keys: DictConfig, folder: str | None, set_name: str) -> DictConfig:

@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, Trainer
 from nemo.core.classes import ModelPT
 from nemo.core.classes.common import PretrainedModelInfo
 from nemo.core.connectors.save_restore_connector import SaveRestoreConnector
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import Tensor
 
 from nemo_duplex.channels.targets import AgentTargets, lay_out
@@ -25,9 +25,9 @@ from nemo_duplex.models import parallel
 from nemo_duplex.models.agent import DuplexAgent
 from nemo_duplex.models.duplex_lm import DuplexLM
 from nemo_duplex.models.in_tree.config import is_in_tree, our_config
-from nemo_duplex.models.losses import ChannelLoss, LossWeights, speech_loss, text_loss
+from nemo_duplex.models.losses import ChannelLoss, speech_loss, text_loss
 from nemo_duplex.models.metrics import StepSums
-from nemo_duplex.models.model_config import FORMAT_VERSION, model_config
+from nemo_duplex.models.model_config import FORMAT_VERSION, ModelConfig
 from nemo_duplex.models.nemo.hub import push_to_hub
 from nemo_duplex.models.nemo.restore_connector import RestoreConnector, check_what_nemo_restores
 from nemo_duplex.models.parts import build_parts
@@ -47,11 +47,11 @@ class DuplexS2SModel(DuplexAgent, ModelPT):
     `perception`, `codec`). Once built, the model's own config describes every part, so that its `.nemo` needs nothing else.
 
     Args:
-        cfg: the `model` section of `conf/duplex_*.yaml`, or one written for NeMo's in-tree DuplexS2SModel.
+        cfg: a `ModelConfig`, the `model` section of `conf/duplex_*.yaml`, or one written for NeMo's in-tree DuplexS2SModel.
         trainer: where the model is trained.
 
     Raises:
-        InputError: for an unknown key, a part that cannot be had, or parts that do not fit each other.
+        InputError: for an unknown key, a part that is not given or cannot be read, or parts that do not fit each other.
 
     Examples:
         >>> model.user_sample_rate, model.agent_sample_rate
@@ -66,20 +66,22 @@ class DuplexS2SModel(DuplexAgent, ModelPT):
         True
     """
 
-    def __init__(self, cfg: DictConfig | dict[str, Any], trainer: Trainer | None = None) -> None:
+    def __init__(self, cfg: ModelConfig | DictConfig | Mapping[str, Any], trainer: Trainer | None = None) -> None:
         check_what_nemo_restores(type(self), DuplexS2SModel)
-        cfg = model_config(our_config(cfg) if is_in_tree(cfg) else cfg)
-        parts = build_parts(cfg)
+        if not isinstance(cfg, ModelConfig):
+            cfg = ModelConfig.of(our_config(cfg) if is_in_tree(cfg) else cfg)
+        parts, config = build_parts(cfg)
+        cfg = OmegaConf.create(config.as_dict())  # the name that Lightning writes into checkpoints
         data = {name: cfg.pop(name) for name in _DATA}  # NeMo would set it up now, before there is a tokenizer
         super().__init__(cfg=cfg, trainer=trainer)
-        self.register_artifact("tokenizer.model_path", cfg.tokenizer.model_path)
+        self.register_artifact("tokenizer.model_path", config.tokenizer.model_path)
         self.tokenizer, self.layout = parts.tokenizer, parts.layout
         self.perception, self.audio_codec = parts.perception, parts.codec
-        self.lm = DuplexLM(self.layout, parts.backbone, cfg.user_weight)
-        self.loss_weights = LossWeights(**cfg.loss)
+        self.lm = DuplexLM(self.layout, parts.backbone, config.user_weight)
+        self.loss_weights = config.loss
         self._validation: dict[str, StepSums] = {}
-        freeze(self, cfg.freeze_params, [*cfg.prevent_freeze_params, *([r".+\.lora_"] if cfg.lora else [])])
-        if cfg.activation_checkpointing:
+        freeze(self, config.freeze_params, [*config.prevent_freeze_params, *([r".+\.lora_"] if config.lora else [])])
+        if config.activation_checkpointing:
             recompute_activations(self.perception, self.lm.backbone.llm)
         self._set_up(data)
 

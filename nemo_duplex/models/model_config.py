@@ -1,61 +1,129 @@
-"""The door of `DuplexS2SModel`: its `model:` section, every key of it given, unknown ones refused."""
+"""The `model:` section of `conf/duplex_*.yaml` and of a `.nemo`: every key, its default and what it means."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import asdict, dataclass, field, fields
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
+from nemo_duplex.channels.layout import TurnMarks
+from nemo_duplex.channels.text_channel import TextAlignment
 from nemo_duplex.inputs import InputError, plain, refuse_unknown
+from nemo_duplex.models.losses import LossWeights
 
 #: Raised with every change that an older reader of the `.nemo` would get wrong.
 FORMAT_VERSION = 2
 
-_DEFAULTS: dict[str, Any] = {
-    "format_version": FORMAT_VERSION,
-    "pretrained_llm": None,  # Hugging Face id or folder
-    "pretrained_asr": None,  # NeMo .nemo, NGC name or Hugging Face id
-    "pretrained_audio_codec": None,  # NeMo .nemo or Hugging Face id
-    "pretrained_weights": True,  # False takes architectures alone
-    "llm": {},
-    "tokenizer": {"model_path": None, "pad": None, "bos": None, "eos": None},
-    "attention_window": None,
-    "sinks": None,
-    "perception": {},
-    "codec": {},
-    "speech_delay": 1,
-    "turn_marks": "beside",
-    "text_alignment": "turn",
-    "user_weight": 1.0,
-    "loss": {},
-    "freeze_params": [],
-    "prevent_freeze_params": [],
-    "lora": None,
-    "activation_checkpointing": False,
-    "compile": None,
-    "optim": None,
-    "optim_param_groups": {},
-    "train_ds": None,
-    "validation_ds": None,
-    "test_ds": None,
-}
-_WRITTEN_BY_NEMO = ("target", "nemo_version")
+
+@dataclass(frozen=True)
+class TokenizerConfig:
+    """`model.tokenizer`: a file, and the text of the special tokens where the file does not say which they are."""
+
+    model_path: str | None = None  # SentencePiece `.model` or Hugging Face `tokenizer.json`; null: that of pretrained_llm
+    pad: str | None = None  # of a `tokenizer.json`; a SentencePiece model knows its own
+    bos: str | None = None
+    eos: str | None = None
+    size: int | None = None  # not used; files of earlier versions have it
 
 
-def model_config(cfg: DictConfig | Mapping[str, Any]) -> DictConfig:
-    """A complete `model:` section.
+@dataclass(frozen=True)
+class ModelConfig:
+    """The `model:` section, one attribute per key. `of` reads one, `as_dict` writes it.
 
-    Raises:
-        InputError: for an unknown key (naming the nearest), or a model of a newer format.
+    A part comes from where `pretrained_...` says, else with random weights from its description. A *described* config has all
+    descriptions and no `pretrained_...`, so that a model can be built from it alone.
     """
-    given = plain(cfg)
-    version = given.get("format_version", FORMAT_VERSION)
-    if version > FORMAT_VERSION:
-        raise InputError(
-            f"This model has format {version}, nemo_duplex here reads up to {FORMAT_VERSION}. Install a newer one."
-        )
-    refuse_unknown(given, [*_DEFAULTS, *_WRITTEN_BY_NEMO], "model")
-    refuse_unknown(given.get("tokenizer") or {}, [*_DEFAULTS["tokenizer"], "size"], "model.tokenizer")
-    tokenizer = {**_DEFAULTS["tokenizer"], **(given.get("tokenizer") or {})}
-    return OmegaConf.create({**_DEFAULTS, **given, "tokenizer": tokenizer, "format_version": FORMAT_VERSION})
+
+    format_version: int = FORMAT_VERSION  # of the `.nemo`
+    pretrained_llm: str | None = None  # Hugging Face id or folder
+    pretrained_asr: str | None = None  # NeMo .nemo, NGC name or Hugging Face id
+    pretrained_audio_codec: str | None = None  # NeMo .nemo or Hugging Face id
+    pretrained_weights: bool = True  # false takes only the architecture of encoder and language model
+    llm: dict[Any, Any] = field(default_factory=dict)  # description: a transformers config
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    attention_window: int | None = None  # frames that a layer looks back on; null: all
+    sinks: int | None = None  # first frames that are never forgotten; null: 4 without a window, 0 with one
+    perception: dict[str, Any] = field(default_factory=dict)  # description of user encoder and adapter (perception/config.py)
+    codec: dict[str, Any] = field(default_factory=dict)  # description: the config of an FSQCodec
+    speech_delay: int = 1  # frames by which speech follows text
+    turn_marks: TurnMarks = "beside"  # where speech BOS and EOS stand (channels/layout.py)
+    text_alignment: TextAlignment = "turn"  # where text stands within its turn (channels/text_channel.py)
+    user_weight: float = 1.0  # what user embeddings are multiplied by before the channels are summed
+    loss: LossWeights = LossWeights()  # weights of the parts of a frame (losses.py)
+    freeze_params: list[str] = field(default_factory=list)  # regular expressions of parameters that are not trained
+    prevent_freeze_params: list[str] = field(default_factory=list)  # exceptions from these
+    lora: dict[str, Any] | None = None  # arguments of peft's LoraConfig: trains adapters instead of the language model
+    activation_checkpointing: bool = False  # runs layers again in the backward pass: less memory, more time
+    compile: str | None = None  # backend of torch.compile for the language model, such as inductor
+    optim: dict[str, Any] | None = None  # NeMo's: name, arguments, sched
+    optim_param_groups: dict[str, Any] = field(default_factory=dict)  # other optimizer arguments, by part
+    train_ds: dict[str, Any] | None = None  # NeMo's way to data; the examples use a DuplexDataModule
+    validation_ds: dict[str, Any] | None = None
+    test_ds: dict[str, Any] | None = None
+    target: str | None = None  # written by NeMo: the class of the model
+    nemo_version: str | None = None  # written by NeMo
+
+    @classmethod
+    def of(cls, section: DictConfig | Mapping[str, Any]) -> ModelConfig:
+        """Reads a `model:` section; keys that are not given, or null where null means nothing, have their defaults.
+
+        Raises:
+            InputError: for an unknown key (naming the nearest), a value of another type, or a model of a newer format.
+        """
+        given = plain(section)
+        version = given.get("format_version", FORMAT_VERSION)
+        if version > FORMAT_VERSION:
+            raise InputError(
+                f"This model has format {version}, expected {FORMAT_VERSION} or less. Install a newer nemo_duplex."
+            )
+        return _read(cls, {**given, "format_version": FORMAT_VERSION}, "model")
+
+    def as_dict(self) -> dict[str, Any]:
+        """The section as plain data, complete; keys that only some files have are left out where they are not set."""
+        section = asdict(self)
+        for keys, name in ((section, "target"), (section, "nemo_version"), (section["tokenizer"], "size")):
+            if keys[name] is None:
+                del keys[name]
+        return section
+
+
+def _read(kind: type, given: Mapping[str, Any], place: str) -> Any:
+    """A dataclass of `kind` from the section at `place`, and those inside it from theirs."""
+    hints = get_type_hints(kind)
+    refuse_unknown(given, [f.name for f in fields(kind)], place)
+    values = {}
+    for name, value in given.items():
+        hint = hints[name]
+        if value is None and not _fits(None, hint):
+            continue
+        if hint in (TokenizerConfig, LossWeights) and isinstance(value, Mapping):
+            value = _read(hint, value, f"{place}.{name}")
+        if not _fits(value, hint):
+            raise InputError(f"{place}.{name} is {value!r}, expected {_expected(hint)}.")
+        values[name] = value
+    return kind(**values)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value is of the type of its key; a whole number is a number, and true and false are none."""
+    kind = get_origin(hint) or hint
+    if kind in (Union, UnionType):
+        return any(_fits(value, one) for one in get_args(hint))
+    if kind is Literal:
+        return value in get_args(hint)
+    if kind in (int, float):
+        return isinstance(value, (int, kind)) and not isinstance(value, bool)
+    return isinstance(value, kind)
+
+
+def _expected(hint: Any) -> str:
+    words = {int: "a whole number", float: "a number", str: "text", bool: "true or false", list: "a list", type(None): "null"}
+    kind = get_origin(hint) or hint
+    if kind in (Union, UnionType):
+        return " or ".join(_expected(one) for one in get_args(hint))
+    if kind is Literal:
+        return " or ".join(get_args(hint))
+    return words.get(kind, "keys and values")

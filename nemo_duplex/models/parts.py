@@ -1,21 +1,20 @@
 """What a DuplexS2SModel is put together from: user encoder, codec, language model and tokenizer, pretrained or described.
 
 Each comes from where the config says (`pretrained_...`, one loading path each), or with random weights from its description.
-Afterwards the config describes all of them, so that a `.nemo` needs nothing but itself.
+The config of the model then describes all of them, so that a `.nemo` needs nothing but itself.
 """
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from nemo.collections.common.tokenizers import SentencePieceTokenizer
 from nemo.utils import logging
 from nemo.utils.app_state import AppState
-from omegaconf import DictConfig, OmegaConf
 
 from nemo_duplex.channels.layout import ChannelLayout
 from nemo_duplex.channels.text_channel import PieceTokenizer, pad_of
@@ -31,6 +30,7 @@ from nemo_duplex.llm.pretrained import (
     resize_vocabulary,
 )
 from nemo_duplex.models.in_tree.perception import is_in_tree_perception, our_perception
+from nemo_duplex.models.model_config import ModelConfig, TokenizerConfig
 from nemo_duplex.models.nemo.artifacts import kept_copy
 from nemo_duplex.perception.offline import WholePerception
 from nemo_duplex.perception.perception import Perception
@@ -47,41 +47,53 @@ class Parts:
     backbone: Backbone
 
 
-def build_parts(cfg: DictConfig) -> Parts:
-    """The parts that a complete `model:` section names; afterwards it describes them.
+def build_parts(config: ModelConfig) -> tuple[Parts, ModelConfig]:
+    """The parts that a config names, and the config that describes them; what is given stays as it is.
 
     Raises:
-        InputError: if one cannot be had, or they do not fit each other.
+        InputError: if a part is not given or cannot be read, or parts do not fit each other.
     """
-    tokenizer = _tokenizer(cfg)
-    codec = _codec(cfg)
-    layout = _layout(cfg, tokenizer, codec)
-    backbone = _backbone(cfg, layout)
-    perception = _perception(cfg, backbone.hidden_size)
-    heard, spoken = perception.frame_rate, codec.frame_rate
-    if heard.hz != spoken.hz:
+    tokenizer, tokenizer_config = _tokenizer(config)
+    codec = _codec(config)
+    layout = _layout(config, tokenizer, codec)
+    backbone, llm = _backbone(config, layout)
+    perception = _perception(config, backbone.hidden_size)
+    user_rate, agent_rate = perception.frame_rate.hz, codec.frame_rate.hz
+    if user_rate != agent_rate:
         raise InputError(
-            f"The user encoder has {float(heard.hz):g} frames per second and the codec {float(spoken.hz):g}: "
+            f"The user encoder has {float(user_rate):g} frames per second and the codec {float(agent_rate):g}: "
             "they must be the same. Choose another codec or encoder."
         )
-    return Parts(perception, codec, tokenizer, layout, backbone)
+    described = replace(
+        config,
+        pretrained_llm=None,
+        pretrained_asr=None,
+        pretrained_audio_codec=None,
+        llm=llm,
+        tokenizer=tokenizer_config,
+        perception=perception.config,
+        codec=codec.config,
+    )
+    return Parts(perception, codec, tokenizer, layout, backbone), described
 
 
-def _tokenizer(cfg: DictConfig) -> PieceTokenizer:
-    """From its file; else that of the pretrained language model, made into a file."""
-    given = cfg.tokenizer
+def _tokenizer(config: ModelConfig) -> tuple[PieceTokenizer, TokenizerConfig]:
+    """From its file; else that of the pretrained language model, written to a file."""
+    given = config.tokenizer
     if given.model_path is None:
-        if cfg.pretrained_llm is None:
+        if config.pretrained_llm is None:
             raise InputError("The model has no tokenizer: set model.tokenizer.model_path, or model.pretrained_llm.")
         with tempfile.TemporaryDirectory() as folder:
-            tokenizer = HFTokenizer.from_pretrained(cfg.pretrained_llm, folder)
-            given.model_path = str(kept_copy(tokenizer.path))
-            given.pad, given.bos, given.eos = tokenizer.special_tokens
+            pretrained = HFTokenizer.from_pretrained(config.pretrained_llm, folder)
+            given = TokenizerConfig(str(kept_copy(pretrained.path)), *pretrained.special_tokens)
+    assert given.model_path is not None, "A tokenizer has a file by now."
     path = kept_copy(_unpacked(given.model_path))
-    given.model_path = str(path)
-    if path.suffix == ".json":
-        return HFTokenizer(path, given.pad, given.bos, given.eos)
-    return SentencePieceTokenizer(str(path))
+    given = replace(given, model_path=str(path))
+    if path.suffix != ".json":
+        return SentencePieceTokenizer(str(path)), given
+    if given.pad is None or given.bos is None or given.eos is None:
+        raise InputError(f"model.tokenizer: {path.name} is of Hugging Face; give the text of its pad, bos and eos beside it.")
+    return HFTokenizer(path, given.pad, given.bos, given.eos), given
 
 
 def _unpacked(path: str) -> Path:
@@ -91,18 +103,17 @@ def _unpacked(path: str) -> Path:
     return existing_file(path, "model.tokenizer.model_path")
 
 
-def _codec(cfg: DictConfig) -> FSQCodec:
-    if cfg.pretrained_audio_codec:
-        codec = FSQCodec.restore(cfg.pretrained_audio_codec)
-    elif cfg.codec:
-        codec = FSQCodec(OmegaConf.to_container(cfg.codec))
+def _codec(config: ModelConfig) -> FSQCodec:
+    if config.pretrained_audio_codec:
+        codec = FSQCodec.restore(config.pretrained_audio_codec)
+    elif config.codec:
+        codec = FSQCodec(config.codec)
     else:
         raise InputError("The model has no codec: set model.pretrained_audio_codec to a .nemo or Hugging Face id.")
-    cfg.pretrained_audio_codec, cfg.codec = None, codec.config
     return codec.eval().requires_grad_(False)
 
 
-def _layout(cfg: DictConfig, tokenizer: PieceTokenizer, codec: FSQCodec) -> ChannelLayout:
+def _layout(config: ModelConfig, tokenizer: PieceTokenizer, codec: FSQCodec) -> ChannelLayout:
     return ChannelLayout(
         text_vocab_size=tokenizer.vocab_size,
         text_pad=pad_of(tokenizer),
@@ -110,31 +121,33 @@ def _layout(cfg: DictConfig, tokenizer: PieceTokenizer, codec: FSQCodec) -> Chan
         text_eos=tokenizer.eos,
         num_codebooks=codec.num_codebooks,
         codebook_size=codec.codebook_size,
-        speech_delay=cfg.speech_delay,
-        turn_marks=cfg.turn_marks,
+        speech_delay=config.speech_delay,
+        turn_marks=config.turn_marks,
     )
 
 
-def _backbone(cfg: DictConfig, layout: ChannelLayout) -> Backbone:
-    if cfg.pretrained_llm:
-        llm = load_llm(cfg.pretrained_llm, cfg.pretrained_weights)
-    elif cfg.llm:
-        rows = max(layout.text_vocab_size, cfg.llm.get("vocab_size") or 0)
-        llm = random_llm({**OmegaConf.to_container(cfg.llm), "vocab_size": rows})
+def _backbone(config: ModelConfig, layout: ChannelLayout) -> tuple[Backbone, dict[str, Any]]:
+    """The language model with a row for each text token, and its description."""
+    if config.pretrained_llm:
+        llm = load_llm(config.pretrained_llm, config.pretrained_weights)
+    elif config.llm:
+        rows = max(layout.text_vocab_size, config.llm.get("vocab_size") or 0)
+        llm = random_llm({**config.llm, "vocab_size": rows})
     else:
         raise InputError("The model has no language model: set model.pretrained_llm, or describe one in model.llm.")
     llm = resize_vocabulary(llm, layout.text_vocab_size)
-    cfg.pretrained_llm, cfg.llm = None, llm_config(llm)
-    backbone = Backbone(cfg.llm, cfg.attention_window, weights=llm, sinks=cfg.sinks)
+    described = llm_config(llm)
+    backbone = Backbone(described, config.attention_window, weights=llm, sinks=config.sinks)
     if not AppState().is_model_being_restored:  # what is saved was checked when it was built
         check_streaming(llm, backbone)
-    if cfg.lora:
-        add_lora(backbone.llm, cfg.lora)
-    return backbone
+    if config.lora:
+        add_lora(backbone.llm, config.lora)
+    return backbone, described
 
 
-def _perception(cfg: DictConfig, output_dim: int) -> Perception | WholePerception:
-    described = OmegaConf.to_container(cfg.perception)
+def _perception(config: ModelConfig, output_dim: int) -> Perception | WholePerception:
+    """The user encoder, whose features are those of the language model."""
+    described = {**config.perception}
     if described.get("output_dim") is None:
         described["output_dim"] = output_dim
     if described["output_dim"] != output_dim:
@@ -142,12 +155,9 @@ def _perception(cfg: DictConfig, output_dim: int) -> Perception | WholePerceptio
             f"The user encoder gives {described['output_dim']} features, the language model takes {output_dim}: "
             "set model.perception.output_dim to the latter."
         )
-    if cfg.pretrained_asr:
-        perception = Perception.from_asr(cfg.pretrained_asr, described, cfg.pretrained_weights)
-    else:
-        perception = perception_from(described)
-    cfg.pretrained_asr, cfg.perception = None, perception.config
-    return perception
+    if config.pretrained_asr:
+        return Perception.from_asr(config.pretrained_asr, described, config.pretrained_weights)
+    return perception_from(described)
 
 
 def perception_from(config: Mapping[str, Any]) -> Perception | WholePerception:

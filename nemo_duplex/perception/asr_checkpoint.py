@@ -1,4 +1,4 @@
-"""What a NeMo ASR checkpoint holds of a user encoder, read without building the ASR model around it."""
+"""Preprocessor and encoder of a NeMo ASR checkpoint, read without building the ASR model around them."""
 
 from __future__ import annotations
 

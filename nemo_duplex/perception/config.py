@@ -1,6 +1,6 @@
-"""The door of `Perception`: its configuration completed, and everything refused that cannot run frame by frame at 80 ms.
+"""The configuration of a `Perception`: completed, and refused if it cannot run frame by frame at 80 ms.
 
-`WholePerception` has the same door but for one thing: its encoder may hear the whole recording before it answers.
+`WholePerception` has the same configuration, except that its encoder may depend on the whole recording.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from nemo_duplex.perception.log_mel import streamable
 _KEYS = ("preprocessor", "encoder", "adapter", "output_dim", "whole_recordings")
 _KINDS = ("mlp", "conformer", "identity")
 
-#: What each argument of a cache-aware ConformerEncoder must be, and what it is there for.
+#: The allowed values of each argument of a cache-aware ConformerEncoder, and the reason.
 _CACHE_AWARE = {
     "att_context_style": (("chunked_limited",), "attention must stay within chunks"),
     "self_attention_model": (("rel_pos",), "positions must be relative"),
@@ -24,7 +24,7 @@ _CACHE_AWARE = {
     "subsampling": (("dw_striding", "striding"), "the subsampling must be made of strided convolutions"),
     "reduction": ((None,), "frames must keep their rate"),
 }
-#: NeMo's own values where a configuration is silent about them.
+#: NeMo's own values of arguments that a configuration leaves out.
 _NEMO_DEFAULTS = {"att_context_style": "regular", "self_attention_model": "rel_pos", "causal_downsampling": False}
 _NEMO_DEFAULTS |= {"conv_context_size": None, "subsampling": "striding", "reduction": None}
 
@@ -53,7 +53,7 @@ def perception_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def whole_perception_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration of `WholePerception`, complete and plain; `whole_recordings: true` in it says what it is for.
+    """A configuration of `WholePerception`, complete and plain, with `whole_recordings: true`.
 
     Raises:
         InputError: for an unknown or missing key, or frames that are not 80 ms long.
@@ -72,7 +72,7 @@ def cache_aware(encoder: dict[str, Any], what: str = "encoder") -> dict[str, Any
     """The arguments of a ConformerEncoder that can be streamed; `what` names it in errors.
 
     Raises:
-        InputError: naming the argument that stands against it.
+        InputError: naming the argument that prevents it.
     """
     subsamples = encoder.get("subsampling_factor", 4) > 1
     for key, (allowed, reason) in _CACHE_AWARE.items():
@@ -94,10 +94,10 @@ def cache_aware(encoder: dict[str, Any], what: str = "encoder") -> dict[str, Any
 
 
 def conformer_adapter(encoder: Mapping[str, Any], adapter: Mapping[str, Any], width: int) -> dict[str, Any]:
-    """The arguments of a Conformer adapter: the encoder's, without subsampling, and what `adapter` says otherwise.
+    """The arguments of a Conformer adapter: the encoder's, without subsampling, overridden by those of `adapter`.
 
     Raises:
-        InputError: if it wants another number of features than the encoder's `width`, or makes frames longer.
+        InputError: if it takes another number of features than the encoder's `width`, or makes frames longer.
     """
     own = {key: value for key, value in adapter.items() if key != "kind"}
     complete = {**encoder, "feat_in": width, "subsampling_factor": 1, **own}
@@ -132,7 +132,11 @@ def _check_frames(preprocessor: Mapping[str, Any], encoder: Mapping[str, Any]) -
 
 
 def _described(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration as plain data, with no key that is unknown and none missing."""
+    """The configuration as plain data.
+
+    Raises:
+        InputError: for an unknown or a missing key.
+    """
     config = plain(config)
     refuse_unknown(config, _KEYS, "perception")
     for key in ("preprocessor", "encoder", "output_dim"):
@@ -142,5 +146,5 @@ def _described(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _arguments(section: Mapping[str, Any]) -> dict[str, Any]:
-    """What a NeMo module is called with: everything but its class."""
+    """The arguments of a NeMo module: everything but its class."""
     return {key: value for key, value in section.items() if key != "_target_"}

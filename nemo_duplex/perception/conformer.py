@@ -1,20 +1,18 @@
-"""The layers of a NeMo Conformer for streams: one encoder chunk of many callers at a time, each of its own age, in memory that
-stays.
+"""The layers of a NeMo Conformer behind its subsampling: over whole recordings, over pieces of them, and for streams.
 
-NeMo's own step (`conformer_cache.py`) remembers what goes into attention, so it makes the keys and values of all 70 frames anew
-for every encoder chunk, and copies them three times. Here keys and values themselves are remembered, in a ring of encoder
-chunks:
+    conformer_layers                   whole recordings
+    conformer_step, ConformerCache     the next piece of a recording, by NeMo's own cache
+    ConformerStream, ConformerRings    one encoder chunk of many streams, each of its own age, in memory that stays
+
+NeMo's cache remembers what goes into attention: each step computes the keys and values of all 70 frames anew and copies them
+three times. `ConformerStream` remembers keys and values themselves, in a ring of encoder chunks:
 
     ring of 4 encoder chunks        | 4 | 5 | 2 | 3 |        6 goes where 2 is: it looks back on 3, 4 and 5
                                       ^
 
-The slot of the next encoder chunk holds nothing that anybody will look at. So rows that have no encoder chunk now may write
-there as well, and nothing has to be put back. How far a slot lies back differs from row to row; the position embeddings, of
-which each distance has one, are computed once and picked by it.
-
-The layers of a NeMo Conformer over whole recordings, or over a stretch of one of any number of chunks.
-
-For streams of many callers, one chunk at a time, there is `conformer_stream.py`.
+Nothing looks at the slot of the next encoder chunk. So rows without an encoder chunk in this step may write there too, and
+nothing has to be put back. How far back a slot lies differs from row to row. The position embeddings, one for each distance,
+are computed once and selected by it.
 """
 
 from __future__ import annotations
@@ -46,26 +44,21 @@ class ConformerStream:
     def __init__(self, encoder: nn.Module, chunk_frames: int) -> None:
         self._encoder, self._chunk = encoder, chunk_frames
         left = encoder.att_context_size[0]
-        self._num_chunks = (
-            left // chunk_frames + 1
-        )  # of a ring: an encoder chunk sees itself and those that fit into the left context
+        self._num_chunks = left // chunk_frames + 1  # of a ring: the newest one and those in its left context
         device = next(encoder.parameters()).device
         frame = torch.arange(chunk_frames, device=device)
         chunk = torch.arange(self._num_chunks, device=device)
-        lag = (
-            chunk[:, None] - chunk
-        ) % self._num_chunks  # (slot of the newest encoder chunk, slot): encoder chunks that it lies back
+        lag = (chunk[:, None] - chunk) % self._num_chunks  # (newest chunk's place, place): encoder chunks that it lies back
         distance = lag[:, None, :, None] * chunk_frames + frame[:, None, None] - frame
-        # All by the slot of the newest encoder chunk: encoder chunks (N, C) that each slot lies back, and its row in the
-        # positions (N, b, C).
+        # By the place of the newest encoder chunk: how many encoder chunks each slot lies back (N, C), and the row of each slot
+        # in the positions (N, b, C).
         self._lag = lag.repeat_interleave(chunk_frames, dim=1)
         self._row = distance.flatten(2) + chunk_frames - 1
         self._positions = self._projected_positions(left + chunk_frames - 1)
 
     @torch.no_grad()
     def _projected_positions(self, farthest: int) -> list[Tensor]:
-        """Of each layer, (heads, head size, P) embeddings of the distances from -(b - 1), a later frame of the encoder chunk,
-        on."""
+        """Embeddings (heads, head size, P) in each layer of the distances from -(b - 1) on, a later frame of the same chunk."""
         encoder = self._encoder
         if farthest + 1 > encoder.max_audio_length:
             encoder.set_max_audio_length(farthest + 1)
@@ -94,9 +87,9 @@ class ConformerStream:
         Args:
             x: (n, b, D) after the subsampling.
             rings: of all rows, changed in place.
-            encoder chunks: (n,) how many encoder chunks these rows have heard before.
+            chunks: (n,) how many encoder chunks these rows had before.
             rows: (n,) int64, all different: whose encoder chunks they are.
-            live: (n,) bool; False where an entry only fills the batch, and its row stays as it is.
+            live: (n,) bool; False where an entry only fills the batch: its row stays as it is.
 
         Returns:
             (n, b, D').
@@ -111,7 +104,7 @@ class ConformerStream:
             rows=rows,
             live=live[:, None, None],
             position=self._row[newest][:, None],
-            unheard=(self._lag[newest] > chunks[:, None])[:, None, None],
+            before_start=(self._lag[newest] > chunks[:, None])[:, None, None],
         )
         for i, layer in enumerate(encoder.layers):
             x = x + layer.fc_factor * layer.feed_forward1(layer.norm_feed_forward1(x))
@@ -131,11 +124,11 @@ class ConformerStream:
         keys, values = (
             ring[layer].index_select(0, past.rows).unflatten(2, heads).transpose(1, 2) for ring in (rings.keys, rings.values)
         )
-        by_distance = ((query + attention.pos_bias_v) / attention.s_d_k).permute(2, 0, 1, 3).flatten(1, 2) @ self._positions[
-            layer
-        ]
-        by_distance = by_distance.unflatten(1, query.shape[:2]).transpose(0, 1)  # (n, heads, b, P)
-        bias = by_distance.gather(3, past.position.expand(-1, attention.h, -1, -1)).masked_fill(past.unheard, -torch.inf)
+        position_query = ((query + attention.pos_bias_v) / attention.s_d_k).permute(2, 0, 1, 3).flatten(1, 2)
+        by_distance = (
+            (position_query @ self._positions[layer]).unflatten(1, query.shape[:2]).transpose(0, 1)
+        )  # (n, heads, b, P)
+        bias = by_distance.gather(3, past.position.expand(-1, attention.h, -1, -1)).masked_fill(past.before_start, -torch.inf)
         content = (query + attention.pos_bias_u).transpose(1, 2)
         return attention.linear_out(F.scaled_dot_product_attention(content, keys, values, bias).transpose(1, 2).flatten(2))
 
@@ -148,11 +141,11 @@ class _Past:
     rows: Tensor  # (n,)
     live: Tensor  # (n, 1, 1)
     position: Tensor  # (n, 1, b, C) for each new frame, the row of each slot in the positions
-    unheard: Tensor  # (n, 1, 1, C) slots of the time before the stream
+    before_start: Tensor  # (n, 1, 1, C) bool, slots of the time before the stream
 
 
 def _convolved(convolution: nn.Module, x: Tensor, columns: Tensor, past: _Past) -> Tensor:
-    """NeMo's `ConformerConvolution` of (n, b, D), of which `columns` (B, D, kernel - 1) remembers what it will need again."""
+    """NeMo's `ConformerConvolution` of (n, b, D); `columns` (B, D, kernel - 1) keeps the frames that the next step needs."""
     depthwise = convolution.depthwise_conv
     x = F.glu(_pointwise(convolution.pointwise_conv1, x), dim=2).transpose(1, 2)
     before = columns.index_select(0, past.rows)
@@ -168,7 +161,7 @@ def _convolved(convolution: nn.Module, x: Tensor, columns: Tensor, past: _Past) 
 
 
 def _pointwise(convolution: nn.Conv1d, x: Tensor) -> Tensor:
-    """A convolution of one step, of (n, b, D) instead of (n, D, b)."""
+    """A convolution of kernel size 1 on (n, b, D) instead of (n, D, b)."""
     return F.linear(x, convolution.weight[:, :, 0], convolution.bias)
 
 

@@ -1,10 +1,8 @@
 """The user's side of a corpus as utterances with their tokens, for training a user encoder (CTC).
 
 The audio is read once and kept in memory as 16-bit samples (115 MB per hour). An utterance is one turn, or all turns of a
-conversation, cut out with a random stretch of the room around it: the encoder's encoder chunks are counted from where the audio
-starts, so the start must vary.
-
-When each token of a turn is spoken, from the word times that a synthesiser knows.
+conversation, cut out with a random stretch of audio around it: encoder chunks are counted from where the audio starts, so the
+start must vary. Where a synthesiser left word times, a batch also tells in which frame each token is spoken.
 """
 
 from __future__ import annotations
@@ -26,60 +24,13 @@ from nemo_duplex.conversation import Conversation, Turn
 from nemo_duplex.frames import FRAME_RATE, USER_SAMPLE_RATE, FrameRate, Seconds
 from nemo_duplex.inputs import InputError, existing_folder, one_line
 
-
-def token_times(turn: Turn, tokenizer: PieceTokenizer) -> list[tuple[int, Seconds]]:
-    """Each token of the turn's text with the time at which its last character has been spoken.
-
-    Within a word, characters are taken to last equally long; what stands between words belongs to the one before it.
-    Empty for a turn without word times.
-    """
-    if not turn.words:
-        return []
-    return [(token, _spoken(turn, end)) for token, end in token_offsets(turn.text, tokenizer)]
-
-
-def token_path(
-    turns: Iterable[Turn],
-    num_frames: int,
-    tokenizer: PieceTokenizer,
-    blank: int,
-    since: Seconds = 0.0,
-    rate: FrameRate = FRAME_RATE,
-) -> Tensor:
-    """Tokens (T,) at the frames in which they are spoken, `blank` elsewhere: the right one of the paths that CTC sums over.
-
-    Frame 0 starts at the time `since`, and no turn before it. A token whose frame is taken goes into the next free one; those
-    for which none is left are dropped.
-    """
-    path = torch.full((num_frames,), blank, dtype=torch.long)
-    free = 0
-    for turn in turns:
-        for token, time in token_times(turn, tokenizer):
-            frame = max(free, rate.frame_at(time - since))
-            if frame < num_frames:
-                path[frame] = token
-            free = frame + 1
-    return path
-
-
-def _spoken(turn: Turn, position: int) -> Seconds:
-    """When the first `position` characters of the turn's text have been spoken."""
-    time = turn.start
-    for word in turn.words:
-        if position <= word.offset:
-            break
-        share = min(1.0, (position - word.offset) / len(word.text))
-        time = word.start + share * (word.end - word.start)
-    return time
-
-
-#: Audio before and after an utterance, where the conversation has it. A word's tokens come some frames after it was said.
+#: Audio before and after an utterance, if the conversation has it. A word's tokens come some frames after the word.
 ROOM_BEFORE: tuple[Seconds, Seconds] = (0.0, 0.6)
 ROOM_AFTER: tuple[Seconds, Seconds] = (0.3, 0.8)
-#: Change of level against the corpus.
+#: Change of level relative to the corpus.
 GAIN_DB = (-10.0, 6.0)
 
-#: Stands in a path where nobody knows what is spoken: beyond the end, and throughout a turn without word times.
+#: In a path, marks frames of which the token is not known: beyond the end, and throughout a turn without word times.
 UNKNOWN = -100
 
 _FULL_SCALE = 32768.0
@@ -87,30 +38,30 @@ _FULL_SCALE = 32768.0
 
 @dataclass(frozen=True)
 class Utterance:
-    """A stretch of a user's audio, and what is said in it. Sample numbers count from the start of `audio`."""
+    """A stretch of a user's audio and what is said in it. Sample numbers count from the start of `audio`."""
 
     id: str
     audio: np.ndarray  # (S,) int16, the whole conversation
     text: str
     first: int  # sample at which speech starts
     last: int  # sample at which it ends
-    earliest: int  # samples between which nothing else is said
+    earliest: int  # between this sample and `latest` nothing else is said
     latest: int
-    turns: tuple[Turn, ...] = ()  # what is said and when, in the conversation's time
+    turns: tuple[Turn, ...] = ()  # what is said and when, in the time of the conversation
 
     @property
     def duration(self) -> Seconds:
-        """Of the speech, without what is around it."""
+        """Duration of the speech, without the audio around it."""
         return (self.last - self.first) / USER_SAMPLE_RATE
 
     def whole(self) -> Tensor:
-        """(S,) float32 with all the room around the speech that there is, up to that of a training utterance."""
+        """Samples (S,) float32 with as much audio around the speech as there is, up to the most of a training utterance."""
         start = self.first - round(ROOM_BEFORE[1] * USER_SAMPLE_RATE)
         stop = self.last + round(ROOM_AFTER[1] * USER_SAMPLE_RATE)
         return self._samples(max(self.earliest, start), min(self.latest, stop))
 
     def draw(self, random: np.random.Generator) -> tuple[Tensor, int]:
-        """(S,) float32 with a random part of the room around the speech, at a random level; and the sample it starts at."""
+        """Samples (S,) float32 with random audio around the speech, at a random level, and the number of the first one."""
         before, after = (round(random.uniform(*room) * USER_SAMPLE_RATE) for room in (ROOM_BEFORE, ROOM_AFTER))
         gain = 10 ** (random.uniform(*GAIN_DB) / 20)
         start = max(self.earliest, self.first - before)
@@ -128,7 +79,7 @@ class UtteranceBatch:
     audio_lens: Tensor  # (B,) samples
     tokens: Tensor  # (B, L)
     token_lens: Tensor  # (B,)
-    paths: Tensor | None = None  # (B, T) tokens at the frames in which they are spoken, blanks between, UNKNOWN where not known
+    paths: Tensor | None = None  # (B, T) tokens at the frames in which they are spoken, blanks between, or UNKNOWN
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> UtteranceBatch:
         """The same batch on another device (Lightning calls this)."""
@@ -137,7 +88,7 @@ class UtteranceBatch:
 
 
 def read_utterances(shar: str | Path, sample_rate: int = USER_SAMPLE_RATE) -> tuple[list[Utterance], list[Utterance]]:
-    """All user turns of a corpus one by one, and all its conversations whole (those without a user turn left out).
+    """All user turns of a corpus one by one, and all its conversations as a whole, without those that have no user turn.
 
     Args:
         shar: a Lhotse Shar folder in the form that `synthesize` writes.
@@ -172,14 +123,14 @@ def _cuts(shar: str | Path) -> Iterator[Cut]:
 
 def _utterance(cut: Cut, audio: np.ndarray, turns: Sequence[Turn], earliest: int, latest: int) -> Utterance:
     if not all(turn.text.strip() for turn in turns):
-        raise InputError(f"Cut {cut.id}: a turn of the user has no text, so nothing can be learnt from it. Add what is said.")
+        raise InputError(f"Cut {cut.id}: a turn of the user has no text, expected what is said. Add it.")
     first, last = round(turns[0].start * USER_SAMPLE_RATE), round(turns[-1].end * USER_SAMPLE_RATE)
     text = " ".join(turn.text for turn in turns)
     return Utterance(cut.id, audio, text, first, min(last, len(audio)), earliest, latest, tuple(turns))
 
 
 def _user_audio(cut: Cut, sample_rate: int) -> np.ndarray:
-    """(S,) int16 the user channel of a cut."""
+    """The user channel (S,) int16 of a cut."""
     if cut.sampling_rate != sample_rate or cut.num_channels != 1:
         raise InputError(
             f"Cut {cut.id}: the user channel has {cut.sampling_rate} Hz and {cut.num_channels} channels, expected "
@@ -195,13 +146,13 @@ def _user_audio(cut: Cut, sample_rate: int) -> np.ndarray:
 
 
 class UtteranceBatches:
-    """Batches of utterances of similar length, in an order that the seed decides. An epoch sees every utterance about once.
+    """Batches of utterances of similar length, in an order that the seed decides. An epoch holds every utterance about once.
 
     Args:
         utterances: at least one.
         tokenizer: text -> ids.
-        seconds: of audio in a batch, about; each holds one utterance at least.
-        seed: of order, cuts and levels.
+        seconds: about how much audio a batch holds; it holds at least one utterance.
+        seed: decides order, cuts and levels.
     """
 
     def __init__(self, utterances: Sequence[Utterance], tokenizer: PieceTokenizer, seconds: Seconds, seed: int) -> None:
@@ -215,7 +166,7 @@ class UtteranceBatches:
         self._epoch_batches = len(self._epoch[1])  # later epochs have one more or less, but an index must keep its epoch
 
     def batch(self, index: int) -> UtteranceBatch:
-        """The batch of this index, 0 to infinity: the same whenever it is asked for."""
+        """The batch of this index, 0 to infinity. The same index always gives the same batch."""
         epoch, position = divmod(index, self._epoch_batches)
         if epoch != self._epoch[0]:
             self._epoch = (epoch, self._order(epoch))
@@ -226,7 +177,7 @@ class UtteranceBatches:
         return collate(audio, [self._tokens[i] for i in chosen], paths)
 
     def _path(self, utterance: Utterance, start: int, samples: int) -> Tensor:
-        """(T,) tokens in the frames of `samples` samples from `start` on; between them CTC's blank, the id after the last."""
+        """Tokens (T,) in the frames of `samples` samples from `start` on; between them CTC's blank, the id after the last."""
         frames = FRAME_RATE.count_samples(samples, USER_SAMPLE_RATE)
         if not all(turn.words for turn in utterance.turns):
             return torch.full((frames,), UNKNOWN)
@@ -234,7 +185,9 @@ class UtteranceBatches:
 
     def _order(self, epoch: int) -> list[np.ndarray]:
         random = np.random.default_rng((self.seed, 1 << 32, epoch))
-        about = self._durations * random.uniform(0.9, 1.1, len(self._durations))  # so that neighbours change
+        about = self._durations * random.uniform(
+            0.9, 1.1, len(self._durations)
+        )  # so that batches mix differently in each epoch
         batches: list[np.ndarray] = []
         current: list[int] = []
         for i in np.argsort(about):
@@ -257,3 +210,48 @@ def collate(audio: Iterable[Tensor], tokens: Sequence[Tensor], paths: Sequence[T
         token_lens=torch.tensor([len(t) for t in tokens]),
         paths=None if paths is None else pad_sequence(paths, batch_first=True, padding_value=UNKNOWN),
     )
+
+
+def token_times(turn: Turn, tokenizer: PieceTokenizer) -> list[tuple[int, Seconds]]:
+    """Each token of the turn's text with the time at which its last character has been spoken; none without word times.
+
+    Characters of a word are assumed to last equally long. What stands between words belongs to the word before it.
+    """
+    if not turn.words:
+        return []
+    return [(token, _spoken(turn, end)) for token, end in token_offsets(turn.text, tokenizer)]
+
+
+def token_path(
+    turns: Iterable[Turn],
+    num_frames: int,
+    tokenizer: PieceTokenizer,
+    blank: int,
+    since: Seconds = 0.0,
+    rate: FrameRate = FRAME_RATE,
+) -> Tensor:
+    """Tokens (T,) at the frames in which they are spoken, `blank` elsewhere: the correct one of the paths that CTC sums over.
+
+    Frame 0 starts at the time `since`; no turn starts before it. A token whose frame is taken goes into the next free one.
+    Tokens without a free frame left are dropped.
+    """
+    path = torch.full((num_frames,), blank, dtype=torch.long)
+    free = 0
+    for turn in turns:
+        for token, time in token_times(turn, tokenizer):
+            frame = max(free, rate.frame_at(time - since))
+            if frame < num_frames:
+                path[frame] = token
+            free = frame + 1
+    return path
+
+
+def _spoken(turn: Turn, position: int) -> Seconds:
+    """The time at which the first `position` characters of the turn's text have been spoken."""
+    time = turn.start
+    for word in turn.words:
+        if position <= word.offset:
+            break
+        share = min(1.0, (position - word.offset) / len(word.text))
+        time = word.start + share * (word.end - word.start)
+    return time

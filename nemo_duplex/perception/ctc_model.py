@@ -1,6 +1,6 @@
-"""A small streaming speech recogniser, whose encoder becomes the agent's ear (paper, section 4.1).
+"""A small streaming speech recogniser; an agent takes its encoder as user encoder (paper, section 4.1).
 
-The model is NeMo's own EncDecCTCModelBPE and its `.nemo` a normal NeMo checkpoint; the forward is the agent's (`FrameEncoder`).
+The model is NeMo's own EncDecCTCModelBPE and its `.nemo` a normal NeMo checkpoint. Its forward is the agent's (`FrameEncoder`).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from sentencepiece import SentencePieceProcessor
 from torch import Tensor
 
 from nemo_duplex.files.atomic import whole_file
+from nemo_duplex.llm.streamable import evaluating
 from nemo_duplex.perception.config import perception_config
 from nemo_duplex.perception.ctc_data import Utterance, UtteranceBatch, collate
 from nemo_duplex.perception.perception import FrameEncoder
@@ -51,10 +52,10 @@ def ctc_model(preprocessor: Mapping[str, Any], encoder: Mapping[str, Any], token
 
 @torch.no_grad()
 def centre_input(asr: EncDecCTCModelBPE, batch: UtteranceBatch) -> None:
-    """Sets the first convolution up so that it starts as if log-mels had mean 0 and deviation 1.
+    """Changes the first convolution so that it starts as if log-mels had mean 0 and deviation 1.
 
-    Streamable features are not normalised (they lie around -11 with a deviation of 4), and random weights are made for those
-    that are: without this the first minutes of training go into finding it out.
+    Streamable features are not normalised (mean -11, deviation 4), while random weights suit features that are. Without this
+    change the first minutes of training are spent on learning it.
     """
     mel = FrameEncoder(asr.preprocessor, asr.encoder).mel(batch.audio, batch.audio_lens)
     first = asr.encoder.pre_encode.conv[0]
@@ -64,26 +65,24 @@ def centre_input(asr: EncDecCTCModelBPE, batch: UtteranceBatch) -> None:
 
 @torch.inference_mode()
 def transcribe(asr: EncDecCTCModelBPE, utterances: Sequence[Utterance], batch_size: int = 16) -> list[str]:
-    """Greedy transcripts, in the order given, with the forward that the agent uses."""
-    hearing, blank = FrameEncoder(asr.preprocessor, asr.encoder), asr.decoder.num_classes_with_blank - 1
-    was_training = asr.training
-    asr.eval()
+    """Greedy transcripts in the order given, by the forward that the agent uses. Leaves the model in the mode it was in."""
+    frame_encoder, blank = FrameEncoder(asr.preprocessor, asr.encoder), asr.decoder.num_classes_with_blank - 1
     order = sorted(range(len(utterances)), key=lambda i: utterances[i].duration)
     texts = [""] * len(utterances)
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
-        batch = collate([utterances[i].whole() for i in chosen], [torch.zeros(0)] * len(chosen)).to(asr.device)
-        features, frames = hearing.encode(batch.audio, batch.audio_lens)
-        best = asr.decoder(encoder_output=features.transpose(1, 2)).argmax(-1)
-        for i, row, count in zip(chosen, best, frames):
-            ids = torch.unique_consecutive(row[:count])
-            texts[i] = asr.tokenizer.ids_to_text(ids[ids != blank].tolist())
-    asr.train(was_training)
+    with evaluating(asr):
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            batch = collate([utterances[i].whole() for i in chosen], [torch.zeros(0)] * len(chosen)).to(asr.device)
+            features, frames = frame_encoder.encode(batch.audio, batch.audio_lens)
+            best = asr.decoder(encoder_output=features.transpose(1, 2)).argmax(-1)
+            for i, row, count in zip(chosen, best, frames):
+                ids = torch.unique_consecutive(row[:count])
+                texts[i] = asr.tokenizer.ids_to_text(ids[ids != blank].tolist())
     return texts
 
 
 def error_rate(transcripts: Sequence[str], utterances: Sequence[Utterance]) -> float:
-    """Word error rate, pooled; case and punctuation do not count."""
+    """Word error rate over all utterances together; case and punctuation do not count."""
     return word_error_rate([_words(t) for t in transcripts], [_words(u.text) for u in utterances])
 
 

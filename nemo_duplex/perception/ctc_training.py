@@ -1,9 +1,8 @@
 """CTC pre-training of a small streaming encoder on the user's side of a corpus, in a budget of minutes.
 
-Single turns come first: from random weights, whole conversations alone do not get off the ground. Then conversations come in,
-with their noise, silences and echoes, because that is what an agent hears.
-
-Changes of log-mels (B, mels, M) that make a small corpus last: other throats, and parts that are not heard.
+Single turns come first: from random weights, an encoder learns nothing from whole conversations alone. Conversations come in
+later, because an agent has to understand the user amid their noise, silences and echoes. Log-mels are augmented, so that a
+small corpus lasts longer: vocal tracts of other lengths (`warped`), and hidden bands and stretches (`masked`).
 """
 
 from __future__ import annotations
@@ -50,11 +49,14 @@ from nemo_duplex.training.time_budget import TimeBudget
 
 
 def warped(mel: Tensor, filters: Tensor, limit: float) -> Tensor:
-    """Each row as if its speaker's vocal tract were up to `limit` shorter or longer (Jaitly and Hinton 2013).
+    """Log-mels (B, mels, M), each row as if its speaker's vocal tract were up to `limit` shorter or longer.
+
+    Vocal tract length perturbation (Jaitly and Hinton 2013).
 
     Args:
-        filters: (1, mels, bins) of the spectrogram, which say where its bands lie.
-        limit: 0.1 moves formants by up to 10 percent.
+        mel: (B, mels, M).
+        filters: (1, mels, bins) of the spectrogram, which tell where its bands lie.
+        limit: 0.1 moves formants by up to 10 percent, 0 returns `mel`.
     """
     if limit == 0:
         return mel
@@ -69,7 +71,12 @@ def warped(mel: Tensor, filters: Tensor, limit: float) -> Tensor:
 
 
 def masked(mel: Tensor, bands: int, band_width: int, stretches: int, stretch_width: int) -> Tensor:
-    """Some bands and stretches of each row put to the row's mean (SpecAugment, Park et al. 2019); widths are the largest."""
+    """Log-mels (B, mels, M) with random bands and stretches of each row set to the row's mean (SpecAugment, Park et al. 2019).
+
+    Args:
+        bands, stretches: how many of them.
+        band_width, stretch_width: the largest width, in mel bands and mel frames.
+    """
     mean = mel.mean(dim=(1, 2), keepdim=True)
     for axis, count, width in ((1, bands, band_width), (2, stretches, stretch_width)):
         size = mel.shape[axis]
@@ -82,13 +89,17 @@ def masked(mel: Tensor, bands: int, band_width: int, stretches: int, stretch_wid
     return mel
 
 
-# Most frames are blank; a blank counts less than a token, so that tokens are learnt from the start.
+# Most frames are blank. A blank counts less than a token, so that tokens are learnt from the start.
 _BLANK_WEIGHT = 0.3
 
 
 @dataclass(frozen=True)
 class EncoderTrainingConfig:
-    """What a training is; the keys of `conf/train_encoder.yaml`, explained there."""
+    """The settings of a training: the keys of `conf/train_encoder.yaml`, explained there.
+
+    Raises:
+        InputError: for a value out of range, or an encoder that cannot be streamed.
+    """
 
     data: str
     out: str
@@ -124,13 +135,13 @@ class EncoderTrainingConfig:
 
 
 class CTCTraining(PartTraining):
-    """What Lightning trains.
+    """The LightningModule around the recogniser.
 
     Args:
         asr: trained in place.
         config: rates and shares.
         turns, conversations: the utterances of the corpus, by turn and by conversation.
-        budget: the share of it that is spent sets the learning rate and the curriculum.
+        budget: its spent share sets the learning rate and the curriculum.
     """
 
     def __init__(
@@ -161,9 +172,11 @@ class CTCTraining(PartTraining):
         ]
 
     def training_step(self, batch: UtteranceBatch, batch_index: int) -> None:
-        hearing = FrameEncoder(self.asr.preprocessor, self.asr.encoder)
-        mel = warped(hearing.mel(batch.audio, batch.audio_lens), hearing.preprocessor.featurizer.fb, self.config.mel_warp)
-        features = hearing.features(masked(mel, *self.config.mel_masks))
+        frame_encoder = FrameEncoder(self.asr.preprocessor, self.asr.encoder)
+        mel = warped(
+            frame_encoder.mel(batch.audio, batch.audio_lens), frame_encoder.preprocessor.featurizer.fb, self.config.mel_warp
+        )
+        features = frame_encoder.features(masked(mel, *self.config.mel_masks))
         log_probs = self.asr.decoder(encoder_output=features.transpose(1, 2))
         if self.share < self.config.aligned and batch.paths is not None and batch.paths.ne(UNKNOWN).any():
             loss = path_loss(log_probs, batch.paths)
@@ -171,14 +184,14 @@ class CTCTraining(PartTraining):
             loss = self.asr.loss(
                 log_probs=log_probs,
                 targets=batch.tokens,
-                input_lengths=hearing.counts(batch.audio_lens),
+                input_lengths=frame_encoder.counts(batch.audio_lens),
                 target_lengths=batch.token_lens,
             )
         self.descend(loss)
 
 
 class Curriculum(IterableDataset):
-    """Batches without end, from where the training is: turns alone, then conversations more and more often."""
+    """Batches without end from the training's step on: turns alone first, then more and more conversations."""
 
     def __init__(self, training: CTCTraining) -> None:
         self.training = training
@@ -187,22 +200,22 @@ class Curriculum(IterableDataset):
         training, config = self.training, self.training.config
         index = training.step
         while True:
-            resize_vocabulary = max(0.0, training.share - config.turns_alone) / max(1e-9, 1 - config.turns_alone)
-            # Spreads the conversations evenly over the batches, at whatever part: multiples of the golden ratio fill 0..1.
-            whole = (index * 0.6180339887498949) % 1.0 < config.conversations * min(1.0, resize_vocabulary)
+            progress = max(0.0, training.share - config.turns_alone) / max(1e-9, 1 - config.turns_alone)
+            # Multiples of the golden ratio fill 0..1 evenly: conversations are spread evenly over the batches at any share.
+            whole = (index * 0.6180339887498949) % 1.0 < config.conversations * min(1.0, progress)
             yield (training.conversations if whole else training.turns).batch(index)
             index += 1
 
 
 def path_loss(log_probs: Tensor, paths: Tensor) -> Tensor:
-    """Mean negative log-likelihood of the one path on which every token is where it is spoken; the way into CTC.
+    """Mean negative log-likelihood of the path on which every token stands where it is spoken; a start for CTC.
 
-    CTC has to find out by itself where tokens are, which takes a small model minutes of saying nothing but blanks. Speech that
-    was synthesised comes with its word times, and so without that search.
+    CTC has to find out where tokens are; during that search a small model outputs nothing but blanks for minutes. Synthesised
+    speech comes with word times, which replace the search.
 
     Args:
         log_probs: (B, T or more, V + 1), blank last.
-        paths: (B, T), UNKNOWN where nobody knows.
+        paths: (B, T), UNKNOWN where the token is not known.
     """
     weight = torch.ones(log_probs.shape[-1], device=log_probs.device)
     weight[-1] = _BLANK_WEIGHT
@@ -211,9 +224,9 @@ def path_loss(log_probs: Tensor, paths: Tensor) -> Tensor:
 
 
 def train_encoder(config: EncoderTrainingConfig) -> dict[str, Any]:
-    """Trains, and writes `<out>/encoder.nemo` and `<out>/quality.json`; returns what the latter holds.
+    """Trains, writes `<out>/encoder.nemo` and `<out>/quality.json`, and returns the content of the latter.
 
-    Started again with the same `out` it goes on where it was; when it was done already, it does nothing.
+    Started again with the same `out`, it continues from the last checkpoint; when it was done already, it does nothing.
 
     Raises:
         InputError: for data that cannot be used, an encoder that cannot be streamed, or an `out` of another training.
@@ -247,7 +260,7 @@ def train_encoder(config: EncoderTrainingConfig) -> dict[str, Any]:
 def held_out_quality(
     asr: EncDecCTCModelBPE, turns: Sequence[Utterance], conversations: Sequence[Utterance], known: set[str]
 ) -> dict[str, Any]:
-    """Word error rates of greedy decoding: of single turns, of turns whose text is not `known`, and of whole conversations."""
+    """Word error rates of greedy decoding: single turns, turns whose text is not `known`, and whole conversations."""
     transcripts = transcribe(asr, turns)
     unseen = [i for i, turn in enumerate(turns) if turn.text not in known]
     return {

@@ -1,7 +1,7 @@
-"""NeMo's log-mel spectrogram, for any stretch of a stream, bit for bit the same however the stream is cut.
+"""NeMo's log-mel spectrogram for any stretch of a stream, bit for bit the same however the stream is cut.
 
-A mel frame lies around its centre: frame m looks at `window` samples around sample m * hop. NeMo computes whole files; here
-the caller brings the samples that the first frame looks back on; the arithmetic, with NeMo's window and filters, is the same.
+A mel frame lies around its centre: frame m depends on `window` samples around sample m * hop. NeMo computes whole files. Here
+the caller passes the samples that the first frame looks back on; the arithmetic, with NeMo's window and filters, is the same.
 
     samples     |<- history ->|<------------- hop * M ------------->|
                  1 + window - hop                                   ^ the last sample of the last frame's window
@@ -18,8 +18,8 @@ from torch.nn import functional as F
 
 from nemo_duplex.inputs import InputError
 
-#: What NeMo's preprocessor can be told that a stream cannot honour, and what it must be told instead. The first entry of each
-#: is what `streamable` writes into a configuration.
+#: Arguments of NeMo's preprocessor that rule out a stream, unless they have one of these values. `streamable` writes the first
+#: one into a configuration that leaves the argument out.
 _STREAMABLE: dict[str, tuple[Any, ...]] = {
     "normalize": ("NA", None),  # statistics of the whole file are not known while it is spoken
     "dither": (0.0,),  # noise would make two runs differ
@@ -31,10 +31,10 @@ _STREAMABLE: dict[str, tuple[Any, ...]] = {
 
 
 def streamable(preprocessor: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration of a NeMo preprocessor with its dither and padding taken away, which only training uses.
+    """The configuration of a NeMo preprocessor without dither and padding, which only training uses.
 
     Raises:
-        InputError: if its features need more than the present, such as `normalize: per_feature`.
+        InputError: if its features depend on the whole recording, such as `normalize: per_feature`.
     """
     config = {key: value for key, value in preprocessor.items() if key != "_target_"} | {"dither": 0.0, "pad_to": 0}
     for key, allowed in _STREAMABLE.items():
@@ -47,7 +47,7 @@ def streamable(preprocessor: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def history(featurizer: nn.Module) -> int:
-    """Samples before its own hop that the first mel frame of a stretch looks at, and one more for the pre-emphasis."""
+    """Samples before its own hop that the first mel frame of a stretch depends on, and one more for the pre-emphasis."""
     return 1 + featurizer.win_length - featurizer.hop_length
 
 

@@ -1,15 +1,14 @@
-"""What the agent hears when its encoder needs whole recordings: an encoder that sees the end before it says the beginning.
+"""Perceptions for whole recordings only: encoders in which every frame depends on the whole recording.
 
-NeMo's in-tree configurations may describe such encoders (attention without limit, features normalised over the recording). They
-train and answer recordings; nobody can talk to them live.
+NeMo's in-tree configurations may describe such encoders (unlimited attention, features normalised over the recording). A model
+with one trains and answers recordings, but opens no sessions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any
 
-import torch
 from nemo.collections.asr.modules import AudioToMelSpectrogramPreprocessor, ConformerEncoder
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -51,7 +50,7 @@ class WholePerception(nn.Module):
         """Embeddings of whole recordings.
 
         Args:
-            audio: (B, S) float at `sample_rate`; what stands after a row's end is not heard.
+            audio: (B, S) float at `sample_rate`; samples after a row's end are ignored.
             audio_lens: (B,) samples.
 
         Returns:
@@ -71,8 +70,9 @@ class WholePerception(nn.Module):
             x = self.modality_adapter(x.transpose(1, 2))
         return self.proj(x)[:, :frames], counts
 
-    def init_state(self, batch_size: int, device: torch.device | str | None = None) -> NoReturn:
-        """There are no streams.
+    @property
+    def chunk_frames(self) -> int:
+        """There are no encoder chunks to stream by; whoever opens a session asks for this first.
 
         Raises:
             InputError: always.
@@ -82,18 +82,9 @@ class WholePerception(nn.Module):
             "stt_en_fastconformer_hybrid_large_streaming_80ms. Train with model.pretrained_asr set to it."
         )
 
-    def step(self, audio: Tensor, state: Any, final: bool = False) -> NoReturn:
-        """As `init_state`."""
-        self.init_state(len(audio))
-
-    @property
-    def chunk_frames(self) -> int:
-        """As `init_state`: an engine asks for this before it opens any stream."""
-        self.init_state(1)
-
 
 def _conformed(conformer: nn.Module, x: Tensor, lens: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, D, T) and lengths (B,) through a whole ConformerEncoder; its own forward would refuse what is no spectrogram."""
+    """Features (B, D, T) and lengths (B,) through a whole ConformerEncoder, whose own forward takes spectrograms only."""
     if x.shape[2] > conformer.max_audio_length:
         conformer.set_max_audio_length(x.shape[2])
     return conformer.forward_internal(x, lens)

@@ -1,11 +1,10 @@
-"""What the agent hears, encoder chunk by encoder chunk, of many callers at a time: each of its own age, in one batch of
-constant shape.
+"""A perception step by step: one encoder chunk at a time of many sessions, each of its own age, in one batch of constant shape.
 
-    stream.mel(audio, ...)            n chunks of samples -> mel frames, with those before them that the encoder looks at
+    stream.mel(audio, ...)            n chunks of samples -> mel frames, with those before them that the encoder looks back on
     stream.encoder(window, ...)       -> embeddings of the encoder chunks' frames
 
-Equal to `Perception` over whole recordings. All memory is written in place and no Python looks at the data, so either half can
-become a CUDA graph.
+The frames equal those of `Perception` over whole recordings. All memory is written in place and no Python branches on data, so
+either half can become a CUDA graph.
 """
 
 from __future__ import annotations
@@ -23,11 +22,11 @@ from nemo_duplex.perception.subsampling import stages, subsample, window_history
 
 @dataclass
 class StreamState:
-    """All that B streams need of their past; of a stream that has not begun, zeros. Its size never changes."""
+    """All that B streams need of their past; zeros for a stream that has not begun. Its size never changes."""
 
     samples: Tensor  # (B, history) the latest audio, which the next mel frames look back on
     mel: Tensor  # (B, mels, history) the latest mel frames, which the next encoder frames look back on
-    chunks: Tensor  # (B,) heard so far
+    chunks: Tensor  # (B,) encoder chunks so far
     encoder: ConformerRings
     adapter: ConformerRings | None  # of an adapter that looks back
 
@@ -36,7 +35,7 @@ class PerceptionStream:
     """A perception, run for many rows at a time.
 
     Args:
-        perception: in evaluation from now on. What can be computed once is computed of its weights as they are now.
+        perception: in evaluation from now on. Its weights are taken as they are now: some results are computed once.
     """
 
     def __init__(self, perception: Perception) -> None:
@@ -63,22 +62,22 @@ class PerceptionStream:
         )
 
     def mel(self, audio: Tensor, state: StreamState, rows: Tensor, live: Tensor) -> Tensor:
-        """The first half of an encoder chunk.
+        """The first half of a step.
 
         Args:
-            audio: (n, chunk_samples) float, a row's first encoder chunk beginning with the perception's `lead_samples` zeros.
+            audio: (n, chunk_samples) float; the first chunk of a row begins with the perception's `lead_samples` zeros.
             state: of all rows; changed in place.
             rows: (n,) int64, all different: whose encoder chunks they are.
-            live: (n,) bool; False where an entry only fills the batch, and its row stays as it is.
+            live: (n,) bool; False where an entry only fills the batch: its row stays as it is.
 
         Returns:
-            (n, mels, M) the window that `encoder` takes.
+            the window (n, mels, M) for `encoder`.
         """
         samples = _after(state.samples, audio, rows, live)
         return _after(state.mel, log_mel(self._perception.preprocessor.featurizer, samples), rows, live)
 
     def encoder(self, window: Tensor, state: StreamState, rows: Tensor, live: Tensor) -> Tensor:
-        """The second half, with the same `state`, `rows` and `live`: embeddings (n, chunk_frames, H)."""
+        """The second half, with the same `state`, `rows` and `live`: the window of `mel` -> embeddings (n, chunk_frames, H)."""
         perception, chunks = self._perception, state.chunks.index_select(0, rows)
         x = subsample(perception.encoder.pre_encode, window.to(self._like.dtype), chunks * self.chunk_frames, self._stages)
         x = self._encoder.step(x, state.encoder, chunks, rows, live)
@@ -92,7 +91,7 @@ class PerceptionStream:
 
 
 def _after(memory: Tensor, new: Tensor, rows: Tensor, live: Tensor) -> Tensor:
-    """`new` (n, ..., m) behind what these rows remember, (B, ..., h), which becomes the latest of it where live."""
+    """`memory` (B, ..., h) of these rows followed by `new` (n, ..., m); where live, the memory takes its last h entries."""
     before = memory.index_select(0, rows)
     stretch = torch.cat([before, new], dim=-1)
     live = live.view(-1, *[1] * (memory.dim() - 1))

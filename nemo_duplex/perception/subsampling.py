@@ -1,14 +1,14 @@
 """Mel frames -> encoder frames: NeMo's strided convolutions over a whole file, or over a window of a stream.
 
-A window starts some frames before the ones that it is for, because a convolution looks back. Before a stream's first frame
-there is nothing, and nothing is not silence: the convolutions pad every one of their layers with zeros, while zeros at the
-input come out of the first layer as relu(bias). So in a window, each layer's frames before the start are put to zero. Each row
-of a batch has its own start; shapes do not depend on it.
+A convolution looks back, so a window starts some frames before those that it computes. Before a stream's first frame there is
+nothing, which is not the same as silence: over a whole file, every convolution pads its own input with zeros, while zeros in
+the mel frames would come out of the first layer as relu(bias). So in a window, each layer's frames before the start are set to
+zero. Each row of a batch has its own start; shapes do not depend on it.
 
     mel       -16 ... -9 -8 ... -1 | 0 1 2 ... 15         a window for encoder frames 0 and 1 of a new stream [70,1]:
     layer 1       -8 ... -1        | 0 1 2 ... 7          all that stands left of | is zero
     layer 2         -4 ... -1      | 0 1 2 3
-    layer 3           -2 -1        | 0 1                  -2 and -1 are only there to be dropped
+    layer 3           -2 -1        | 0 1                  -2 and -1 are dropped
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-#: Encoder frames at the start of a window that lack part of their past and are dropped.
+#: Encoder frames at the start of a window that lack a part of their past and are dropped.
 WARM_UP = 2
 
 # A depthwise convolution followed by a pointwise one is a dense one with the product of their weights. Of few channels, the
@@ -45,7 +45,7 @@ def subsample(
         pre_encode: NeMo's `ConvSubsampling`, causal, of factor f.
         mel: (B, mels, f * (T - 1) + 1) from the start of a file on, or (B, mels, f + 1 + f * T), a window of a stream.
         age: (B,) encoder frames of each row's stream before this window; None for a whole file.
-        convolutions: the `stages`, for one who calls often and does not train.
+        convolutions: the `stages`, computed once by a caller whose weights do not change.
 
     Returns:
         (B, T, D).
@@ -62,7 +62,7 @@ def subsample(
 
 
 def stages(pre_encode: nn.Module, device: torch.device) -> list[Stage]:
-    """The convolutions, split at their activations: each stage halves time. Folded where that is faster on `device`."""
+    """The convolutions, split at their activations; each stage halves time. Folded where that is faster on `device`."""
     layers: list[list[nn.Conv2d]] = [[]]
     for layer in pre_encode.conv:
         if isinstance(layer, nn.Conv2d):

@@ -16,10 +16,21 @@ def test_the_papers_vocabulary():
     assert layout.text_lead == 2, "text BOS stands beside the frame before speech BOS, two before the first heard code"
 
 
+@pytest.mark.parametrize(
+    ("marks", "delay", "shift", "lag", "lead", "tail"),
+    [("beside", 0, 1, 0, 1, 1), ("beside", 1, 2, 0, 2, 2), ("beside", 3, 4, 0, 4, 4),
+     ("in_place", 0, 1, -1, 1, 0), ("in_place", 1, 1, 0, 2, 1), ("in_place", 3, 1, 2, 4, 3)],
+)  # fmt: skip
+def test_how_far_the_channels_are_moved(marks, delay, shift, lag, lead, tail):
+    """In place, what is heard is late instead of what is written being early."""
+    layout = ChannelLayout(**PAPER, speech_delay=delay, turn_marks=marks)
+    assert (layout.text_shift, layout.speech_lag, layout.text_lead, layout.text_tail) == (shift, lag, lead, tail)
+
+
 def test_speech_specials_are_five_different_ids_above_the_codes():
     layout = ChannelLayout(**PAPER)
     specials = [layout.speech_bos, layout.speech_eos, layout.speech_start, layout.speech_pad, layout.speech_spare]
-    assert sorted(specials) == list(range(4032, 4037))
+    assert specials == [4032, 4033, 4034, 4035, 4036], "The order stands in the weights of trained agents."
 
 
 @pytest.mark.parametrize("shared", [dict(text_pad=32002), dict(text_bos=32000), dict(text_eos=32001)])
@@ -36,7 +47,9 @@ def test_shared_text_ids_are_refused(shared):
         (dict(text_pad=-1), "pad id -1 lies outside"),
         (dict(num_codebooks=0), "needs codebooks"),
         (dict(codebook_size=0), "needs codebooks"),
+        (dict(text_bos=32003), "bos id 32003 lies outside"),
         (dict(speech_delay=-1), "Speech cannot lead text"),
+        (dict(turn_marks="inside"), "turn_marks is 'inside', expected one of beside, in_place"),
     ],
 )
 def test_a_layout_out_of_range_is_refused(wrong, message):

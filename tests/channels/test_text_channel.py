@@ -1,8 +1,10 @@
 """Exact token rows: what is written where, in turns that fit, overflow, are cut off, or run over the end."""
 
+from types import SimpleNamespace
+
 import pytest
 
-from nemo_duplex.channels.text_channel import overflowing_frames, text_channel
+from nemo_duplex.channels.text_channel import overflowing_frames, pad_of, text_channel, token_offsets
 from nemo_duplex.conversation import Turn, Word
 from nemo_duplex.inputs import InputError
 
@@ -52,6 +54,14 @@ def test_a_turn_that_was_cut_off_holds_what_had_been_written_by_then():
 def test_a_turn_that_ends_with_the_cut_or_is_unfinished_has_no_eos():
     assert row(Turn("agent", 0.72, 0.96, "w1")) == [0] * 9 + [BOS, 11, 0]
     assert row(Turn("agent", 0.16, 0.4, "w1", custom={"unfinished": True}))[5] == PAD
+    too_long = "w1 w2 w3 w4 w5"
+    assert row(Turn("agent", 0.16, 0.4, too_long, custom={"unfinished": True})) == [0, 0, BOS, 11, 12] + [0] * 7
+    assert row(Turn("agent", 0.72, 2.0, too_long)) == [0] * 9 + [BOS, 11, 12]
+
+
+def test_a_turn_of_less_than_a_frame_is_its_bos():
+    assert row(Turn("agent", 0.16, 0.17, "w1")) == [0, 0, BOS] + [0] * 9
+    assert row(Turn("agent", 0.95, 0.96, "w1")) == [0] * 12, "rounded to the end of the last frame"
 
 
 def test_turns_that_touch():
@@ -61,6 +71,12 @@ def test_turns_that_touch():
 @pytest.mark.parametrize("start", [0.161, 0.199, 0.121])
 def test_times_off_the_grid_go_to_the_nearest_frame(start):
     assert row(Turn("agent", start, 0.64, "w1")).index(BOS) == 2
+    assert row(Turn("agent", 0.08, 0.48 + start, "w1")).index(EOS) == 8
+
+
+def test_a_later_turn_closes_one_that_has_not_ended():
+    got = row(Turn("agent", 0, 0.8, "w1 w2 w3 w4 w5 w6"), Turn("agent", 0.32, 0.64, "w7"))
+    assert got[:9] == [BOS, 11, 12, 13, BOS, 17, 0, 0, EOS]
 
 
 def test_words_stand_where_they_begin():
@@ -76,6 +92,61 @@ def test_words_closer_than_frames_queue_and_end_with_their_turn():
     turn = Turn("agent", 0.16, 0.4, "w1 w2 w3 w4 w5", words=words)
     got = text_channel([turn], 8, Words(), bos=BOS, eos=EOS, pad=PAD, alignment="word").tolist()
     assert got == [0, 0, BOS, 11, 12, EOS, 0, 0]
+
+
+def test_a_word_stands_in_the_frame_in_which_it_begins_not_the_nearest():
+    turn = Turn("agent", 0.16, 0.8, "w1 w2", words=(Word("w1", 0, 0.16, 0.3), Word("w2", 3, 0.47, 0.6)))
+    got = text_channel([turn], 12, Words(), bos=BOS, eos=EOS, pad=PAD, alignment="word").tolist()
+    assert got == [0, 0, BOS, 11, 0, 12, 0, 0, 0, 0, EOS, 0]
+
+
+def test_a_token_belongs_to_the_word_in_which_it_ends():
+    """Words that touch, as in Chinese: the first token ends where the second word begins."""
+    letters = SimpleNamespace(text_offsets=lambda text: [(10 + i, i + 1) for i in range(len(text))])
+    turn = Turn("agent", 0.0, 0.8, "AB", words=(Word("A", 0, 0.0, 0.3), Word("B", 1, 0.4, 0.6)))
+    got = text_channel([turn], 12, letters, bos=BOS, eos=EOS, pad=PAD, alignment="word").tolist()
+    assert got == [BOS, 10, 0, 0, 0, 11, 0, 0, 0, 0, EOS, 0]
+
+
+def test_a_turn_that_was_cut_off_has_the_words_begun_when_aligned_by_word():
+    words = (Word("w1", 0, 0.16, 0.3), Word("w2", 3, 0.4, 0.6), Word("w3", 6, 0.6, 0.7))
+    cut = Turn("agent", 0.16, 0.8, "w1 w2 w3", words=words).cut_at(0.56)
+    got = text_channel([cut], 12, Words(), bos=BOS, eos=EOS, pad=PAD, alignment="word").tolist()
+    assert got == [0, 0, BOS, 11, 0, 12, 0, EOS, 0, 0, 0, 0]
+
+
+def test_a_turn_without_text_needs_no_word_times():
+    turns = [Turn("agent", 0.16, 0.4)]
+    assert text_channel(turns, 6, Words(), bos=BOS, eos=EOS, pad=PAD, alignment="word").tolist() == [0, 0, BOS, 0, 0, EOS]
+
+
+@pytest.mark.parametrize(
+    ("names", "pad"),
+    [({"pad": 0, "pad_id": 5, "unk_id": 7}, 0), ({"pad_id": 5, "unk_id": 7}, 5), ({"pad": -1, "unk_id": 7}, 7)],
+)
+def test_the_pad_of_a_tokenizer_is_its_pad_or_else_its_unk(names, pad):
+    assert pad_of(SimpleNamespace(**names)) == pad
+
+
+def test_a_tokenizer_without_pad_and_unk_is_refused():
+    with pytest.raises(InputError, match="neither pad nor unk"):
+        pad_of(SimpleNamespace(pad=-1, unk_id=None))
+
+
+@pytest.mark.parametrize(
+    ("pieces", "ends"),
+    [(["▁It", "▁is", "▁so", "."], [2, 5, 8, 9]), (["It", "▁is"], [2, 5])],
+    ids=["space before the first word", "none"],
+)
+def test_pieces_end_where_they_end_in_the_text(pieces, ends):
+    """SentencePiece writes a space before the first word that the text does not have."""
+    tokenizer = SimpleNamespace(text_to_tokens=lambda text: pieces, tokens_to_ids=lambda names: [len(n) for n in names])
+    assert token_offsets("It is so.", tokenizer) == [(len(piece), end) for piece, end in zip(pieces, ends)]
+
+
+def test_what_was_cut_off_overflows_by_what_was_said():
+    turn = Turn("agent", 0.16, 0.56, "w1 w2 w3 w4 w5", full_text="w1 w2 w3 w4 w5 w6 w7")
+    assert overflowing_frames(turn, Words()) == 1
 
 
 def test_word_alignment_needs_word_times():

@@ -1,12 +1,9 @@
 """The language model part: stepping equals forward, rows are independent, nothing looks ahead."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 
 from nemo_duplex.channels.layout import ChannelLayout
-from nemo_duplex.channels.targets import lay_out
 from nemo_duplex.llm.backbone import Backbone
 from nemo_duplex.models.duplex_lm import DuplexLM
 
@@ -114,52 +111,3 @@ def test_new_vocabulary_starts_at_zero():
     """The pretrained model first hears what it always heard (paper, section 3)."""
     lm = DuplexLM(LAYOUT, Backbone(LLAMA))
     assert not lm.speech_embedding.table.weight.any() and not lm.speech_head.projection.weight.any()
-
-
-def test_lay_out_draws_the_picture():
-    """The timeline of channels/layout.py, for a turn heard in frames 4 to 7 of 11."""
-    tokens = torch.tensor([[0, 0, 0, 0, 1, 21, 22, 0, 2, 0, 0]])
-    codes = torch.arange(11).repeat(1, 3, 1)
-    text, speech, speaking, valid = lay_out(tokens, codes, tokens >= 0, LAYOUT)
-    pad, bos, eos = LAYOUT.speech_pad, LAYOUT.speech_bos, LAYOUT.speech_eos
-    assert text.tolist() == [[0, 0, 1, 21, 22, 0, 2, 0, 0, 0, 0]]
-    assert speech[0, 0].tolist() == [pad, pad, pad, bos, 4, 5, 6, 7, eos, pad, pad]
-    assert speaking.tolist() == [[False] * 3 + [True] * 6 + [False] * 2]
-    assert valid.all()
-
-
-def test_lay_out_of_an_unfinished_turn_and_of_one_at_the_very_start():
-    tokens = torch.tensor([[1, 21, 0, 2, 0, 0, 1, 22, 23, 0]])
-    codes = torch.arange(10).repeat(1, 3, 1)
-    text, speech, *_ = lay_out(tokens, codes, tokens >= 0, LAYOUT)
-    pad, bos, eos = LAYOUT.speech_pad, LAYOUT.speech_bos, LAYOUT.speech_eos
-    assert text.tolist() == [[1, 2, 0, 0, 1, 22, 23, 0, 0, 0]], "There is no room for a lead, so BOS stands at the first frame."
-    assert speech[0, 0].tolist() == [0, 1, 2, eos, pad, bos, 6, 7, 8, 9], "An unfinished turn has no EOS."
-
-
-def test_lay_out_in_place_is_that_of_nemo():
-    """What NeMo's in-tree model is trained on: one frame of speech delay, marks over codes, silence as codes."""
-    tokens = torch.tensor([[0, 0, 0, 0, 1, 21, 22, 0, 2, 0, 0]])
-    codes = torch.arange(11).repeat(1, 3, 1)
-    layout = replace(LAYOUT, turn_marks="in_place")
-    text, speech, speaking, valid = lay_out(tokens, codes, tokens >= 0, layout)
-    bos, eos = layout.speech_bos, layout.speech_eos
-    assert text.tolist() == [[0, 0, 0, 1, 21, 22, 0, 2, 0, 0, 0]]
-    assert speech[0, 0].tolist() == [0, 1, 2, 3, bos, 5, 6, 7, eos, 9, 10]
-    assert speaking.tolist() == [[False] * 4 + [True] * 5 + [False] * 2]
-    assert valid.tolist() == [[True] * 10 + [False]], "What follows the last frame is not known."
-
-
-@pytest.mark.parametrize("delay, expected", [(0, [1, 2, 3, 4, 5, 5]), (2, [0, 0, 1, 2, 3, 4])])
-def test_other_delays_in_place(delay, expected):
-    layout = replace(LAYOUT, turn_marks="in_place", speech_delay=delay)
-    tokens = torch.zeros(1, 6, dtype=torch.long)
-    text, speech, *_ = lay_out(tokens, torch.arange(6).repeat(1, 3, 1), tokens >= 0, layout)
-    assert speech[0, 0].tolist() == expected
-
-
-def test_text_never_moves_out_of_padding_into_a_conversation():
-    tokens = torch.tensor([[0, 1, 21, 2, 9, 9, 9]])
-    valid = torch.tensor([[True] * 4 + [False] * 3])
-    text, *_ = lay_out(tokens, torch.zeros(1, 3, 7, dtype=torch.long), valid, LAYOUT)
-    assert text.tolist() == [[1, 2, 0, 0, 0, 0, 0]]

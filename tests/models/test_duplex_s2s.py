@@ -220,10 +220,3 @@ def test_a_truncated_file_is_one_line(nemo, tmp_path, size):
     (tmp_path / "cut.nemo").write_bytes(nemo.read_bytes()[:size])
     with pytest.raises(InputError, match="cut.nemo is (empty|truncated)"):
         DuplexS2SModel.restore_from(str(tmp_path / "cut.nemo"), map_location="cpu")
-
-
-def test_parts_that_do_not_fit_are_refused(tmp_path):
-    with pytest.raises(InputError, match="16 features, the language model takes 24"):
-        DuplexS2SModel(tiny_config(tmp_path, perception={**tiny_config(tmp_path).perception, "output_dim": 16}))
-    with pytest.raises(InputError, match="no codec"):
-        DuplexS2SModel(tiny_config(tmp_path, codec=None))

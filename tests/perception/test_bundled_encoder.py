@@ -16,6 +16,7 @@ from nemo_duplex.perception.ctc_model import error_rate, transcribe
 from nemo_duplex.perception.perception import Perception
 from nemo_duplex.synthesis.tts.espeak import EspeakEngine
 from nemo_duplex.synthesis.tts.voices import user_voice, voice_data
+from tests.perception.tiny import streamed, whole
 
 FOLDER = Path(bundled.__file__).parent
 ENCODER = FOLDER / "user_encoder.nemo"
@@ -59,14 +60,7 @@ def test_it_understands_voices_it_never_heard(spoken):
     assert error_rate(transcribe(asr, spoken), spoken) <= 0.1
 
 
-def test_an_agent_hears_with_it_frame_by_frame(spoken):
+def test_an_agent_streams_with_it_as_over_the_whole_recording(spoken):
     perception = Perception.from_asr(str(ENCODER), {"adapter": {"kind": "mlp"}, "output_dim": 32}).eval()
-    audio = torch.cat([u.whole() for u in spoken])[None]
-    with torch.no_grad():
-        whole, _ = perception(audio, torch.tensor([audio.shape[1]]))
-        state, pieces = perception.init_state(1), []
-        for chunk in audio.split(1280, dim=1):
-            embeddings, state = perception.step(chunk, state)
-            pieces.append(embeddings)
-        pieces.append(perception.step(audio[:, :0], state, final=True)[0])
-    torch.testing.assert_close(torch.cat(pieces, dim=1), whole, atol=1e-5, rtol=1e-4)
+    audio = torch.cat([u.whole() for u in spoken[:3]])
+    torch.testing.assert_close(streamed(perception, audio), whole(perception, audio), atol=1e-5, rtol=1e-4)

@@ -12,7 +12,6 @@ from yaml import YAMLError
 
 from nemo_duplex.inputs import InputError, existing_file, one_line
 from nemo_duplex.models.in_tree.config import in_tree_run
-from nemo_duplex.models.model_config import model_config
 
 _log = logging.getLogger(__name__)
 
@@ -43,7 +42,6 @@ def in_tree_training(cfg: DictConfig) -> DictConfig:
         raise InputError(f"yaml: {path} is not readable ({one_line(error)}).") from error
     if run.pop("exp_manager"):
         _log.info("exp_manager of %s: %s stand for it.", path.name, _OWN_WAY)
-    run["model"] = OmegaConf.to_container(model_config(run["model"]))
     own = {key: cfg[key] for key in ("out", "seed", "threads", "wandb", "checkpoint")}
     return OmegaConf.create({"minutes": None, "cooldown": 0.0, "listen": 0, **run, **own})
 
