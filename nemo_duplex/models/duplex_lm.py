@@ -1,10 +1,7 @@
 """The network of SALM-Duplex behind the user encoder: channel fusion, language model, parallel heads.
 
-Training and streaming run the same code: `forward` and `step` both build their input with `embed_frames`.
-
-From codes to embeddings, and from hidden states to the logits of K codebooks at once.
-
-FSQ codebooks are independent (paper, section 3.2), so all K codes of a frame are predicted in parallel.
+Training and streaming run the same code: `forward` and `step` both build their input with `embed_frames`. FSQ codebooks are
+independent (paper, section 3.2), so all K codes of a frame are predicted in parallel, from one hidden state.
 """
 
 from __future__ import annotations
@@ -24,7 +21,7 @@ from nemo_duplex.llm.cache import RowCache
 class SpeechEmbedding(nn.Module):
     """Sum of the embeddings of a frame's K codes, in one lookup: codebook k has the rows from k * V on.
 
-    Zero at the start (paper, section 3), so that a pretrained language model first hears what it always heard.
+    Zero at the start (paper, section 3), so that a pretrained language model first gets the input that it knows.
     """
 
     def __init__(self, layout: ChannelLayout, hidden_size: int) -> None:
@@ -62,18 +59,18 @@ class FrameOutput(NamedTuple):
     codes: Tensor  # (B, K), specials included
 
 
-#: Logits of text (B, V text) and speech (B, K, V speech) -> what is written and said.
+#: Logits of text (B, V text) and speech (B, K, V speech) -> the token and the codes of the frame.
 Choice = Callable[[Tensor, Tensor], FrameOutput]
 
 
 def most_likely(text: Tensor, speech: Tensor) -> FrameOutput:
-    """The greedy choice."""
+    """The greedy choice: the id of the largest logit."""
     return FrameOutput(text.argmax(-1), speech.argmax(-1))
 
 
 @dataclass
 class DuplexState:
-    """Everything the language model remembers of B callers; each row starts again on its own."""
+    """Everything that the language model keeps of B callers; each row can be reset alone."""
 
     cache: RowCache
     tokens: Tensor  # (B,) text token of the previous frame
@@ -81,7 +78,7 @@ class DuplexState:
     layout: ChannelLayout
 
     def reset(self, rows: Tensor) -> None:
-        """A new conversation for `rows` (B,) bool; the other rows stay bit for bit."""
+        """Starts a new conversation in `rows` (B,) bool; the other rows stay bit for bit."""
         self.cache.reset(rows)
         self.tokens = torch.where(rows, self.layout.text_pad, self.tokens)
         self.codes = torch.where(rows[:, None], self.layout.speech_start, self.codes)
@@ -107,7 +104,7 @@ class DuplexLM(nn.Module):
         self.speech_head = SpeechHead(layout, backbone.hidden_size)
 
     def embed_frames(self, user: Tensor, tokens: Tensor, codes: Tensor) -> Tensor:
-        """Channel fusion (paper, section 3): what is heard now, and what the agent wrote and said one frame ago, summed.
+        """Channel fusion (paper, section 3): the sum of the user's frame and the agent's text and codes one frame before.
 
         Args:
             user: (B, T, H) embeddings of the user's frames.
@@ -133,11 +130,11 @@ class DuplexLM(nn.Module):
         return self.speech_head(hidden)
 
     def init_state(self, batch_size: int, prompt_tokens: int = 0, frames: int | None = None) -> DuplexState:
-        """The memory of callers that have heard nothing.
+        """The state of new callers.
 
         Args:
-            prompt_tokens: of the longest system prompt that there must be room for.
-            frames: after which all conversations end; None where nobody knows.
+            prompt_tokens: room for a system prompt of that many tokens.
+            frames: number of frames after which all conversations end; None if unknown.
 
         Raises:
             InputError: if the language model cannot keep that many tokens.
@@ -146,11 +143,11 @@ class DuplexLM(nn.Module):
         return DuplexState(self.backbone.empty_cache(batch_size, prompt_tokens, frames), tokens, codes, self.layout)
 
     def prompt(self, tokens: Tensor, state: DuplexState) -> None:
-        """A system prompt, as the language model reads text on its own; it is never forgotten.
+        """Runs a system prompt through the language model, one token per position; it is never forgotten.
 
         Args:
-            tokens: (B, n), each in a frame's place.
-            state: of rows that have heard nothing, made with room for n tokens or more; changed in place.
+            tokens: (B, n).
+            state: of new callers, made with room for n tokens or more; changed in place.
         """
         self.backbone.prompt(self.backbone.embed_tokens(tokens), state.cache)
 
@@ -162,8 +159,8 @@ class DuplexLM(nn.Module):
         Args:
             user: (B, H) embedding of the user's frame.
             state: of the frame before; it is changed in place and returned.
-            live: (B,) bool, rows that hear a frame now; None means all. Idle rows keep their state and return pad.
-            choose: what is written and said, given the logits; None takes what is most likely.
+            live: (B,) bool, rows that have a frame now; None means all. Other rows keep their state and return pad.
+            choose: picks token and codes from the logits; None takes the most likely ones.
 
         Returns:
             text token (B,) and codes (B, K), and the state.
@@ -175,10 +172,10 @@ class DuplexLM(nn.Module):
         tokens, codes = (choose or most_likely)(text, self.speech_logits(hidden))
         state.tokens = torch.where(live, tokens, state.tokens)
         state.codes = torch.where(live[:, None], codes, state.codes)
-        heard = FrameOutput(
+        output = FrameOutput(
             torch.where(live, tokens, self.layout.text_pad), torch.where(live[:, None], codes, self.layout.speech_pad)
         )
-        return heard, state
+        return output, state
 
     def _start(self, batch_size: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """What precedes the first frame: text pad (B,) and speech start (B, K)."""

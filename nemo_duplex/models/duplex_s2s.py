@@ -1,4 +1,4 @@
-"""DuplexS2SModel: the NeMo and Lightning shell around perception, language model and codec."""
+"""DuplexS2SModel: a DuplexAgent with NeMo's files and Lightning's training around it."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ _DATA = ("train_ds", "validation_ds", "test_ds")
 
 
 class DuplexS2SModel(DuplexAgent, ModelPT):
-    """A full-duplex agent: hears 16 kHz, writes and speaks 80 ms frames (SALM-Duplex, section 3).
+    """A full-duplex agent: user audio in, a text token and agent audio out, every 80 ms (SALM-Duplex, section 3).
 
     The config names pretrained parts (`pretrained_llm`, `pretrained_asr`, `pretrained_audio_codec`) or describes them (`llm`,
-    `perception`, `codec`). Once built, the model's own config describes every part, so that its `.nemo` needs nothing else.
+    `perception`, `codec`). The config of the built model describes every part, so its `.nemo` needs nothing else.
 
     Args:
         cfg: a `ModelConfig`, the `model` section of `conf/duplex_*.yaml`, or one written for NeMo's in-tree DuplexS2SModel.
@@ -86,7 +86,7 @@ class DuplexS2SModel(DuplexAgent, ModelPT):
         self._set_up(data)
 
     def _set_up(self, data: Mapping[str, DictConfig | None]) -> None:
-        """Data loaders that the config describes in NeMo's way; not while the model is restored from a file."""
+        """Makes the data loaders that the config describes in NeMo's way, except while the model is restored from a file."""
         with open_dict(self.cfg):
             self.cfg.update(data)
         if not self._is_model_being_restored():
@@ -99,15 +99,15 @@ class DuplexS2SModel(DuplexAgent, ModelPT):
 
     @classmethod
     def list_available_models(cls) -> list[PretrainedModelInfo]:
-        """There is none to download: `make demo` trains one."""
+        """None: no model is published. `make demo` trains one."""
         return []
 
     def save_to(self, save_path: str, merge_lora: bool = False) -> None:
-        """Writes one `.nemo`, whole or not at all. Of a model that is trained on many processes: on all of them at once.
+        """Writes one `.nemo`, whole or not at all. In a training on many processes, call it on all of them.
 
         Args:
-            merge_lora: whether adapters become part of the weights that they adapt; the file then needs no peft, and what is
-                restored from it trains as a whole.
+            merge_lora: whether LoRA adapters are merged into the weights that they adapt. The file then needs no peft, and a
+                model restored from it trains all weights.
         """
         parallel.save_once(self, lambda: _write(_merged(self) if merge_lora and self.cfg.lora else self, save_path))
 
@@ -125,7 +125,7 @@ class DuplexS2SModel(DuplexAgent, ModelPT):
     ) -> DuplexS2SModel:
         """Reads an `agent.nemo`; arguments as `ModelPT.restore_from`. Needs no network and no other file.
 
-        The file may come from anybody: nothing that it holds is run, unless a connector of the caller's own does so.
+        The file need not be trusted: no code in it is run, unless the caller's own connector does so.
 
         Raises:
             InputError: if the file is missing, broken, not safe, another model, of a newer format, or its weights do not fit.
@@ -152,14 +152,14 @@ class DuplexS2SModel(DuplexAgent, ModelPT):
         revision: str | None = None,
         token: str | None = None,
     ) -> Any:
-        """Reads a model of the Hugging Face Hub (`org/name`), of a folder like one, or a `.nemo`; arguments as ModelPT's.
+        """Reads a model from the Hugging Face Hub (`org/name`), a folder, or a `.nemo`; other arguments as `restore_from`.
 
         Args:
             revision: branch, tag or commit; None takes the main branch.
             token: of an account that may read it; None takes the one of `hf auth login`.
 
         Raises:
-            InputError: if there is no such model, it cannot be reached, or as `restore_from`.
+            InputError: if there is no such model, the hub cannot be reached, or as `restore_from`.
         """
         path = nemo_file(model_name, "model", revision, token, refresh_cache)
         if return_model_file:
@@ -168,19 +168,19 @@ class DuplexS2SModel(DuplexAgent, ModelPT):
         return cls.restore_from(path, *arguments)
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
-        """Uploads `.nemo`, card and config as `org/name`; options and errors as `hub.push_to_hub`, whose address it returns."""
+        """Uploads `.nemo`, card and config as `org/name` and returns the address; options and errors as `hub.push_to_hub`."""
         return push_to_hub(self, repo_id, **options)
 
     # ------------------------------------------------------------------ training
 
     def forward(self, batch: DuplexBatch) -> tuple[Tensor, AgentTargets]:
-        """Teacher-forced: hidden states (B, T, H), and the targets that they predict."""
+        """Teacher-forced: hidden states (B, T, H) and the targets that they predict."""
         user, _ = self.perception(batch.user_audio, batch.user_audio_lens)
         targets = lay_out(batch.agent_tokens, self._codes(batch), batch.valid, self.layout)
         return self.lm(user, targets.tokens, targets.codes), targets
 
     def _codes(self, batch: DuplexBatch) -> Tensor:
-        """(B, K, T) codes of the batch: made once with the data, else now, without gradient."""
+        """(B, K, T) codes of the batch: those of the data, or encoded now, without gradient."""
         if batch.agent_codes is not None:
             return batch.agent_codes
         assert batch.agent_audio is not None and batch.agent_audio_lens is not None, "A batch has codes or audio of the agent."
@@ -190,7 +190,7 @@ class DuplexS2SModel(DuplexAgent, ModelPT):
         return torch.nn.functional.pad(codes, (0, max(0, frames - codes.shape[2])))[:, :, :frames]
 
     def _losses(self, batch: DuplexBatch) -> tuple[ChannelLoss, ChannelLoss, StepSums]:
-        """What text and speech cost on this rank, and what happened there."""
+        """Text loss, speech loss and sums of one batch on this rank."""
         hidden, targets = self(batch)
         weights = self.loss_weights
         text = text_loss(self.lm.text_logits, hidden, targets, self.layout, weights)
@@ -198,76 +198,80 @@ class DuplexS2SModel(DuplexAgent, ModelPT):
         return text, speech, StepSums.of(text, speech, targets, self.layout)
 
     def configure_model(self) -> None:
-        """Lightning's hook: under a model-parallel strategy the weights are spread over the ranks."""
+        """Lightning's hook: spreads the weights over the ranks under a model-parallel strategy."""
         parallel.shard(self, self.device_mesh)
 
     def setup_optimizer_param_groups(self) -> None:
+        """NeMo's hook: the parameter groups of the optimizer, each on one device mesh."""
         super().setup_optimizer_param_groups()
         self._optimizer_param_groups = parallel.groups_by_mesh(self._optimizer_param_groups)  # type: ignore[has-type]
 
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
+        """Lightning's hook: clips gradients by their norm over all ranks."""
         if self.device_mesh is None or not gradient_clip_val:
             super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
         else:
             parallel.clip_gradients(self.parameters(), gradient_clip_val)
 
     def on_fit_start(self) -> None:
+        """Lightning's hook: compiles the language model, where the config says so."""
         if self.cfg.compile:
             compile_layers(self.lm.backbone.llm, self.cfg.compile)
 
     def training_step(self, batch: DuplexBatch | Mapping[str, Any], batch_idx: int) -> dict[str, Any]:
-        """One batch: `loss` to minimise, the loss of both channels (means over the global batch) and its `StepSums`."""
-        text, speech, sums = self._losses(self._ours(batch))
+        """One batch: `loss` to minimise, the losses of both channels (means over the global batch) and its `StepSums`."""
+        text, speech, sums = self._losses(self._as_our_batch(batch))
         sums = parallel.summed_over_ranks(sums, self.device_mesh)
-        # Gradients are averaged over ranks, so each divides by the average weight: a frame counts the same on any of them.
+        # Gradients are averaged over ranks, so each rank divides by the average weight: a frame counts the same on all ranks.
         text_share, speech_share = (sums.count(name) / sums.ranks for name in ("text_loss", "speech_loss"))
         loss = self.loss_weights.text * text.total / text_share + self.loss_weights.speech * speech.total / speech_share
         return {"loss": loss, "text_loss": sums.mean("text_loss"), "audio_loss": sums.mean("speech_loss"), "sums": sums}
 
     def configure_callbacks(self) -> list[Callback]:
-        """Whoever trains this model can watch it; a trainer's own `Throughput` goes before."""
+        """Lightning's hook: a `Throughput`, unless the trainer has one."""
         watched = any(isinstance(callback, Throughput) for callback in self._trainer.callbacks)
         return [] if watched else [Throughput()]
 
     def validation_step(self, batch: DuplexBatch | Mapping[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
-        """One batch, or one of each of several named sets (as NeMo's in-tree data module brings them)."""
+        """One batch, or one batch of each of several named sets (as NeMo's in-tree data module yields them)."""
         one_set = isinstance(batch, DuplexBatch) or "source_audio" in batch
         sets: Mapping[str, Any] = {"": batch} if one_set else batch  # type: ignore[assignment]
         for name, one in sets.items():
-            if one is not None:  # a set that has come to its end
-                *_, sums = self._losses(self._ours(one))
+            if one is not None:  # None: this set has no more batches
+                *_, sums = self._losses(self._as_our_batch(one))
                 self._validation[name] = self._validation[name] + sums if name in self._validation else sums
 
     def on_validation_epoch_start(self) -> None:
+        """Lightning's hook: starts the sums, with whole weights on each rank until the epoch ends."""
         self._validation = {}
         parallel.gather(self)
 
     def on_validation_epoch_end(self, sync_metrics: bool = False) -> None:
-        """Logs `val_loss` and what `StepSums` names as `val_...`, over whole sets: a frame counts the same in every batch."""
+        """Logs `val_loss` and the means of `StepSums` as `val_...`, over whole sets: a frame counts the same in every batch."""
         parallel.release(self)
         for name, sums in parallel.merged_over_ranks(self._validation, self.device_mesh).items():
             if self._trainer is not None:
                 prefix = f"val_{name}_" if name else "val_"
                 self.log_dict({f"{prefix}{key}": value for key, value in sums.logged(self.loss_weights).items()})
 
-    def _ours(self, batch: DuplexBatch | Mapping[str, Any]) -> DuplexBatch:
+    def _as_our_batch(self, batch: DuplexBatch | Mapping[str, Any]) -> DuplexBatch:
         if isinstance(batch, DuplexBatch):
             return batch
         return DuplexBatch.from_in_tree(batch, self.perception.samples_per_frame, self.layout.text_pad)
 
     def train(self, mode: bool = True) -> DuplexS2SModel:
-        """As `nn.Module.train`; what is frozen stays in inference mode, without dropout."""
+        """As `nn.Module.train`; frozen parts stay in inference mode, without dropout."""
         super().train(mode)
         for part in (self.perception.encoder, self.lm.backbone.llm, self.audio_codec):
             if not any(p.requires_grad for p in part.parameters()):
                 part.eval()
-        self.perception.preprocessor.eval()  # or it would add dither
+        self.perception.preprocessor.eval()  # in training mode it adds dither
         return self
 
     def dataset(self, **arguments: Any) -> DuplexS2SDataset:
-        """The dataset that fits this model's tokenizer and rates; `arguments` say otherwise, such as the speakers' roles."""
+        """The dataset that fits this model's tokenizer and rates; `arguments` replace or add others, such as roles."""
         fitting = {
             "frame_length": self.perception.frame_rate.seconds,
             "source_sample_rate": self.user_sample_rate,
@@ -277,29 +281,33 @@ class DuplexS2SModel(DuplexAgent, ModelPT):
         return DuplexS2SDataset(self.tokenizer, **{**fitting, **arguments})
 
     def setup_training_data(self, train_data_config: DictConfig | dict) -> None:
-        """NeMo's way to data (`model.train_ds`); the examples hand a DuplexDataModule to the trainer."""
+        """NeMo's hook for `model.train_ds`. (The examples give the trainer a DuplexDataModule instead.)"""
         self._train_dl = duplex_dataloader(train_data_config, self.dataset())
 
     def setup_validation_data(self, val_data_config: DictConfig | dict) -> None:
+        """NeMo's hook for `model.validation_ds`."""
         self._validation_dl = duplex_dataloader(val_data_config, self.dataset())
 
-    # ------------------------------------------------------------------ live sessions: the one way up to streaming/
+    # ------------------------------------------------------------------ live sessions: the only imports of streaming/
 
     def open_session(self, **options: Any) -> Session:
-        """One caller's live conversation: push PCM, get frames. Options as `DuplexEngine.open_session`."""
+        """A live conversation with one caller: push PCM, get frames. Options as `DuplexEngine.open_session`."""
         from nemo_duplex.streaming.engine import open_session
 
         return open_session(self, **options)
 
     def open_engine(self, max_sessions: int = 64, **options: Any) -> DuplexEngine:
-        """Many callers, one batched step per frame. Options as `DuplexEngine`."""
+        """An engine for many callers, with one batched step per frame. Options as `DuplexEngine`."""
         from nemo_duplex.streaming.engine import DuplexEngine
 
         return DuplexEngine(self, max_sessions, **options)
 
 
 def _merged(model: DuplexS2SModel) -> DuplexS2SModel:
-    """The same model without adapters. (No method: Lightning would take one that calls `super` for a constructor.)"""
+    """The same model with its adapters merged.
+
+    A function, because Lightning takes the arguments of any method that calls `super` for those of the constructor below it.
+    """
     cfg = model.cfg.copy()
     with open_dict(cfg):
         cfg.lora = None
@@ -310,6 +318,7 @@ def _merged(model: DuplexS2SModel) -> DuplexS2SModel:
 
 
 def _write(model: DuplexS2SModel, path: str) -> None:
+    """Writes the `.nemo` by our connector, in place of NeMo's plain one."""
     nemos = model._save_restore_connector
     model._save_restore_connector = RestoreConnector.instead_of(nemos, DuplexS2SModel, FORMAT_VERSION)
     ModelPT.save_to(model, path)

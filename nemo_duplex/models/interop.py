@@ -1,13 +1,13 @@
-"""Checkpoints of NeMo's in-tree DuplexS2SModel, read as ours and written from ours.
+"""Reads checkpoints of NeMo's in-tree DuplexS2SModel as ours, and writes ours as theirs.
 
-Both models have the same parts under other names (`in_tree_names.py`), but for the speech vocabulary: theirs has a table and a
-name for each codebook, of V + 3 rows; ours one table of V + 5 rows per codebook (`channels/layout.py`). The first V + 3 mean
+Both models have the same parts under other names (`in_tree/names.py`), except for the speech vocabulary: theirs has one table
+per codebook, of V + 3 rows; ours has one table with V + 5 rows per codebook (`channels/layout.py`). The first V + 3 rows mean
 the same.
 
     row      0 ... V-1   V     V+1   V+2     V+3   V+4
     theirs   codes       BOS   EOS   delay
-    ours     codes       BOS   EOS   start   pad   spare      here to there the last two are dropped; there to here they
-                                                              are zeros, and get a bias under which they are never said
+    ours     codes       BOS   EOS   start   pad   spare      ours to theirs: the last two are dropped. Theirs to ours: they
+                                                              are zeros, with a bias under which they are never predicted.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from nemo_duplex.models.in_tree.config import our_config, their_model
 from nemo_duplex.models.in_tree.names import in_tree_name, our_name
 from nemo_duplex.models.in_tree.perception import their_perception
 
-#: Rows of a codebook's vocabulary beyond its codes, there and here.
+#: Rows of a codebook's vocabulary beyond its codes, in theirs and in ours.
 _THEIR_SPECIALS, _OUR_SPECIALS = 3, 5
-#: Logit of rows that the other model does not have: their probability is exactly 0 in float32, and the number fits float16.
+#: Logit of rows that theirs does not have: their probability is exactly 0 in float32, and the number fits float16.
 _NEVER = -3e4
 
 _TABLE = "lm.speech_embedding.table.weight"
@@ -51,7 +51,7 @@ def from_in_tree(path: str | Path) -> DuplexS2SModel:
             a `.ckpt`, the user encoder's) are read from where its config names them; all weights are the checkpoint's.
 
     Raises:
-        InputError: if the checkpoint is missing, broken or of another model, or names something that we do not have.
+        InputError: if the checkpoint is missing, broken or of another model, or has a key or a part that is not supported.
     """
     config, weights = _read(Path(path))
     state = our_state(weights)
@@ -64,17 +64,20 @@ def from_in_tree(path: str | Path) -> DuplexS2SModel:
 def to_in_tree(model: DuplexS2SModel, folder: str | Path) -> Path:
     """Writes a model so that `nemo.collections.speechlm2.models.DuplexS2SModel.from_pretrained(folder)` reads it.
 
-    The folder holds everything; its config names the codec by an absolute path, which must be changed when the folder moves.
+    The folder holds everything. Its config names the codec by an absolute path: change it if you move the folder.
     LoRA is merged into the weights.
 
     Raises:
-        InputError: if the folder is not empty, or the model has what in-tree models do not: turn marks beside the codes, an mlp
+        InputError: if the folder is not empty, or the model has what in-tree models lack: turn marks beside the codes, an mlp
             adapter, a SentencePiece tokenizer.
     """
     folder = Path(folder).absolute()
     config = their_model(model.cfg) | {"perception": their_perception(model.perception.config)}
     if not isinstance(model.tokenizer, HFTokenizer):
-        raise InputError("NeMo's in-tree model reads tokenizers of Hugging Face alone, this model has one of SentencePiece.")
+        raise InputError(
+            "This model has a SentencePiece tokenizer, and NeMo's in-tree model reads only tokenizers of Hugging Face. "
+            "Train one with the tokenizer of a pretrained_llm."
+        )
     with whole_folder(folder) as part:
         _write_tokenizer(model.tokenizer, part)
         model.lm.backbone.config.save_pretrained(part / _LLM_FOLDER)
@@ -93,14 +96,16 @@ def to_in_tree(model: DuplexS2SModel, folder: str | Path) -> Path:
 
 
 def our_state(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict of an in-tree model under our names, its speech rows padded to ours.
+    """The state dict of an in-tree model under our names, with its speech rows padded to ours.
 
     Raises:
-        InputError: if it has no speech embeddings or no head for them: it is another model.
+        InputError: if it has no speech embeddings or no speech head: it is of another model.
     """
     found = sorted((int(m[1]), m[0]) for name in theirs if (m := re.fullmatch(r"embed_audio_tokens\.(\d+)\.weight", name)))
     if not found or "audio_head.weight" not in theirs or "audio_head.bias" not in theirs:
-        raise InputError("This is no checkpoint of NeMo's in-tree DuplexS2SModel: it has no embed_audio_tokens and audio_head.")
+        raise InputError(
+            "This is not a checkpoint of NeMo's in-tree DuplexS2SModel: it has no embed_audio_tokens or no audio_head."
+        )
     tables = [theirs[name] for _, name in found]
     added = _OUR_SPECIALS - _THEIR_SPECIALS
     head, bias = (theirs[f"audio_head.{name}"].unflatten(0, (len(tables), -1)) for name in ("weight", "bias"))
@@ -118,7 +123,7 @@ def our_state(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def their_state(ours: Mapping[str, Tensor], codebook_size: int) -> dict[str, Tensor]:
-    """Our state dict under in-tree names, without the speech rows that in-tree models do not have."""
+    """Our state dict under in-tree names, without the speech rows that in-tree models lack."""
     size = codebook_size + _OUR_SPECIALS
     kept = codebook_size + _THEIR_SPECIALS
     theirs = {f"embed_audio_tokens.{k}.weight": table[:kept] for k, table in enumerate(ours[_TABLE].split(size))}
@@ -128,11 +133,11 @@ def their_state(ours: Mapping[str, Tensor], codebook_size: int) -> dict[str, Ten
     for name, value in ours.items():
         if name != _TABLE and not name.startswith(_HEAD) and name != "audio_codec.silence_codes":
             theirs[in_tree_name(name)] = value
-    return {name: value.detach().cpu().clone().contiguous() for name, value in theirs.items()}  # tied weights are two in a file
+    return {name: value.detach().cpu().clone().contiguous() for name, value in theirs.items()}  # safetensors takes no tied ones
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The config and the weights of a checkpoint; nothing that is pickled in it is run."""
+    """The config and the weights of a checkpoint; no pickled code in it is run."""
     if path.suffix == ".ckpt":
         return _read_ckpt(existing_file(path, "in-tree checkpoint"))
     folder = existing_folder(path, "in-tree checkpoint")
@@ -153,7 +158,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 def _read_ckpt(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # torch, zipfile and pickle each have their own words for a broken file
+    except Exception as error:  # torch, zipfile and pickle each raise their own
         raise InputError(f"in-tree checkpoint: {path} cannot be read without running code ({one_line(error)}).") from error
     config = content.get("hyper_parameters", {}).get("cfg")
     if not isinstance(config, dict) or "state_dict" not in content:
@@ -162,27 +167,27 @@ def _read_ckpt(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def _config_without_weights(theirs: dict[str, Any]) -> dict[str, Any]:
-    """Our config of an in-tree model, for random weights; its encoder is described, or else that of its `pretrained_asr`."""
+    """Our config of an in-tree model, for random weights: its encoder is the described one, or that of its `pretrained_asr`."""
     described = "encoder" in theirs.get("perception", {}) and "preprocessor" in theirs["perception"]
     ours = our_config({**theirs, "pretrained_weights": not described})
     return {**ours, "pretrained_weights": False}
 
 
 def _check_specials(source: str, path: str | Path) -> None:
-    """Refuses a checkpoint whose tokenizer has one token for two of pad, bos and eos: here, one of them would be a new one."""
+    """Refuses a checkpoint whose tokenizer has the same token for two of pad, bos and eos: ours would have a new one."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     specials = (tokenizer.pad_token or tokenizer.unk_token, tokenizer.bos_token, tokenizer.eos_token)
     if None in specials or len(set(specials)) < 3:
         raise InputError(
-            f"{path} was trained with {specials} as text pad, bos and eos, expected three different tokens: it has learnt that "
-            "two of them are one. Train it with a tokenizer that has all three."
+            f"{path} was trained with {specials} as text pad, bos and eos, expected three different tokens. "
+            "Train it with a tokenizer that has all three."
         )
 
 
 def _load(model: DuplexS2SModel, state: dict[str, Tensor], path: str | Path) -> None:
-    """Strictly, but for what files leave out: the second name of tied weights, and what we measure ourselves."""
+    """Loads all weights, except the two that files leave out: the second of tied weights, and our silence codes."""
     state = {**state, "audio_codec.silence_codes": model.audio_codec.silence_codes}
     embedding, head = "lm.backbone.embed_tokens.weight", "lm.backbone.lm_head.weight"
     if model.lm.backbone.lm_head.weight is model.lm.backbone.embed_tokens.weight:

@@ -1,10 +1,10 @@
 """Masked, weighted cross-entropy of the text and the speech channels (paper, section 5.1: text : speech = 3 : 1).
 
-Losses are sums beside the weight that they are a mean over: what is divided by is the weight of the *global* batch, so that a
-frame counts the same on one process and on 32 (`parallel.py`).
+A loss is a sum and the weight to divide it by. The training step divides by the weight of the *global* batch, so that a frame
+counts the same on one process and on 32 (`parallel.py`).
 
 Logits are the largest tensors of the model (1000 s of audio: 12,500 frames x (32,000 + 4 x 4037) x 4 bytes = 2.4 GB, and as
-much again for their gradient). They are made of valid frames only, a chunk at a time, and made again in the backward pass.
+much again for their gradient). They are computed for valid frames only, a chunk at a time, and again in the backward pass.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from nemo_duplex.channels.targets import AgentTargets
 
 @dataclass(frozen=True)
 class LossWeights:
-    """How much each part of a frame counts.
+    """How much each part of a frame counts; `model.loss` in the config.
 
     Args:
-        text, speech: of the two losses in their sum (paper: 3 and 1).
-        text_pad: of a text pad against a written token. Most frames are pad, and a small model that is trained briefly
-            learns to write nothing; 1 as in the paper.
-        turn: added for text BOS and EOS, of which there are few and on which turn-taking rests; 0 as in the paper.
-        silence: share of the silent frames on which speech is trained, each standing for all the others; 1 as in the paper.
-        chunk: frames whose logits exist at one time; 0 makes them all at once, which is faster and takes more memory.
+        text, speech: weights of the two losses in their sum (paper: 3 and 1).
+        text_pad: weight of a text pad, where a text token weighs 1 (paper: 1). Most frames are pad: a small model that is
+            trained briefly learns to write nothing else, unless this is lower.
+        turn: added to the weight of text BOS and EOS, which are rare and decide turn-taking (paper: 0).
+        silence: share of the silent frames on which speech is trained; each of them weighs 1 / share (paper: 1).
+        chunk: frames whose logits exist at one time; 0: all at once, which is faster and takes more memory.
     """
 
     text: float = 3.0
@@ -44,7 +44,7 @@ class LossWeights:
 
 
 class ChannelLoss(NamedTuple):
-    """What the N frames that a channel is trained on cost, and what the model would have said there."""
+    """The loss of the N frames on which a channel is trained, and the model's predictions there."""
 
     total: Tensor  # scalar: sum of weight times cross-entropy
     weight: Tensor  # scalar: sum of the weights
@@ -80,8 +80,8 @@ def text_loss(
 def speech_loss(logits_of: LogitsOf, hidden: Tensor, targets: AgentTargets, weights: LossWeights) -> ChannelLoss:
     """Cross-entropy of the speech channels, a mean over codebooks, over the valid frames.
 
-    With `weights.silence` below 1 only that share of the frames is trained on in which the agent is silent, and each of them
-    counts 1 / share: the mean is the same, at a fraction of the cost.
+    With `weights.silence` below 1, a random share of the frames in which the agent is silent is used, and each of them weighs
+    1 / share: the expected mean is the same, at a fraction of the cost.
 
     Args:
         logits_of: hidden states (N, H) -> logits (N, K, V).
@@ -98,7 +98,7 @@ def speech_loss(logits_of: LogitsOf, hidden: Tensor, targets: AgentTargets, weig
 
 
 def _in_chunks(logits_of: LogitsOf, hidden: Tensor, targets: Tensor, weight: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
-    """Sum of weighted cross-entropies of N frames, and the most likely ids, with the logits of `chunk` frames at a time."""
+    """Sum of the weighted cross-entropies of N frames and the most likely ids, from the logits of `chunk` frames at a time."""
 
     def cost(hidden: Tensor, targets: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         logits = logits_of(hidden).float()

@@ -1,4 +1,4 @@
-"""How well a training or validation step predicted the agent's frames, as sums that can be added over batches and ranks."""
+"""How well the model predicts the agent's frames in training and validation, as sums that add up over batches and ranks."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from nemo_duplex.models.losses import ChannelLoss, LossWeights
 
 
 class StepSums:
-    """Named sums and the counts that they are means over, in two tensors, so that one reduction gathers them all.
+    """Named sums and the counts to divide them by, in two tensors, so that one reduction over ranks adds them all.
 
-    The names: `text_loss`, `speech_loss`; `text_accuracy` (of frames with a token), `bos_accuracy`, `eos_accuracy` (of the text
-    channel's turn marks); `speech_accuracy` (of frames in which the agent speaks, all codebooks) and `codebook_<k>_accuracy`;
-    `padding_ratio` (of all frames of the batch those that are padding).
+    The names: `text_loss`, `speech_loss`; `text_accuracy` (over frames whose token is not pad), `bos_accuracy`, `eos_accuracy`
+    (over the turn marks of the text channel); `speech_accuracy` (over frames in which the agent speaks, all codebooks) and
+    `codebook_<k>_accuracy`; `padding_ratio` (share of padding in all frames of the batch).
     """
 
     def __init__(self, names: list[str], sums: Tensor, counts: Tensor, ranks: int = 1) -> None:
@@ -30,7 +30,7 @@ class StepSums:
 
     @classmethod
     def of(cls, text: ChannelLoss, speech: ChannelLoss, targets: AgentTargets, layout: ChannelLayout) -> StepSums:
-        """Of one batch on one rank."""
+        """The sums of one batch on one rank."""
         right = text.predicted == text.targets
         said = right & (text.targets != layout.text_pad)
         marks = {"bos": text.targets == layout.text_bos, "eos": text.targets == layout.text_eos}
@@ -50,16 +50,12 @@ class StepSums:
         return cls(list(pairs), sums, counts)
 
     def count(self, name: str) -> Tensor:
-        """What the sum `name` is divided by; scalar."""
+        """What the sum `name` is divided by, a scalar."""
         return self.counts[self.names.index(name)]
 
     def mean(self, name: str) -> Tensor:
-        """One of `means`; scalar."""
+        """The mean `name`, a scalar; NaN where nothing was counted (a batch without a turn has no BOS)."""
         return self.sums[self.names.index(name)] / self.count(name)
-
-    def means(self) -> dict[str, Tensor]:
-        """Scalars by name; NaN where nothing was counted (a batch without any turn has no BOS)."""
-        return dict(zip(self.names, (self.sums / self.counts).unbind()))
 
     def cpu(self) -> StepSums:
         """The same on the CPU; waits for the device."""
@@ -71,10 +67,7 @@ class StepSums:
         return StepSums(self.names, self.sums.to(device), self.counts.to(device), self.ranks)
 
     def logged(self, weights: LossWeights) -> dict[str, float]:
-        """What goes to the log: `means`, without those of which nothing was counted, and `loss`, which is minimised.
-
-        A loss that *is* NaN stays: whoever watches must see it.
-        """
+        """All means of which something was counted, and `loss`, the weighted sum that is minimised. A loss of NaN is kept."""
         sums = self.cpu()
         counted = [name for name in sums.names if sums.count(name) > 0]
         means = {name: sums.mean(name).item() for name in counted}

@@ -1,18 +1,18 @@
-"""Training on many processes: what is added over them. The model file knows only the names of these functions.
+"""Training on many processes: sharded weights, sums over ranks, gradients. Of it, the model calls only the public functions.
 
-Under DDP every rank holds the whole model, and all that is needed here is `summed_over_ranks`. Under FSDP2 (torch's
-`fully_shard`, Lightning's ModelParallelStrategy) a rank holds a slice of every weight, and gathers a module's weights just
-before that module runs. Gathering is a collective: ranks that run modules a different number of times wait for each other for
-ever. So weights are gathered where all ranks pass equally often, and nowhere else:
+Under DDP every rank holds the whole model, and only `summed_over_ranks` is needed. Under FSDP2 (torch's `fully_shard`,
+Lightning's ModelParallelStrategy) a rank holds a slice of every weight and gathers a module's weights just before that module
+runs. Gathering is a collective: if ranks run modules a different number of times, they wait for each other for ever. So
+weights are gathered only where all ranks pass equally often:
 
-    DuplexLM        one group: embeddings, heads, last norm. Gathered once when its `forward` begins and kept until the
-      |             backward pass has gone through: heads run on as many chunks of frames as this rank has (`losses.py`), and a
-      |             head that is tied to the embedding is the same weight.
-      llm layers    a group each, gathered for their forward and again for their backward pass
+    DuplexLM        one group: embeddings, heads, last norm. Gathered once when its `forward` begins and kept until the end
+      |             of the backward pass: heads run on as many chunks of frames as this rank has (`losses.py`), and a head
+      |             that is tied to the embedding is the same weight.
+      llm layers    one group each, gathered for the forward and again for the backward pass
     Perception      one group
     FSQCodec        whole on every rank: it is small, frozen, and not always run
 
-In validation and inference ranks may have different numbers of batches and frames: there the whole model is gathered (`whole`).
+In validation and inference ranks may have different numbers of batches and frames, so the whole model is gathered (`whole`).
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from nemo_duplex.inputs import InputError
 from nemo_duplex.llm.tensor_parallel import layers_of, split_layers
 from nemo_duplex.models.metrics import StepSums
 
-# Weights travel, and are kept for the backward pass, in bfloat16; sums of gradients stay float32. Inputs are left to autocast.
+# Weights are sent, and kept for the backward pass, in bfloat16; gradients are summed in float32. Autocast casts the inputs.
 _BF16_MIXED = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
 
 
 def shard(model: nn.Module, device_mesh: DeviceMesh | None) -> None:
-    """Spreads a DuplexS2SModel over the ranks, in place, for Lightning's `configure_model`. Nothing happens the second time.
+    """Shards a DuplexS2SModel over the ranks, in place, for Lightning's `configure_model`. A second call does nothing.
 
     All ranks start from the weights of rank 0, as under DDP.
 
@@ -59,7 +59,7 @@ def shard(model: nn.Module, device_mesh: DeviceMesh | None) -> None:
     data, tensor = device_mesh["data_parallel"], device_mesh["tensor_parallel"]
     if tensor.size() > 1:
         split_layers(model.lm.backbone, tensor)
-    # Under autocast alone, the backward pass would keep a bfloat16 copy of all weights: as much as not sharding them.
+    # With autocast alone, the backward pass would keep a bfloat16 copy of all weights, as if they were not sharded.
     policy = _BF16_MIXED if _precision(model) == "bf16-mixed" else MixedPrecisionPolicy()
     for layer in layers_of(model.lm.backbone.llm):
         fully_shard(layer, mesh=data, mp_policy=policy)
@@ -80,7 +80,7 @@ def _precision(model: nn.Module) -> str | None:
 def _take_weights_of_rank_0(model: nn.Module, device_type: str) -> None:
     device = torch.device(device_type, torch.cuda.current_device()) if device_type == "cuda" else torch.device(device_type)
     for own in [*model.parameters(), *model.buffers()]:
-        sent = own.detach().to(device).contiguous()  # one at a time: NCCL takes them only there
+        sent = own.detach().to(device).contiguous()  # one at a time: NCCL needs them on the device
         distributed.broadcast(sent, src=0)
         own.data.copy_(sent)
 
@@ -89,16 +89,16 @@ def _take_weights_of_rank_0(model: nn.Module, device_type: str) -> None:
 
 
 def gather(model: nn.Module) -> None:
-    """From now on this rank has all weights and computes without the others; `release` ends it. On all ranks at once.
+    """Gives this rank all weights, so that it computes without the others, until `release`. Call it on all ranks.
 
-    In tensor parallelism the ranks that share layers still compute together: they must be given the same.
+    Under tensor parallelism the ranks that share layers still compute together: they need the same input.
     """
     groups = _groups(model)
     if not groups:
         return
     for root in (model.lm, model.perception):
-        root._get_fsdp_state()._lazy_init()  # or the first layer that runs would take itself for the root
-    with torch.inference_mode(False):  # or these weights could never be trained again
+        root._get_fsdp_state()._lazy_init()  # otherwise the first layer that runs becomes the root
+    with torch.inference_mode(False):  # otherwise these weights could not be trained afterwards
         for group in groups:
             group.unshard()
             group.set_reshard_after_forward(False, recurse=False)
@@ -114,7 +114,7 @@ def release(model: nn.Module) -> None:
 
 @contextmanager
 def whole(model: nn.Module) -> Iterator[None]:
-    """Inside, this rank has all weights and computes without the others. On all ranks at once; nothing on one process."""
+    """`gather` for a while, with the training's autocast; on one process it does nothing. Enter it on all ranks."""
     with ExitStack() as ends:
         groups = _groups(model)
         if groups and isinstance(next(groups[-1].parameters()), DTensor):
@@ -130,7 +130,7 @@ def _groups(model: nn.Module) -> list[FSDPModule]:
 
 
 def save_once(model: nn.Module, save: Callable[[], None]) -> None:
-    """Calls `save` on rank 0, where `model` is whole meanwhile. On all ranks at once; they go on when it is done."""
+    """Calls `save` on rank 0, with all weights of `model` there. Call it on all ranks; they return when it is done."""
     with _whole_on_rank_0(model):
         if not _distributed() or distributed.get_rank() == 0:
             save()
@@ -140,7 +140,7 @@ def save_once(model: nn.Module, save: Callable[[], None]) -> None:
 
 @contextmanager
 def _whole_on_rank_0(model: nn.Module) -> Iterator[None]:
-    """Inside, sharded parameters are whole ones on the CPU, on rank 0."""
+    """Replaces sharded parameters by whole ones on the CPU, on rank 0, for a while."""
     places = [(m, name, p) for m in model.modules() for name, p in m._parameters.items() if isinstance(p, DTensor)]
     wholes: dict[nn.Parameter, nn.Parameter] = {}  # one for both places of a tied weight
     for parameter in dict.fromkeys(parameter for _, _, parameter in places):
@@ -160,7 +160,7 @@ def _whole_on_rank_0(model: nn.Module) -> Iterator[None]:
 
 
 def summed_over_ranks(sums: StepSums, device_mesh: DeviceMesh | None) -> StepSums:
-    """The sums of all ranks that share the batch between them; those of this rank where there is only one.
+    """The sums over all ranks with different data, and their number; on one process the sums themselves.
 
     Args:
         device_mesh: of a model-parallel strategy, whose `data_parallel` ranks have different data; None otherwise.
@@ -174,7 +174,7 @@ def summed_over_ranks(sums: StepSums, device_mesh: DeviceMesh | None) -> StepSum
 
 
 def merged_over_ranks(sums: Mapping[str, StepSums], device_mesh: DeviceMesh | None) -> dict[str, StepSums]:
-    """The sums of every data set, over all ranks; a rank need not have had a batch of each. Arguments as above."""
+    """The sums of every data set over all ranks, as `summed_over_ranks`; a rank need not have a batch of each set."""
     if not _distributed():
         return dict(sums)
     group = _data_group(device_mesh)
@@ -201,9 +201,9 @@ def _data_group(device_mesh: DeviceMesh | None) -> ProcessGroup | None:
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor | None:
     """Euclidean norm of all gradients together, a scalar on their device; None where there are none.
 
-    Where ranks hold a shard of a gradient each (the DTensors of FSDP2), it is the norm of the whole: every rank must ask.
+    Of gradients that are sharded over ranks (the DTensors of FSDP2) it is the norm of the whole: call it on all ranks.
     """
-    alike: dict[Any, list[Tensor]] = {}  # torch takes no norm over gradients that are split in different ways
+    alike: dict[Any, list[Tensor]] = {}  # torch computes no norm over gradients that are split in different ways
     for parameter in parameters:
         if (gradient := parameter.grad) is not None:
             split = (getattr(gradient, "device_mesh", None), getattr(gradient, "placements", None))
@@ -216,7 +216,7 @@ def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor | None:
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> None:
     """Scales the gradients so that their norm, over all weights and ranks, is at most `max_norm`.
 
-    torch's `clip_grad_norm_` takes no weights that are split in different ways, as tensor parallelism makes them.
+    torch's `clip_grad_norm_` fails for weights that are split in different ways, as under tensor parallelism.
     """
     trained = [parameter for parameter in parameters if parameter.grad is not None]
     if (norm := gradient_norm(trained)) is not None:
@@ -226,7 +226,7 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> None:
 
 
 def groups_by_mesh(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Parameter groups of an optimizer, split so that each lies on one device mesh: fused updates take no others."""
+    """Parameter groups of an optimizer, split so that each is on one device mesh, which fused updates need."""
     split = []
     for group in groups:
         meshes: dict[Any, list[nn.Parameter]] = defaultdict(list)

@@ -1,4 +1,4 @@
-"""What a DuplexS2SModel is put together from: user encoder, codec, language model and tokenizer, pretrained or described.
+"""The parts of an agent from its config: user encoder, codec, language model and tokenizer, pretrained or described.
 
 Each comes from where the config says (`pretrained_...`, one loading path each), or with random weights from its description.
 The config of the model then describes all of them, so that a `.nemo` needs nothing but itself.
@@ -163,8 +163,8 @@ def _perception(config: ModelConfig, output_dim: int) -> Perception | WholePerce
 def perception_from(config: Mapping[str, Any]) -> Perception | WholePerception:
     """The user encoder that a configuration describes, in our words or in those of NeMo's in-tree model.
 
-    Ours names a `WholePerception` by `whole_recordings: true`, so that nobody gets one by mistake. In-tree knows no such
-    difference: there, an encoder that can be streamed is a `Perception`, and any other of 80 ms frames a `WholePerception`.
+    Ours names a `WholePerception` by `whole_recordings: true`, so that nobody gets one by mistake. In-tree configurations do
+    not make the difference: an encoder that can be streamed becomes a `Perception`, any other one a `WholePerception`.
 
     Raises:
         InputError: for a configuration that is wrong, or frames that are not 80 ms long.
@@ -175,6 +175,6 @@ def perception_from(config: Mapping[str, Any]) -> Perception | WholePerception:
     try:
         return Perception(config)
     except InputError as not_streamable:
-        whole = WholePerception(config)  # raises where something else is wrong
-        logging.warning(f"{not_streamable} As it is, the model hears whole recordings and opens no sessions.")
+        whole = WholePerception(config)  # raises if something else is wrong
+        logging.warning(f"{not_streamable} This model takes whole recordings and cannot open sessions.")
         return whole

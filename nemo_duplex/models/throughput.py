@@ -1,10 +1,10 @@
-"""Training that can be watched: how well, how fast and how full, in the progress bar and in every logger.
+"""What a training shows while it runs: losses, speed and memory, in the progress bar and in every logger.
 
     train/       text_loss, speech_loss, loss, accuracies of text, BOS, EOS and of every codebook: means since the last entry;
                  lr of every parameter group, and grad_norm before clipping, of the last step
     throughput/  frames and audio seconds per second, padding ratio, text tokens, waiting for data, memory
 
-Nothing is read from the device between two log entries: a GPU is never made to wait for being watched.
+Nothing is read from the device between two log entries, so a GPU does not wait for the log.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _GB = 1e9
 class Throughput(pl.Callback):
     """Logs a DuplexS2SModel's training every `trainer.log_every_n_steps` optimizer steps.
 
-    All figures are of the global batch: `StepSums` come added over ranks. The clock stands still during validation. What is
-    spent between batches counts as waiting for data; checkpoints are written there too.
+    All figures are of the global batch: `StepSums` are added over ranks before. Validation does not count as time. Time
+    between two batches counts as waiting for data; writing checkpoints falls into it.
     """
 
     def __init__(self) -> None:
         self._sums: StepSums | None = None  # since the last entry
-        self._untimed: StepSums | None = None  # what of these was done before an interruption: by no clock of ours
-        self._started: Seconds | None = None  # of the stretch since the last entry
+        self._untimed: StepSums | None = None  # the part of these from before an interruption, without a time
+        self._started: Seconds | None = None  # when the time since the last entry began
         self._batch_ended: Seconds | None = None
         self._validation_began: Seconds = 0.0
         self._waited: Seconds = 0.0
@@ -52,7 +52,7 @@ class Throughput(pl.Callback):
         self._waited = 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        """What the next entry has so far: a training that goes on logs the curve that it would have logged."""
+        """The sums since the last entry: a resumed training logs the same curve as one without the interruption."""
         sums = self._sums.cpu() if self._sums else None
         return {"since_last_entry": (sums.names, sums.sums, sums.counts, sums.ranks) if sums else None}
 
@@ -76,10 +76,10 @@ class Throughput(pl.Callback):
             self._started += lasted
             self._batch_ended += lasted
 
-    # ------------------------------------------------------------------ what is counted
+    # ------------------------------------------------------------------ sums and entries
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer) -> None:
-        """Gradients before they are clipped, and the learning rates of this very step."""
+        """Notes the norm of the gradients before they are clipped, and the learning rates of this step."""
         if not _due(trainer, trainer.global_step + 1):
             return
         names = group_names(pl_module, optimizer)
@@ -98,7 +98,7 @@ class Throughput(pl.Callback):
         self._batch_ended = time.perf_counter()
 
     def _log(self, trainer: pl.Trainer, model: pl.LightningModule, sums: StepSums) -> None:
-        sums = sums.cpu()  # the device has done all of this stretch: now its end can be taken
+        sums = sums.cpu()  # waits until the device has finished these steps
         now = time.perf_counter()
         assert self._started is not None, "A batch ends after it started."
         steps = trainer.global_step - self._step
@@ -106,7 +106,7 @@ class Throughput(pl.Callback):
         speed = throughput(timed, now - self._started, self._waited, steps, model.perception.frame_rate.seconds)
         speed |= memory(model.device)
         trained = sums.logged(model.loss_weights)
-        trained.pop("padding_ratio")  # it is in `throughput/`
+        trained.pop("padding_ratio")  # stands in `throughput/`
         trained |= {name: float(value) for name, value in self._optimizer.items()}
         values = {f"train/{name}": value for name, value in trained.items()}
         values |= {f"throughput/{name}": value for name, value in speed.items()}
@@ -121,16 +121,16 @@ class Throughput(pl.Callback):
 
 
 def throughput(sums: StepSums, elapsed: Seconds, waited: Seconds, steps: int, frame: Seconds) -> dict[str, float]:
-    """How much was trained on in `elapsed` seconds.
+    """Training speed over `elapsed` seconds.
 
     Args:
-        sums: of these steps, on the CPU.
-        waited: how many of the seconds this process waited for data.
-        frame: length of one, in seconds.
+        sums: of the steps, on the CPU.
+        waited: seconds of these in which this process waited for data.
+        frame: length of a frame in seconds.
 
     Returns:
-        frames_per_second and audio_seconds_per_second (of conversation, padding left out), padding_ratio (of all frames),
-        text_tokens_per_step and text_tokens_per_second (BOS and EOS included, pads not), seconds_per_step, wait_ratio.
+        frames_per_second and audio_seconds_per_second (without padding), padding_ratio (of all frames), text_tokens_per_step
+        and text_tokens_per_second (with BOS and EOS, without pads), seconds_per_step, wait_ratio.
     """
     all_frames, padding = float(sums.count("padding_ratio")), float(sums.sums[sums.names.index("padding_ratio")])
     frames, tokens = all_frames - padding, float(sums.count("text_accuracy"))
@@ -146,7 +146,7 @@ def throughput(sums: StepSums, elapsed: Seconds, waited: Seconds, steps: int, fr
 
 
 def memory(device: torch.device) -> dict[str, float]:
-    """Gigabytes (1e9 bytes) of this process: resident_gb and its peak, and on a GPU the peak of what tensors took."""
+    """Gigabytes (1e9 bytes) of this process: resident_gb, peak_resident_gb, and on a GPU peak_cuda_gb, that of its tensors."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     statm = Path("/proc/self/statm")
     resident = int(statm.read_text().split()[1]) * resource.getpagesize() if statm.exists() else peak
@@ -168,7 +168,7 @@ def _due(trainer: pl.Trainer, step: int) -> bool:
 
 
 def _bar(trained: dict[str, float], speed: dict[str, float]) -> dict[str, float]:
-    """The main figures under short names, with as many digits as one reads at a glance."""
+    """The main figures for the progress bar, under short names and rounded."""
     shown = {
         "loss": trained.get("loss"),
         "text": trained.get("text_loss"),

@@ -1,7 +1,4 @@
-"""Memory and time of training, traded by key: activations made again in the backward pass, and compiled layers.
-
-Which parameters are trained: patterns over their names, ours or those of NeMo's in-tree model.
-"""
+"""What makes training cheaper, each by a key of the config: recomputed activations, compiled layers, frozen parameters."""
 
 from __future__ import annotations
 
@@ -17,10 +14,10 @@ from nemo_duplex.models.in_tree.names import in_tree_name
 
 
 def recompute_activations(perception: nn.Module, llm: nn.Module) -> None:
-    """Keeps of every layer only its input, and runs the layer once more in the backward pass.
+    """Keeps only the input of every layer, and runs the layer once more in the backward pass.
 
     Args:
-        perception: its Conformers (encoder, and adapter where that is one) are treated so.
+        perception: all its Conformers (the encoder, and the adapter if it is one).
         llm: a transformers model.
 
     Raises:
@@ -30,7 +27,9 @@ def recompute_activations(perception: nn.Module, llm: nn.Module) -> None:
         for i, layer in enumerate(conformer.layers):
             conformer.layers[i] = checkpoint_wrapper(layer, checkpoint_impl=CheckpointImpl.NO_REENTRANT)
     if not getattr(llm, "supports_gradient_checkpointing", False):
-        raise InputError(f"activation_checkpointing: transformers' {type(llm).__name__} has none of it. Set it to false.")
+        raise InputError(
+            f"model.activation_checkpointing: transformers' {type(llm).__name__} does not support it. Set it to false."
+        )
     llm.gradient_checkpointing_enable({"use_reentrant": False})
 
 
@@ -43,20 +42,21 @@ def compile_layers(llm: nn.Module, backend: str) -> None:
     Raises:
         InputError: for another backend.
     """
-    known = [*torch.compiler.list_backends(), "eager", "aot_eager"]  # the last two are for finding out what goes wrong
+    known = [*torch.compiler.list_backends(), "eager", "aot_eager"]  # the last two are for debugging
     if backend not in known:
-        raise InputError(f"compile is {backend!r}, expected a backend of torch.compile: {', '.join(known)}; or null.")
+        raise InputError(f"model.compile is {backend!r}, expected a backend of torch.compile: {', '.join(known)}; or null.")
     llm.compile(backend=backend, dynamic=True)
 
 
 def freeze(model: nn.Module, patterns: Sequence[str], exceptions: Sequence[str] = ()) -> None:
-    """Freezes the parameters that a pattern of `patterns` matches and none of `exceptions`.
+    """Freezes the parameters whose name matches one of `patterns` and none of `exceptions`.
 
     Args:
-        patterns, exceptions: regular expressions, matched from the start of a parameter's name (`re.match`).
+        patterns, exceptions: regular expressions, matched from the start of a parameter's name (`re.match`): ours, or that of
+            NeMo's in-tree model.
 
     Raises:
-        InputError: for a pattern that is no regular expression, or matches nothing: it would freeze what it was not meant to.
+        InputError: for a pattern that is not a regular expression or matches no parameter.
     """
     names = {name: (name, in_tree_name(name)) for name, _ in model.named_parameters()}
     frozen = [_compiled(pattern, names) for pattern in patterns]
@@ -70,8 +70,8 @@ def _compiled(pattern: str, names: dict[str, tuple[str, str]]) -> re.Pattern[str
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise InputError(f"freeze_params: {pattern!r} is no regular expression ({error}).") from error
+        raise InputError(f"model.freeze_params: {pattern!r} is not a regular expression ({error}). Correct it.") from error
     if not any(compiled.match(name) for pair in names.values() for name in pair):
         parts = sorted({name.split(".")[0] for pair in names.values() for name in pair})
-        raise InputError(f"freeze_params: {pattern!r} matches no parameter. Names begin with {', '.join(parts)}.")
+        raise InputError(f"model.freeze_params: {pattern!r} matches no parameter. Names begin with {', '.join(parts)}.")
     return compiled

@@ -106,7 +106,7 @@ def their_logits(model, batch):
 @torch.no_grad()
 def our_logits(model, batch):
     """Of the frames that have a target, and of the speech rows that in-tree models have."""
-    hidden, targets = model(model._ours(batch))
+    hidden, targets = model(model._as_our_batch(batch))
     speech = model.lm.speech_logits(hidden)[:, :-1, :, : model.layout.codebook_size + 3]
     assert targets.valid[:, :-1].all() and not targets.valid[:, -1].any()
     return model.lm.text_logits(hidden)[:, :-1], speech

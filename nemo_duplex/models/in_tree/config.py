@@ -1,8 +1,8 @@
-"""A configuration written for NeMo's in-tree DuplexS2SModel (examples/speechlm2), in our words.
+"""Translates a configuration of NeMo's in-tree DuplexS2SModel (examples/speechlm2) into ours.
 
-What their file asks for happens here, or is refused by the name of its key: nothing is dropped in silence. Their model differs
-from ours in where the marks of a turn stand (`turn_marks: in_place`, see `channels/layout.py`), in what its keys are called,
-and in how it describes the user encoder (`in_tree_perception.py`).
+Each of their keys has its effect here or is refused by its name; none is ignored silently. Their model differs from ours in
+where the marks of a turn stand (`turn_marks: in_place`, see `channels/layout.py`), in the names of its keys, and in how it
+describes the user encoder (`perception.py`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _THEIRS = (
     "lr_scheduler",
     "duplex_user_channel_weight",
 )
-#: Keys that are called the same in both.
+#: Keys with the same name in both.
 _SHARED = (
     "pretrained_llm",
     "pretrained_audio_codec",
@@ -40,9 +40,9 @@ _SHARED = (
     "prevent_freeze_params",
     "lora",
 )
-#: Keys of ours for which they have none: given beside theirs, they count.
+#: Keys that only ours has; they may be given beside theirs.
 _OURS = ("attention_window", "sinks", "text_alignment", "speech_delay", "turn_marks", "activation_checkpointing", "compile")
-#: What `save_pretrained` adds to a config for other readers of it.
+#: Keys that `save_pretrained` adds to a config for other programs.
 _WRITTEN_FOR_OTHERS = ("model_type", "architectures")
 
 _OPTIMIZERS = {
@@ -55,7 +55,7 @@ _OPTIMIZERS = {
     "nemo.core.optim.Novograd": "novograd",
 }
 _SCHEDULES = "nemo.core.optim.lr_scheduler."
-#: What their model measures in validation that ours does not, and what is measured in its place.
+#: Metrics that their model computes in validation and ours does not.
 _SCORED_THERE = ("val_asr_bleu", "val_bleu", "val_txt_bleu")
 
 
@@ -65,20 +65,20 @@ def is_in_tree(cfg: DictConfig | Mapping[str, Any]) -> bool:
 
 
 def our_config(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
-    """The `model:` section of ours that one of theirs stands for. Where theirs is silent, ours has its own defaults.
+    """Our `model:` section for one of theirs. Keys that it does not give have our own defaults.
 
     Raises:
-        InputError: for a key that we cannot honour, by its name.
+        InputError: for a key that is not supported, by its name.
     """
     theirs = plain(cfg)
     refuse_unknown(theirs, (*_THEIRS, *_SHARED, *_OURS, *_WRITTEN_FOR_OTHERS), "model of NeMo's in-tree configuration")
     ours = {key: theirs[key] for key in (*_SHARED, *_OURS) if theirs.get(key) is not None}
     ours = {"turn_marks": "in_place", "speech_delay": 1, **ours}
     if not theirs.get("pretrained_weights", True):
-        ours["pretrained_asr"] = None  # theirs, too, then takes the perception as it is described
+        ours["pretrained_asr"] = None  # as theirs: the encoder is then the one that `perception` describes
     perception = our_perception(theirs.get("perception") or {})
     if ours.get("pretrained_asr"):
-        perception.pop("output_dim", None)  # theirs takes the language model's, whatever the file says
+        perception.pop("output_dim", None)  # as theirs, which takes the language model's size in any case
         ours["perception"] = perception
     weights = {"text": theirs.get("text_loss_weight"), "speech": theirs.get("audio_loss_weight")}
     ours["loss"] = {name: float(weight) for name, weight in weights.items() if weight is not None}
@@ -89,17 +89,17 @@ def our_config(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
     ours["tokenizer"] = _tokenizer(theirs)
     if theirs.get("scoring_asr"):
         logging.info(
-            f"model.scoring_asr: {theirs['scoring_asr']} is not asked while training, validation measures losses and "
-            "turn-taking; examples/evaluate.py scores what the agent says."
+            f"model.scoring_asr: {theirs['scoring_asr']} is not used in training. Validation measures losses and turn-taking; "
+            "examples/evaluate.py measures the agent's answers."
         )
     return ours
 
 
 def in_tree_run(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
-    """A whole in-tree YAML (`model`, `data`, `trainer`, `exp_manager`), each section in our words.
+    """Our sections for a whole in-tree YAML (`model`, `data`, `trainer`, `exp_manager`).
 
     Raises:
-        InputError: for a section or a key that we cannot honour, by its name.
+        InputError: for a section or a key that is not supported, by its name.
     """
     theirs = plain(cfg)
     refuse_unknown(theirs, ("model", "data", "trainer", "exp_manager"), "NeMo's in-tree configuration")
@@ -115,16 +115,16 @@ def in_tree_run(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
 
 
 def their_model(ours: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
-    """The keys of their `model:` section that say how a model of ours is trained; its parts are `interop.py`'s matter.
+    """The keys of their `model:` section that say how our model is trained; `interop.py` adds its parts.
 
     Raises:
-        InputError: for what their model cannot be told.
+        InputError: for a channel layout that their model does not have.
     """
     ours = plain(ours)
     if ours["turn_marks"] != "in_place" or ours["speech_delay"] != 1:
         raise InputError(
             f"This model has turn_marks {ours['turn_marks']!r} and speech_delay {ours['speech_delay']}; NeMo's in-tree model "
-            "has 'in_place' and 1, and would make something else of its weights. Train one with model.turn_marks=in_place."
+            "has 'in_place' and 1, so these weights do not fit it. Train a model with model.turn_marks=in_place."
         )
     theirs = {
         "audio_loss_weight": ours["loss"].get("speech", 1.0),
@@ -144,12 +144,12 @@ def their_model(ours: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
 
 
 def our_data(data: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
-    """Their `data:` section in our words.
+    """Our `data:` section for theirs.
 
     Returns:
         dataset: arguments of `DuplexS2SDataset` (frame length, sample rates, roles);
-        train_loader: keys of NeMo's Lhotse loader; `train`, the folder, is None, for these keys name the data;
-        validation_loaders: the same for each validation set, by its name; empty where there is none.
+        train_loader: keys of NeMo's Lhotse loader, which name the data; so `train`, the folder, is None;
+        validation_loaders: the same for each validation set, by its name; empty if there is none.
 
     Raises:
         InputError: for a key that their data module does not have.
@@ -158,7 +158,7 @@ def our_data(data: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
     about = ("frame_length", "source_sample_rate", "target_sample_rate", "input_roles", "output_roles")
     refuse_unknown(theirs, (*about, "train_ds", "validation_ds"), "data of NeMo's in-tree configuration")
     if not theirs.get("train_ds"):
-        raise InputError("data.train_ds is not given: there is nothing to train on.")
+        raise InputError("data.train_ds is not given. Add it: there is no data to train on.")
     return {
         "dataset": {key: theirs[key] for key in about if theirs.get(key) is not None},
         "train": None,
@@ -169,10 +169,10 @@ def our_data(data: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
 
 
 def our_trainer(trainer: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
-    """Their `trainer:` section without what our script itself decides: loggers, checkpoints, and who shards the data.
+    """Their `trainer:` section without the keys that our script sets itself: loggers, checkpoints, sharding of the data.
 
     Raises:
-        InputError: where theirs decides otherwise.
+        InputError: if one of these is true.
     """
     theirs = plain(trainer)
     for key in ("logger", "enable_checkpointing", "use_distributed_sampler"):
@@ -182,17 +182,17 @@ def our_trainer(trainer: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
 
 
 def our_experiment(experiment: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
-    """Their `exp_manager:` section; a checkpoint is chosen by `val_loss`, where theirs is by a score of a recogniser."""
+    """Their `exp_manager:` section, with `val_loss` as the metric of the best checkpoint in place of a recogniser's score."""
     theirs = plain(experiment)
     chosen = theirs.get("checkpoint_callback_params") or {}
     if str(chosen.get("monitor", "")).startswith(_SCORED_THERE):
-        logging.info(f"exp_manager.checkpoint_callback_params.monitor: {chosen['monitor']} is not measured, taking val_loss.")
+        logging.info(f"exp_manager.checkpoint_callback_params.monitor: {chosen['monitor']} is not measured, val_loss is used.")
         theirs["checkpoint_callback_params"] = {**chosen, "monitor": "val_loss", "mode": "min"}
     return theirs
 
 
 def _validation_loaders(theirs: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Keys of each validation set's loader: what all have in common, and its own; each is passed through once."""
+    """Keys of each validation set's loader: the common ones and its own. Each set is read once per validation."""
     shared = {key: value for key, value in theirs.items() if key != "datasets"}
     finite = {"force_finite": True, "force_map_dataset": True}
     if "datasets" in theirs:
@@ -201,11 +201,11 @@ def _validation_loaders(theirs: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _optim(optimizer: dict[str, Any], schedule: dict[str, Any] | None) -> dict[str, Any]:
-    """NeMo's `optim` and `sched` of what hydra would build."""
+    """NeMo's `optim` and `sched` for an optimizer and a schedule that hydra would build."""
     target = optimizer.get("_target_")
     if target not in _OPTIMIZERS:
         raise InputError(f"model.optimizer._target_ is {target!r}, expected one of {', '.join(_OPTIMIZERS)}.")
-    ours = {"name": _OPTIMIZERS[target], "lr": 1e-3, **_without_target(optimizer)}  # torch's and apex' own lr
+    ours = {"name": _OPTIMIZERS[target], "lr": 1e-3, **_without_target(optimizer)}  # torch's and apex's default lr
     if schedule:
         target = str(schedule.get("_target_"))
         if not target.startswith(_SCHEDULES):
@@ -215,7 +215,7 @@ def _optim(optimizer: dict[str, Any], schedule: dict[str, Any] | None) -> dict[s
 
 
 def _tokenizer(theirs: dict[str, Any]) -> dict[str, Any]:
-    """The tokenizer that is not the language model's own, made into a file."""
+    """The tokenizer at `tokenizer_path`, written to a file; {} for that of the language model."""
     source = theirs.get("tokenizer_path")
     if source is None:
         return {}

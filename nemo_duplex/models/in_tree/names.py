@@ -1,8 +1,8 @@
-"""What NeMo's in-tree DuplexS2SModel calls the parameters of this one."""
+"""Parameter names of our model and of NeMo's in-tree DuplexS2SModel."""
 
 from __future__ import annotations
 
-#: Beginnings of names, ours and theirs. Where only ours has a name (`lm.speech_embedding`), theirs is the list of tables.
+#: First parts of names, ours and theirs. (Our one speech table is a list of tables there.)
 PREFIXES = {
     "lm.backbone.llm.": "llm.",
     "lm.backbone.lm_head.": "lm_head.",
@@ -14,7 +14,7 @@ PREFIXES = {
 
 
 def in_tree_name(name: str) -> str:
-    """The in-tree name of our parameter `name`; what has none there keeps its own."""
+    """The in-tree name of our parameter `name`, which is the same where no prefix differs."""
     for ours, theirs in PREFIXES.items():
         if name.startswith(ours):
             return theirs + name.removeprefix(ours)
@@ -22,7 +22,7 @@ def in_tree_name(name: str) -> str:
 
 
 def our_name(name: str) -> str:
-    """Our name of the in-tree parameter `name`, wrapped by peft or not; what has none here keeps its own."""
+    """Our name of the in-tree parameter `name`, wrapped by peft or not; it is the same where no prefix differs."""
     name = name.replace("llm.base_model.model.", "llm.", 1) if name.startswith("llm.") else name
     for ours, theirs in PREFIXES.items():
         if name.startswith(theirs):

@@ -1,4 +1,4 @@
-"""A `perception` section written for NeMo's in-tree speechlm2 models, in our words and back."""
+"""Translates a `perception` section of NeMo's in-tree speechlm2 models into ours and back."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _KEYS = ("target", "_target_", "preprocessor", "encoder", "modality_adapter", "s
 
 
 def is_in_tree_perception(config: Mapping[str, Any]) -> bool:
-    """Whether a perception is described as in-tree models describe it."""
+    """Whether a `perception` section is written for in-tree models."""
     return any(key in config for key in ("target", "_target_", "modality_adapter"))
 
 
 def our_perception(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys of `Perception` that an in-tree `perception` section stands for.
+    """Our `perception` section for an in-tree one.
 
     Raises:
-        InputError: for a part of it that we do not have, naming its key.
+        InputError: for a key or a part that we do not have, by its name.
     """
     config = plain(config)
     for key in config:
@@ -40,7 +40,7 @@ def our_perception(config: Mapping[str, Any]) -> dict[str, Any]:
             _check_class(section, f"perception.{part}", name)
             ours[part] = {key: value for key, value in section.items() if key not in ("_target_", "target")}
     context = ours.get("encoder", {}).get("att_context_size")
-    if context and isinstance(context[0], list):  # an encoder of several contexts answers with its first
+    if context and isinstance(context[0], list):  # an encoder of several contexts runs with its first
         ours["encoder"] |= {"att_context_size": context[0], "att_context_probs": None}
     if config.get("output_dim") is not None:
         ours["output_dim"] = config["output_dim"]
@@ -48,7 +48,7 @@ def our_perception(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def their_perception(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The in-tree `perception` section of a complete configuration of `Perception` or `WholePerception`.
+    """The in-tree `perception` section for a complete configuration of `Perception` or `WholePerception`.
 
     Raises:
         InputError: for an adapter that in-tree models do not have.
@@ -74,7 +74,7 @@ def _our_adapter(adapter: Mapping[str, Any]) -> dict[str, Any]:
     name = _class_name(adapter)
     own = {key: value for key, value in adapter.items() if key not in ("_target_", "target")}
     if name == "ConformerEncoder":
-        # Our conformer adapter is as the encoder where it says nothing; theirs is as NeMo's class where it says nothing.
+        # Keys that are not given: ours takes them from the encoder, theirs from the defaults of NeMo's class.
         return {"kind": "conformer", **_defaults(ConformerEncoder), **own}
     if name == "IdentityConnector":
         if "d_model" not in own or "output_dim" in own:
@@ -99,6 +99,6 @@ def _class_name(section: Mapping[str, Any]) -> str:
 
 
 def _defaults(module: type) -> dict[str, Any]:
-    """What a class takes for the arguments that nobody gives."""
+    """The default values of a constructor's arguments."""
     parameters = inspect.signature(module).parameters.values()
     return {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}

@@ -1,4 +1,4 @@
-"""A training as a YAML of NeMo's examples/speechlm2 asks for it, as the configuration that our own script runs."""
+"""A YAML file of NeMo's examples/speechlm2 as the configuration of our own training script."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from nemo_duplex.models.in_tree.config import in_tree_run
 
 _log = logging.getLogger(__name__)
 
-# What of their exp_manager our checkpoints and loggers do in their own way.
-_OWN_WAY = "out, checkpoint and wandb of conf/duplex_in_tree.yaml"
+# The keys that replace their exp_manager.
+_INSTEAD = "out, checkpoint and wandb of conf/duplex_in_tree.yaml"
 
 
 def in_tree_training(cfg: DictConfig) -> DictConfig:
-    """What `conf/duplex_in_tree.yaml` stands for, in the form of `conf/duplex_paper.yaml`.
+    """The configuration of `conf/duplex_in_tree.yaml` in the form of `conf/duplex_paper.yaml`.
 
     Args:
         cfg: `yaml`, their file; `model`, `data`, `trainer`, `exp_manager`, keys that replace those of the file; `out`, `seed`,
             `threads`, `wandb`, `checkpoint`, as in our own configurations.
 
     Raises:
-        InputError: if the file is missing or no YAML, or says something that we cannot honour.
+        InputError: if the file is missing, is not YAML, or has a key that is not supported.
     """
     path = existing_file(cfg.yaml, "yaml")
     sections = ("model", "data", "trainer", "exp_manager")
@@ -41,13 +41,13 @@ def in_tree_training(cfg: DictConfig) -> DictConfig:
     except (OmegaConfBaseException, YAMLError) as error:
         raise InputError(f"yaml: {path} is not readable ({one_line(error)}).") from error
     if run.pop("exp_manager"):
-        _log.info("exp_manager of %s: %s stand for it.", path.name, _OWN_WAY)
+        _log.info("exp_manager of %s is replaced by %s.", path.name, _INSTEAD)
     own = {key: cfg[key] for key in ("out", "seed", "threads", "wandb", "checkpoint")}
     return OmegaConf.create({"minutes": None, "cooldown": 0.0, "listen": 0, **run, **own})
 
 
 def _complete(merged: DictConfig, path: Path) -> None:
-    """Refuses what their files leave open (`???`), by the names of the keys."""
+    """Refuses a configuration in which keys are left open (`???`), by their names."""
     missing: Any = sorted(OmegaConf.missing_keys(merged))
     if missing:
         raise InputError(f"yaml: {path} leaves open {', '.join(missing)}. Add {' '.join(f'{key}=...' for key in missing)}")

@@ -1,4 +1,4 @@
-"""Files that a model needs as long as it lives, such as its tokenizer: kept by the process, whatever becomes of the first."""
+"""Copies of files that a model needs as long as it exists, such as its tokenizer, kept until the process ends."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from nemo_duplex.files.atomic import sha256
 
 
 def kept_copy(path: str | Path) -> Path:
-    """A copy of the file at `path` that stays until the process ends; the same content has one copy.
+    """Copies the file at `path` and returns the copy, which stays until the process ends. The same content has one copy.
 
-    NeMo unpacks the files of a `.nemo` for the constructor alone, and to save such a model again it would need the first file.
+    NeMo unpacks the files of a `.nemo` only while the model is built; to save that model again it would need the first file.
     """
     path = Path(path)
     copy = kept_folder() / sha256(path)[:16] / path.name
@@ -26,7 +26,7 @@ def kept_copy(path: str | Path) -> Path:
 
 @functools.cache
 def kept_folder() -> Path:
-    """A folder that is removed when the process ends."""
+    """The folder of the copies, removed when the process ends."""
     folder = Path(tempfile.mkdtemp(prefix="nemo_duplex-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder

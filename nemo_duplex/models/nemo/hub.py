@@ -1,9 +1,9 @@
-"""A model as a repository of the Hugging Face Hub, or as a folder like one: its `.nemo`, a card for people, its config to read.
+"""Publishes a model as a repository of the Hugging Face Hub, or as a folder like one.
 
 agent/
-  agent.nemo      everything, named as the repository: where NeMo's own from_pretrained looks for it
-  README.md       what it is and how to use it
-  config.yaml     the config inside of agent.nemo, for people
+  agent.nemo      everything; named as the repository, as NeMo's own from_pretrained expects
+  README.md       the card: what the model is and how to use it
+  config.yaml     the config inside agent.nemo, to read
 """
 
 from __future__ import annotations
@@ -30,21 +30,22 @@ def push_to_hub(
     revision: str | None = None,
     commit_message: str = "A nemo_duplex agent",
 ) -> str:
-    """Uploads a model in one commit, into a repository that is made where there is none; returns the commit's address.
+    """Uploads a model in one commit and returns the commit's address. Creates the repository if it does not exist.
 
-    A README.md that is there already stays: somebody may have written in it what no program knows, such as the licence.
+    A README.md of the repository is kept: its author may have added what no program knows, such as the licence.
 
     Args:
         repo_id: `org/name`.
         private: whether a new repository is private.
         token: of an account that may write to it; None takes the one of `hf auth login`.
-        revision: a branch, made where there is none; None takes the main one.
+        revision: a branch, created if it does not exist; None takes the main branch.
 
     Raises:
-        InputError: if the id is none, the account may not, or the hub cannot be reached. Then nothing has changed there.
+        InputError: if the id is not `org/name`, the account has no permission, or the hub cannot be reached. Then no model was
+            uploaded.
     """
     if repo_id.count("/") != 1:
-        raise InputError(f"{repo_id!r} is no id of a Hugging Face model; expected org/name.")
+        raise InputError(f"{repo_id!r} is not the id of a Hugging Face model, expected org/name.")
     api = huggingface_hub.HfApi(token=token)
     with tempfile.TemporaryDirectory() as folder:
         repository = write_repository(model, Path(folder) / "repository", repo_id)
@@ -61,10 +62,10 @@ def push_to_hub(
 
 
 def write_repository(model: PublishedModel, folder: str | Path, repo_id: str) -> Path:
-    """What `push_to_hub` uploads, as the folder `folder`, whole or not at all; `from_pretrained` takes it as it takes an id.
+    """Writes the folder that `push_to_hub` uploads, whole or not at all; `from_pretrained` reads it like an id.
 
     Raises:
-        InputError: if the folder holds something already.
+        InputError: if the folder is not empty.
     """
     name = repo_id.rpartition("/")[2]
     with whole_folder(folder) as part:

@@ -1,4 +1,4 @@
-"""The README.md of a published model: what the model knows about itself, and what only its publisher can know."""
+"""The README.md of a published model: what its config says, and questions that only its publisher can answer."""
 
 from __future__ import annotations
 
@@ -45,17 +45,17 @@ frames = session.push(samples) + session.flush()  # samples: float32, {user_samp
 
 {training}
 
-## To be written by whoever publishes this
+## To be written by the publisher
 
-- **Licence**: none is stated yet (`license: unknown` above). It depends on the licences of the pretrained language model,
-  encoder and codec that went into it, and of the data.
+- **Licence**: not stated yet (`license: unknown` above). It depends on the licences of the pretrained language model, encoder
+  and codec that it was made from, and of the data.
 - **Data**: what it was trained on, in which languages and voices.
 - **Quality and limits**: `python examples/evaluate.py model={name}.nemo data=... out=...` measures it.
 """
 
 
 class PublishedModel(Protocol):
-    """What publishing needs of a model. A `DuplexS2SModel` has it; files here stand below that class and do not import it."""
+    """What publishing needs of a model; a `DuplexS2SModel` has it. (Files of this room do not import that class.)"""
 
     perception: nn.Module
     lm: nn.Module
@@ -80,11 +80,11 @@ def model_card(model: PublishedModel, repo_id: str) -> str:
     """Markdown with the metadata that the Hugging Face Hub reads; `repo_id` is `org/name`."""
     layout, config = model.layout, model.cfg
     layers = config.perception.get("encoder", {}).get("n_layers")
-    window = f", sees the last {config.attention_window} frames" if config.attention_window else ""
+    window = f", attends to the last {config.attention_window} frames" if config.attention_window else ""
     details = {
-        "perception": f"FastConformer, {layers} layers, hears {model.user_sample_rate} Hz",
+        "perception": f"FastConformer, {layers} layers, takes {model.user_sample_rate} Hz",
         "lm": f"{config.llm.get('model_type')}, {layout.text_vocab_size} text tokens{window}",
-        "audio_codec": f"{layout.num_codebooks} codebooks of {layout.codebook_size} codes, speaks {model.agent_sample_rate} Hz",
+        "audio_codec": f"{layout.num_codebooks} codebooks of {layout.codebook_size} codes, gives {model.agent_sample_rate} Hz",
     }
     sizes = {part: sum(p.numel() for p in getattr(model, part).parameters()) / 1e6 for part in _PARTS}
     return _CARD.format(
@@ -99,10 +99,10 @@ def model_card(model: PublishedModel, repo_id: str) -> str:
 
 
 def _training(model: PublishedModel) -> str:
-    """Where the training stands, if this is the process that trains the model."""
+    """Steps and losses, if this process has trained the model."""
     trainer = getattr(model, "_trainer", None)  # Lightning's property raises where there is none
     if trainer is None or not trainer.global_step:
-        return "How long it was trained is not known here: the process that published it did not train it."
+        return "The number of steps is not known: the process that published the model did not train it."
     metrics = trainer.callback_metrics
     losses = [f", {name} {float(metrics[name]):.4g}" for name in ("loss", "val_loss") if name in metrics]
     return f"{trainer.global_step} steps{''.join(losses)}."

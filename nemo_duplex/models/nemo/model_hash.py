@@ -1,4 +1,4 @@
-"""Whether two models compute the same: one hash over all that their answers depend on."""
+"""One hash over everything that a model's answers depend on: two models with the same hash compute the same."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-# The keys of a model's config that say how it answers; the others say where its parts came from and how it is trained.
+# The keys of a model's config that change its answers; the others say where its parts came from and how it is trained.
 _ANSWERING = (
     "llm",
     "attention_window",
@@ -30,12 +30,12 @@ _lock = Lock()
 
 
 def model_hash(model: nn.Module) -> str:
-    """SHA-256, as 64 hexadecimal digits, of name, dtype, shape and bytes of each weight, and of the config that goes with them.
+    """SHA-256 (64 hexadecimal digits) of name, dtype, shape and bytes of each weight, and of the config's keys that matter.
 
     Args:
         model: with its described config as `cfg`, such as a DuplexAgent.
 
-    It is computed once (about half a second per gigabyte of weights) and kept until a weight changes.
+    It is computed once (about half a second per gigabyte of weights) and again only after a weight has changed.
     """
     with _lock:
         now = _versions(model)
@@ -57,7 +57,7 @@ def _digest(model: nn.Module) -> str:
 
 
 def _versions(model: nn.Module) -> list[tuple[str, int, int]]:
-    """What changes with any weight: torch counts how often a tensor was written."""
+    """What differs after any change of a weight: torch counts how often a tensor was written in place."""
     return [(name, weight.data_ptr(), _version(weight)) for name, weight in model.state_dict(keep_vars=True).items()]
 
 

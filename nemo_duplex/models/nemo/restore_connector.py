@@ -1,6 +1,6 @@
-"""How a DuplexS2SModel becomes a `.nemo` and a `.nemo` a model, where NeMo trusts too much, says too much, or writes halves.
+"""Saves and restores a `.nemo` more strictly than NeMo: no code of the file is run, errors are one line, files are whole.
 
-The config of a model that comes in a file: what it may name, checked before anything is built from it.
+The config in a file is checked before anything is built from it: what it may name and what it may not.
 """
 
 from __future__ import annotations
@@ -33,40 +33,40 @@ from nemo_duplex.files.nemo_file import (
 )
 from nemo_duplex.inputs import InputError, one_line
 
-# hydra 0.x, which NeMo translates into `_target_`, and transformers' door to code that is no part of it.
+# hydra 0.x keys, which NeMo translates into `_target_`, and transformers' keys for code that is not part of it.
 _FOREIGN_KEYS = ("cls", "params", "auto_map", "trust_remote_code")
 
 
 def check_restored_config(config: dict[str, Any], path: str | Path, files: Collection[str], classes: Collection[str]) -> None:
-    """Accepts the config of a model that this project saved.
+    """Refuses a config that no model of this project could have been saved with.
 
     Args:
-        path: where it came from, for errors.
-        files: the names of what came with it.
+        path: of the `.nemo`, for errors.
+        files: names of the other files in it.
         classes: dotted names, one of which must be its `target`.
 
     Raises:
-        InputError: for another model, for a class, a file, a download or a key that such a model does not have.
+        InputError: for another model; for a class, a file, a download or a key that such a model does not have.
     """
     if config.get("target") not in classes:
         names = " or ".join(f"a {name.rpartition('.')[2]} ({name})" for name in classes)
         raise InputError(f"model: {path} is a model of class {config.get('target', 'unknown')}, expected {names}.")
-    if "model" in config:  # NeMo would take what stands there instead, which is not what was looked at
-        raise _refused(path, "model", "is a config inside of the config")
+    if "model" in config:  # NeMo would use this one instead of the one that is checked
+        raise _refused(path, "model", "is a config inside the config")
     for place, key, value in config_values(config):
         if key in _FOREIGN_KEYS:
-            raise _refused(path, place, "belongs to no model of this project")
+            raise _refused(path, place, "is not a key of a model of this project")
         if key == "_target_" and not is_part(value):
-            raise _refused(path, place, f"names {str(value)[:100]!r}, which is no part of a model")
+            raise _refused(path, place, f"names {str(value)[:100]!r}, which is not part of a model")
         if key in ("attn_implementation", "_attn_implementation") and "/" in str(value):
             raise _refused(path, place, f"names {value!r}, code on the Hugging Face Hub")
         if key.startswith("pretrained_") and isinstance(value, str):
-            raise _refused(path, place, f"names {value!r}: a model that was saved holds its parts itself")
-        if isinstance(value, str) and "${" in value:  # what we save is resolved; `${oc.env:...}` reads the environment
-            raise _refused(path, place, f"is {value[:100]!r}, which stands for something else")
+            raise _refused(path, place, f"names {value!r}, but a saved model contains its parts")
+        if isinstance(value, str) and "${" in value:  # we save resolved values; `${oc.env:...}` would read the environment
+            raise _refused(path, place, f"is {value[:100]!r}, expected a plain value")
     tokenizer = config.get("tokenizer")
     if not isinstance(tokenizer, dict) or not str(tokenizer.get("model_path")).startswith("nemo:"):
-        raise _refused(path, "tokenizer.model_path", "names no file of the archive (nemo:...)")
+        raise _refused(path, "tokenizer.model_path", "does not name a file of the archive (nemo:...)")
     if missing := missing_artifacts(config, files):
         raise _refused(path, missing[0], "names a file that is not in the archive")
 
@@ -76,9 +76,9 @@ def _refused(path: str | Path, place: str, wrong: str) -> InputError:
 
 
 class RestoreConnector(SaveRestoreConnector):
-    """Looks at the whole file before it builds anything, never unpickles code, and says in one line what is wrong.
+    """NeMo's connector, but it checks the whole file before it builds a model, never unpickles code, and writes whole files.
 
-    What it saves is whole or not there. The artifacts of a model that is being built stay NeMo's.
+    NeMo still handles the artifacts of a model that is being built.
 
     Args:
         base: the class whose models, and those of whose subclasses, are restored.
@@ -91,7 +91,7 @@ class RestoreConnector(SaveRestoreConnector):
 
     @classmethod
     def instead_of(cls, nemos: SaveRestoreConnector | None, base: type[ModelPT], format_version: int) -> SaveRestoreConnector:
-        """One of these in place of NeMo's plain one; a connector of another kind, or for an unpacked folder, stays."""
+        """A RestoreConnector in place of NeMo's default one; another connector, or one for an unpacked folder, is kept."""
         if nemos is not None and (type(nemos) is not SaveRestoreConnector or nemos.model_extracted_dir is not None):
             return nemos
         own = cls(base, format_version)
@@ -109,11 +109,11 @@ class RestoreConnector(SaveRestoreConnector):
         trainer: Trainer | None = None,
         validate_access_integrity: bool = True,
     ) -> DictConfig | tuple[DictConfig, ModelPT, dict[str, Tensor]]:
-        """The config, a model built from it, and the weights that it is to be given; only the config if `return_config`.
+        """The config, a model built from it, and the weights to load into it; only the config if `return_config`.
 
         Raises:
-            InputError: for a file that is broken or not trusted, of a newer format, from which no model can be built, or whose
-                weights are not the model's: another shape; and, if `strict`, one missing or left over.
+            InputError: for a file that is broken, not safe or of a newer format, from which no model can be built, or whose
+                weights do not fit the model: another shape; and, if `strict`, one missing or left over.
         """
         with unpacked_nemo(restore_path, "model", artifacts=True) as (found, folder):
             check_restored_config(found, restore_path, os.listdir(folder), _names(calling_cls, self._base))
@@ -126,7 +126,7 @@ class RestoreConnector(SaveRestoreConnector):
             calling_cls._set_model_restore_state(is_being_restored=True, folder=str(folder))
             try:
                 model = calling_cls(cfg=config, trainer=trainer)
-            except Exception as error:  # what NeMo, transformers and omegaconf raise for a value that is none of theirs
+            except Exception as error:  # what NeMo, transformers and omegaconf raise for a wrong value
                 raise InputError(f"model: {restore_path} cannot be built: {one_line(error)}") from error
         _check_weights(model.state_dict(), weights, restore_path, strict)
         return config, model.to(map_location or ("cuda" if torch.cuda.is_available() else "cpu")), weights
@@ -135,8 +135,9 @@ class RestoreConnector(SaveRestoreConnector):
         """Writes the `.nemo`, whole or not at all.
 
         Raises:
-            InputError: if there is no room for the weights, which are written twice: to a temporary file, then to the archive.
-            OSError: if writing fails all the same.
+            InputError: if the disk has no room for the weights, which are written twice: to a temporary file, then to the
+                archive.
+            OSError: if writing fails for another reason.
         """
         num_bytes = sum(weight.numel() * weight.element_size() for weight in model.state_dict().values())
         for folder in (Path(tempfile.gettempdir()), Path(save_path).parent):
@@ -147,7 +148,7 @@ class RestoreConnector(SaveRestoreConnector):
     def _save_state_dict_to_disk(state_dict: Mapping[str, Tensor], filepath: str) -> None:
         try:
             torch.save(state_dict, filepath)
-        except RuntimeError as error:  # what torch calls a disk that takes no more
+        except RuntimeError as error:  # torch's error for a full disk
             raise OSError(errno.EIO, f"the weights could not be written ({one_line(error)})", filepath) from error
 
     @staticmethod
@@ -157,13 +158,13 @@ class RestoreConnector(SaveRestoreConnector):
 
 
 def check_what_nemo_restores(cls: type[ModelPT], base: type[ModelPT]) -> None:
-    """For the constructor of `base`, of a model of a `cls`: where `ModelPT.restore_from` passes before it reads the weights.
+    """The same checks when NeMo's own `ModelPT.restore_from` restores a model; called by the constructor of `base`.
 
-    NeMo has its own defences (a list of targets, a tar filter, torch's `weights_only`), but the list names functions that write
-    files, and the last one is off where TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD is set.
+    NeMo has its own defences (a list of allowed targets, a tar filter, torch's `weights_only`), but the list includes functions
+    that write files, and `weights_only` is off where TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD is set.
 
     Raises:
-        InputError: if the file is not trusted.
+        InputError: if the file is not safe.
     """
     state = AppState()
     if not state.is_model_being_restored or not state.nemo_file_folder:
@@ -172,13 +173,13 @@ def check_what_nemo_restores(cls: type[ModelPT], base: type[ModelPT]) -> None:
     config = parse_config((folder / CONFIG).read_bytes() if (folder / CONFIG).exists() else b"", path, "model")
     names = _names(cls, base)
     if config.get("target") not in names and "model" not in config:
-        return  # the file of another model, which has one of ours as a part, and its own door
+        return  # the file of another model that has one of ours as a part, and checks it itself
     check_restored_config(config, path, os.listdir(folder), names)
     read_weights(folder / WEIGHTS, path, "model")
 
 
 def _names(cls: type, base: type) -> list[str]:
-    """What a file for `cls` may have as its target: itself, or what it derives from, down to `base`."""
+    """The targets that a file for `cls` may have: itself, or a class that it derives from, down to `base`."""
     return [f"{c.__module__}.{c.__qualname__}" for c in cls.__mro__ if issubclass(c, base)]
 
 
@@ -193,16 +194,16 @@ def _check_format(config: Mapping[str, Any], path: str | Path, newest: int) -> N
 def _check_weights(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], path: str | Path, strict: bool) -> None:
     problems = {"have another shape": {k for k in own.keys() & weights.keys() if own[k].shape != weights[k].shape}}
     if strict:
-        problems |= {"are missing": own.keys() - weights.keys(), "have no place in the model": weights.keys() - own.keys()}
+        problems |= {"are missing": own.keys() - weights.keys(), "are not in the model": weights.keys() - own.keys()}
     if found := [f"{len(keys)} {problem} (such as {min(keys)})" for problem, keys in problems.items() if keys]:
         raise InputError(
-            f"model: {path}: config and weights do not belong together: of {len(own)} weights, {', '.join(found)}. "
-            "Save the model again, or restore it with the version of nemo_duplex that it was saved with."
+            f"model: {path}: config and weights do not fit each other: of {len(own)} weights, {', '.join(found)}. "
+            "Save the model again, or restore it with the version of nemo_duplex that saved it."
         )
 
 
 def _overriding(config: str | Path | DictConfig) -> DictConfig:
-    """The caller's own config instead of the file's, as NeMo takes it: a YAML file or a config, perhaps with `model` on top."""
+    """The caller's config instead of the file's, as NeMo accepts it: a YAML file or a config, perhaps below `model`."""
     if not isinstance(config, DictConfig):
         config = OmegaConf.load(config)
     config = OmegaConf.create(OmegaConf.to_container(config, resolve=True))

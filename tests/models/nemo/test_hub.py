@@ -163,12 +163,12 @@ def test_what_a_person_reads(model, repository):
     assert front["license"] == "unknown" and front["library_name"] == "nemo"
     for fact in (
         'DuplexS2SModel.from_pretrained("someone/agent"',
-        "llama, 60 text tokens, sees the last 16 frames",
-        "2 codebooks of 36 codes, speaks 22050 Hz",
-        "FastConformer, 2 layers, hears 16000 Hz",
+        "llama, 60 text tokens, attends to the last 16 frames",
+        "2 codebooks of 36 codes, gives 22050 Hz",
+        "FastConformer, 2 layers, takes 16000 Hz",
         "12.5 frames per second",
-        "How long it was trained is not known here",
-        "**Licence**: none is stated yet",
+        "The number of steps is not known",
+        "**Licence**: not stated yet",
     ):
         assert fact in card, fact
     assert yaml.safe_load((repository / "config.yaml").read_text())["codec"]["sample_rate"] == 22050
@@ -221,6 +221,6 @@ def test_what_is_neither_file_nor_id(source):
 
 
 def test_an_id_to_push_to_is_an_id(model, hub):
-    with pytest.raises(InputError, match="'agent' is no id .* expected org/name"):
+    with pytest.raises(InputError, match="'agent' is not the id of a Hugging Face model, expected org/name"):
         model.push_to_hub("agent")
     assert hub.calls == []
