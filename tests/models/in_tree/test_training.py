@@ -14,7 +14,7 @@ from nemo_duplex.models.in_tree.training import in_tree_training
 from nemo_duplex.scripts.config import load
 from tests.dummies import speech_like
 from tests.in_tree import in_tree_model
-from tests.test_train_duplex import write_corpus
+from tests.training.trainings import write_corpus
 
 ROOT = Path(__file__).parents[3]
 

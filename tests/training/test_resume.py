@@ -1,71 +1,27 @@
 """Nothing is lost on a kill: examples/train_duplex.py, killed anywhere and started again, ends as if nothing had happened.
 
-The trainings are processes of their own, which SIGKILL themselves; a fork server has the imports ready for all of them.
+The trainings are processes of their own, which SIGKILL themselves.
 """
 
-import importlib.util
 import io
-import multiprocessing
 import os
 import random
 import shutil
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from omegaconf import OmegaConf
 
 from nemo_duplex.training.checkpoints import newest_checkpoint
-from tests.dummies import tiny_config
-from tests.test_train_duplex import write_corpus
+from tests.dummies import speech_like
+from tests.training.trainings import Trainings, write_setup
 
-ROOT = Path(__file__).parent.parent
 STEPS, EVERY = 13, 3
 
 
-@pytest.fixture(scope="module")
-def setup(tmp_path_factory):
-    """A corpus, and a configuration in which dropout and the silent frames of the loss draw random numbers at every step."""
-    folder = tmp_path_factory.mktemp("resume")
-    write_corpus(folder / "corpus", cuts=10)
-    tiny = OmegaConf.to_container(tiny_config(folder))
-    del tiny["optim"], tiny["loss"]
-    tiny["perception"]["adapter"]["hidden"] = 16
-    tiny["perception"]["encoder"]["dropout"] = 0.2
-    config = {
-        "defaults": ["duplex_tiny", "_self_"],
-        "minutes": None,
-        "threads": 1,
-        "listen": 1,
-        "checkpoint": {"every_n_steps": EVERY},
-        "data": {
-            "train_loader": {"batch_size": 3, "shuffle_buffer_size": 5, "num_workers": 0},
-            "validation_loader": {"batch_size": 4},
-        },
-        "model": {**tiny, "loss": {"silence": 0.5}},
-        "trainer": {"max_steps": STEPS, "precision": 32, "val_check_interval": 4, "log_every_n_steps": 1},
-    }
-    (folder / "conf").mkdir()
-    (folder / "conf" / "tiny.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
-    return folder
-
-
-# ---------------------------------------------------------------- trainings in processes
-
-
-def train(arguments, log, sabotage, *details):
-    """Runs in a process of its own: the script, once something was done to it that will bring it down."""
-    with open(log, "w") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    torch.set_num_threads(1)
-    if sabotage:
-        sabotage(*details)
-    spec = importlib.util.spec_from_file_location("train_duplex", ROOT / "examples/train_duplex.py")
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    script.main(arguments)
+# ---------------------------------------------------------------- what brings a training down
 
 
 def kill_in_step(step):
@@ -131,31 +87,22 @@ def spoil_loss(step, value):
     DuplexS2SModel.training_step = spoilt
 
 
-class Trainings:
-    """Starts trainings; the same keys and folder are the same command."""
-
-    def __init__(self, setup):
-        self.setup = setup
-        self.context = multiprocessing.get_context("forkserver")
-        preload = ["nemo_duplex.training.trainer", "nemo_duplex.models.duplex_s2s", "nemo_duplex.evaluation.callback"]
-        self.context.set_forkserver_preload([*preload, "tests.test_resume"])
-
-    def __call__(self, out, *keys, sabotage=None, details=()):
-        """(exit code, what it said)"""
-        corpus = self.setup / "corpus"
-        arguments = [f"--config-dir={self.setup / 'conf'}", "--config-name=tiny", f"out={out}"]
-        arguments += [f"data.train={corpus}", f"data.validation={corpus}", *keys]
-        log = self.setup / "log.txt"
-        process = self.context.Process(target=train, args=(arguments, str(log), sabotage, *details))
-        process.start()
-        process.join(120)
-        assert not process.is_alive(), f"A training hangs: {log.read_text()}"
-        return process.exitcode, log.read_text()
+# ---------------------------------------------------------------- trainings and what they leave
 
 
 @pytest.fixture(scope="module")
-def trainings(setup):
-    return Trainings(setup)
+def trainings(tmp_path_factory):
+    return Trainings(write_setup(tmp_path_factory.mktemp("resume"), STEPS, EVERY), preload="tests.training.test_resume")
+
+
+@pytest.fixture(scope="module")
+def whole(trainings, tmp_path_factory):
+    """A training that nobody disturbs."""
+    out = tmp_path_factory.mktemp("whole")
+    code, said = trainings(out)
+    assert code == 0, said
+    assert f"agent.nemo: {STEPS} steps" in said
+    return out
 
 
 def curve(out):
@@ -194,27 +141,43 @@ def assert_same_end(out, expected):
 # ---------------------------------------------------------------- tests
 
 
+def errors(said):
+    return [line.partition("error: ")[2] for line in said.splitlines() if "error: " in line]
+
+
+@pytest.mark.slow
+def test_it_trains_logs_and_writes_an_agent(whole):
+    from nemo_duplex import DuplexS2SModel
+
+    losses = curve(whole)
+    assert sorted(losses) == list(range(1, STEPS + 1)) and len(set(losses.values())) == STEPS
+    assert [p.name for p in (whole / "experiment/checkpoints").iterdir()] == [f"step={STEPS}.ckpt"]
+    model = DuplexS2SModel.restore_from(str(whole / "agent.nemo"), map_location="cpu")
+    trained = checkpoint(whole)["state_dict"]
+    assert all(torch.equal(value, trained[name]) for name, value in model.state_dict().items() if name in trained)
+    answer = model.offline_inference(speech_like(1)[None], torch.tensor([16000]))
+    assert np.isfinite(answer["audio"].numpy()).all()
+
+
 VARIANTS = {
-    "in process": [],
-    "accumulated, and logged over checkpoints": ["trainer.accumulate_grad_batches=2", "trainer.log_every_n_steps=2"],
-    "two workers": ["data.train_loader.num_workers=2"],
+    "accumulated, and logged over checkpoints": (["trainer.accumulate_grad_batches=2", "trainer.log_every_n_steps=2"], 2, 2),
+    "a worker": (["data.train_loader.num_workers=1"], 1, 1),
 }
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("keys", VARIANTS.values(), ids=VARIANTS)
-def test_killed_at_random_steps_it_ends_the_same(trainings, tmp_path, keys):
+@pytest.mark.parametrize("keys, apart, kills", VARIANTS.values(), ids=VARIANTS)
+def test_killed_at_random_steps_it_ends_the_same(trainings, tmp_path, keys, apart, kills):
     seed = random.SystemRandom().randrange(10_000)
     print(f"seed of the kills: {seed}")
     chance = random.Random(seed)
     code, said = trainings(tmp_path / "whole", *keys)
     assert code == 0, said
     losses = curve(tmp_path / "whole")
-    apart = 2 if any("log_every" in key for key in keys) else 1
     assert sorted(losses) == list(range(apart, STEPS + 1, apart)) and len(set(losses.values())) == len(losses)
 
-    for step in sorted(chance.sample(range(STEPS), 3)):
-        sabotage = chance.choice([kill_in_step, kill_in_step, kill_in_validation, kill_in_write])
+    for step in sorted(chance.sample(range(1, STEPS), kills)):
+        sabotage = chance.choice([kill_in_step, kill_in_validation, kill_in_write])
         step = max(step, reached(tmp_path / "killed"))  # the one before may have been killed later than it was asked to be
         print(f"{sabotage.__name__} {step}")
         code, said = trainings(tmp_path / "killed", *keys, sabotage=sabotage, details=(step,))
@@ -224,25 +187,12 @@ def test_killed_at_random_steps_it_ends_the_same(trainings, tmp_path, keys):
     assert_same_end(tmp_path / "killed", tmp_path / "whole")
 
 
-@pytest.fixture(scope="module")
-def whole(trainings, tmp_path_factory):
-    out = tmp_path_factory.mktemp("whole")
-    code, said = trainings(out)
-    assert code == 0, said
-    return out
-
-
-def one_line(said):
-    return [line.partition("error: ")[2] for line in said.splitlines() if "error: " in line]
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("step", [EVERY, 3 * EVERY], ids=["the first", "a later one"])
-def test_half_a_checkpoint_is_never_picked_up(trainings, whole, tmp_path, step):
-    code, said = trainings(tmp_path, sabotage=kill_in_write, details=(step,))
+def test_half_a_checkpoint_is_never_picked_up(trainings, whole, tmp_path):
+    code, said = trainings(tmp_path, sabotage=kill_in_write, details=(2 * EVERY,))
     assert code == -signal.SIGKILL, said
     left = sorted(p.name for p in (tmp_path / "experiment/checkpoints").iterdir())
-    assert left == [f".part-step={step}.ckpt", *([f"step={step - EVERY}.ckpt"] if step > EVERY else [])]
+    assert left == [f".part-step={2 * EVERY}.ckpt", f"step={EVERY}.ckpt"]
     code, said = trainings(tmp_path)
     assert code == 0, said
     assert_same_end(tmp_path, whole)
@@ -250,23 +200,15 @@ def test_half_a_checkpoint_is_never_picked_up(trainings, whole, tmp_path, step):
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_one_line_and_leaves_the_checkpoint(trainings, whole, tmp_path):
+def test_a_full_disk_and_a_divergence_are_one_line_and_leave_the_checkpoint(trainings, whole, tmp_path):
     code, said = trainings(tmp_path, sabotage=fill_disk, details=(2 * EVERY,))
     assert code == 2 and "Traceback" not in said
-    (line,) = one_line(said)
+    (line,) = errors(said)
     assert line.startswith(f"no space left on the disk of {tmp_path}/experiment/checkpoints")
     assert [p.name for p in (tmp_path / "experiment/checkpoints").iterdir()] == [f"step={EVERY}.ckpt"]
-    code, said = trainings(tmp_path)
-    assert code == 0, said
-    assert_same_end(tmp_path, whole)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_divergence_is_one_line_and_no_step(trainings, whole, tmp_path, value):
-    code, said = trainings(tmp_path, sabotage=spoil_loss, details=(7, value))
+    code, said = trainings(tmp_path, sabotage=spoil_loss, details=(7, float("nan")))
     assert code == 2 and "Traceback" not in said
-    (line,) = one_line(said)
+    (line,) = errors(said)
     assert "the loss of step 8 is not finite; cuts train-" in line
     assert checkpoint(tmp_path)["global_step"] == 6
     code, said = trainings(tmp_path)
@@ -275,17 +217,18 @@ def test_divergence_is_one_line_and_no_step(trainings, whole, tmp_path, value):
 
 
 @pytest.mark.slow
-def test_other_data_are_refused(trainings, whole, setup, tmp_path):
+def test_other_data_are_refused_and_moved_ones_are_not(trainings, whole, tmp_path):
     out = tmp_path / "run"
     shutil.copytree(whole, out)
     code, said = trainings(out, "data.train_loader.batch_size=4", f"trainer.max_steps={STEPS + 1}")
     assert code == 2 and "Traceback" not in said
-    assert "batch_size was 3, is 4" in one_line(said)[0]
+    assert "batch_size was 3, is 4" in errors(said)[0]
 
-    shutil.copytree(setup / "corpus", tmp_path / "corpus")
+    shutil.copytree(trainings.setup / "corpus", tmp_path / "corpus")
     more = (f"data.train={tmp_path / 'corpus'}", f"trainer.max_steps={STEPS + 1}")
     code, said = trainings(out, *more)
     assert code == 0, f"The data were only moved: {said}"
+    assert [p.name for p in out.glob("experiment/checkpoints/*")] == [f"step={STEPS + 1}.ckpt"]
     shutil.copy(tmp_path / "corpus/train/shar/cuts.000000.jsonl.gz", tmp_path / "corpus/train/shar/cuts.000001.jsonl.gz")
     code, said = trainings(out, *more)
-    assert code == 2 and "shar_path was" in one_line(said)[0]
+    assert code == 2 and "shar_path was" in errors(said)[0]
