@@ -67,8 +67,8 @@ class DuplexEngine:
         >>> alice, bob = engine.open_session(), engine.open_session()
         >>> alice.push(question)
         >>> bob.push(question)
-        >>> heard = engine.run_until_idle()
-        >>> [frame.token for frame in heard[alice]] == [frame.token for frame in heard[bob]]
+        >>> answers = engine.run_until_idle()
+        >>> [frame.token for frame in answers[alice]] == [frame.token for frame in answers[bob]]
         True
         >>> bob.close()
         >>> len(engine)
