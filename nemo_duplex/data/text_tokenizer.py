@@ -11,15 +11,17 @@ import io
 import json
 import unicodedata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sentencepiece
 from tokenizers import AddedToken, Tokenizer, models
 
-from nemo_duplex.channels.text_channel import TextTokenizer
 from nemo_duplex.files.atomic import whole_file
 from nemo_duplex.files.hub import local_folder, reading
 from nemo_duplex.inputs import InputError, existing_file, one_line
+
+if TYPE_CHECKING:
+    from nemo_duplex.channels.text_channel import TextTokenizer  # which needs torch
 
 
 class HFTokenizer:
