@@ -1,4 +1,4 @@
-"""Tiny random language models of the families that must work, as their makers would publish them; nothing is downloaded."""
+"""Tiny random language models of the families that must work, as their publishers store them; nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -44,8 +44,10 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "smollm": {"model_type": "llama", "tie_word_embeddings": True},
     "smollm3": {"model_type": "smollm3", "tie_word_embeddings": True},
     "gpt_neox": {"model_type": "gpt_neox", "rotary_pct": 0.25, "num_key_value_heads": 4},
+    "cohere": {"model_type": "cohere", "logit_scale": 0.25},  # interleaved rotary positions
+    "granite": {"model_type": "granite", "logits_scaling": 4.0},
 }
-TIED = {"smollm", "smollm3", "gemma2", "gemma3"}
+TIED = {"smollm", "smollm3", "gemma2", "gemma3", "cohere"}
 
 
 def family_config(name: str, **changes: Any) -> dict[str, Any]:
@@ -53,7 +55,7 @@ def family_config(name: str, **changes: Any) -> dict[str, Any]:
 
 
 def lively(model: torch.nn.Module) -> torch.nn.Module:
-    """Weights so large that what a layer looks back on matters; at the usual 0.02 one could leave out half of it unseen."""
+    """Weights so large that what a layer looks back on matters; at the usual 0.02 a test could miss half of it."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for weight in model.parameters():

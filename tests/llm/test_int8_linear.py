@@ -16,6 +16,15 @@ def linear():
     return nn.Linear(300, 2000).eval()
 
 
+def test_it_computes_with_rounded_weights_and_rounded_inputs():
+    """Weights in 255 steps of each output, inputs in 255 steps of each row."""
+    linear, x = nn.Linear(32, 6), torch.randn(5, 32)
+    layer, weight = Int8Linear(linear), linear.weight.detach()
+    steps, row_steps = weight.abs().amax(1, keepdim=True) / 127, x.abs().amax(1, keepdim=True) / 127
+    expected = ((x / row_steps).round() * row_steps) @ ((weight / steps).round() * steps).T + linear.bias
+    torch.testing.assert_close(layer(x), expected, atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_it_is_near_to_what_it_was(bias, dtype):
@@ -47,6 +56,16 @@ def test_the_module_itself_stays_as_it_was():
     assert quantized[1].weight is module[1].weight, "What stays in float is shared."
     assert all(torch.equal(before[name], weight) for name, weight in module.state_dict().items())
     assert 0 < (quantized(x) - module(x)).abs().max() < 0.1
+
+
+def test_layers_of_half_a_million_weights_are_converted_and_smaller_or_adapted_ones_are_not():
+    module = nn.Sequential(nn.Linear(512, 1024), nn.Linear(511, 1024), nn.Sequential(nn.Linear(1024, 512)))
+    adapted = nn.Module()
+    adapted.base_layer, adapted.lora_A = nn.Linear(1024, 1024), nn.ModuleDict({"default": nn.Linear(1024, 1024)})
+    module.append(adapted)
+    found = in_int8(module)
+    assert [type(layer) for layer in (found[0], found[1], found[2][0])] == [Int8Linear, nn.Linear, Int8Linear]
+    assert type(found[3].base_layer) is nn.Linear and type(found[3].lora_A["default"]) is nn.Linear
 
 
 def test_a_gpu_is_refused():

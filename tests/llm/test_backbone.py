@@ -1,7 +1,5 @@
 """Every family of language models: computes what transformers computes, learns, streams as the whole, saves and loads."""
 
-import copy
-
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -10,6 +8,7 @@ from nemo_duplex.channels.layout import ChannelLayout
 from nemo_duplex.inputs import InputError
 from nemo_duplex.llm.backbone import Backbone, check_streaming
 from nemo_duplex.llm.pretrained import llm_config, random_llm
+from nemo_duplex.llm.streamable import evaluating
 from nemo_duplex.models.duplex_lm import DuplexLM
 from tests.hf_families import FAMILIES, SIZES, TIED, family_config, random_family
 
@@ -17,6 +16,7 @@ LAYOUT = ChannelLayout(text_vocab_size=320, text_pad=0, text_bos=1, text_eos=2, 
 FRAMES = 24  # far beyond the window of 5 that one layer has
 
 families = pytest.mark.parametrize("name", FAMILIES)
+a_few = pytest.mark.parametrize("name", ["llama", "gemma2", "gpt_neox"])
 
 
 def backbone_of(name, window=None):
@@ -48,7 +48,7 @@ def test_it_computes_what_transformers_computes(name):
 
 
 @families
-@pytest.mark.parametrize("window", [None, 3, 8], ids=["own windows", "window of 3", "window of 8"])
+@pytest.mark.parametrize("window", [None, 3], ids=["own windows", "window of 3"])
 def test_frame_by_frame_equals_the_whole(name, window):
     backbone, frames = backbone_of(name, window), torch.randn(2, FRAMES, 32)
     with torch.no_grad():
@@ -68,9 +68,9 @@ def own_windows(name):
     return (5, None) if name in ("qwen2", "gemma2", "gemma3") else (None, None)
 
 
-@families
-def test_callers_of_different_age_share_a_batch(name):
-    lm, user = duplex_lm(name, window=8), 4 * torch.randn(3, FRAMES, 32)  # what is heard must outweigh what was said
+@a_few
+def test_sessions_of_different_age_share_a_batch(name):
+    lm, user = duplex_lm(name, window=8), 4 * torch.randn(3, FRAMES, 32)  # the user must outweigh what was said before
     starts, alone = (0, 7, 11), []
     with torch.no_grad():
         for row in range(3):
@@ -79,19 +79,19 @@ def test_callers_of_different_age_share_a_batch(name):
                 out, state = lm.step(user[row : row + 1, t], state)
                 tokens.append(int(out.tokens[0]))
             alone.append(tokens)
-        state, heard = lm.init_state(3), [[], [], []]
+        state, together = lm.init_state(3), [[], [], []]
         for t in range(FRAMES + max(starts)):
             live = torch.tensor([start <= t < start + FRAMES for start in starts])
             frame = torch.stack([user[row, min(max(t - start, 0), FRAMES - 1)] for row, start in enumerate(starts)])
             out, state = lm.step(frame, state, live)
             for row in range(3):
                 if live[row]:
-                    heard[row].append(int(out.tokens[row]))
-    assert heard == alone
+                    together[row].append(int(out.tokens[row]))
+    assert together == alone
     assert all(len(set(tokens)) > 3 for tokens in alone), "A constant output would prove nothing."
 
 
-@families
+@a_few
 def test_it_learns(name):
     torch.manual_seed(0)
     lm = DuplexLM(LAYOUT, Backbone(family_config(name))).train()
@@ -112,14 +112,14 @@ def test_it_learns(name):
 
 
 @families
-def test_its_state_and_its_config_are_all_there_is(name, tmp_path):
+def test_its_state_and_its_config_are_all_there_is(name):
     backbone, frames = backbone_of(name, window=8), torch.randn(1, FRAMES, 32)
-    torch.save(backbone.state_dict(), tmp_path / "weights.ckpt")
     again = Backbone(llm_config(random_family(name)), 8).eval()
-    again.load_state_dict(torch.load(tmp_path / "weights.ckpt"))
+    again.load_state_dict(backbone.state_dict())
     with torch.no_grad():
-        assert torch.equal(again(frames), backbone(frames))
-    assert torch.equal(stepped(again, frames), stepped(backbone, frames))
+        hidden = again(frames)
+        assert torch.equal(hidden, backbone(frames))
+        assert torch.equal(again.text_logits(hidden), backbone.text_logits(hidden))
 
 
 @families
@@ -157,22 +157,13 @@ def test_a_step_writes_where_the_last_one_wrote():
     assert cache.age.tolist() == [3, 5]
 
 
-@pytest.mark.parametrize("name", ["llama", "gemma3"])
-def test_a_step_is_one_graph(name):
-    backbone, frames = backbone_of(name, window=8), torch.randn(2, 12, 32)
-    expected = stepped(backbone, frames)
-    compiled = copy.copy(backbone)
-    compiled.step = torch.compile(backbone.step, backend="eager", fullgraph=True)
-    assert (stepped(compiled, frames) - expected).abs().max() < 1e-5
-
-
 LONG = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [8.0] * 4}
 DYNAMIC = {"rope_type": "dynamic", "factor": 4.0}
 
 
 @pytest.mark.parametrize(("name", "rope"), [("phi3", LONG), ("llama", DYNAMIC)], ids=["longrope", "dynamic"])
 @torch.no_grad()
-def test_rotary_frequencies_do_not_change_while_somebody_speaks(name, rope):
+def test_rotary_frequencies_do_not_change_during_a_session(name, rope):
     """In transformers they do, with the age of the oldest row of the batch, and keys written before no longer fit."""
     changes = {"rope_parameters": {**rope, "rope_theta": 10000.0}, "sliding_window": None}
     changes |= {"max_position_embeddings": 16, "original_max_position_embeddings": 16}
@@ -182,6 +173,11 @@ def test_rotary_frequencies_do_not_change_while_somebody_speaks(name, rope):
     whole = backbone(frames)
     assert (stepped(backbone, frames) - whole).abs().max() < 1e-5
     assert (backbone(frames[:, :12]) - whole[:, :12]).abs().max() < 1e-5
+
+
+def tried(model):
+    """What is done with a pretrained model before an agent is built on it."""
+    check_streaming(model, Backbone({}, weights=model))
 
 
 class WithoutEmbeddings(LlamaForCausalLM):
@@ -204,13 +200,8 @@ class WithItsOwnMask(LlamaForCausalLM):
         )
 
 
-def tried(model):
-    """What is done with a pretrained model before an agent is built on it."""
-    check_streaming(model, Backbone({}, weights=model))
-
-
 @pytest.mark.parametrize("model", [WithoutEmbeddings, WithItsOwnMask])
-def test_a_model_that_would_not_stream_as_it_computes_is_refused(model):
+def test_a_model_that_computes_something_else_frame_by_frame_is_refused(model):
     reason = "takes no inputs_embeds" if model is WithoutEmbeddings else "cannot stream|computes something else"
     with pytest.raises(InputError, match=rf"^The language model llama ({reason})[^\n]* Take a decoder-only one"):
         tried(model(LlamaConfig(**SIZES)))
@@ -252,3 +243,27 @@ def test_building_a_model_runs_no_layer_and_allocates_no_cache(monkeypatch):
     assert backbone.positions == 131072
     with pytest.raises(AssertionError):
         backbone(torch.zeros(1, 1, 32))
+
+
+def test_a_trial_leaves_the_model_as_it_was():
+    model = random_family("llama").train()
+    backbone = Backbone({}, 8, weights=model, sinks=2)
+    check_streaming(model, backbone)
+    assert (backbone.attention_window, backbone.sinks, model.training) == (8, 2, True)
+    broken = WithItsOwnMask(LlamaConfig(**SIZES)).train()
+    backbone = Backbone({}, 8, weights=broken, sinks=2)
+    with pytest.raises(InputError):
+        check_streaming(broken, backbone)
+    assert (backbone.attention_window, backbone.sinks, broken.training) == (8, 2, True)
+
+
+def test_evaluation_mode_ends_also_after_an_error():
+    module = torch.nn.Dropout().train()
+    with pytest.raises(KeyError), evaluating(module):
+        assert not module.training
+        raise KeyError
+    assert module.training
+    module.eval()
+    with evaluating(module):
+        pass
+    assert not module.training
