@@ -10,19 +10,9 @@ import pytest
 import torch
 
 from nemo_duplex.inputs import InputError
+from nemo_duplex.streaming.engine import Slots
 from tests.dummies import PERCEPTION, speech_like, tiny_model
-from tests.streaming.calls import LENGTHS, alone, assert_begins, expected
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return tiny_model(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture(scope="module")
-def calls(model):
-    return expected(model, [speech_like(n / 16000, seed) for seed, n in enumerate(LENGTHS)])
-
+from tests.streaming.calls import alone, assert_begins, expected
 
 # ---------------------------------------------------------------------- one thing at a time
 
@@ -46,7 +36,7 @@ def test_callers_of_every_length_end_with_all_their_frames(tmp_path, context):
     assert len({tuple(call.tokens[-3:]) for call in calls}) > 3, "A model that says one thing would prove nothing."
 
 
-def test_one_frame_per_session_and_step_and_bursts_when_they_are_whole(model):
+def test_one_frame_per_session_and_step_and_chunks_when_they_are_whole(model):
     engine = model.open_engine(max_sessions=2)
     session = engine.open_session()
     session.push(np.zeros(1479, np.float32))  # the first encoder chunk ends half a window into the second frame, at 1480
@@ -116,6 +106,7 @@ def test_no_slot_is_refused_and_freed_ones_are_taken_again(model):
     with pytest.raises(InputError, match="all 2 sessions"):
         engine.open_session()
     first.close()
+    assert len(engine) == 1
     engine.open_session()
     second.flush()  # it heard nothing, so nothing is owed
     engine.open_session()
@@ -172,7 +163,7 @@ def test_push_from_other_threads(model, calls):
 
 
 def test_memory_is_constant(model):
-    """300 frames (24 s) leave as many tensors and bytes behind as 30."""
+    """100 frames (8 s) leave as many tensors and bytes behind as 30, of which the window is 16."""
     engine = model.open_engine(max_sessions=2)
     session, chunk = engine.open_session(), speech_like(0.08).numpy()
 
@@ -182,10 +173,10 @@ def test_memory_is_constant(model):
         return len(found), sum(t.numel() * t.element_size() for t in found), len(session._queue._chunks)
 
     sizes = []
-    for frame in range(331):
+    for frame in range(101):
         session.push(chunk)
         engine.step()
-        if frame in (30, 130, 230, 330):
+        if frame in (30, 100):
             sizes.append(memory())
     assert len(set(sizes)) == 1, sizes
 
@@ -244,3 +235,52 @@ def test_greedy_callers_do_not_notice_those_who_draw(model, calls):
     assert [f.token for f in neighbour] != [f.token for f in greedy]
     for a, b in zip(*heard, strict=True):
         assert a.token == b.token and np.array_equal(a.codes, b.codes) and np.array_equal(a.audio, b.audio)
+
+
+# ---------------------------------------------------------------------- slots
+
+
+def test_few_counts_are_ever_computed():
+    assert Slots(1).buckets == (1,)
+    assert Slots(2).buckets == (1, 2)
+    assert Slots(8).buckets == (1, 2, 4, 8)
+    assert Slots(6).buckets == (1, 2, 4, 6)
+    assert [Slots(8).bucket(n) for n in (1, 2, 3, 5, 8)] == [1, 2, 4, 8, 8]
+
+
+def test_no_slot_is_one_line():
+    slots = Slots(2)
+    slots.join("a"), slots.join("b")
+    with pytest.raises(InputError, match="all 2 sessions of this engine are open"):
+        slots.join("c")
+    slots.leave(0)
+    assert slots.join("c") == 0
+
+
+def test_callers_move_down_only_when_that_saves_rows():
+    slots = Slots(8)
+    for name in "abcde":
+        slots.join(name)
+    assert slots.rows == 8 and slots.gather() == []
+    slots.leave(1)  # four are left, one of them in row 4
+    assert slots.gather() == [(4, 1)] and slots.rows == 4
+    slots.leave(0)  # three still need four rows
+    assert slots.gather() == [] and list(slots) == [(1, "e"), (2, "c"), (3, "d")]
+
+
+def test_nobody_is_lost_or_doubled():
+    rng = random.Random(0)
+    slots, inside, rows = Slots(6), set(), {}
+    for i in range(500):
+        if rng.random() < 0.5 and len(inside) < 6:
+            rows[i] = slots.join(i)
+            inside.add(i)
+        elif inside:
+            leaving = rng.choice(sorted(inside))
+            slots.leave(rows.pop(leaving))
+            inside.remove(leaving)
+        for source, target in slots.gather():
+            (moved,) = [caller for caller, row in rows.items() if row == source]
+            rows[moved] = target
+        assert dict(slots) == {row: caller for caller, row in rows.items()} and len(slots) == len(inside)
+        assert slots.rows == (slots.bucket(len(inside)) if inside else 0)

@@ -7,18 +7,7 @@ import numpy as np
 import pytest
 
 from nemo_duplex.inputs import InputError
-from tests.dummies import speech_like, tiny_model
-from tests.streaming.calls import LENGTHS, alone, assert_begins, expected
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return tiny_model(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture(scope="module")
-def calls(model):
-    return expected(model, [speech_like(n / 16000, seed) for seed, n in enumerate(LENGTHS)])
+from tests.streaming.calls import alone, assert_begins
 
 
 class Caller:

@@ -99,6 +99,22 @@ def test_a_step_reads_one_prompt_and_those_behind_it_lose_nothing(model):
     assert all(answers[session][-1].index == answers[talking][-1].index for session in others)
 
 
+def test_sessions_that_wait_for_their_prompt_are_not_moved(model):
+    """Two are behind the two that leave: the one whose prompt is read would fit into fewer rows, the other one still waits."""
+    engine, signal = model.open_engine(max_sessions=4, prompt_tokens=len(model.prompt_tokens(LONG))), speech_like(1.0, 0)
+    leaving = [engine.open_session() for _ in range(2)]
+    assert engine.step() == {}
+    staying = {engine.open_session(system_prompt=prompt): prompt for prompt in (SHORT, LONG)}
+    for session in leaving:
+        session.close()
+    for session in staying:
+        session.push(signal)
+        session.flush()
+    answers = engine.run_until_idle()
+    for session, prompt in staying.items():
+        assert_same(answers[session], offline(model, signal, prompt))
+
+
 def test_nobody_who_waits_is_left_behind_when_there_is_nothing_else_to_do(model):
     engine, signal = model.open_engine(max_sessions=2, prompt_tokens=len(model.prompt_tokens(LONG))), speech_like(1.0, 0)
     engine.open_session(system_prompt=SHORT)  # and says nothing

@@ -58,7 +58,7 @@ def changed(model):
 
 
 def party(model, folder, seed):
-    """Eight sessions of all kinds that join, leave, wish and fall silent at random; returns those that were recorded."""
+    """Eight sessions of all kinds that join, leave, command and fall silent at random; returns the recorded ones."""
     rng = random.Random(seed)
     engine = model.open_engine(max_sessions=8, prompt_tokens=4)
     options = [
@@ -68,32 +68,32 @@ def party(model, folder, seed):
         {"system_prompt": "six"},
         {"sample_rate": 8000, "sampling": {"text": {"temperature": 0.5}}, "system_prompt": "red"},
     ]
-    guests, recorded, moved = [], [], 0
+    sessions, recorded, moved = [], [], 0
     for step in range(60):
         while len(engine) < 8 and rng.random() < (0.8 if step < 20 else 0.1):
-            number = len(guests)
+            number = len(sessions)
             chosen = options[number % len(options)]
             session = engine.open_session(record=folder / str(number), seed=number, **chosen)
-            guests.append(session)
+            sessions.append(session)
             recorded.append(folder / str(number))
-        for number, session in enumerate(guests):
+        for number, session in enumerate(sessions):
             if session._ended or rng.random() < 0.2:
                 continue
             session.push(
                 0.5 * speech_like(rng.choice([0.02, 0.08, 0.1, 0.3]), number * 100 + step, session.sample_rate).numpy()
             )
-            wish = rng.random()
-            if wish < 0.03:
+            command = rng.random()
+            if command < 0.03:
                 session.stop()
-            elif wish < 0.06:
+            elif command < 0.06:
                 session.say("six one")
-            elif wish < 0.09:
+            elif command < 0.09:
                 session.start()
-            elif wish < 0.12:
+            elif command < 0.12:
                 session.mute(rng.random() < 0.5)
-            elif wish < 0.15:
+            elif command < 0.15:
                 session.close()
-            elif wish < 0.18:
+            elif command < 0.18:
                 session.flush()
         if step in (25, 45):  # those who sit in the last rows are moved
             for _, session in list(engine._slots)[:-2]:
@@ -101,14 +101,14 @@ def party(model, folder, seed):
         before = {id(session): row for row, session in engine._slots}
         engine.step()
         moved += sum(before.get(id(session), row) != row for row, session in engine._slots)
-    for session in guests:
+    for session in sessions:
         session.close()
         assert session.recorder.wait(30)
     assert moved > 0, "Nobody was moved."
     return [path for path in recorded if path.is_dir()]
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 4))])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_eight_sessions_of_a_busy_engine_are_replayed_alone(model, tmp_path, seed):
     folders = party(model, tmp_path, seed)
     seats = set()
@@ -127,14 +127,15 @@ def test_another_place_may_give_other_bits_so_it_matters(model, tmp_path):
     engine = model.open_engine(max_sessions=8)
     sessions = [engine.open_session(record=tmp_path / str(i)) for i in range(8)]
     for i, session in enumerate(sessions):
-        session.push(speech_like(2.0, i).numpy())
+        session.push(speech_like(1.0, i).numpy())
         session.flush()
     engine.run_until_idle()
     distances = []
-    for i, session in enumerate(sessions):
-        assert session.recorder.wait(30)
+    for i in (0, 5, 7):
+        assert sessions[i].recorder.wait(30)
         steps = np.load(tmp_path / str(i) / "agent_steps.npy", mmap_mode="r+")
-        assert set(steps["rows"]) == {8} and set(steps["row"]) == {i}
+        places = set(steps[["row", "rows", "entry", "entries"]].tolist())
+        assert places == {(i, 8, i, 8)}
         assert replay(tmp_path / str(i), model).identical
         steps["row"], steps["rows"], steps["entry"], steps["entries"] = 0, 1, 0, 1
         steps.flush()
@@ -172,7 +173,7 @@ def test_what_sits_in_the_other_rows_does_not_matter(model, tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("context", [[70, 0], [70, 13]], ids=str)
-def test_bursts_of_any_length(tmp_path, context):
+def test_encoder_chunks_of_any_length(tmp_path, context):
     model = tiny_model(tmp_path, perception=PERCEPTION | {"encoder": PERCEPTION["encoder"] | {"att_context_size": context}})
     for name, seconds, flushed in (("whole", 2.31, True), ("hung up", 3.0, False)):
         session = model.open_session(record=tmp_path / name)
@@ -232,7 +233,7 @@ def test_sound_alone_is_looked_at_last(model, talk, changed):
 def test_threads_are_those_of_the_recording(model, tmp_path, monkeypatch):
     torch.set_num_threads(2)
     session = model.open_session(record=tmp_path / "talk")
-    session.push(speech_like(0.5).numpy())
+    session.push(speech_like(0.3).numpy())
     session.close()
     torch.set_num_threads(1)
     threads, pairs = set(), module._pairs
@@ -246,6 +247,19 @@ def test_threads_are_those_of_the_recording(model, tmp_path, monkeypatch):
     result = replay(tmp_path / "talk", model)
     assert result.environment == [] and result.identical
     assert threads == {2} and torch.get_num_threads() == 1
+
+
+def test_threads_are_set_back_after_an_error(model, talk, monkeypatch):
+    recording = SessionRecording.read(talk)
+    recording.session["machine"]["threads"] = 2
+
+    def broken(*arguments):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(AgentRows, "think", broken)
+    with pytest.raises(ZeroDivisionError):
+        replay(recording, model)
+    assert torch.get_num_threads() == 1
 
 
 def test_another_environment_are_named_and_do_not_stop_it(model, talk, monkeypatch):

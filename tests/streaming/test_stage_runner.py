@@ -1,22 +1,25 @@
-"""Stages as CUDA graphs: what can be proved of them without a GPU, and the proof itself where there is one.
+"""The ways to run a step all say the same; where one cannot be used, one line says so.
 
-A `Tape` stands in for the GPU: it notes each operation with the tensors that it takes and gives, and does them again without
-any Python of ours. What Python looked at, or a tensor that does not stay where it is, would show in the tokens.
+A `Tape` stands in for a GPU's CUDA graphs: it notes each operation with the tensors that it takes and gives, and
+repeats them without any Python of ours. What Python looked at, or a tensor that does not stay where it is, would show in the
+tokens.
 """
 
 import contextlib
 
+import numpy as np
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from nemo_duplex.inputs import InputError
+from nemo_duplex.llm.int8_linear import Int8Linear
 from nemo_duplex.streaming.commands import RowCommands
 from nemo_duplex.streaming.rows import AgentRows, ChunkBatch
 from nemo_duplex.streaming.stage_runner import GraphedStage, StageRunner, tensors
 from tests.codec.codecs import nanocodec_config
-from tests.dummies import PERCEPTION, speech_like, talkative, tiny_model
+from tests.dummies import LLM, PERCEPTION, speech_like, talkative, tiny_model
 from tests.streaming.calls import assert_begins, expected
 
 BUILDS = {
@@ -27,11 +30,6 @@ BUILDS = {
         "perception": PERCEPTION | {"encoder": PERCEPTION["encoder"] | {"att_context_size": [70, 0]}},
     },
 }
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return tiny_model(tmp_path_factory.mktemp("model"))
 
 
 class Tape(TorchDispatchMode):
@@ -71,7 +69,7 @@ def taped(run):
 
 
 def engine_of_tapes(model, **options):
-    """An engine whose stages are recorded on tapes, as they would be on a GPU."""
+    """An engine whose stages are captured on tapes, as they would be in graphs on a GPU."""
     engine, runner = model.open_engine(**options), StageRunner(torch.device("cpu"))
     runner._capture, runner.needs_warm_up = taped, True
     taped.count, engine._rows._run = 0, runner
@@ -91,13 +89,13 @@ def test_inputs_are_copied_in_and_outputs_lie_where_they_lay():
     taped.count = 0
     graphed, state = GraphedStage(stage, taped), torch.zeros(2)
     first, _ = graphed(state, torch.tensor([1.0, 2.0]), torch.ones(3))
-    assert first.tolist() == [2, 4], "The rehearsal had zeros."
+    assert first.tolist() == [2, 4], "The capture had zeros."
     again, other = graphed(state, torch.tensor([1.0, 0.0]), torch.ones(3))
     assert again is first and first.tolist() == [4, 4] and other.tolist() == [2, 2, 2]
     assert taped.count == 1
 
 
-def test_each_state_shape_and_choice_is_recorded_once():
+def test_each_state_shape_and_choice_is_captured_once():
     taped.count = 0
     graphed = GraphedStage(lambda state, x, choice: x + (1 if choice else 2), taped)
     states, shapes = (torch.zeros(1), torch.zeros(1)), (2, 3)
@@ -113,14 +111,14 @@ def test_each_state_shape_and_choice_is_recorded_once():
 
 
 @pytest.mark.parametrize("build", BUILDS)
-def test_stages_that_were_recorded_once_carry_whole_conversations(tmp_path, build):
+def test_captured_stages_carry_whole_conversations(tmp_path, build):
     """Callers who join and leave, in buckets of 1, 2 and 4, past the window: no Python of the stages is run any more."""
     model = talkative(tiny_model(tmp_path, **BUILDS[build]))
     longest = 7.5 if build == "window" else 1.9
     calls = expected(model, [speech_like(seconds, seed) for seed, seconds in enumerate((1.2, longest, 0.5, 0.71))])
     engine = engine_of_tapes(model, max_sessions=4)
-    recorded, heard, sessions = taped.count, {}, {}
-    assert recorded == 3 * 5, "Of each bucket: mel, encoder, llm, llm with chance, codec."
+    captured, heard, sessions = taped.count, {}, {}
+    assert captured == 3 * 5, "Of each bucket: mel, encoder, llm, sampled llm, codec."
     for start, call in zip((0, 2, 4, 6), calls):
         for _ in range(start):
             for session, frames in engine.step().items():
@@ -133,10 +131,10 @@ def test_stages_that_were_recorded_once_carry_whole_conversations(tmp_path, buil
         heard[session] += frames
     for session, call in sessions.items():
         assert_begins(heard[session], call)
-    assert taped.count == recorded
+    assert taped.count == captured
 
 
-def test_chance_wishes_and_prompts_are_the_same_from_a_recording(model):
+def test_sampling_and_commands_are_the_same_from_a_capture(model):
     hot = {"text": {"temperature": 1.0, "repetition_penalty": 1.2}, "speech": {"temperature": 0.9, "top_p": 0.95}}
     said = []
     for engine in (model.open_engine(max_sessions=2), engine_of_tapes(model, max_sessions=2)):
@@ -154,7 +152,7 @@ def test_chance_wishes_and_prompts_are_the_same_from_a_recording(model):
     assert said[0] == said[1] and len(said[0]) == 58
 
 
-def test_to_rehearse_changes_nothing(model):
+def test_a_warm_up_changes_nothing(model):
     engine = model.open_engine(max_sessions=3)
     session = engine.open_session()
     session.push(speech_like(1.0).numpy())
@@ -227,7 +225,7 @@ def test_stages_look_at_no_number_and_take_nothing_from_the_cpu(tmp_path, preten
     ],
     ids=["number", "mask", "nonzero", "cpu", "cpu scalar", "to cpu", "made on cpu", "list"],
 )
-def test_what_no_graph_can_record_is_found(pretended_gpu, fault):
+def test_what_no_graph_can_capture_is_found(pretended_gpu, fault):
     with pytest.raises((AssertionError, RuntimeError, NotImplementedError)), NothingOfTheCPU():
         fault(torch.empty(2, device=pretended_gpu))
 
@@ -250,3 +248,66 @@ def test_on_a_gpu_graphs_say_what_the_stages_say(tmp_path, build):
         answers = engine.run_until_idle()
         said.append([[(f.token, *f.codes.tolist()) for f in answers[session]] for session in sessions])
     assert said[0] == said[1] and len(said[0][1]) == 94
+
+
+# ---------------------------------------------------------------------- as they are, in 8 and 16 bits, compiled
+
+
+def test_a_stage_is_run_as_it_is_and_prepared_once():
+    seen = []
+    run = StageRunner(torch.device("cpu"))
+    for x in (1, 2):
+        assert run("mel", lambda state, x: seen.append((state, x)) or x, "state", x) == x
+    assert seen == [("state", 1), ("state", 2)] and not run.needs_warm_up
+
+
+def test_without_a_compiler_compile_is_refused_in_one_line(model, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda *args, **kwargs: _raise(RuntimeError("No working C++ compiler found\nmore")))
+    with pytest.raises(
+        InputError, match=r"compile=True needs a C\+\+ compiler such as g\+\+ \(No working .* found\). Install it"
+    ):
+        model.open_engine(max_sessions=1, compile=True)
+
+
+def _raise(error):
+    raise error
+
+
+def test_an_engine_in_8_bits_leaves_the_model_as_it_is_and_callers_do_not_notice_each_other(tmp_path):
+    """Layers large enough to be worth it: the encoder's, and the language model's."""
+    wide = {"encoder": PERCEPTION["encoder"] | {"d_model": 384}, "output_dim": 512}
+    llm = LLM | {"hidden_size": 512, "intermediate_size": 1024}
+    model = tiny_model(tmp_path, perception=PERCEPTION | wide, llm=llm)
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    caller, *others = [speech_like(2.0, seed).numpy() for seed in range(5)]
+    said = []
+    for company in (others[:2], others[2:]):  # of as many rows
+        engine = model.open_engine(max_sessions=3, int8=True)
+        sessions = [engine.open_session() for _ in range(3)]
+        for session, signal in zip(sessions, (caller, *company)):
+            session.push(signal)
+            session.flush()
+        said.append(engine.run_until_idle()[sessions[0]])
+    assert any(isinstance(m, Int8Linear) for m in engine._rows._lm.modules())
+    assert any(isinstance(m, Int8Linear) for m in engine._rows._perception._perception.modules())
+    assert [f.token for f in said[0]] == [f.token for f in said[1]] and len(said[0]) == 25
+    assert all(torch.equal(before[name], weight) for name, weight in model.state_dict().items())
+
+
+def test_an_engine_in_bfloat16(tmp_path):
+    """Every frame is there and sounds; in 16 bits, other frames may be chosen than in 32."""
+    model = tiny_model(tmp_path).bfloat16()
+    session = model.open_session()
+    frames = session.push(speech_like(1.0).numpy()) + session.flush()
+    assert len(frames) == 13 and all(np.isfinite(frame.audio).all() for frame in frames)
+    assert np.abs(frames[5].audio).max() > 0
+
+
+@pytest.mark.slow
+def test_compiled_stages_say_what_the_model_says(model):
+    (call,) = expected(model, [speech_like(3.0)])
+    engine = model.open_engine(max_sessions=1, compile=True)
+    session = engine.open_session()
+    session.push(call.signal)
+    session.flush()
+    assert_begins(engine.run_until_idle()[session], call)
