@@ -1,6 +1,6 @@
 """The ConvNeXt block of the small codec: a depthwise convolution over time, then a two-layer network per step.
 
-Who calls it decides what the convolution sees: the decoder puts the past in front (causal, streamable), the encoder pads both
+The caller decides what the convolution sees: the decoder puts the past in front (causal, streamable), the encoder pads both
 sides (it may look ahead).
 """
 
@@ -27,7 +27,7 @@ class ConvNeXtBlock(nn.Module):
         self.expand = nn.Linear(channels, hidden)
         self.contract = nn.Linear(hidden, channels)
         nn.init.zeros_(self.contract.bias)
-        # Near the identity at first, so that a deep stack bears a high learning rate from the first step on.
+        # Close to the identity at first, so that a deep stack can train with a high learning rate from the first step on.
         nn.init.normal_(self.contract.weight, std=0.02 * (channels / hidden) ** 0.5)
 
     @property

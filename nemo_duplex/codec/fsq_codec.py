@@ -1,8 +1,8 @@
 """The agent's voice as integers: audio (B, S) <-> codes (B, K, T), by NeMo's AudioCodecModel with finite scalar quantisation.
 
 NanoCodec (the paper's codec, `nvidia/nemo-nano-codec-22khz-0.6kbps-12.5fps`), its siblings and this project's own small codec
-are all of this class; nothing about their rates or codebooks is assumed. What a codec was trained with (discriminators, WavLM,
-a speaker encoder: NeMo downloads some of them) is left out.
+are all of this class; rates and codebooks come from their configs. What a codec was trained with (discriminators, WavLM, a
+speaker encoder: NeMo downloads some of them) is left out.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from nemo_duplex.inputs import InputError, one_line, plain
 
 PARTS = ("audio_encoder", "vector_quantizer", "audio_decoder")
 _LOSSES = "nemo.collections.tts.losses.audio_codec_loss"
-# What NeMo's constructor insists on, although nothing here uses it.
+# NeMo's constructor requires these, although nothing here uses them.
 _TRAINED_ELSEWHERE = {
     "loss_resolutions": [[1024, 256, 1024]],
     "mel_loss_dims": [80],
@@ -50,8 +50,8 @@ _TRAINED_ELSEWHERE = {
     "discriminator_loss": {"_target_": f"{_LOSSES}.DiscriminatorSquaredLoss"},
 }
 _SILENCE_FRAMES = 25
-# Decoding goes in blocks of this many frames: memory stays bounded, and NeMo's float32 arithmetic on lengths (exact below 2^24
-# samples, 12.7 minutes) never meets a longer one.
+# Audio is decoded in blocks of this many frames: memory stays bounded, and so do the lengths, which NeMo computes in float32
+# (exact below 2^24 samples, 12.7 minutes).
 _BLOCK_FRAMES = 250
 
 
@@ -59,8 +59,8 @@ class FSQCodec(nn.Module):
     """A codec with K independent codebooks of V codes each.
 
     Args:
-        cfg: a config of NeMo's AudioCodecModel; of it count `sample_rate`, `samples_per_frame`, `audio_encoder`,
-            `vector_quantizer` and `audio_decoder`. The weights are random; `restore` reads trained ones.
+        cfg: a config of NeMo's AudioCodecModel, of which `sample_rate`, `samples_per_frame`, `audio_encoder`,
+            `vector_quantizer` and `audio_decoder` are used. The weights are random; `restore` reads trained ones.
 
     Attributes:
         sample_rate: samples per second of audio.
@@ -110,7 +110,7 @@ class FSQCodec(nn.Module):
 
     @property
     def fingerprint(self) -> str:
-        """64 hexadecimal digits that name what decides the codes, encoder and quantizer: same fingerprint, same codes."""
+        """64 hexadecimal digits of encoder and quantizer, which decide the codes: same fingerprint, same codes."""
         digest = hashlib.sha256(json.dumps([self._config[part] for part in PARTS[:2]], sort_keys=True).encode())
         for key, value in sorted(self.model.state_dict().items()):
             if key.startswith(PARTS[:2]):
@@ -136,7 +136,7 @@ class FSQCodec(nn.Module):
         return codec
 
     def save_to(self, path: str | Path, half: bool = False) -> None:
-        """Writes a `.nemo` file, whole or not at all; NeMo's own `AudioCodecModel.restore_from` reads it too.
+        """Writes a `.nemo` file, completely or not at all; NeMo's own `AudioCodecModel.restore_from` reads it too.
 
         Args:
             half: whether to store the weights in 16 bits, compressed; they are read back into 32.
@@ -154,7 +154,7 @@ class FSQCodec(nn.Module):
                 part.write_bytes(gzip.compress(part.read_bytes(), mtime=0))
 
     def _load(self, weights: Mapping[str, torch.Tensor], path: Path) -> None:
-        """Strictly: all of the codec's own weights, each in its shape, and none that it has no place for."""
+        """Loads weights strictly: all that the codec has, each in its shape, and no others."""
         own = {_todays_name(key): value for key, value in weights.items() if key.partition(".")[0] in PARTS}
         expected = {key: value for key, value in self.model.state_dict().items() if key.partition(".")[0] in PARTS}
         problems = {
@@ -184,7 +184,7 @@ class FSQCodec(nn.Module):
             audio_lens: (B,) samples of each row; the last frame is filled up with zeros.
 
         Returns:
-            Codes (B, K, T) and the frames (B,) of each row, ceil(samples / samples_per_frame); beyond them stand silence codes.
+            Codes (B, K, T) and the frames (B,) of each row, ceil(samples / samples_per_frame). Silence codes fill up each row.
 
         Raises:
             InputError: if audio holds NaN or infinity.
@@ -194,7 +194,7 @@ class FSQCodec(nn.Module):
         audio_lens = audio_lens.to(audio.device)
         frames = (audio_lens + self.samples_per_frame - 1) // self.samples_per_frame
         codes = self.silence_codes[:, None].repeat(len(audio), 1, int(frames.max()))
-        # Rows of one length at a time: NeMo's encoders see ahead, and what pads a shorter row would reach its last frames.
+        # Rows of one length at a time: NeMo's encoders look ahead, so what pads a shorter row would change its last frames.
         for length in audio_lens.unique().tolist():
             rows = (audio_lens == length).nonzero()[:, 0]
             count = -(-length // self.samples_per_frame)
@@ -208,14 +208,14 @@ class FSQCodec(nn.Module):
         """Codes to audio.
 
         Args:
-            codes: (B, K, T), each from 0 to V - 1; beyond a row's length anything may stand.
+            codes: (B, K, T), each from 0 to V - 1; beyond a row's length anything.
             lens: (B,) frames of each row.
 
         Returns:
             Audio (B, T * samples_per_frame), zero beyond the samples (B,) of each row.
 
         Raises:
-            InputError: if a code is out of range: finite scalar quantisation would take it for another one, silently.
+            InputError: if a code is out of range, which finite scalar quantisation would silently decode as another one.
         """
         codes, lens = codes.to(self.silence_codes.device), lens.to(self.silence_codes.device)
         inside = torch.arange(codes.shape[-1], device=codes.device) < lens[:, None]
@@ -227,7 +227,7 @@ class FSQCodec(nn.Module):
         return audio * inside.repeat_interleave(self.samples_per_frame, dim=1), lens * self.samples_per_frame
 
     def dequantize(self, codes: torch.Tensor) -> torch.Tensor:
-        """Codes (B, K, T) to what the decoder network is given, (B, D, T).
+        """Codes (B, K, T) to the input (B, D, T) of the decoder network.
 
         Raises:
             InputError: if a code is out of range.
@@ -251,8 +251,9 @@ class FSQCodec(nn.Module):
         """Decodes frame by frame, exactly as `decode` (see `StreamingDecoder`).
 
         Args:
-            fold: whether weight norm, where the decoder has it, is computed once: faster, but it then steps the weights of now.
-            check: whether codes are looked at, for which a GPU has to be waited for; without it they must be in range.
+            fold: whether weight norm, where the decoder has it, is computed only once. Faster, but later changes of the weights
+                are not followed.
+            check: whether codes are checked, which waits for the GPU; otherwise the caller guarantees that they are in range.
 
         Raises:
             InputError: if this codec's decoder looks ahead.
@@ -265,12 +266,12 @@ class FSQCodec(nn.Module):
 
     @torch.no_grad()
     def measure_silence(self) -> None:
-        """Sets `silence_codes` to what two seconds of zeros are encoded to, away from both ends."""
+        """Sets `silence_codes` to the codes of two seconds of zeros, away from both ends."""
         zeros = self._codebooks.new_zeros(1, _SILENCE_FRAMES * self.samples_per_frame)
         self.silence_codes.copy_(self._encode_whole(zeros)[0, :, _SILENCE_FRAMES // 2])
 
     def _encode_whole(self, audio: torch.Tensor) -> torch.Tensor:
-        """(B, S), S whole frames, -> (B, K, T). In float32 whatever the surroundings, or the same audio gets other codes."""
+        """(B, S) of whole frames -> (B, K, T). In float32 under any autocast, so that the same audio gives the same codes."""
         lengths = torch.full((len(audio),), audio.shape[1], device=audio.device)
         with default_precision(torch.float32), torch.autocast(audio.device.type, enabled=False):
             encoded, frames = self.model.audio_encoder(audio=audio, audio_len=lengths)
@@ -294,7 +295,7 @@ class FSQCodec(nn.Module):
 
 
 def _essential(cfg: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys of a NeMo codec config that make the codec what it is, as plain data."""
+    """The keys of a NeMo codec config that define the codec, as plain data."""
     given = plain(cfg)
     keys = ("sample_rate", "samples_per_frame", *PARTS)
     if missing := [key for key in keys if not given.get(key)]:
@@ -302,7 +303,7 @@ def _essential(cfg: Mapping[str, Any]) -> dict[str, Any]:
     if given.get("semantic_codec") or given.get("semantic_codec_path"):
         raise InputError("This codec has a second, semantic one inside, which is not supported: give one without.")
     if given.get("output_sample_rate", given["sample_rate"]) != given["sample_rate"]:
-        rates = f"hears {given['sample_rate']} Hz and speaks {given['output_sample_rate']} Hz"
+        rates = f"encodes {given['sample_rate']} Hz and decodes to {given['output_sample_rate']} Hz"
         raise InputError(f"This codec {rates}; expected one rate.")
     essential = copy.deepcopy({key: given[key] for key in keys})
     for place, key, value in config_values(essential):
@@ -312,7 +313,7 @@ def _essential(cfg: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _todays_name(key: str) -> str:
-    """What torch calls a weight-normalised weight since 2.0; checkpoints of older NeMo have its former names."""
+    """The name of a weight-normalised weight since torch 2.0; checkpoints of older NeMo have the former names."""
     for former, todays in (
         (".weight_g", ".parametrizations.weight.original0"),
         (".weight_v", ".parametrizations.weight.original1"),
@@ -325,7 +326,7 @@ def _todays_name(key: str) -> str:
 def _build(config: Mapping[str, Any]) -> AudioCodecModel:
     try:
         model = AudioCodecModel(OmegaConf.create({**config, **_TRAINED_ELSEWHERE})).eval()
-    except Exception as error:  # what NeMo, hydra and the parts themselves raise for a class or an argument that is not theirs
+    except Exception as error:  # NeMo, hydra and the parts raise different ones for a wrong class or argument
         raise InputError(f"This codec config does not build: {one_line(error)}") from error
     for name in ("mel_loss_fn", "stft_loss_fn"):  # their filters would travel in every checkpoint
         setattr(model, name, None)
@@ -333,7 +334,7 @@ def _build(config: Mapping[str, Any]) -> AudioCodecModel:
 
 
 def _codebooks(quantizer: nn.Module) -> torch.Tensor:
-    """What each code stands for, (K, V, D / K): the codebooks of the quantizer, written out."""
+    """The vector of each code, (K, V, D / K): the codebooks of the quantizer as a table."""
     if not isinstance(quantizer, (FiniteScalarQuantizer, GroupFiniteScalarQuantizer)):
         name = type(quantizer).__name__
         raise InputError(f"This codec quantizes by {name}; expected finite scalar quantisation (independent codebooks).")

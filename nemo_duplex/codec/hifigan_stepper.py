@@ -1,9 +1,9 @@
 """NeMo's causal HiFi-GAN codec decoder, one step at a time. It reads NeMo's modules by their attributes and imports none.
 
     causal convolution, kernel k, dilation d     remembers its last (k - 1) d input columns
-    transposed convolution, kernel 2 s, stride s remembers its last input column: column j sounds in samples j s .. (j + 2) s
+    transposed convolution, kernel 2 s, stride s remembers its last input column: column j gives samples j s .. (j + 2) s
 
-All begin at zero, which is what NeMo pads the start of an utterance with: a stream and a whole utterance are the same numbers.
+All begin at zero, as NeMo pads the start of an utterance, so a stream and a whole utterance give the same numbers.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ class HiFiGANStepper:
 
     Args:
         decoder: the network.
-        fold: whether weight norm is computed now instead of at every step. Faster, at the price of memory, and what is stepped
-            then does not follow when the decoder is trained or moved.
+        fold: whether weight norm is computed now instead of at every step. Faster, but it takes memory, and later training or
+            moving of the decoder is not followed.
 
     Raises:
         InputError: if a layer of the decoder looks ahead.
@@ -67,7 +67,7 @@ class HiFiGANStepper:
         return x[:, 0], tuple(memory[id(layer)] for layer in self._layers)
 
     def _convolve(self, layer: nn.Module, columns: torch.Tensor, new: int) -> torch.Tensor:
-        """What `layer` makes of the last `new` of the columns (B, C, memory + new), before its activation."""
+        """The output of `layer` for the last `new` of the columns (B, C, memory + new), before its activation."""
         conv = layer.conv
         weight = self._folded.get(id(layer))
         weight = conv.weight if weight is None else weight
@@ -81,7 +81,7 @@ class HiFiGANStepper:
 
 
 def _suits_onednn(columns: torch.Tensor) -> bool:
-    """Whether torch can hand a convolution to oneDNN, as one that is not trained and not compiled anew."""
+    """Whether oneDNN can compute a convolution of these columns; not while torch compiles."""
     float_on_cpu = columns.device.type == "cpu" and columns.dtype == torch.float32
     return float_on_cpu and torch.backends.mkldnn.is_available() and not torch.compiler.is_compiling()
 
@@ -89,7 +89,7 @@ def _suits_onednn(columns: torch.Tensor) -> bool:
 def _by_onednn(
     columns: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, dilation: tuple[int, ...], groups: int
 ) -> torch.Tensor:
-    """A convolution as `conv1d`, which takes slower ways for one caller: NanoCodec's take 44 ms a frame instead of 72."""
+    """A convolution like `conv1d`, which is slower for one caller: 72 ms a frame of NanoCodec instead of 44."""
     steps = [1, 1], [1, *dilation]
     return torch.mkldnn_convolution(columns[:, :, None], weight[:, :, None], bias, [0, 0], *steps, groups)[:, :, 0]
 

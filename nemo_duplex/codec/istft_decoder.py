@@ -1,16 +1,16 @@
 """The small codec's decoder: codes to audio by causal ConvNeXt blocks and an inverse short-time Fourier transform.
 
-Where time goes, for the bundled codec (1764 samples per frame, 7 columns of hop 252, window 1008):
+Columns on the time axis, for the bundled codec (1764 samples per frame, 7 columns of hop 252, window 1008):
 
     frame      |               t               |              t+1              |
     column     | 7t | .. | .. | .. | .. |7t+5|7t+6|
     window of column 7t  [----------------]              starts at its own hop and reaches 1008 samples ahead
-    sample s   is final when the column that starts at or before s is there: the next one begins behind it
+    sample s   is final with the last column that starts at or before s: the next one starts behind it
 
-So a frame of codes gives its 1764 samples at once, nothing later changes them (zero look-ahead), and what its windows reach
-beyond the frame is the tail that a stream carries over. The windows add up to one from the fourth column on; a stream begins as
-though silence came before it, whole or in parts, so both are the same numbers. The price of causal windows is that a column
-sounds mainly 2 hops (23 ms) later; the encoder, which may look ahead, learns that shift.
+So a frame of codes gives its 1764 samples at once and nothing later changes them (zero look-ahead). The part of its windows
+beyond the frame is the tail that a stream keeps. The windows add up to one from the fourth column on. An utterance starts as if
+silence came before it, whole or in parts, so both give the same numbers. The price of causal windows is that most of a column
+sounds 2 hops (23 ms) later; the encoder, which may look ahead, learns that shift.
 """
 
 from __future__ import annotations
@@ -19,10 +19,9 @@ import torch
 from torch import nn
 
 from nemo_duplex.codec.convnext import ConvNeXtBlock
+from nemo_duplex.codec.streaming_decoder import Buffers
 
-Buffers = tuple[torch.Tensor, ...]
-
-# Spectra grow with exp(); the loudest bin of a full-scale signal stays far below this, and float32 far above.
+# Limit of the exponent of magnitudes: far above the loudest bin of a full-scale signal, far below the limit of float32.
 _LOG_MAGNITUDE_LIMIT = 6.0
 
 
@@ -71,14 +70,14 @@ class IstftDecoder(nn.Module):
         self.register_buffer("window", window / window.view(overlap, self.hop).sum(0).mean(), persistent=False)
 
     def forward(self, inputs: torch.Tensor, input_len: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, D, T), (B,) -> audio (B, T * samples_per_frame), lengths (B,); what lies beyond a length is zero."""
+        """(B, D, T), (B,) -> audio (B, T * samples_per_frame), lengths (B,); zero beyond each length."""
         audio, _ = self.step(inputs, self.initial_buffers(len(inputs)))
         audio_len = input_len * self.samples_per_frame
         inside = torch.arange(audio.shape[1], device=audio.device) < audio_len[:, None]
         return audio * inside, audio_len
 
     def initial_buffers(self, batch_size: int) -> Buffers:
-        """What a stream remembers before its first frame: zeros. Left context of each block, then the tail of the windows."""
+        """The state of a stream before its first frame, zeros: the left context of each block, then the tail of the windows."""
         like = self.head.weight
         blocks = (*self.frame_blocks, *self.blocks)
         contexts = (like.new_zeros(batch_size, block.channels, block.context) for block in blocks)

@@ -1,4 +1,4 @@
-"""Spectra and log-mel spectra, for the small codec's encoder and for the losses that train it; torch is all they need."""
+"""Spectra and log-mel spectra, for the small codec's encoder and for the losses that train it; they need only torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FLOOR = 1e-4
 def mel_filters(sample_rate: int, window_size: int, bins: int) -> torch.Tensor:
     """Triangular filters (bins, window_size // 2 + 1), evenly spaced on the mel scale 2595 log10(1 + f / 700).
 
-    Each sums to one. A filter so narrow that it falls between two Fourier bins takes the nearest one, so none is empty.
+    Each sums to one. A filter so narrow that it falls between two Fourier bins takes the nearest one, so that none is empty.
     """
     top = 2595 * math.log10(1 + sample_rate / 2 / 700)
     edges = 700 * (10 ** (torch.linspace(0, top, bins + 2, dtype=torch.float64) / 2595) - 1)

@@ -71,7 +71,7 @@ class MelEncoder(nn.Module):
         columns = inside.repeat_interleave(self.columns_per_frame, dim=1)[:, None]
 
         mel = log_mel(audio * samples, self.window, self.hop, self.filters)[..., : columns.shape[-1]]
-        x = (1 - 2 * mel / math.log(FLOOR)) * columns  # from -1 in silence to about 1
+        x = (1 - 2 * mel / math.log(FLOOR)) * columns  # -1 in silence, about 1 at full scale
         x = self.embed(x) * columns
         x = _centred(self.blocks, x, columns)
         x = self.downsample(x.transpose(1, 2).reshape(len(x), total, -1)).transpose(1, 2)
@@ -80,7 +80,7 @@ class MelEncoder(nn.Module):
 
 
 def _centred(blocks: nn.ModuleList, x: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
-    """Runs blocks that see as far ahead as back. Masked after each, so that padding stays zero, as beyond an edge."""
+    """Runs blocks that see as far ahead as back. Masks after each, so that padding stays zero, as beyond an edge."""
     for block in blocks:
         lead = block.context // 2
         x = block(nn.functional.pad(x, (lead, block.context - lead)), lead) * inside

@@ -4,8 +4,8 @@
     <set>/state/target_codes.json           which codec made them
     <set>/state/target_codes/               finished shards of a run that was interrupted
 
-Lhotse reads a Shar folder only if every field has all its shards, so they appear there together, when the last one is done.
-The whole agent channel of a cut is encoded as it is heard, barge-ins cut and all: audio is cut, codes never are.
+Lhotse reads a Shar folder only if every field has all its shards, so they are moved there together when the last one is done.
+The whole agent channel of a cut is encoded as it sounds, with answers cut by barge-ins: audio is cut, codes never are.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ FIELD = "target_codes"
 def add_codes(shar_dir: str | Path, codec: FSQCodec, *, batch_size: int = 8, replace: bool = False) -> int:
     """Adds the field `target_codes` to a Shar folder, whose cuts have the agent's channel as `target_audio`.
 
-    Interrupted and called again it goes on with the next shard; when all is done already, it does nothing.
+    Called again after an interruption, it continues with the next shard; if all is done, it does nothing.
 
     Args:
         shar_dir: `<corpus>/<set>/shar`. Beside it, `state/` is written.
-        codec: its device does the work.
+        codec: encodes on its device.
         batch_size: cuts encoded at a time.
         replace: whether codes of another codec, or of other audio, may be replaced.
 
@@ -66,13 +66,12 @@ def add_codes(shar_dir: str | Path, codec: FSQCodec, *, batch_size: int = 8, rep
     if _is_done(note, made_of, [_codes_file(shar, shard) for shard in shards], replace):
         return 0
 
-    codec.eval()
     count = 0
     for shard in tqdm(shards, desc=f"Encoding {shar.parent.name}", unit="shard", leave=False, delay=5):
         if not _codes_file(finished, shard).is_file():
             with whole_file(_codes_file(finished, shard)) as part:
                 count += _encode_shard(shar, shard, codec, batch_size, part)
-    note.unlink(missing_ok=True)  # whatever ends us from here on, nobody takes a mixture for done
+    note.unlink(missing_ok=True)  # if the process ends from here on, nobody takes a mixture for done
     for shard in shards:
         os.replace(_codes_file(finished, shard), _codes_file(shar, shard))
     with whole_file(note) as part:
@@ -98,7 +97,7 @@ def _is_done(note: Path, made_of: dict, files: list[Path], replace: bool) -> boo
     if not replace:
         what = "another codec" if before["codec"] != made_of["codec"] else "other audio"
         raise InputError(
-            f"corpus: {files[0].parent} holds codes of {what}. Let them be replaced, or use the codec that made them."
+            f"corpus: {files[0].parent} holds codes of {what}. Allow to replace them, or use the codec that made them."
         )
     return False
 
@@ -147,5 +146,5 @@ def _agent_channels(shar: Path, shard: str, codec: FSQCodec) -> Iterator[tuple[s
             yield cut.id, torch.from_numpy(audio[0])
     except InputError:
         raise
-    except Exception as error:  # lhotse, tarfile, zlib and json each have their own words for a broken shard
+    except Exception as error:  # lhotse, tarfile, zlib and json raise different ones for a broken shard
         raise InputError(f"{culprit} cannot be read ({one_line(error)}). Synthesise the corpus again.") from error

@@ -1,4 +1,4 @@
-"""How far decoded speech is from the original: the loss that a codec is trained by, and the distance that it is judged by."""
+"""How far decoded speech is from the original: the loss that trains a codec, and the distance that judges it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _DISTANCE_RESOLUTION = (1024, 80)
 
 
 class ReconstructionLoss(nn.Module):
-    """What is heard, at two of five time-frequency resolutions: mel spectra, magnitudes, and, with less weight, phases.
+    """Distance at two of five time-frequency resolutions: mel spectra, magnitudes, and, with less weight, phases.
 
     At each, with X the spectra of the original and Y of the decoded speech:
 
@@ -62,7 +62,7 @@ def mel_distance(real: torch.Tensor, decoded: torch.Tensor, sample_rate: int) ->
 
 
 def _magnitude(spectrum: torch.Tensor) -> torch.Tensor:
-    """|spectrum|, with a gradient at zero too."""
+    """|spectrum|, with a gradient also at zero."""
     return (spectrum.real**2 + spectrum.imag**2 + 1e-10).sqrt()
 
 

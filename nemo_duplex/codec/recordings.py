@@ -83,9 +83,9 @@ class Recordings:
 
 
 class Crops(IterableDataset):
-    """Random crops of equal length, without end: the same ones for the same seed, whatever was drawn from other seeds before.
+    """Endless random crops of equal length; the same seed gives the same crops.
 
-    A crop may begin up to a frame before its utterance or end behind it, so that onsets, endings and silence are learnt too.
+    A crop may begin before its utterance or end behind it, so that onsets, endings and silence are learnt too.
 
     Args:
         recordings: what to draw from.
@@ -105,7 +105,7 @@ class Crops(IterableDataset):
         self._weights = lengths / lengths.sum()  # every second of speech is drawn as often as any other
 
     def __iter__(self) -> Iterator[torch.Tensor]:
-        """(samples,) float32 crops."""
+        """Crops (samples,), float32."""
         rng = np.random.default_rng(self.seed)
         while True:
             audio = self.recordings.audio(self.indices[rng.choice(len(self.indices), p=self._weights)])

@@ -1,11 +1,11 @@
-"""Codes to audio, frame by frame and exactly: what comes out in parts is what `FSQCodec.decode` gives for the whole.
+"""Codes to audio, frame by frame and exactly: the parts equal what `FSQCodec.decode` gives for the whole.
 
     decoder = codec.streaming_decoder()
     state = decoder.init_state(batch_size=2)
-    audio, state = decoder.step(codes, state)        # (B, K, n) -> (B, n * samples_per_frame), any n, as often as you like
-    state.reset(mask)                                # rows whose stream ended start anew; the others do not notice
+    audio, state = decoder.step(codes, state)        # (B, K, n) -> (B, n * samples_per_frame), any n
+    state.reset(mask)                                # restarts rows whose stream ended; the others stay as they are
 
-What is remembered differs by decoder, so each brings its own step (`FrameDecoder`): the small codec's `IstftDecoder` has one,
+The state differs by decoder, so each has its own step (`FrameDecoder`): the small codec's `IstftDecoder` has one,
 NeMo's `CausalHiFiGANDecoder` gets one from `HiFiGANStepper`.
 """
 
@@ -22,7 +22,7 @@ Buffers = tuple[torch.Tensor, ...]
 
 @dataclass
 class DecoderState:
-    """What a batch of streams remembers between steps; a stream that begins remembers zeros.
+    """What a batch of streams remembers between steps; zeros at the start of a stream.
 
     Its tensors are never changed in place, so `dataclasses.replace(state)` is a snapshot.
 
@@ -33,7 +33,7 @@ class DecoderState:
     buffers: Buffers
 
     def reset(self, mask: torch.Tensor) -> None:
-        """Lets the rows where `mask` (B,) is True begin anew; the other rows stay bit-identical."""
+        """Restarts the rows where `mask` (B,) is True; the other rows stay bit-identical."""
         self.buffers = tuple(b.masked_fill(mask.to(b.device).view(-1, *[1] * (b.dim() - 1)), 0.0) for b in self.buffers)
 
 
@@ -41,7 +41,7 @@ class FrameDecoder(Protocol):
     """A decoder network with zero look-ahead, one step at a time; `step` over all frames at once is its whole decode."""
 
     def initial_buffers(self, batch_size: int) -> Buffers:
-        """Zeros: what is remembered before the first frame."""
+        """Zeros: the state before the first frame."""
 
     def step(self, inputs: torch.Tensor, buffers: Buffers) -> tuple[torch.Tensor, Buffers]:
         """Dequantised codes (B, D, n) of the next n frames -> audio (B, n * samples_per_frame), and the buffers after it."""
@@ -72,7 +72,7 @@ class StreamingDecoder:
         self._decoder = decoder
 
     def init_state(self, batch_size: int) -> DecoderState:
-        """The state of `batch_size` streams that begin, on the codec's device."""
+        """The state at the start of `batch_size` streams, on the codec's device."""
         return DecoderState(self._decoder.initial_buffers(batch_size))
 
     @torch.no_grad()
@@ -80,7 +80,7 @@ class StreamingDecoder:
         """(B, K, n) codes of the next n frames -> their audio (B, n * samples_per_frame), and the state after them.
 
         Raises:
-            InputError: if a code is out of range (a special id of the language model is not a sound).
+            InputError: if a code is out of range (a special id of the language model is not audio).
         """
         audio, buffers = self._decoder.step(self._dequantize(codes), state.buffers)
         return audio, DecoderState(buffers)

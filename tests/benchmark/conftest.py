@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import runpy
 import sys
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -38,7 +39,8 @@ def sides_here(monkeypatch):
         python, dash_m, module, name, folder = command
         assert (python, dash_m) == (sys.executable, "-m")
         sides.append(name)
-        with pytest.MonkeyPatch.context() as patch:
+        with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # runpy: the module is imported already
             patch.setattr(sys, "argv", [module, name, folder])
             runpy.run_module(module, run_name="__main__")
         return SimpleNamespace(returncode=0, stderr="")

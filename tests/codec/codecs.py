@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
+from nemo_duplex.codec.fsq_codec import FSQCodec
+
 MODULES = "nemo.collections.tts.modules.audio_codec_modules"
 
 
 def hifigan_config(num_codebooks: int, levels: list[int], up_rates: list[int], sample_rate: int = 22050) -> dict[str, Any]:
-    """A NeMo codec as NanoCodec is built (HiFi-GAN encoder that looks ahead, causal decoder), with 8 and 96 channels."""
+    """A NeMo codec as NanoCodec is built (HiFi-GAN encoder that looks ahead, causal decoder), with 2 and 64 channels."""
     samples_per_frame = 1
     for rate in up_rates:
         samples_per_frame *= rate
@@ -45,3 +49,15 @@ def hifigan_config(num_codebooks: int, levels: list[int], up_rates: list[int], s
 def nanocodec_config() -> dict[str, Any]:
     """`nvidia/nemo-nano-codec-22khz-0.6kbps-12.5fps` in everything but the number of channels."""
     return hifigan_config(4, [9, 8, 8, 7], [7, 7, 6, 3, 2])
+
+
+def lively(config: dict[str, Any], seed: int = 1) -> FSQCodec:
+    """A random codec with biases: without them zeros become the same codes in every codec, and padding cannot be heard."""
+    torch.manual_seed(seed)
+    codec = FSQCodec(config)
+    for part in (codec.model.audio_encoder, codec.model.audio_decoder):
+        for name, parameter in part.named_parameters():
+            if name.endswith("bias"):
+                torch.nn.init.normal_(parameter, std=0.3)
+    codec.measure_silence()
+    return codec

@@ -13,7 +13,7 @@ from nemo.collections.tts.models.audio_codec import AudioCodecModel
 
 from nemo_duplex.codec.fsq_codec import FSQCodec
 from nemo_duplex.inputs import InputError
-from tests.codec.codecs import MODULES, hifigan_config, nanocodec_config
+from tests.codec.codecs import MODULES, hifigan_config, lively, nanocodec_config
 from tests.dummies import CODEC, speech_like
 
 GEOMETRIES = {
@@ -26,8 +26,7 @@ GEOMETRIES = {
 
 @pytest.fixture(scope="module")
 def nano() -> FSQCodec:
-    torch.manual_seed(1)
-    return FSQCodec(nanocodec_config())
+    return lively(nanocodec_config())
 
 
 def speech(seconds: float, seed: int = 0) -> torch.Tensor:
@@ -46,7 +45,7 @@ def test_geometry_comes_from_the_config(name):
     assert float(codec.frame_rate.hz) == pytest.approx(rate)
     assert codec.silence_codes.shape == (num_codebooks,) and codec.silence_codes.dtype == torch.long
 
-    audio = speech(0.5)
+    audio = speech(0.25)
     codes, lens = codec.encode(audio, torch.tensor([audio.shape[1]]))
     frames = -(-audio.shape[1] // samples_per_frame)
     assert codes.shape == (1, num_codebooks, frames) and codes.dtype == torch.long and lens.tolist() == [frames]
@@ -57,8 +56,8 @@ def test_geometry_comes_from_the_config(name):
 
 @pytest.mark.parametrize("config", [CODEC, nanocodec_config()], ids=["small", "nanocodec"])
 def test_is_what_nemo_computes(config):
-    codec = FSQCodec(config)
-    audio = speech(0.8)
+    codec = lively(config)
+    audio = speech(0.4)
     lens = torch.tensor([audio.shape[1]])
     codes, frames = codec.encode(audio, lens)
     with torch.no_grad():
@@ -70,9 +69,12 @@ def test_is_what_nemo_computes(config):
 
 
 @pytest.mark.parametrize("samples, frames", [(0, 0), (1, 1), (1764, 1), (1765, 2), (17640, 10)])
-def test_the_last_frame_is_filled_up(nano, samples, frames):
-    codes, lens = nano.encode(speech(1.0)[:, :samples], torch.tensor([samples]))
+def test_the_last_frame_is_filled_up_with_zeros_behind_it(nano, samples, frames):
+    audio = speech(1.0)
+    codes, lens = nano.encode(audio[:, :samples], torch.tensor([samples]))
     assert lens.tolist() == [frames] and codes.shape[2] == frames
+    filled = torch.cat([audio[:, :samples], torch.zeros(1, frames * 1764 - samples)], dim=1)
+    assert torch.equal(codes, nano.encode(filled, torch.tensor([frames * 1764]))[0])
 
 
 def test_codes_do_not_depend_on_the_batch(nano):
@@ -89,6 +91,7 @@ def test_rows_are_silent_beyond_their_length(nano):
     codes = torch.randint(0, 4032, (2, 4, 6))
     audio, samples = nano.decode(codes, torch.tensor([6, 2]))
     alone, _ = nano.decode(codes[1:, :, :2], torch.tensor([2]))
+    assert alone[0].abs().max() > 1e-3
     assert samples.tolist() == [6 * 1764, 2 * 1764]
     torch.testing.assert_close(audio[1, : 2 * 1764], alone[0], atol=1e-5, rtol=0)
     assert audio[1, 2 * 1764 :].abs().max() == 0
@@ -110,14 +113,16 @@ def test_audio_that_is_no_number_is_refused(nano):
         nano.encode(torch.full((1, 1764), float("nan")), torch.tensor([1764]))
 
 
-def test_silence_codes_are_what_zeros_become(nano):
-    codes, _ = nano.encode(torch.zeros(1, 40 * 1764), torch.tensor([40 * 1764]))
-    assert torch.equal(codes[0, :, 20], nano.silence_codes)
+def test_silence_codes_are_what_zeros_become_away_from_the_edges():
+    codec = lively(CODEC, seed=7)
+    codes, _ = codec.encode(torch.zeros(1, 40 * 1764), torch.tensor([40 * 1764]))
+    assert torch.equal(codes[0, :, 20], codec.silence_codes)
+    assert not torch.equal(codes[0, :, 0], codec.silence_codes), "Or this test could not tell the middle from the start."
 
 
 def test_long_audio_is_decoded_in_blocks_without_a_seam():
     """NeMo computes lengths in float32, exact below 2^24 samples only; we never hand it so many."""
-    codec = FSQCodec(CODEC)
+    codec = lively(CODEC)
     codes = torch.randint(0, 36, (1, 2, 600))
     audio, _ = codec.decode(codes, torch.tensor([600]))
     with torch.no_grad():
@@ -138,12 +143,13 @@ def test_codes_are_the_same_whatever_the_surrounding_precision(nano):
 def test_written_and_read_back_it_is_the_same_codec(nano, tmp_path):
     nano.save_to(tmp_path / "codec.nemo")
     again = FSQCodec.restore(tmp_path / "codec.nemo")
-    audio = speech(0.6)
+    audio = speech(0.3)
     lens = torch.tensor([audio.shape[1]])
     codes, frames = nano.encode(audio, lens)
     assert torch.equal(again.encode(audio, lens)[0], codes)
     assert torch.equal(again.decode(codes, frames)[0], nano.decode(codes, frames)[0])
     assert torch.equal(again.silence_codes, nano.silence_codes) and again.fingerprint == nano.fingerprint
+    assert not torch.equal(FSQCodec(nanocodec_config()).silence_codes, nano.silence_codes), "Zeros are other codes there."
     assert [p.name for p in tmp_path.iterdir()] == ["codec.nemo"]
 
 
@@ -183,6 +189,11 @@ def test_the_fingerprint_names_what_decides_the_codes():
         assert codec.fingerprint == before
         codec.model.audio_encoder.head.weight.add_(1)
     assert codec.fingerprint != before
+    other = copy.deepcopy(CODEC)
+    other["vector_quantizer"]["num_levels_per_group"] = [2, 2, 3, 3]
+    relabelled = FSQCodec(other)
+    relabelled.model.audio_encoder.load_state_dict(codec.model.audio_encoder.state_dict())
+    assert relabelled.fingerprint != codec.fingerprint, "Other levels, other codes."
 
 
 def test_what_a_codec_was_trained_with_is_left_out(tmp_path):

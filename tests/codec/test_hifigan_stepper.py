@@ -46,8 +46,16 @@ def test_unfolded_it_follows_the_training():
         assert not torch.allclose(folded.step(codes, folded.initial_buffers(1))[0], whole, atol=1e-4)
 
 
-def test_a_layer_that_looks_ahead_is_refused():
+def looks_ahead(network, layer):
+    if layer == "CausalConvTranspose1dNorm":
+        network.up_sample_conv_layers[0].padding_left = 1
+    else:
+        network.post_conv.extra_pad_mode = "reflect"
+
+
+@pytest.mark.parametrize("layer", ["CausalConvTranspose1dNorm", "CausalConv1dNorm"])
+def test_a_layer_that_looks_ahead_is_refused(layer):
     network = decoder()
-    network.up_sample_conv_layers[0].padding_left = 1
-    with pytest.raises(InputError, match="CausalConvTranspose1dNorm of its decoder looks ahead"):
+    looks_ahead(network, layer)
+    with pytest.raises(InputError, match=f"{layer} of its decoder looks ahead"):
         HiFiGANStepper(network)

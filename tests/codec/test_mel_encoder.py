@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from nemo_duplex.codec.mel import mel_filters
 from nemo_duplex.codec.mel_encoder import MelEncoder
 
 FRAME = 1764
@@ -21,6 +22,11 @@ def test_a_row_does_not_hear_what_pads_it():
     assert frames.tolist() == [10, 4] and encoded.shape == (2, 8, 10)
     torch.testing.assert_close(encoded[1, :, :4], alone[0], atol=1e-5, rtol=0)
     assert encoded[1, :, 4:].abs().max() == 0
+
+
+def test_its_filters_are_of_its_own_sample_rate():
+    network = MelEncoder(8, 16000, 1280, 8, mel_bins=20)
+    assert torch.equal(network.filters, mel_filters(16000, 640, 20)) and len(network.window) == 640
 
 
 @torch.no_grad()

@@ -15,26 +15,27 @@ from nemo_duplex.codec import precompute
 from nemo_duplex.codec.fsq_codec import FSQCodec
 from nemo_duplex.codec.precompute import add_codes
 from nemo_duplex.inputs import InputError
+from tests.codec.codecs import lively
 from tests.dummies import CODEC, speech_like, wav_bytes
 
 
 @pytest.fixture(scope="module")
 def codec() -> FSQCodec:
-    torch.manual_seed(0)
-    return FSQCodec(CODEC)
+    return lively(CODEC)
 
 
-def recording(name, seconds, rate, seed=0):
-    return Recording.from_bytes(wav_bytes(speech_like(seconds, seed, rate).numpy(), rate), name)
+def recording(name, seconds, rate, seed=0, channels=1):
+    audio = speech_like(seconds, seed, rate).numpy()
+    return Recording.from_bytes(wav_bytes(np.stack([audio] * channels, axis=1), rate), name)
 
 
-def write_corpus(folder, seconds=(0.8, 1.6, 0.4, 1.2, 0.8), agent_rate=22050):
+def write_corpus(folder, seconds=(0.8, 1.6, 0.4, 1.2, 0.8), agent_rate=22050, agent_channels=1):
     shar = folder / "train" / "shar"
     shar.mkdir(parents=True, exist_ok=True)
     with SharWriter(str(shar), fields={"recording": "flac", "target_audio": "flac"}, shard_size=2) as writer:
         for i, duration in enumerate(seconds):
             cut = MonoCut(f"cut-{i}", 0, duration, 0, recording=recording(f"cut-{i}", duration, 16000))
-            cut.target_audio = recording(f"cut-{i}", duration, agent_rate, seed=i)
+            cut.target_audio = recording(f"cut-{i}", duration, agent_rate, i, agent_channels)
             writer.write(cut)
     return shar
 
@@ -88,12 +89,37 @@ def test_interrupted_it_goes_on_and_the_corpus_stays_readable(tmp_path, codec, m
     assert len(stored_codes(shar)) == 5
 
 
+def test_a_kill_while_codes_are_replaced_leaves_nothing_that_passes_for_done(tmp_path, codec, monkeypatch):
+    shar = write_corpus(tmp_path)
+    add_codes(shar, codec)
+    other = lively(CODEC, seed=7)
+    replace, moved = precompute.os.replace, []
+
+    def killed(source, target):
+        if precompute.FIELD in str(target) and target.parent == shar:
+            moved.append(target)
+            if len(moved) == 2:
+                raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(precompute.os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        add_codes(shar, other, replace=True)
+    monkeypatch.undo()
+    assert not (shar.parent / "state" / "target_codes.json").exists()
+    add_codes(shar, codec)
+    assert json.loads((shar.parent / "state" / "target_codes.json").read_text())["codec"] == codec.fingerprint
+    codes, _ = codec.encode(
+        torch.from_numpy(next(iter(CutSet.from_shar(in_dir=str(shar)))).load_target_audio()), torch.tensor([17640])
+    )
+    assert np.array_equal(stored_codes(shar)["cut-0"], codes[0].T.numpy())
+
+
 def test_codes_of_another_codec_are_kept_unless_told(tmp_path, codec):
     shar = write_corpus(tmp_path)
     add_codes(shar, codec)
     before = stored_codes(shar)
-    torch.manual_seed(7)
-    other = FSQCodec(CODEC)
+    other = lively(CODEC, seed=7)
     with pytest.raises(InputError, match="holds codes of another codec"):
         add_codes(shar, other)
     assert add_codes(shar, other, replace=True) == 5
@@ -133,6 +159,8 @@ def test_a_cut_that_does_not_fit_is_named(tmp_path, codec):
     refused(
         write_corpus(tmp_path / "rate", agent_rate=16000), "Cut cut-0: the agent's channel has 16000 Hz, the codec 22050 Hz"
     )
+    stereo = write_corpus(tmp_path / "stereo", agent_channels=2)
+    refused(stereo, "Cut cut-0: the agent's channel has 2 channels, expected one")
     shar = write_corpus(tmp_path / "short", seconds=(0.8, 0.8))
     audio = shar / "target_audio.000000.tar"
     audio.write_bytes((write_corpus(tmp_path / "other", seconds=(0.8, 0.4)) / audio.name).read_bytes())

@@ -49,9 +49,12 @@ def test_a_tree_of_wavs(tmp_path):
     soundfile.write(tmp_path / "b" / "2.wav", tone(0.2), RATE)
     soundfile.write(tmp_path / "1.flac", tone(0.1), RATE)
     (tmp_path / "notes.txt").write_text("not audio")
+    soundfile.write(tmp_path / "b" / "3.wav", np.array([1.5, -1.5, 0.5], np.float32), RATE, subtype="FLOAT")
     read = Recordings(tmp_path, RATE)
-    assert [len(samples) for samples in read.samples] == [2205, 4410]
-    assert read.seconds == pytest.approx(0.3)
+    assert [len(samples) for samples in read.samples] == [2205, 4410, 3]
+    assert read.ids == [str(tmp_path / name) for name in ("1.flac", "b/2.wav", "b/3.wav")]
+    assert read.audio(2).tolist() == pytest.approx([1.0, -1.0, 0.5], abs=1e-4), "Too loud is clipped, not wrapped around."
+    assert read.seconds == pytest.approx(0.3, abs=1e-3)
 
 
 def test_bad_data_is_named(tmp_path):
@@ -70,6 +73,8 @@ def test_bad_data_is_named(tmp_path):
     refused("a.wav has 16000 Hz, expected 22050 Hz")
     soundfile.write(wav, np.stack([tone(0.1)] * 2, 1), RATE)
     refused("a.wav has 2 channels")
+    soundfile.write(wav, np.array([0.1, np.nan], np.float32), RATE, subtype="FLOAT")
+    refused("a.wav is not a number in places")
     soundfile.write(wav, np.zeros(0), RATE)
     refused("a.wav is empty")
     wav.write_bytes(b"RIFF not quite")
@@ -98,6 +103,7 @@ def recordings(tmp_path, count=12):
 def test_held_out_utterances_are_not_trained_on(tmp_path):
     kept, held_out = recordings(tmp_path, 30).split(40)
     assert held_out == [0, 10, 20] and sorted(kept + held_out) == list(range(30))
+    assert Recordings(tmp_path, RATE).split(2)[1] == [0, 15]
 
 
 def test_one_utterance_is_enough(tmp_path):
@@ -112,8 +118,17 @@ def test_crops_repeat_with_the_seed_and_stick_out_at_most_the_margin(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(crops, again))
     assert not all(torch.equal(a, b) for a, b in zip(crops, other))
     assert all(crop.shape == (3000,) and crop.dtype == torch.float32 for crop in crops)
-    silent = [(crop == 0).sum().item() for crop in crops]
-    assert max(silent) <= 510 and max(silent) > 0
+    for side in (crops, [crop.flip(0) for crop in crops]):
+        outside = [int((crop != 0).nonzero()[0]) for crop in side]
+        assert 100 < max(outside) <= 501, "Crops stick out at both ends."
+
+
+def test_every_second_is_drawn_as_often_as_any_other(tmp_path):
+    soundfile.write(tmp_path / "long.wav", np.full(9000, 0.5, np.float32), RATE)
+    soundfile.write(tmp_path / "short.wav", np.full(1000, 0.25, np.float32), RATE)
+    crops = iter(Crops(Recordings(tmp_path, RATE), [0, 1], 500, 0, (0,)))
+    levels = [next(crops).max().item() for _ in range(300)]
+    assert 0.85 < sum(level > 0.4 for level in levels) / 300 < 0.95
 
 
 def test_an_utterance_shorter_than_a_crop_is_filled_up(tmp_path):
