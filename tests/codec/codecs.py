@@ -52,12 +52,18 @@ def nanocodec_config() -> dict[str, Any]:
 
 
 def lively(config: dict[str, Any], seed: int = 1) -> FSQCodec:
-    """A random codec with biases: without them zeros become the same codes in every codec, and padding cannot be heard."""
+    """A random codec whose codes differ from frame to frame, and whose codes of zeros differ from those of other codecs."""
     torch.manual_seed(seed)
     codec = FSQCodec(config)
     for part in (codec.model.audio_encoder, codec.model.audio_decoder):
         for name, parameter in part.named_parameters():
             if name.endswith("bias"):
                 torch.nn.init.normal_(parameter, std=0.3)
+    network = codec.model.audio_encoder
+    last = network.head.weight if hasattr(network, "head") else network.post_conv.conv.parametrizations.weight.original0
+    noise = 0.1 * torch.randn(1, 8 * codec.samples_per_frame)
+    with torch.no_grad():
+        encoded, _ = network(audio=noise, audio_len=torch.tensor([noise.shape[1]]))
+        last.mul_(1.5 / encoded.std(dim=-1).mean())
     codec.measure_silence()
     return codec

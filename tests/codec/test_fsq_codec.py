@@ -114,7 +114,7 @@ def test_audio_that_is_no_number_is_refused(nano):
 
 
 def test_silence_codes_are_what_zeros_become_away_from_the_edges():
-    codec = lively(CODEC, seed=7)
+    codec = lively(CODEC, seed=10)
     codes, _ = codec.encode(torch.zeros(1, 40 * 1764), torch.tensor([40 * 1764]))
     assert torch.equal(codes[0, :, 20], codec.silence_codes)
     assert not torch.equal(codes[0, :, 0], codec.silence_codes), "Or this test could not tell the middle from the start."

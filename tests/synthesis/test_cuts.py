@@ -9,8 +9,9 @@ from nemo_duplex.conversation import Conversation
 from nemo_duplex.inputs import InputError
 from nemo_duplex.synthesis.cuts import DialogueCuts, DialogueSpec, agent_utterances, utterance_cut
 from nemo_duplex.synthesis.grammar import Grammar
-from nemo_duplex.synthesis.mix import Acoustics
+from nemo_duplex.synthesis.mix import Acoustics, resample
 from nemo_duplex.synthesis.text_sources import Dialogue, Exchange
+from nemo_duplex.synthesis.timing import Rhythm
 from nemo_duplex.synthesis.tts.espeak import EspeakEngine
 from nemo_duplex.synthesis.tts.utterance import Voice
 from nemo_duplex.synthesis.tts.voices import AGENT_VOICE, voice_data
@@ -29,6 +30,7 @@ def test_channels_have_the_same_frames():
         user, agent = cut.load_audio(), cut.load_target_audio()
         assert (cut.recording.sampling_rate, cut.target_audio.sampling_rate) == (16000, 22050)
         assert user.shape[1] % 1280 == 0
+        assert cut.custom["voice"].startswith("train" if set_name == "train" else "dev")
         assert user.shape[1] // 1280 == agent.shape[1] // 1764 == round(cut.duration / 0.08)
         assert cut.duration == 6.4 or set_name != "train"
 
@@ -48,7 +50,7 @@ def test_supervisions_are_where_the_sound_is():
 
 
 def test_turns_come_back_from_the_cut():
-    source = cuts(pause=1.0)
+    source, unseen = cuts(pause=1.0), 0
     for index in range(8):
         made, read = source.spoken("dev", index).conversation, Conversation.from_cut(source.cut("dev", index))
         assert len(made.turns) == len(read.turns) >= 4
@@ -56,13 +58,18 @@ def test_turns_come_back_from_the_cut():
             assert (a.speaker, a.text, a.full_text) == (b.speaker, b.text, b.full_text)
             assert (b.start, b.end) == pytest.approx((a.start, a.end), abs=1e-5)
             assert dict(a.custom) == dict(b.custom)
-            assert [w.text for w in a.words] == [w.text for w in b.words]
+            assert [w.text for w in a.words] == [w.text for w in b.words] and b.words
         assert all({"answer", "family", "seen", "exchange", "voice", "gap"} <= set(t.custom) for t in read.turns)
         assert {"seed", "index", "voice", "engine", "source", "surroundings"} <= set(read.custom)
+        whole = [t for t in read.agent if not t.was_cut]
+        assert [t.custom["whole_duration"] for t in whole] == pytest.approx([t.duration for t in whole], abs=1e-3)
+        unseen += sum(not t.custom["seen"] for t in read.user)
+    assert unseen > 2, "Questions that train never asks."
 
 
 def test_pauses_lie_inside_user_turns_and_are_silent():
-    source, found = cuts(acoustics=CLEAN, pause=1.0), 0
+    source, found, places = cuts(acoustics=CLEAN, pause=1.0), 0, set()
+    allowed = {exchange.user: exchange.pauses for exchange in Grammar().exchanges}
     for index in range(6):
         cut = source.cut("dev", index)
         audio = cut.load_audio()[0]
@@ -71,21 +78,59 @@ def test_pauses_lie_inside_user_turns_and_are_silent():
                 found += 1
                 assert turn.start < start < end < turn.end
                 assert 0.2 <= end - start <= 0.7
+                after = next(word for word in turn.words if word.start > start + 0.1)
+                assert after.start == pytest.approx(end, abs=1e-3)
+                places.add(allowed[turn.text].index(after.offset))
                 assert np.abs(audio[round((start + 0.01) * 16000) : round((end - 0.01) * 16000)]).max() < 1e-3
-    assert found > 10
+    assert found > 10 and places >= {0, 1}, "Not always at the first place where the text allows one."
 
 
 def test_shares_are_what_was_asked_for():
     def count(key, **spec) -> int:
-        conversations = [cuts(**spec).spoken("train", i).conversation for i in range(60)]
+        conversations = [cuts(**spec).spoken("train", i).conversation for i in range(30)]
         if key == "quiet":
             return sum(not c.turns for c in conversations)
         return sum(key in t.custom for c in conversations for t in c.user)
 
     assert count("pauses", pause=0.0) == 0 and count("quiet", quiet=0.0) == 0
-    assert 5 < count("quiet", quiet=0.2) < 20
-    users = sum(len(cuts(quiet=0.0).spoken("train", i).conversation.user) for i in range(60))
-    assert 0.2 < count("pauses", quiet=0.0) / users < 0.4
+    assert 2 < count("quiet", quiet=0.2) < 11
+    users = sum(len(cuts(quiet=0.0).spoken("train", i).conversation.user) for i in range(30))
+    assert 0.2 < count("pauses", quiet=0.0) / users < 0.4 and 0.8 < count("pauses", quiet=0.0, pause=1.0) / users <= 1
+
+
+def test_cuts_of_a_given_length_are_filled_with_one_dialogue_after_the_other():
+    conversation = cuts(duration=40.0, quiet=0.0).spoken("train", 0).conversation
+    assert conversation.duration == 40.0 and conversation.turns[-1].end > 30.0
+    names = conversation.custom["source"].split()
+    assert len(names) > 1 and len(set(names)) == len(names) and names[0] == "grammar-0000000"
+
+
+def test_the_agent_leaks_into_the_users_channel_at_the_users_rate():
+    cut = cuts(acoustics=Acoustics(noise=0.0, room=0.0, leak=1.0, leak_db=(-30.0, -30.0)), rhythm=Rhythm(barge_in=0.0)).cut(
+        "dev", 0
+    )
+    answer = Conversation.from_cut(cut).agent[0]
+    start, end = round((answer.start + 0.15) * 16000), round((answer.end - 0.15) * 16000)
+    leaked, spoken = cut.load_audio()[0][start:end], resample(cut.load_target_audio()[0], 22050, 16000)[start:end]
+    assert 20 * np.log10(leaked.std() / spoken.std()) == pytest.approx(-30, abs=1)
+
+
+def test_the_user_speaks_in_the_voice_of_the_dialogue_and_the_agent_in_its_own():
+    said = []
+
+    class Noting(ToneEngine):
+        def speak(self, text, voice):
+            said.append((text, voice.id))
+            return super().speak(text, voice)
+
+    conversation = DialogueCuts(DialogueSpec(quiet=0.0), Grammar(), Noting()).spoken("dev", 0).conversation
+    assert {voice for text, voice in said if text in {t.text for t in conversation.user}} == {conversation.custom["voice"]}
+    assert {voice for text, voice in said if text in {t.full_text or t.text for t in conversation.agent}} == {"agent"}
+
+
+def test_splits_draw_different_numbers():
+    train, dev = (cuts(quiet=0.0).spoken(split, 0).conversation for split in ("train", "dev"))
+    assert train.user[0].start != dev.user[0].start and train.custom["voice"][-3:] != dev.custom["voice"][-3:]
 
 
 def test_a_quiet_cut_has_noise_and_a_silent_agent():

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -67,6 +68,16 @@ def test_the_same_text_is_the_same_samples_in_another_process(engine):
     )
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert other.split() == [str(zlib.crc32(engine.speak(TEXT, v).audio)) for v in (user_voice("train", 7), AGENT_VOICE)]
+
+
+def test_each_parameter_of_a_voice_is_heard(engine):
+    plain = Voice("v", "en-us+klatt2", rate=160, pitch=50, pitch_range=50)
+    said = {name: engine.speak(TEXT, replace(plain, **{name: 90})) for name in ("rate", "pitch", "pitch_range")}
+    usual = engine.speak(TEXT, plain)
+    assert said["rate"].duration > 1.4 * usual.duration
+    for name in ("pitch", "pitch_range"):
+        assert said[name].duration == pytest.approx(usual.duration, rel=0.1)
+        assert not np.array_equal(said[name].audio[:8000], usual.audio[:8000]), name
 
 
 def test_threads_wait_for_each_other(engine):

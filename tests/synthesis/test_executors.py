@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 
 import pytest
 
@@ -33,10 +34,25 @@ def test_one_worker_works_here_and_two_elsewhere():
     assert sorted(n for n, _ in there) == [1, 4, 9] and os.getpid() not in {pid for _, pid in there}
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_an_error_in_a_job_comes_through(workers):
+def fail_first(job: tuple[str, int]) -> None:
+    folder, n = job
+    Path(folder, f"{n} begun").touch()
+    if n == 0:
+        raise InputError("job 0 is wrong")
+    time.sleep(0.2)
+    Path(folder, f"{n} done").touch()
+
+
+def test_an_error_in_a_job_comes_through():
     with pytest.raises(InputError, match="job 2 is wrong"):
-        list(run_locally(fail_at_two, list(range(6)), workers))
+        list(run_locally(fail_at_two, list(range(6)), 1))
+
+
+def test_after_an_error_jobs_in_progress_are_finished_and_no_other_begins(tmp_path):
+    with pytest.raises(InputError, match="job 0 is wrong"):
+        list(run_locally(fail_first, [(str(tmp_path), n) for n in range(40)], 2))
+    begun, done = ({p.name.split()[0] for p in tmp_path.glob(f"* {what}")} for what in ("begun", "done"))
+    assert begun - done == {"0"} and len(begun) < 8
 
 
 def test_a_killed_worker_is_one_line_and_no_hang():

@@ -4,6 +4,7 @@ import re
 from collections import Counter
 
 import numpy as np
+import pytest
 
 from nemo_duplex.synthesis.grammar import Grammar
 
@@ -41,6 +42,33 @@ def test_arithmetic_is_right():
             first, sign, second, _, result = e.agent.rstrip(".").lower().split()
             a, b = names.index(first), names.index(second)
             assert names.index(result) == (a + b if sign == "plus" else a - b)
+
+
+@pytest.mark.parametrize(
+    "question, answer",
+    [
+        ("Which day comes after Sunday?", "The day after Sunday is Monday."),
+        ("Can you tell me the month before January?", "The month before January is December."),
+        ("Which number comes before nine?", "The number before nine is eight."),
+        ("Which number comes after nine?", "The number after nine is ten."),
+        ("What is the opposite of slow?", "The opposite of slow is fast."),
+        ("Please count from three up until nine.", "Three, four, five, six, seven, eight, nine."),
+    ],
+)
+def test_answers_are_right(question, answer):
+    assert [e.agent for e in GRAMMAR.exchanges if e.user == question] == [answer]
+
+
+def test_a_dialogue_has_two_to_six_questions_of_small_families_as_well_as_of_large_ones():
+    dialogues = [GRAMMAR.dialogue("train", i, np.random.default_rng(i)).exchanges for i in range(600)]
+    lengths = Counter(map(len, dialogues))
+    shares = [lengths[n] / 600 for n in (2, 3, 4, 5, 6)]
+    assert shares == pytest.approx([0.35, 0.33, 0.18, 0.09, 0.05], abs=0.05)
+    sizes = Counter(e.family for e in GRAMMAR.exchanges if e.seen)
+    weights = {family: size**0.75 for family, size in sizes.items()}
+    asked = Counter(e.family for exchanges in dialogues for e in exchanges)
+    for family in ("capital", "echo", "opposite", "list"):
+        assert asked[family] / asked.total() == pytest.approx(weights[family] / sum(weights.values()), rel=0.2), family
 
 
 def test_pauses_stand_before_words_and_what_precedes_them_is_no_question():

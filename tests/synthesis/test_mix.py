@@ -89,6 +89,26 @@ def test_a_room_adds_an_echo_and_shifts_nothing():
     assert lag == 0
 
 
+def test_a_room_falls_by_60_db_over_its_decay():
+    speech = np.zeros(16000, np.float32)
+    speech[1000] = 1.0
+    channel, done = user_channel(
+        speech, silence(16000), 16000, Acoustics(noise=0.0, room=1.0, leak=0.0, room_decay=(0.4, 0.4)), np.random.default_rng(1)
+    )
+    assert done["room_decay"] == 0.4 and np.abs(channel[1000 + 6400 :]).max() < 1e-7
+    echo = channel[1001 : 1000 + 6400].reshape(-1, 79)  # 81 pieces
+    first, last = (np.square(piece).mean() for piece in (echo[:8], echo[-8:]))
+    assert db(first / last) == pytest.approx(60 * 73 / 81, abs=2)
+
+
+def test_noise_rooms_and_leaks_come_as_often_as_asked_for():
+    speech = tone(0.05, 16000)
+    drawn = [user_channel(speech, silence(800), 16000, Acoustics(), np.random.default_rng(seed))[1] for seed in range(400)]
+    shares = [sum(key in done for done in drawn) / 400 for key in ("noise", "room_decay", "leak_db")]
+    assert shares == pytest.approx([0.6, 0.25, 0.1], abs=0.06)
+    assert all(-34 <= done["level_db"] <= -18 for done in drawn)
+
+
 def test_the_agent_leaks_late_and_faintly():
     agent = tone(1.0, 16000, hz=1000.0)
     speech = np.concatenate([np.zeros(24000, np.float32), tone(0.5, 16000)])

@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import shutil
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,17 +18,22 @@ from nemo_duplex.conversation import Conversation
 from nemo_duplex.inputs import InputError
 from nemo_duplex.synthesis import pipeline, shards
 from nemo_duplex.synthesis.cuts import DialogueSpec
+from nemo_duplex.synthesis.grammar import Grammar
 from nemo_duplex.synthesis.pipeline import SETS, CorpusSpec, synthesize
 from nemo_duplex.synthesis.timing import Rhythm
+from nemo_duplex.synthesis.tts.espeak import EspeakEngine
 
 SPEC = CorpusSpec(hours=9 * 5.6 / 3600, dev=3, agent_utterances=3, dialogues=DialogueSpec(seed=5, duration=5.6))
 
 
 @pytest.fixture(scope="module", autouse=True)
 def small_shards():
-    """Three shards for nine cuts; worker processes, which do not see this, only write shards that are planned here."""
+    """Three shards for nine cuts, and only 12 texts for the agent; worker processes, which do not see this, only write shards
+    that are planned here."""
+    texts = Grammar.agent_texts
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "_SHARD_SIZE", {"train": 4, "dev": 2, "impatient": 2, "agent": 150})
+        patch.setattr(pipeline, "_SHARD_SIZE", {"train": 4, "dev": 2, "impatient": 2, "agent": 5})
+        patch.setattr(Grammar, "agent_texts", lambda self, count: texts(self, count)[-12:])
         yield
 
 
@@ -66,8 +72,40 @@ def test_every_set_is_read_back(corpus):
             assert cut.load_audio().shape[1] // 1280 == cut.load_target_audio().shape[1] // 1764 == round(cut.duration / 0.08)
             assert Conversation.from_cut(cut).duration == cut.duration
     agent = list(CutSet.from_shar(in_dir=corpus / "agent" / "shar"))
-    assert len(agent) > 300 and agent[0].recording.sampling_rate == 22050
-    assert agent[0].supervisions[0].text.endswith(".") and agent[0].supervisions[0].speaker == "agent"
+    assert [cut.id for cut in agent] == [f"agent-{index:06d}" for index in range(12)]
+    assert [cut.supervisions[0].text for cut in agent] == Grammar().agent_texts(3)
+    assert {(cut.recording.sampling_rate, cut.supervisions[0].speaker) for cut in agent} == {(22050, "agent")}
+
+
+def test_events_are_counted_over_all_shards(corpus):
+    facts, seen = json.loads((corpus / "corpus.json").read_text())["sets"], Counter()
+    for name in ("train", "dev"):
+        read = [Conversation.from_cut(cut) for cut in CutSet.from_shar(in_dir=corpus / name / "shar")]
+        users, agents = ([t for c in read for t in c.of(speaker)] for speaker in ("user", "agent"))
+        expected = {
+            "user_turns": len(users),
+            "agent_turns": len(agents),
+            "pauses": sum(len(t.custom.get("pauses", [])) for t in users),
+            "barge_ins": sum("barge_in" in t.custom for t in users),
+            "cut_answers": sum("cut" in t.custom for t in agents),
+            "unfinished_turns": sum("unfinished" in t.custom for t in users + agents),
+            "quiet_cuts": sum(not c.turns for c in read),
+            "unseen_questions": sum(not t.custom["seen"] for t in users),
+            "speakers": len({c.custom["voice"] for c in read}),
+        }
+        assert {key: facts[name].get(key, 0) for key in expected} == expected
+        seen.update(expected)
+    assert all(seen[key] > 0 for key in ("pauses", "barge_ins", "cut_answers", "unfinished_turns", "unseen_questions"))
+    interrupts = [cut.custom["interrupts"] for cut in CutSet.from_shar(in_dir=corpus / "impatient" / "shar")]
+    onsets, hits = sum(len(each) - 1 for each in interrupts), sum(map(sum, interrupts))
+    assert facts["impatient"]["interruption_rate"] == round(hits / onsets, 4) > 0
+
+
+def test_each_slice_makes_every_nth_shard(tmp_path):
+    spec = replace(SPEC, dev=5)
+    assert synthesize(spec, tmp_path, ["dev"], slice=(1, 2)) is None
+    assert [path.stem for path in (tmp_path / "dev" / "state").iterdir()] == ["000001"]
+    assert synthesize(spec, tmp_path, ["dev"], slice=(0, 2))["sets"]["dev"]["cuts"] == 5
 
 
 @pytest.mark.slow
@@ -118,6 +156,16 @@ def test_running_again_changes_nothing_and_mends_what_is_damaged(corpus, tmp_pat
     facts = synthesize(SPEC, out)
     assert json.loads(json.dumps(facts)) == json.loads((corpus / "corpus.json").read_text())
     assert content(out) == content(corpus)
+    (out / "dev" / "state" / "000000.json").unlink()
+    assert list(synthesize(SPEC, out, ["train"])["sets"]) == ["train", "impatient", "agent"], "Only sets that are whole."
+
+
+def test_shards_of_another_engine_are_not_mixed_in(corpus, monkeypatch):
+    monkeypatch.setattr(EspeakEngine, "name", "another engine")
+    pipeline._maker.cache_clear()
+    with pytest.raises(InputError, match="dev was made with other settings than these"):
+        synthesize(SPEC, corpus, ["dev"])
+    pipeline._maker.cache_clear()
 
 
 def test_other_settings_in_the_same_folder_are_refused(corpus, tmp_path):
@@ -148,6 +196,10 @@ def test_own_dialogues_from_a_file(tmp_path):
     assert "On the table." in texts and len(texts) == 3
     path.rename(tmp_path / "moved.jsonl")  # what counts is what it says, not where it lies
     assert synthesize(replace(spec, source=(str(tmp_path / "moved.jsonl"),)), tmp_path / "out")["sets"] == facts["sets"]
+    (tmp_path / "moved.jsonl").write_text((tmp_path / "moved.jsonl").read_text().replace("cup", "hat"))
+    pipeline._maker.cache_clear()
+    with pytest.raises(InputError, match="was made with other settings"):
+        synthesize(replace(spec, source=(str(tmp_path / "moved.jsonl"),)), tmp_path / "out")
 
 
 def test_a_full_disk_is_noticed_before_anything_is_written(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import signal
 
 import pytest
 from lhotse import CutSet
@@ -65,9 +66,24 @@ def test_a_failure_leaves_nothing(tmp_path):
 def test_what_a_killed_run_left_is_no_hindrance(tmp_path):
     part = tmp_path / "train" / "part.000003"
     part.mkdir(parents=True)
-    (part / "recording.000003.tar").write_bytes(b"half")
+    (part / "target_codes.000003.tar").write_bytes(b"half")
     write(tmp_path)
     assert not part.exists() and SHARD.done(tmp_path) is not None
+    assert len(os.listdir(tmp_path / "train" / "shar")) == 3
+
+
+def test_ctrl_c_is_heard_between_two_cuts(tmp_path):
+    made = []
+
+    def cuts():
+        for index in range(3):
+            made.append(index)
+            signal.raise_signal(signal.SIGINT)
+            yield CUTS.cut("train", 6)
+
+    with pytest.raises(KeyboardInterrupt):
+        SHARD.write(tmp_path, cuts(), FIELDS, {})
+    assert made == [0] and files(tmp_path) == {}
 
 
 @pytest.mark.parametrize("harm", ["missing", "changed", "marker"])

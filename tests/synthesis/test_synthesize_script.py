@@ -11,6 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
+from lhotse import CutSet
+
+from nemo_duplex.codec.fsq_codec import FSQCodec
+from tests.dummies import CODEC
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "synthesize.py"
 
@@ -67,9 +71,26 @@ def test_an_output_that_is_a_file_is_one_line(capsys, tmp_path):
     assert (tmp_path / "out").read_text() == "mine"
 
 
+def test_a_codec_adds_its_codes_and_a_wrong_one_is_refused_first(capsys, tmp_path):
+    codec = FSQCodec(CODEC)
+    codec.save_to(str(tmp_path / "codec.nemo"))
+    out = tmp_path / "corpus"
+    arguments = (f"out={out}", "hours=0.005", "duration=6.4", "sets=[train]", "workers=1", "agent_utterances=0")
+    (tmp_path / "broken.nemo").write_text("no tar")
+    code, text = run(capsys, *arguments, f"codec={tmp_path / 'broken.nemo'}")
+    assert code == 2 and "broken.nemo" in text and not out.exists()
+
+    assert run(capsys, *arguments)[0] == 0
+    audio = (out / "train" / "shar" / "target_audio.000000.tar").stat().st_mtime_ns
+    assert run(capsys, *arguments, f"codec={tmp_path / 'codec.nemo'}")[0] == 0
+    assert (out / "train" / "shar" / "target_audio.000000.tar").stat().st_mtime_ns == audio, "what is there stays"
+    cut = next(iter(CutSet.from_shar(in_dir=str(out / "train" / "shar"))))
+    assert cut.load_target_codes().shape == (80, codec.num_codebooks)
+
+
 @pytest.mark.slow
 def test_ctrl_c_leaves_whole_shards_and_nothing_else(tmp_path):
-    command = [sys.executable, str(SCRIPT), f"out={tmp_path}", "hours=3", "duration=12.8", "sets=train", "workers=2"]
+    command = [sys.executable, str(SCRIPT), f"out={tmp_path}", "hours=1", "duration=4", "sets=train", "workers=2"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("train/state/*.json")):

@@ -65,6 +65,29 @@ def test_agent_stops_on_the_frame_edge_before_the_stop_delay():
     assert cuts > 100 and wholes > 100
 
 
+def test_users_go_on_soon_at_once_or_after_long_silence_as_often_as_asked_for():
+    gaps = [t.custom["gap"] for seed in range(120) for t in drawn(seed, Rhythm(barge_in=0.0)).user[1:]]
+    at_once, soon, long = ([g for g in gaps if low <= g <= high] for low, high in ((0.0, 0.2), (0.3, 1.5), (2.0, 6.0)))
+    assert len(at_once) + len(soon) + len(long) == len(gaps) == 600
+    assert (len(at_once) / 600, len(long) / 600) == pytest.approx((0.1, 0.03), abs=0.02)
+    assert max(long) > 5 and max(soon) > 1.4
+    onsets = [drawn(seed, Rhythm()).user[0].start for seed in range(60)]
+    assert 0.3 <= min(onsets) < 0.4 and 1.4 < max(onsets) <= 1.5
+
+
+@pytest.mark.parametrize("gap, begun", [(0.79, True), (0.81, False)])
+def test_a_turn_with_less_than_half_a_frame_left_is_not_begun(gap, begun):
+    """The user's second turn would start 0.05 or 0.03 s before the end."""
+    rhythm = Rhythm(barge_in=0.0, prompt=0.0, long_silence=0.0, first_onset=(0.5, 0.5), gap=(gap, gap))
+    source = cycle([(turn("user", 1.0), turn("agent", 1.0))])
+    conversation = schedule("c", source, rhythm, np.random.default_rng(0), duration=4.0)
+    assert [(t.speaker, round(t.start, 2), round(t.end, 2)) for t in conversation.turns] == [
+        ("user", 0.5, 1.5),
+        ("agent", 2.16, 3.16),
+        *([("user", 3.95, 4.0)] if begun else []),
+    ]
+
+
 def test_barge_ins_come_as_often_and_where_they_were_asked_for():
     never, always = drawn(0, Rhythm(barge_in=0.0)), drawn(0, Rhythm(barge_in=1.0))
     assert not any(t.custom.get("barge_in") for t in never.user)

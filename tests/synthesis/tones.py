@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 
 import numpy as np
@@ -15,6 +16,7 @@ SECONDS_PER_WORD = 0.3
 class ToneEngine:
     name, version, sample_rate = "tones", "1", 22050
 
+    @functools.cache  # noqa: B019
     def speak(self, text: str, voice: Voice) -> Utterance:
         spans = [m.span() for m in re.finditer(r"\w+", text)]
         samples = round(SECONDS_PER_WORD * self.sample_rate)
