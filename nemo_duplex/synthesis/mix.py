@@ -34,7 +34,7 @@ class Acoustics:
         quiet_level_db: RMS of the noise where nobody speaks, against full scale.
         room: share of recordings in an echoing room.
         room_decay: Seconds until the room's echo has fallen by 60 dB.
-        leak: share of recordings in which the agent's loudspeaker is heard in the user's microphone.
+        leak: share of recordings in which the agent's loudspeaker leaks into the user's microphone.
         leak_db: level of that against the agent's own.
     """
 
@@ -80,7 +80,7 @@ def place(turns: Iterable[tuple[Turn, Utterance]], num_samples: int, sample_rate
 def user_channel(
     speech: np.ndarray, agent: Callable[[], np.ndarray], sample_rate: int, acoustics: Acoustics, rng: np.random.Generator
 ) -> tuple[np.ndarray, dict[str, Any]]:
-    """The user's speech as a microphone hears it.
+    """The user's channel as a microphone records it.
 
     Args:
         speech: (S,) float32 at `sample_rate`; zeros where nobody speaks.

@@ -6,11 +6,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from nemo_duplex.benchmark import age, streaming
 from nemo_duplex.benchmark.roofline import STAGES
 from nemo_duplex.benchmark.streaming import PARTS, StreamingSetting, benchmark_streaming, streaming_tables
+from nemo_duplex.benchmark.training_step import TrainingSetting
 from nemo_duplex.inputs import InputError
+from nemo_duplex.scripts.config import load
 
 TINY = StreamingSetting(size="tiny", ticks=6, most=2, histories=[1.0, 2.0], threads=1)
 
@@ -110,6 +113,12 @@ def test_each_part_gets_its_settings_and_threads_are_set_back(monkeypatch):
 def test_wrong_settings_are_one_line(wrong, line):
     with pytest.raises(InputError, match=line):
         benchmark_streaming(replace(TINY, **wrong))
+
+
+def test_the_configuration_has_every_key_with_its_default():
+    configured = OmegaConf.to_container(load("benchmark", []))
+    settings = asdict(StreamingSetting()) | asdict(TrainingSetting())
+    assert configured == settings | {"what": "train", "out": None}
 
 
 def test_settings_at_the_edge_are_accepted():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from nemo_duplex.codec.quality import measure_quality
 from nemo_duplex.codec.recordings import Recordings
 from nemo_duplex.files.atomic import sha256
 from nemo_duplex.inputs import InputError
+from nemo_duplex.scripts.config import load
 from nemo_duplex.training import small_part as part_training
 from nemo_duplex.training.time_budget import TimeBudget
 from tests.dummies import CODEC, speech_like
@@ -196,6 +198,11 @@ def test_a_training_that_diverges_says_so(wavs, tmp_path):
     with pytest.raises(InputError, match="diverged at step"):
         train_codec(config(wavs, tmp_path, steps=50, rate=float("inf"), warmup_steps=0))
     assert not (tmp_path / "codec.nemo").exists()
+
+
+def test_the_configuration_has_every_key():
+    keys = {field.name for field in fields(CodecTrainingConfig)}
+    assert set(load("train_codec", ["data=d", "out=o"])) == keys | {"threads"}
 
 
 @pytest.mark.slow

@@ -33,6 +33,30 @@ def test_a_frame_sounds_in_its_own_samples_and_later_only():
     assert not torch.equal(before[:, 5 * 84 : 6 * 84], after[:, 5 * 84 : 6 * 84])
 
 
+def test_a_window_starts_at_its_own_hop():
+    network = decoder()
+    window = torch.arange(1.0, 1 + network.window_size).view(1, 1, -1)
+    audio, tail = network._overlap_add(window, torch.full((1, 3, network.hop), 100.0))
+    assert torch.equal(audio[0], 100 + window[0, 0, : network.hop])
+    assert torch.equal(
+        tail.flatten(), torch.cat([100 + window[0, 0, network.hop : 3 * network.hop], window[0, 0, -network.hop :]])
+    )
+
+
+@torch.no_grad()
+def test_a_column_sounds_in_its_own_hop():
+    """With blocks that change nothing, a frame has no other way to its samples than straight through."""
+    network = decoder()
+    for block in (*network.frame_blocks, *network.blocks):
+        torch.nn.init.zeros_(block.contract.weight)
+    codes = torch.randn(1, 4, 9)
+    changed = codes.clone()
+    changed[..., 5] += 1
+    before, after = (network(given, torch.tensor([9]))[0][0] for given in (codes, changed))
+    differ = (before != after).nonzero().flatten()
+    assert 5 * 84 <= differ[0] < 5 * 84 + network.hop and differ[-1] < 6 * 84 + 3 * network.hop
+
+
 @torch.no_grad()
 def test_rows_are_zero_beyond_their_length():
     audio, lens = decoder()(torch.randn(2, 4, 5), torch.tensor([5, 2]))

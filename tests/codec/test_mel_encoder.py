@@ -25,17 +25,19 @@ def test_a_row_does_not_hear_what_pads_it():
 
 
 def test_its_filters_are_of_its_own_sample_rate():
-    network = MelEncoder(8, 16000, 1280, 8, mel_bins=20)
-    assert torch.equal(network.filters, mel_filters(16000, 640, 20)) and len(network.window) == 640
+    network = MelEncoder(8, 24000, 1920, 8, mel_bins=20)
+    assert torch.equal(network.filters, mel_filters(24000, 960, 20)) and len(network.window) == 960
 
 
 @torch.no_grad()
-def test_looks_ahead_two_frames_at_most():
+def test_looks_ahead_two_frames():
     """So a barge-in, a cut of the audio, changes codes from two frames before it on: why audio is cut, and never codes."""
     network, audio = encoder(), 0.1 * torch.randn(1, 12 * FRAME)
+    for block in (*network.blocks, *network.frame_blocks):
+        torch.nn.init.normal_(block.contract.weight)
     cut = audio.clone()
     cut[:, 8 * FRAME :] = 0
     lens = torch.tensor([12 * FRAME])
     before, after = network(audio=audio, audio_len=lens)[0], network(audio=cut, audio_len=lens)[0]
-    torch.testing.assert_close(before[..., :6], after[..., :6], atol=1e-5, rtol=0)
-    assert not torch.allclose(before[..., 7], after[..., 7], atol=1e-3)
+    differ = (before - after).abs().amax(dim=(0, 1)) > 1e-4
+    assert differ.nonzero().flatten().tolist() == [6, 7, 8, 9, 10, 11]

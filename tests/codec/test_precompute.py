@@ -54,6 +54,7 @@ def test_cuts_carry_the_codes_of_their_agent_channel(tmp_path, codec):
         codes, _ = codec.encode(audio, torch.tensor([audio.shape[1]]))
         stored = cut.load_target_codes()
         assert stored.shape == (round(cut.duration / 0.08), 2) and stored.dtype == np.int16
+        assert cut.target_codes.shape == list(stored.shape), "Nothing that padded a batch is stored."
         assert np.array_equal(stored, codes[0].T.numpy())
     # a shorter piece of a cut takes its own frames along
     piece = cuts[1].truncate(offset=0.4, duration=0.8)
@@ -62,7 +63,7 @@ def test_cuts_carry_the_codes_of_their_agent_channel(tmp_path, codec):
 
 def test_called_again_it_does_nothing(tmp_path, codec):
     shar = write_corpus(tmp_path)
-    add_codes(shar, codec)
+    assert add_codes(shar, codec, batch_size=1) == 5
     times = {path.name: path.stat().st_mtime_ns for path in shar.iterdir()}
     assert add_codes(shar, codec) == 0
     assert times == {path.name: path.stat().st_mtime_ns for path in shar.iterdir()}

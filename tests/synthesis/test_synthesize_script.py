@@ -14,6 +14,10 @@ import pytest
 from lhotse import CutSet
 
 from nemo_duplex.codec.fsq_codec import FSQCodec
+from nemo_duplex.synthesis import pipeline
+from nemo_duplex.synthesis.cuts import DialogueSpec
+from nemo_duplex.synthesis.pipeline import SETS, CorpusSpec
+from nemo_duplex.synthesis.timing import Rhythm
 from tests.dummies import CODEC
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "synthesize.py"
@@ -44,6 +48,28 @@ def test_a_small_corpus(capsys, tmp_path):
     assert code == 0
     assert "train: hours 0.005, cuts 3" in text and "barge ins" not in text and "dev: hours" in text
     assert (tmp_path / "train" / "shar" / "target_audio.000000.tar").is_file()
+
+
+def asked(monkeypatch, capsys, *arguments):
+    """What the script asks `synthesize` for."""
+    calls = []
+    monkeypatch.setattr(pipeline, "synthesize", lambda *given: calls.append(given))
+    code, text = run(capsys, *arguments)
+    assert code == 0, text
+    return calls[0]
+
+
+def test_every_key_reaches_the_corpus(monkeypatch, capsys, tmp_path):
+    spec, out, sets, _, whole, overwrite = asked(monkeypatch, capsys, f"out={tmp_path / 'a'}")
+    assert (spec, out, list(sets), whole, overwrite) == (CorpusSpec(), tmp_path / "a", list(SETS), (0, 1), False)
+    source = tmp_path / "own.jsonl"
+    keys = "hours=2 dev=3 seed=4 barge_in=0.1 pause=0.2 quiet=0.3 long_silence=0.4 response_gap=0.8 duration=6.4".split()
+    more = f"agent_utterances=5 workers=6 slice=1/2 overwrite=true sets=[dev] source=[{source}]".split()
+    spec, _, sets, workers, part, overwrite = asked(monkeypatch, capsys, f"out={tmp_path / 'a'}", *keys, *more)
+    rhythm = Rhythm(response_gap=0.8, barge_in=0.1, long_silence=0.4)
+    dialogues = DialogueSpec(seed=4, pause=0.2, quiet=0.3, duration=6.4, rhythm=rhythm)
+    assert spec == CorpusSpec(2, 3, 5, (str(source),), dialogues)
+    assert (list(sets), workers, part, overwrite) == (["dev"], 6, (1, 2), True)
 
 
 @pytest.mark.parametrize(
