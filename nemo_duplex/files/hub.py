@@ -94,7 +94,13 @@ def _only_nemo(files: Sequence[str], name: str, where: str, what: str) -> str:
     return found[0]
 
 
-_HUB_ERRORS = (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, errors.HFValidationError, errors.OfflineModeIsEnabled)
+_HUB_ERRORS = (
+    errors.HfHubHTTPError,
+    errors.HFValidationError,
+    errors.LocalEntryNotFoundError,
+    errors.LocalTokenNotFoundError,
+    errors.OfflineModeIsEnabled,
+)
 
 
 def _hub_error(error: BaseException) -> BaseException:

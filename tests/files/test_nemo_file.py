@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import os
@@ -10,6 +11,7 @@ import tarfile
 import tempfile
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,6 +20,7 @@ import yaml
 from nemo_duplex.files import nemo_file
 from nemo_duplex.files.nemo_file import (
     config_values,
+    is_part,
     missing_artifacts,
     read_nemo_config,
     read_nemo_file,
@@ -25,7 +28,7 @@ from nemo_duplex.files.nemo_file import (
 )
 from nemo_duplex.inputs import InputError
 
-CONFIG = {"target": "some.module.Model", "layers": [{"size": 2}]}
+CONFIG = {"target": "some.module.Model", "layers": [{"size": 2}], "sizes": list(range(600))}
 WEIGHTS = {"a": torch.arange(4.0), "b": torch.ones(2, 2)}
 
 
@@ -70,14 +73,16 @@ def temporary(tmp_path, monkeypatch):
 @pytest.mark.parametrize("prefix", ["./", ""])
 def test_a_good_file(tmp_path, temporary, mode, prefix):
     """NeMo writes `./model_config.yaml`; other tools leave out the dot; older NeMo compresses."""
-    path = write(tmp_path / "good.nemo", file(f"{prefix}vocab.txt", b"words"), mode=mode, prefix=prefix)
+    folder = file(f"{prefix}sub", type=tarfile.DIRTYPE)
+    extra = [folder, file(f"{prefix}sub/x", b"x"), file(f"{prefix}vocab.txt", b"words" * 10**5)]
+    path = write(tmp_path / "good.nemo", *extra, mode=mode, prefix=prefix)
     assert read_nemo_config(path, "model", "Model") == CONFIG
     config, weights = read_nemo_file(path, "model")
     assert config == CONFIG and weights.keys() == WEIGHTS.keys()
     assert all(torch.equal(weights[name], WEIGHTS[name]) for name in WEIGHTS)
     with unpacked_nemo(path, "model", artifacts=True) as (_, folder):
         assert sorted(os.listdir(folder)) == ["model_config.yaml", "model_weights.ckpt", "vocab.txt"]
-        assert (folder / "vocab.txt").read_bytes() == b"words"
+        assert (folder / "vocab.txt").read_bytes() == b"words" * 10**5
     with unpacked_nemo(path, "model") as (_, folder):
         assert os.listdir(folder) == ["model_weights.ckpt"]
 
@@ -103,8 +108,9 @@ MEMBERS = {
     "hard link": (file("link", type=tarfile.LNKTYPE, linkname="model_config.yaml"), "is a link"),
     "pipe": (file("pipe", type=tarfile.FIFOTYPE), "is a link, a device"),
     "device": (file("null", type=tarfile.CHRTYPE, devmajor=1, devminor=3), "is a link, a device"),
-    "holes": (file("holes", pax_headers={"GNU.sparse.map": "0,1", "GNU.sparse.size": "9999999999999"}), "holes"),
-    "twice": (file("model_config.yaml", b"target: other.Model"), "is there twice"),
+    "holes": (file("x", pax_headers={"GNU.sparse.map": "0,1", "GNU.sparse.size": "9999999999999"}), "x is .*has holes"),
+    "twice": (file("model_config.yaml", b"target: other.Model"), "model_config.yaml is there twice"),
+    "twice, written otherwise": (file("././/model_config.yaml", b"target: other.Model"), "is there twice"),
 }
 
 
@@ -133,6 +139,18 @@ def test_a_compressed_giant_is_seen_in_its_header(tmp_path, temporary):
         read_nemo_file(path, "model")
 
 
+def test_many_files_that_are_too_much_together(tmp_path, temporary, monkeypatch):
+    monkeypatch.setattr(nemo_file, "_ALWAYS_FITS", 3000)
+    monkeypatch.setattr(nemo_file, "_MAX_INFLATION", 1)
+    path = write(tmp_path / "bomb.nemo", *(file(f"x{i}", b"\0" * 10**6) for i in range(4)), mode="w:gz")
+    with pytest.raises(InputError, match="bomb.nemo is not safe to unpack: x0 unpacks to 0.0 GB in"):
+        read_nemo_config(path, "model")
+    size = path.stat().st_size
+    monkeypatch.setattr(nemo_file, "_ALWAYS_FITS", 3 * 10**6 + 10**5 - size)
+    with pytest.raises(InputError, match="bomb.nemo is not safe to unpack: x3 unpacks"):
+        read_nemo_config(path, "model")
+
+
 def test_inflated_records_in_the_weights(tmp_path, temporary):
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -152,6 +170,7 @@ CONFIGS = {
     "no keys": ("just words", "holds no keys"),
     "no yaml": ("a: b: c", "truncated or no .nemo"),
     "empty": ("", "holds no keys"),
+    "another class that has the name in it": ("target: some.ModelOfAnotherKind", "expected a Model"),
     "another class": ("target: some.Other", "a model of class some.Other, expected a Model"),
     "no class": ("a: 1", "class unknown"),
 }
@@ -202,7 +221,7 @@ def test_weights_are_tensors_with_names(tmp_path, temporary, value):
         read_nemo_file(write(tmp_path / "odd.nemo", weights=saved(value)), "model")
 
 
-@pytest.mark.parametrize("share", [0.0, 0.01, 0.4, 0.9])
+@pytest.mark.parametrize("share", [0.0, 0.005, 0.4, 0.9])
 def test_a_truncated_file(tmp_path, temporary, share):
     path = write(tmp_path / "cut.nemo", weights=saved({"a": torch.ones(100_000)}))
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
@@ -224,14 +243,73 @@ def test_members_that_lack(tmp_path, temporary):
         read_nemo_config(tmp_path / "half.nemo", "model")
 
 
-def test_no_room_to_unpack(tmp_path, temporary, monkeypatch):
-    monkeypatch.setattr(nemo_file.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 10}))
+def test_room_to_unpack_is_for_what_is_unpacked(tmp_path, temporary, monkeypatch):
+    weights = saved(WEIGHTS)
+    path = write(tmp_path / "good.nemo", file("vocab.txt", b"x" * 10**4), weights=weights)
+    usage = SimpleNamespace(free=len(weights))
+    monkeypatch.setattr(nemo_file.shutil, "disk_usage", lambda folder: usage)
+    read_nemo_file(path, "model")
     with pytest.raises(InputError, match=f"no room in {temporary} to unpack .*set TMPDIR"):
+        with unpacked_nemo(path, "model", artifacts=True):
+            pass
+    usage.free -= 1
+    with pytest.raises(InputError, match=f"no room in {temporary} to unpack"):
+        read_nemo_file(path, "model")
+
+
+def test_a_disk_that_fills_up_is_no_broken_file(tmp_path, temporary, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(nemo_file.shutil, "copyfileobj", full)
+    with pytest.raises(InputError, match=f"no room in {temporary}"):
         read_nemo_file(write(tmp_path / "good.nemo"), "model")
+    monkeypatch.setattr(nemo_file.shutil, "copyfileobj", lambda *_: (_ for _ in ()).throw(OSError("read error")))
+    with pytest.raises(InputError, match="truncated or no .nemo file .read error"):
+        read_nemo_file(write(tmp_path / "good.nemo"), "model")
+
+
+PARTS = [
+    "nemo_duplex.codec.mel_encoder.MelEncoder",
+    "nemo_duplex.codec.istft_decoder.IstftDecoder",
+    "nemo_duplex.models.duplex_s2s.DuplexS2SModel",
+    "nemo.collections.asr.modules.ConformerEncoder",
+    "nemo.collections.tts.modules.audio_codec_modules.GroupFiniteScalarQuantizer",
+    "nemo.collections.speechlm2.modules.perception.IdentityConnector",
+    "nemo.core.optim.lr_scheduler.CosineAnnealing",
+    "torch.optim.AdamW",
+]
+NOT_PARTS = [
+    "nemo_duplex.files.atomic.Anything",
+    "nemo_duplex.codec.mel_encoder.mel_encoder",
+    "nemo_duplex.codec",
+    "evil.nemo_duplex.codec.mel_encoder.MelEncoder",
+    "nemo_duplex.codec.mel_encoder.MelEncoder.__init__.__globals__",
+    "nemo_duplex.codec.MelEncoder; import os",
+    "nemo.collections.asr.parts.utils.manifest_utils.Writer",
+    "nemo.collections.asr.modulesX.Evil",
+    "torch.nn.Linear",
+    "torchXoptim.Adam",
+    "os.system",
+    "",
+    None,
+    ["torch.optim.AdamW"],
+    *(
+        f"nemo.collections.tts.modules.x.{name}"
+        for name in ("SSLModel", "SLMDiscriminator", "SLMEncoder", "SLMPredictor", "ResNetSpeakerEncoder")
+    ),
+]
+
+
+def test_what_a_config_may_build():
+    assert [target for target in PARTS if not is_part(target)] == []
+    assert [target for target in NOT_PARTS if is_part(target)] == []
 
 
 def test_the_values_of_a_config():
     values = {place: value for place, _, value in config_values({"a": {"b": [1, {"c": 2}]}, "d": None})}
+    assert list(values) == ["a", "d", "a.b", "a.b.0", "a.b.1", "a.b.1.c"]
+    assert [key for _, key, _ in config_values({"a": {"b": [5]}})] == ["a", "b", "0"]
     assert values["a.b.0"] == 1 and values["a.b.1.c"] == 2 and values["d"] is None and values["a"] == {"b": [1, {"c": 2}]}
 
 
