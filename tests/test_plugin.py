@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
 from omegaconf import OmegaConf
 
-CHECK = """
-from nemo.core.classes import common
-allowed = common.ALLOWED_TARGET_PREFIXES
-assert [p for p in allowed if "nemo_duplex.x".startswith(p)] == ["nemo_duplex."], allowed
-"""
+from nemo_duplex import plugin
 
 
 def python(program: str) -> str:
@@ -38,25 +37,96 @@ def test_importing_is_cheap():
 def test_the_public_names_are_known_without_being_loaded():
     names = python("import sys, nemo_duplex; print(dir(nemo_duplex)); assert 'torch' not in sys.modules")
     assert names == "['DuplexDataModule', 'DuplexS2SDataset', 'DuplexS2SModel', 'FSQCodec', '__version__']"
+    import nemo_duplex
+
+    for name in names.strip("[]").replace("'", "").split(", ")[:-1]:
+        assert getattr(nemo_duplex, name).__name__ == name
     message = python("import nemo_duplex\ntry: nemo_duplex.Nothing\nexcept AttributeError as e: print(e)")
     assert "no attribute 'Nothing'; it offers DuplexDataModule" in message
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "imports",
-    [
-        "import nemo.core, nemo_duplex",
-        # A lookup asks the finders without importing; the entry must still be made at the import, once.
-        "import importlib.util, nemo_duplex, nemo_duplex.plugin\n"
-        "importlib.util.find_spec('nemo.core.classes.common')\n"
-        "nemo_duplex.plugin.register()\n"
-        "import nemo.core",
-    ],
-    ids=["after NeMo", "before NeMo"],
-)
-def test_our_prefix_is_allowed_and_nothing_wider(imports):
-    python(imports + CHECK)
+def test_our_prefix_is_allowed_and_nothing_wider_where_nemo_comes_later():
+    python("""
+import nemo_duplex
+from nemo.core.classes import common
+allowed = [prefix for prefix in common.ALLOWED_TARGET_PREFIXES if "nemo_duplex.x".startswith(prefix)]
+assert allowed == ["nemo_duplex."], allowed
+""")
+
+
+def test_our_prefix_is_allowed_once_where_nemo_was_there_before():
+    from nemo.core.classes import common
+
+    for _ in range(2):
+        plugin.register()
+    assert [p for p in common.ALLOWED_TARGET_PREFIXES if "nemo_duplex.x".startswith(p)] == ["nemo_duplex."]
+    assert sum(type(finder).__name__ == "_WhenImported" for finder in sys.meta_path) == 1
+    common = SimpleNamespace(ALLOWED_TARGET_PREFIXES=["nemo."])
+    plugin.allow_own_targets(common)
+    assert common.ALLOWED_TARGET_PREFIXES == ["nemo.", "nemo_duplex."]
+    plugin.allow_own_targets(SimpleNamespace())  # NeMo 2
+
+
+@pytest.fixture
+def entered(tmp_path, monkeypatch):
+    """Modules whose import an entry waits for: `late`, and `broken`, which cannot be imported. What was entered."""
+    (tmp_path / "late.py").write_text("value = 1")
+    (tmp_path / "broken.py").write_text("1 / 0")
+    monkeypatch.syspath_prepend(tmp_path)
+    entered = []
+    for name in ("late", "broken", "not_installed"):
+        monkeypatch.setitem(plugin.WHEN_IMPORTED, name, lambda module: entered.append((module.__name__, module.value)))
+    yield entered
+    for name in ("late", "broken"):
+        sys.modules.pop(name, None)
+
+
+def test_an_entry_is_made_after_the_import_and_as_often(entered):
+    for _ in range(2):  # a lookup asks the finders without importing
+        assert importlib.util.find_spec("late").origin.endswith("late.py")
+    assert entered == []
+    late = importlib.import_module("late")
+    assert entered == [("late", 1)]
+    assert type(late.__loader__).__name__ == type(late.__spec__.loader).__name__ == "SourceFileLoader"
+    importlib.import_module("late")
+    assert len(entered) == 1
+    plugin.register()
+    assert entered == [("late", 1)] * 2, "what is imported already is entered at once"
+    del sys.modules["late"]
+    importlib.import_module("late")
+    assert len(entered) == 3
+
+
+def test_what_cannot_be_imported_fails_as_without_us(entered):
+    assert importlib.util.find_spec("not_installed") is None
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("not_installed")
+    with pytest.raises(ZeroDivisionError):
+        importlib.import_module("broken")
+    assert entered == []
+
+
+def test_a_restore_that_fails_is_forgotten():
+    class ModelPT:
+        restoring = []
+
+        @classmethod
+        def restore_from(cls, path):
+            cls.restoring.append(path)
+            return cls if path == "good" else 1 / 0
+
+        @classmethod
+        def _set_model_restore_state(cls, is_being_restored):
+            cls.restoring.append(is_being_restored)
+
+    module = SimpleNamespace(ModelPT=ModelPT)
+    for _ in range(2):
+        plugin.end_failed_restores(module)
+    assert ModelPT.restore_from("good") is ModelPT and ModelPT.restoring == ["good"]
+    with pytest.raises(ZeroDivisionError):
+        ModelPT.restore_from("bad")
+    assert ModelPT.restoring == ["good", "bad", False]
 
 
 def test_what_a_config_may_name():
@@ -71,10 +141,13 @@ def test_what_a_config_may_name():
 
 
 def resolved(name: str):
+    from nemo.core import optim
+    from nemo.core.classes import modelPT
     from nemo.core.optim import optimizers
 
     import nemo_duplex  # noqa: F401
 
+    assert optim.get_optimizer is modelPT.optim.get_optimizer is optimizers.get_optimizer, "whoever imported it has ours"
     return optimizers.get_optimizer(name, lr=1e-2, betas=(0.9, 0.98), weight_decay=0.1)
 
 
@@ -92,7 +165,10 @@ def trained(make) -> torch.Tensor:
 def test_fused_adam_is_adamw_to_the_last_bit():
     torch_adamw = trained(lambda p: torch.optim.AdamW(p, lr=1e-2, betas=(0.9, 0.98), weight_decay=0.1))
     assert torch.equal(trained(resolved("fused_adam")), torch_adamw)
-    assert not torch.equal(trained(resolved("adam")), torch_adamw), "other names resolve as before"
+    torch_sgd = trained(lambda p: torch.optim.SGD(p, lr=0.1))
+    from nemo.core.optim import optimizers
+
+    assert torch.equal(trained(optimizers.get_optimizer("sgd", lr=0.1)), torch_sgd), "other names resolve as before"
 
 
 def test_fused_adam_resolves_in_a_models_config():

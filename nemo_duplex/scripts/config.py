@@ -135,14 +135,20 @@ class ScriptConfig:
                 self._foreign.append(key)
             elif key.name not in self.keys or not self.keys[key.name].explanation:
                 self.keys[key.name] = key
-        for include in OmegaConf.load(path).get("defaults") or []:
+        includes = OmegaConf.load(path).get("defaults") or []
+        overrides = [(str(key), option) for i in includes if not isinstance(i, str) for key, option in i.items()]
+        chosen = {key.split()[-1].lstrip("/"): option for key, option in overrides if key.startswith("override ")}
+        choices = {**chosen, **choices}
+        for include in includes:
             if include == "_self_":
                 continue
             if isinstance(include, str):
                 self._read(include, package, choices, f"{path}: ")
                 continue
             for group, option in include.items():
-                group = str(group).split()[-1].lstrip("/")  # "override /model" is the group "model"
+                if str(group).startswith("override "):  # of a group that an included file names
+                    continue
+                group = str(group).lstrip("/")
                 self.groups.setdefault(group, choices.get(group, option))
                 self._read(f"{group}/{self.groups[group]}", group.replace("/", "."), choices, f"{path}: ")
 

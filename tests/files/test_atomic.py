@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
 import shutil
 from collections import namedtuple
 
@@ -32,6 +33,8 @@ def names(folder):
 def test_a_file_appears_whole(tmp_path):
     with whole_file(tmp_path / "new" / "a.wav") as part:
         assert part.suffix == ".wav", "writers choose their format by the suffix"
+        assert part.parent == tmp_path / "new", "on the same disk a rename is enough"
+        assert part.name.startswith(".") and str(os.getpid()) in part.name, "two processes do not share it"
         part.write_text("whole")
         assert not (tmp_path / "new" / "a.wav").exists()
     assert names(tmp_path / "new") == ["a.wav"]
@@ -105,15 +108,49 @@ def test_a_full_disk_is_called_so_whatever_the_library_says(tmp_path, full_disk)
     assert names(tmp_path) == []
 
 
+def test_a_disk_that_only_this_file_filled_is_called_full(tmp_path, monkeypatch):
+    """It is looked at before the file is removed."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: Usage(100, 100, 0 if names(tmp_path) else 10**9))
+    with pytest.raises(OSError) as caught, whole_file(tmp_path / "model.nemo") as part:
+        part.write_text("some")
+        raise RuntimeError("unexpected pos 64 vs 0")
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(tmp_path))
+
+
+def test_an_error_on_a_disk_with_room_stays_what_it_is(tmp_path):
+    with pytest.raises(RuntimeError, match="unexpected pos"), whole_file(tmp_path / "model.nemo"):
+        raise RuntimeError("unexpected pos 64 vs 0")
+
+
+def test_an_older_folder_is_there_until_the_new_one_is(tmp_path, monkeypatch):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "old").touch()
+    replace = os.replace
+
+    def fail(source, target):
+        if target == tmp_path / "run":
+            raise OSError("pulled the plug")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="pulled the plug"), whole_folder(tmp_path / "run", replace=True) as part:
+        (part / "new").touch()
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["old"]
+
+
 def test_ctrl_c_on_a_full_disk_is_ctrl_c(tmp_path, full_disk):
     with pytest.raises(KeyboardInterrupt), whole_file(tmp_path / "model.nemo"):
         raise KeyboardInterrupt
 
 
-def test_require_space(tmp_path):
-    require_space(tmp_path / "not" / "yet", 1)
-    with pytest.raises(InputError, match=r"not/yet: this needs about 1000000000.0 GB, and the disk has"):
-        require_space(tmp_path / "not" / "yet", 10**18)
+@pytest.mark.parametrize("needed, said", [(999, "999 B"), (1000, "1 kB"), (2_500_000, "2 MB"), (3_100_000_000, "3.1 GB")])
+def test_require_space(tmp_path, monkeypatch, needed, said):
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: Usage(0, 0, free) if folder == tmp_path else None)
+    free = needed
+    require_space(tmp_path / "not" / "yet", needed)
+    free = needed - 1
+    with pytest.raises(InputError, match=f"not/yet: this needs about {said}, and the disk has .* free"):
+        require_space(tmp_path / "not" / "yet", needed)
 
 
 def test_sha256(tmp_path):

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tqdm import tqdm
 
 from nemo_duplex.inputs import InputError
 from nemo_duplex.scripts import config
@@ -77,6 +78,13 @@ def refused(*overrides: str, name: str = "train", folder: Path | None = None) ->
         ("title=my file (1) = x, y.wav", "title", "my file (1) = x, y.wav"),
         ("out=/tmp/my file (1).wav", "out", "/tmp/my file (1).wav"),
         ("title=null", "title", None),
+        ("title='null'", "title", "null"),
+        ('title="a b"', "title", "a b"),
+        ("title=a,b", "title", "a,b"),
+        ("limit=a,b", "limit", "a,b"),
+        ("limit='3'", "limit", "3"),
+        ("steps={rate: 1}", "steps.rate", 1.0),
+        ("steps={rate: 1}", "steps.every", 200),
         ("llm.rope.theta=500000", "llm.rope.theta", 500000),
         ("llm={a: {b: 1}}", "llm.a.b", 1),
         ("hours=3", "twice", 3.0),
@@ -90,11 +98,42 @@ def test_an_override(override, key, value):
     assert node == value and isinstance(node, float) == isinstance(value, float)
 
 
+def test_a_required_key_takes_any_type():
+    assert load("train", ["out=3"]).out == 3 and load("train", ["out=[1,2]"]).out == [1, 2]
+
+
 def test_a_derived_configuration_keeps_explanations_and_adds_below_open_keys():
     cfg = load("tiny", ["out=x", "llm.hidden_size=8", "llm.other=1"])
     assert cfg.hours == 2.0 and cfg.steps.rate == 0.5
     assert cfg.llm == {"hidden_size": 8, "other": 1}
     assert config.ScriptConfig("tiny").explanation("hours") == "Hours of speech to make. All sets together."
+
+
+def test_an_explanation_is_beside_its_key_or_in_the_lines_above_it(conf):
+    (conf / "said.yaml").write_text(
+        "# --- first part\na: 1\n# One.\n# Two.\nb: [1, 2]  # Beside.\n# Three.\n# Four.\nc: [1,\n  2]\n\nd:  # Of d.\n  e: 1\n"
+        "# Of f.\nf: {}\n"
+    )
+    said = config.ScriptConfig("said")
+    assert {name: key.explanation for name, key in said.keys.items()} == {
+        **{"a": "", "b": "Beside.", "c": "Three. Four.", "d": "Of d.", "d.e": "", "f": "Of f."}
+    }
+    assert [name for name, key in said.keys.items() if key.is_open] == ["f"]
+    assert list(said.leaves()) == [("a", 1), ("b", [1, 2]), ("c", [1, 2]), ("d.e", 1), ("f", {})]
+
+
+def test_who_derives_may_explain_anew(conf):
+    """The explanation of the nearest file counts; a file that says nothing leaves it to the one it builds on."""
+    (conf / "mine.yaml").write_text("defaults: [train, _self_]\nhours: 3.0  # Mine.\ntitle: b\n")
+    mine = config.ScriptConfig("mine")
+    assert (mine.explanation("hours"), mine.explanation("title")) == ("Mine.", "Any text.")
+
+
+def test_files_named_after_self_are_read_too(conf):
+    (conf / "more.yaml").write_text("extra: 1  # More.\n")
+    (conf / "mine.yaml").write_text("defaults: [_self_, train, more]\nhours: 3.0\n")
+    assert load("mine", ["out=x", "extra=2"]).extra == 2
+    assert load("mine", ["out=x"]).hours == 1.0, "what is named later wins, as in hydra"
 
 
 def test_a_group_is_chosen_by_its_name(conf):
@@ -105,6 +144,13 @@ def test_a_group_is_chosen_by_its_name(conf):
     assert load("speak").voice.pitch == 80
     assert load("speak", ["voice=high"]).voice.pitch == 200
     assert load("speak", ["voice=high", "voice.pitch=210"]).voice.pitch == 210
+    (conf / "voice" / "high.yaml").write_text("pitch: 200  # Hz, high.\nbreath: 1  # Of it.\n")
+    assert load("speak", ["voice=high", "voice.breath=2"]).voice.breath == 2
+    assert "Unknown key 'voice.breath'" in refused("voice.breath=2", name="speak")
+    (conf / "shout.yaml").write_text("defaults:\n  - speak\n  - override /voice: high\n  - _self_\nrate: 2.0\n")
+    shout = load("shout")
+    assert (shout.voice.pitch, shout.rate) == (200, 2.0)
+    assert config.ScriptConfig("shout").groups == {"voice": "high"}
     assert config.ScriptConfig("speak", ["voice=high"]).explanation("voice.pitch") == "Hz, high."
     assert "Did you mean 'voice/high'?" in refused("voice=hihg", name="speak")
 
@@ -117,6 +163,9 @@ def test_a_configuration_of_ones_own_builds_on_ours(tmp_path):
     assert (cfg.hours, cfg.out, cfg.llm.any, cfg.steps.every) == (9.0, "here", 1, 200)
     (own / "mine.yaml").write_text("defaults: [train, _self_]\nhour: 9.0\n")
     assert refused(name="mine", folder=own) == f"{own / 'mine.yaml'}, line 2: unknown key 'hour'. Did you mean 'hours'?"
+    (own / "train.yaml").write_text("hours: 7.0\nout: here\n")
+    assert "unknown key 'hours'" in refused(name="train", folder=own), "ours of that name is not read"
+    (own / "train.yaml").unlink()
     (own / "mine.yaml").write_text("zzz: 9.0\n")
     assert "Its defaults list must name" in refused(name="mine", folder=own)
 
@@ -139,6 +188,10 @@ def test_a_configuration_of_ones_own_builds_on_ours(tmp_path):
         ("hours=true", "expected a number"),
         ("steps.every=1.5", "steps.every=1.5: expected a whole number, such as the default 200."),
         ("steps.every=null", "expected a whole number"),
+        ("steps.every=true", "expected a whole number"),
+        ("flag=null", "expected true or false"),
+        ("steps={every: x}", "steps.every=x: expected a whole number"),
+        ("~hours=1", "keys are neither added nor removed"),
         ("flag=3", "expected true or false"),
         ("+new=1", "neither added nor removed"),
         ("~hours", "'~hours' is not key=value"),
@@ -188,6 +241,49 @@ def test_the_door_opens():
     assert seen[0].out == "x" and seen[0].hours == 3.0
     assert door(seen.append)("out=x", "--config-name=tiny") == door(seen.append)("--config-name", "tiny", "out=x") == 0
     assert seen[1].hours == seen[2].hours == 2.0
+
+
+def test_without_arguments_those_of_the_process_are_read(monkeypatch):
+    seen = []
+    monkeypatch.setattr(sys, "argv", ["train.py", "out=y"])
+    script("train")(seen.append)()
+    assert seen[0].out == "y"
+    with pytest.raises(SystemExit):
+        script("train")(seen.append)([])  # an empty list is no argument at all
+    assert len(seen) == 1
+
+
+def test_a_folder_of_configurations_by_option(tmp_path):
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "mine.yaml").write_text("defaults: [train, _self_]\nout: here\n")
+    seen = []
+    assert door(seen.append)(f"--config-dir={tmp_path / 'own'}", "--config-name=mine") == 0
+    assert seen[0].out == "here"
+
+
+@pytest.mark.parametrize("slurm", [False, True])
+def test_a_polite_kill_is_an_exit_and_only_while_the_script_runs(monkeypatch, slurm):
+    """SLURM's is left to Lightning."""
+    monkeypatch.setenv("SLURM_JOB_ID", "1") if slurm else monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    before, seen = signal.getsignal(signal.SIGTERM), []
+
+    def main(cfg):
+        seen.append(signal.getsignal(signal.SIGTERM))
+        if not slurm:
+            signal.raise_signal(signal.SIGTERM)
+
+    assert door(main)("out=x") == (0 if slurm else 143)
+    assert (seen[0] is before) == slurm
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_bar_that_is_open_does_not_share_the_line_of_an_error(capsys):
+    def main(cfg):
+        main.bar = tqdm(total=3)
+        raise InputError("wrong")
+
+    assert door(main)("out=x") == 2
+    assert main.bar.disable and capsys.readouterr().err.endswith("\nerror: wrong\n")
 
 
 def raising(error: BaseException):
@@ -260,11 +356,20 @@ def test_help_explains_every_key(option, capsys):
         "steps.every=200 Between validations.",
         "steps.rate=0.5 Of learning.",
         "flag=true Yes or no.",
+        "llm={} Any key of transformers.",
         "limit=null Of anything.",
         "source=[] Files.",
         "--config-name=NAME",
     ):
         assert line in words, text
+
+
+def test_help_names_the_files_that_groups_choose(conf, capsys):
+    (conf / "voice").mkdir()
+    (conf / "voice" / "low.yaml").write_text("pitch: 80  # Hz.\n")
+    (conf / "train.yaml").write_text("defaults:\n  - voice: low\n  - _self_\nrate: 1.0  # Speed.\n")
+    assert door(lambda cfg: None)("--help") == 0
+    assert "voice=low Chooses conf/voice/low.yaml." in " ".join(capsys.readouterr().out.split())
 
 
 def test_help_shows_the_defaults_as_overridden(capsys):
@@ -314,18 +419,24 @@ def test_nemo_keeps_quiet_on_the_console_and_complete_in_its_log():
     """NeMo sets the level of its logger when imported, so a level set before would be lost."""
     program = """
 import logging
-from nemo_duplex.scripts.cli import quiet_libraries
-quiet_libraries()
-logger = logging.getLogger("nemo_logger")
-console, file = logging.StreamHandler(), logging.FileHandler("/dev/stdout")
-for handler in (console, file):
-    logger.addHandler(handler)
-    handler.setLevel(logging.INFO)
-logger.setLevel(logging.INFO)
-logging.getLogger("nv_one_logger.api.config").warning("telemetry is switched off")
-logger.info("chatter")
-logger.warning("a warning")
+from nemo_duplex.scripts.cli import script
+from nemo_duplex.scripts import config
+
+def main(cfg):
+    logger = logging.getLogger("nemo_logger")
+    console, file = logging.StreamHandler(), logging.FileHandler("/dev/stdout")
+    for handler in (console, file):
+        logger.addHandler(handler)
+        handler.setLevel(logging.INFO)
+    logger.setLevel(logging.INFO)
+    logging.getLogger("nv_one_logger.api.config").warning("telemetry is switched off")
+    logger.info("chatter")
+    logger.warning("Exp_manager is logging to a folder")
+    logger.warning("a warning")
+    logging.getLogger("nemo_duplex.models").info("our own message")
+
+script("demo")(main)([])
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stderr == "a warning\n"
+    assert done.stderr == "a warning\nour own message\n"
     assert done.stdout == "chatter\na warning\n"

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import ast
+import dataclasses
+import inspect
 import re
 from pathlib import Path
 
+import lightning.pytorch as pl
 import pytest
+from nemo.collections.asr.modules import ConformerEncoder
+from nemo.collections.common.data.lhotse.dataloader import LhotseDataLoadingConfig
+from nemo.core.optim.lr_scheduler import InverseSquareRootAnnealing
 from omegaconf import OmegaConf
+from transformers import LlamaConfig
 
 from nemo_duplex.scripts.config import REQUIRED, ScriptConfig, conf_folder
 
@@ -39,6 +47,28 @@ def test_every_key_is_known_to_the_door(name):
     """The door checks overrides against what it reads from the files: it must not miss a key that hydra composes."""
     config = ScriptConfig(name)
     assert {key for key, _ in config.leaves()} <= set(config.keys)
+
+
+def words_of(folder: str) -> set[str]:
+    """Every name and whole string of the sources in a folder."""
+    found = set()
+    for path in (ROOT / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            named = [getattr(node, name, None) for name in ("attr", "arg", "id", "value")]
+            found |= {word for word in named if isinstance(word, str)}
+    return found
+
+
+def test_every_key_is_read_by_something():
+    """By us, or by the libraries that get whole sections: their names are those of arguments."""
+    theirs = {field.name for field in dataclasses.fields(LhotseDataLoadingConfig)}  # data.*_loader
+    for section in (pl.Trainer, ConformerEncoder, InverseSquareRootAnnealing, LlamaConfig):
+        theirs |= set(inspect.signature(section.__init__).parameters)
+    read = words_of("nemo_duplex") | words_of("examples") | theirs
+    interpolated = set(re.findall(r"\$\{([\w.]+)\}", "".join(p.read_text() for p in conf_folder().rglob("*.yaml"))))
+    for name in CONFIGS:
+        ignored = [key for key, _ in ScriptConfig(name).leaves() if key.split(".")[-1] not in read and key not in interpolated]
+        assert ignored == [], f"conf/{name}.yaml: nothing reads these keys."
 
 
 def test_every_script_has_its_configuration():

@@ -36,6 +36,31 @@ def test_the_minutes_add_up(changes, total):
     assert sum(max(step.minutes for step in group) for group in demo(**changes).plan()) == pytest.approx(total)
 
 
+def keys(name: str, **changes) -> dict[str, str]:
+    """The overrides of a step."""
+    (step,) = (step for group in demo(**changes).plan() for step in group if step.name == name)
+    return dict(word.split("=", 1) for word in step.command[2:] if not word.startswith("--"))
+
+
+def test_work_shrinks_with_the_minutes():
+    """12 minutes from scratch: 5.4 for the parts; of the 6.6 left 70 % for the training, 0.25 hours, 3 dialogues each."""
+    asked = dict(minutes=12.0, from_scratch=True, seed=5)
+    assert (keys("codec", **asked)["minutes"], keys("encoder", **asked)["minutes"]) == ("5.40", "5.40")
+    assert keys("train", **asked)["minutes"] == "4.62"
+    corpus = keys("synthesize", **asked)
+    assert (corpus["hours"], corpus["dev"], corpus["agent_utterances"]) == ("1.65", "20", "405")
+    assert keys("evaluate", **asked)["asr_turns"] == "20"
+    assert keys("synthesize", minutes=0.1)["hours"] == "0.05" and keys("synthesize", minutes=0.1)["dev"] == "4"
+    assert keys("train", minutes=10.0)["minutes"] == "7.00"
+
+
+@pytest.mark.parametrize("name", ["synthesize", "codec", "encoder", "codes", "train", "evaluate"])
+def test_every_step_has_the_seed_and_a_folder_of_its_own(name):
+    given = keys(name, from_scratch=True, seed=5)
+    folders = {"codes": "demo/corpus", "synthesize": "demo/corpus", "evaluate": "demo"}
+    assert given["seed"] == "5" and given["out"] == folders.get(name, f"demo/{name}")
+
+
 def test_from_scratch_nothing_is_taken_from_elsewhere():
     steps = {step.name: step for group in demo(from_scratch=True).plan() for step in group}
     text = " ".join(word for step in steps.values() for word in step.command)
