@@ -89,7 +89,7 @@ class AgentRows:
         int8: whether encoder and language model compute in 8 bits (`in_int8`).
 
     Raises:
-        InputError: for an encoder that hears whole recordings only, or int8 on a machine that cannot do it.
+        InputError: for an encoder that takes whole recordings only, or int8 on a machine that cannot do it.
     """
 
     def __init__(self, model: DuplexAgent, run: StageRunner | None = None, prompt_tokens: int = 0, int8: bool = False) -> None:
@@ -109,7 +109,7 @@ class AgentRows:
     # ------------------------------------------------------------------ what rows remember
 
     def init_state(self, num_rows: int, sampling: AgentSampling | None = None, seed: int = 0) -> RowsState:
-        """The memory of rows that have heard nothing; sampling None is greedy."""
+        """The memory of new rows; sampling None is greedy."""
         weight = self.model.perception.proj.weight
         start = torch.zeros(num_rows, dtype=torch.long, device=weight.device)
         return RowsState(
@@ -123,7 +123,7 @@ class AgentRows:
         )
 
     def blank_row(self, sampling: AgentSampling, seed: int, prompt: Sequence[int]) -> RowsState:
-        """The memory of one row that has heard nothing and has read its system prompt. Not to be changed: copy it."""
+        """The memory of one new row that has read its system prompt. It may be shared: copy it, do not change it."""
         if sampling.greedy and not prompt:
             self._blank = self._blank or self.init_state(1)
             return self._blank
@@ -140,7 +140,7 @@ class AgentRows:
         self._run("encoder", self._encoder, state, window, chunks.rows, chunks.live)
 
     def think(self, state: RowsState, live: Tensor, commands: RowCommands | None, sampled: bool) -> FrameOutput:
-        """What the rows of `live` (B,) bool, each of which must have a frame pending, write and say in their next frame.
+        """The next text token and codes of the rows of `live` (B,) bool, each of which must have a frame pending.
 
         Args:
             state: of these B rows; changed in place where live.

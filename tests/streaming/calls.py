@@ -36,17 +36,17 @@ def assert_begins(frames, call, whole=True):
     assert count == len(call.tokens) if whole else count <= len(call.tokens)
 
 
-def alone(model, signal, wishes, **options):
-    """What a caller hears that has a model for itself; its `wishes` {frame: [(method, argument)]} come before that frame."""
-    engine, frames, wishes = model.open_engine(max_sessions=1), [], dict(wishes)
+def alone(model, signal, commands, **options):
+    """What a caller gets in an engine of its own; its `commands` {frame: [(method, argument)]} come before that frame."""
+    engine, frames, commands = model.open_engine(max_sessions=1), [], dict(commands)
     session = engine.open_session(**options)
     session.push(signal)
     for end in (False, True):
         if end:
             session.flush()
         while True:
-            for wish, *value in wishes.pop(len(frames), []):
-                getattr(session, wish)(*value)
+            for command, *value in commands.pop(len(frames), []):
+                getattr(session, command)(*value)
             answer = engine.step().get(session)
             if not answer:
                 break

@@ -255,19 +255,19 @@ def model(request, tmp_path_factory):
 SIGNAL = speech_like(4.0).numpy()
 
 
-def conversation(model, wishes, signal=SIGNAL, **options):
-    """Frames of a session, with wishes {frame: function of the session} that come before that frame is made."""
+def conversation(model, commands, signal=SIGNAL, **options):
+    """Frames of a session, with commands {frame: function of the session} that come before that frame is made."""
     engine = model.open_engine(max_sessions=1)
     session, frames, audio = engine.open_session(**options), [], signal
     session.push(audio)
     while True:
-        if len(frames) in wishes:
-            wishes.pop(len(frames))(session)
+        if len(frames) in commands:
+            commands.pop(len(frames))(session)
         answer = engine.step().get(session)
         if answer is None:
             break
         frames += answer
-    assert not wishes, "Not all wishes had their frame."
+    assert not commands, "Not all commands had their frame."
     return SimpleNamespace(
         tokens=[f.token for f in frames],
         codes=np.stack([f.codes for f in frames]),
@@ -355,8 +355,8 @@ def test_a_text_that_the_model_cannot_write_is_refused_and_the_session_goes_on(m
             command()
 
 
-def test_each_wish_is_told_with_the_frame_from_which_on_it_holds():
-    """The frame that is being computed when a wish comes is too late for it; a recording must know."""
+def test_each_command_is_told_with_the_frame_from_which_on_it_holds():
+    """A command that comes while a frame is computed holds from the next frame on; a recording must know."""
     agent = ScriptedAgent(BESIDE)
     told = []
     agent.commands.observer = lambda *command: told.append(command)

@@ -304,8 +304,10 @@ def test_an_engine_in_bfloat16(tmp_path):
 
 
 @pytest.mark.slow
-def test_compiled_stages_say_what_the_model_says(model):
-    (call,) = expected(model, [speech_like(3.0)])
+def test_compiled_stages_say_what_the_model_says(tmp_path):
+    one_layer = PERCEPTION | {"encoder": PERCEPTION["encoder"] | {"n_layers": 1}}
+    model = tiny_model(tmp_path, perception=one_layer, llm=LLM | {"num_hidden_layers": 1})
+    (call,) = expected(model, [speech_like(2.0)])
     engine = model.open_engine(max_sessions=1, compile=True)
     session = engine.open_session()
     session.push(call.signal)

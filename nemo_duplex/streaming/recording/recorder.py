@@ -252,7 +252,7 @@ class _Writer:
         with self._lock:
             self._recorders.append(recorder)
             if self._thread is None:
-                self._thread = Thread(target=self._run, name="recorder", daemon=True)
+                self._thread = Thread(target=self._run, name="recording writer", daemon=True)
                 self._thread.start()
 
     def wake(self) -> None:

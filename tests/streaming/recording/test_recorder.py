@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -25,11 +26,11 @@ from nemo_duplex.streaming.recording.recorder import recover
 from tests.dummies import speech_like
 
 
-def hold(session, signal, chunk=777):
+def hold(session, audio, chunk=777):
     """Pushes a signal, and returns all frames."""
     frames = []
-    for start in range(0, len(signal), chunk):
-        frames += session.push(signal[start : start + chunk])
+    for start in range(0, len(audio), chunk):
+        frames += session.push(audio[start : start + chunk])
     return frames + session.flush()
 
 
@@ -38,11 +39,11 @@ def parts(folder):
 
 
 def test_both_channels_and_all_that_was_chosen(model, tmp_path):
-    signal = speech_like(2.1, sample_rate=48000).numpy()
+    audio = speech_like(2.1, sample_rate=48000).numpy()
     options = {"sampling": {"text": {"temperature": 0.7}}, "seed": 5, "sample_rate": 48000, "system_prompt": "six"}
     before = time.time()
     session = model.open_session(record=tmp_path / "new" / "talk", **options)
-    frames = hold(session, signal)
+    frames = hold(session, audio)
     session.close()
 
     recording = SessionRecording.read(tmp_path / "new" / "talk")
@@ -50,7 +51,7 @@ def test_both_channels_and_all_that_was_chosen(model, tmp_path):
     assert recording.tokens.tolist() == [f.token for f in frames]
     assert np.array_equal(recording.codes, np.stack([f.codes for f in frames]))
     assert np.array_equal(np.concatenate(list(recording.agent_frames())), np.concatenate([f.audio for f in frames]))
-    assert np.array_equal(np.concatenate(list(recording.user_chunks())), signal)
+    assert np.array_equal(np.concatenate(list(recording.user_chunks())), audio)
     assert [len(chunk) for chunk in recording.user_chunks()][:-1] == [777] * 129
     assert recording.steps["user_active"].tolist() == [f.user_active for f in frames]
     assert recording.session["seed"] == 5 and recording.session["sampling"]["text"]["temperature"] == 0.7
@@ -237,36 +238,29 @@ def test_audio_that_comes_much_faster_than_in_real_time(model, tmp_path, monkeyp
     assert len(SessionRecording.read(tmp_path / "talk")) == 75
 
 
-CRASH = """
-import os, sys, time
-from pathlib import Path
-sys.path.insert(0, {root!r})
-import numpy as np
-from nemo_duplex.models.duplex_s2s import DuplexS2SModel
-from tests.dummies import speech_like
-model = DuplexS2SModel.restore_from({agent!r}, map_location="cpu")
-session = model.open_session(record="talk")
-for chunk in np.split(speech_like(2.0).numpy(), 25):
-    session.push(chunk)
-{end}
-"""
+def writer_threads():
+    return [thread for thread in threading.enumerate() if thread.name == "recording writer"]
 
 
-@pytest.fixture(scope="module")
-def agent(model, tmp_path_factory):
-    path = tmp_path_factory.mktemp("agent") / "agent.nemo"
-    model.save_to(str(path))
-    return path
+def wait_for_the_writer_to_end():
+    deadline = time.time() + 20
+    while writer_threads():
+        assert time.time() < deadline, "A thread stays when there is nothing to write."
+        time.sleep(0.01)
 
 
-def run_to_the_end(agent, folder, end):
-    script = CRASH.format(root=str(Path(__file__).parents[2]), agent=str(agent), end=end)
-    return subprocess.run([sys.executable, "-c", script], cwd=folder, capture_output=True, timeout=120)
-
-
-@pytest.mark.slow
-def test_a_crash_leaves_all_but_the_last_second(model, agent, tmp_path):
-    run_to_the_end(agent, tmp_path, "time.sleep(3); os.kill(os.getpid(), 9)")
+def test_a_crash_leaves_all_that_was_written(model, tmp_path, monkeypatch):
+    """A process that is killed in the middle of a session."""
+    monkeypatch.setattr(module, "_INTERVAL", 0.05)
+    wait_for_the_writer_to_end()  # a child has none of the threads of its parent
+    child = os.fork()
+    if child == 0:
+        session = model.open_session(record=tmp_path / "talk")
+        for chunk in np.split(speech_like(2.0).numpy(), 25):
+            session.push(chunk)
+        time.sleep(1.0)
+        os.kill(os.getpid(), signal.SIGKILL)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
     (part,) = parts(tmp_path)
     assert soundfile.info(part / files.USER).frames == 32000, "It plays as it is."
     recording = SessionRecording.read(recover(part, model))
@@ -275,9 +269,20 @@ def test_a_crash_leaves_all_but_the_last_second(model, agent, tmp_path):
         recover(part, model)
 
 
+PROGRAM = """
+import numpy as np
+from nemo_duplex.models.duplex_s2s import DuplexS2SModel
+session = DuplexS2SModel.restore_from({agent!r}, map_location="cpu").open_session(record="talk")
+session.push(np.zeros(32000, np.float32))
+raise KeyboardInterrupt
+"""
+
+
 @pytest.mark.slow
-def test_a_program_that_ends_makes_its_recordings_whole(agent, tmp_path):
-    run_to_the_end(agent, tmp_path, "raise KeyboardInterrupt")
+def test_a_program_that_ends_completes_its_recordings(model, tmp_path):
+    model.save_to(str(tmp_path / "agent.nemo"))
+    program = PROGRAM.format(agent=str(tmp_path / "agent.nemo"))
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, timeout=120)
     assert len(SessionRecording.read(tmp_path / "talk")) == 24
 
 
@@ -316,10 +321,7 @@ def test_memory_is_constant_and_nothing_stays_open(model, tmp_path, monkeypatch)
     for session in sessions:
         session.close()
         assert session.recorder.wait(20)
-    deadline = time.time() + 5
-    while any(thread.name == "recorder" for thread in threading.enumerate()):
-        assert time.time() < deadline, "A thread stays when there is nothing to write."
-        time.sleep(0.01)
+    wait_for_the_writer_to_end()
 
 
 def test_the_cut_is_one_line_of_plain_json(model, tmp_path):

@@ -12,16 +12,16 @@ from nemo_duplex.streaming.user_audio import UserActivity
 SIZE = 1764  # samples of a frame at 22.05 kHz
 
 
-def played(agent, audios, wishes):
+def played(agent, audios, commands):
     """Conversations with an agent, all at once: each user's audio, and {frame: (method, argument)} before that frame."""
     engine = agent.open_engine(max_sessions=len(audios))
-    sessions, frames, wishes = [engine.open_session() for _ in audios], [[] for _ in audios], [dict(w) for w in wishes]
+    sessions, frames, commands = [engine.open_session() for _ in audios], [[] for _ in audios], [dict(c) for c in commands]
     for session, audio in zip(sessions, audios):
         session.push(audio.astype(np.float32))
     while True:
-        for session, done, mine in zip(sessions, frames, wishes):
-            for wish, *value in [mine.pop(len(done))] if len(done) in mine else []:
-                getattr(session, wish)(*value)
+        for session, done, mine in zip(sessions, frames, commands):
+            for command, *value in [mine.pop(len(done))] if len(done) in mine else []:
+                getattr(session, command)(*value)
         answers = engine.step()
         if not answers:
             break
