@@ -1,15 +1,20 @@
+"""Answers word for word: right, wrong, missing, and right as far as they go."""
+
+from dataclasses import replace
+
 import pytest
 
 from nemo_duplex.conversation import Turn
-from nemo_duplex.evaluation.answers import answers, exact_match, words
+from nemo_duplex.evaluation.answers import answers, exact_match, reference_texts, words
+from nemo_duplex.evaluation.confidence import wilson
 from nemo_duplex.evaluation.outcome import Outcome, Question, Reference
 
 
 def outcome(agent, asked=2, reference=("It is Paris.",), **about):
-    """Questions at 1 to 2 s and 6 to 7 s in 12 s, and what the agent said: (start, end, text)."""
+    """Questions at 1 to 2 s and 6 to 7 s in 12 s, and what the agent said: (start, end, text), and True if no EOS ended it."""
     reference = Reference(tuple(reference), **about)
     questions = [Question(Turn("user", 1, 2), 6, reference), Question(Turn("user", 6, 7), 12, reference)]
-    turns = tuple(Turn("agent", start, end, text, custom={"unfinished": end >= 12}) for start, end, text in agent)
+    turns = tuple(Turn("agent", start, end, text, custom={"unfinished": bool(more)}) for start, end, text, *more in agent)
     return Outcome(cut=None, questions=tuple(questions[:asked]), agent=turns, speech=(), audio=None, sample_rate=22050)
 
 
@@ -41,6 +46,16 @@ def test_an_answer_that_is_cut_off_is_right_as_far_as_it_goes(text, right):
     verdict = "right" if right else "wrong"
     assert verdicts((2.6, 6.6, text), asked=1) == [(verdict, True)], "by the next question"
     assert verdicts((7.6, 12.1, text))[1] == (verdict, True), "by the end of the recording"
+    assert verdicts((7.6, 12, text, True))[1] == (verdict, True), "by the end of the recording, before its EOS"
+
+
+def test_an_answer_that_ends_when_the_next_question_begins_was_not_cut_off():
+    assert verdicts((2.6, 6, "it is"), asked=1) == [("wrong", False)]
+    assert verdicts((7.6, 12, "It is Paris."))[1] == ("right", False)
+
+
+def test_an_answer_may_begin_before_the_question_ends():
+    assert verdicts((1.5, 4, "it is paris"), asked=1) == [("right", False)]
 
 
 def test_any_of_the_references_will_do():
@@ -60,6 +75,41 @@ def test_shares_are_pooled_and_kept_apart():
     assert (match["cut_off"].value, match["cut_off"].n) == (1, 1)
     assert (match["contains_answer"].value, match["contains_answer"].n) == (pytest.approx(2 / 3), 3)
     assert match["families"]["sum"]["seen"].value == 0 and match["families"]["sum"]["unseen"].value is None
+
+
+def test_a_question_of_which_the_corpus_does_not_say_whether_it_was_seen_is_neither():
+    match = exact_match([answers(outcome([(2.6, 4, "it is paris")], asked=1, family="sum"))])
+    assert (match["all"].n, match["seen"].n, match["unseen"].n) == (1, 0, 0)
+
+
+def test_families_are_kept_apart():
+    rows = [
+        outcome([(2.6, 4, "it is paris")], asked=1, family="capital", seen=True),
+        outcome([(2.6, 4, "it is six")], asked=1, family="sum", seen=True),
+        outcome([(2.6, 4, "it is paris")], asked=1, family="sum", seen=False),
+    ]
+    families = exact_match([answers(row) for row in rows])["families"]
+    got = {name: {kind: (e.value, e.n) for kind, e in found.items()} for name, found in families.items()}
+    assert got == {"capital": {"seen": (1, 1), "unseen": (None, 0)}, "sum": {"seen": (0, 1), "unseen": (1, 1)}}
+
+
+def test_shares_have_wilsons_interval_and_follow_the_seed():
+    rows = [answers(outcome([(2.6, 4, "it is paris" if i * 5 % 7 < 3 else "no")], asked=1 + i % 2)) for i in range(40)]
+    match, again = exact_match(rows), exact_match(rows, seed=1)
+    right = sum(a.verdict == "right" for row in rows for a in row)
+    assert match["all"].ci95 == again["all"].ci95 == wilson(right, 60)
+    assert match["all"].bootstrap95 != again["all"].bootstrap95
+
+
+def test_every_reference_text_is_listed_in_order():
+    rows = [outcome([], reference=("one", "two")), outcome([], asked=1, reference=("three",))]
+    assert reference_texts(rows) == ["one", "two", "one", "two", "three"]
+
+
+def test_a_question_without_reference_has_no_answer():
+    asked = outcome([(2.6, 4, "it is paris")], asked=1)
+    asked = replace(asked, questions=(replace(asked.questions[0], reference=None),))
+    assert answers(asked) == [] and reference_texts([asked]) == []
 
 
 def test_no_questions_no_share():

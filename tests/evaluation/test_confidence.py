@@ -1,34 +1,71 @@
+"""Intervals against published values, and against distributions that can be worked out by hand."""
+
 import pytest
 
-from nemo_duplex.evaluation.confidence import cluster_bootstrap, estimate_ratio, paired_difference, wilson
+from nemo_duplex.evaluation.confidence import Estimate, cluster_bootstrap, estimate_ratio, paired_difference, wilson
+
+#: 50 of 100 conversations of one event each: the number drawn is binomial, and its 2.5 and 97.5 percentiles are 40 and 60
+#: (those of 5 and 95 % would be 42 and 58).
+HALF = [(1, 1), (0, 1)] * 50
+#: 40 conversations that differ in length and in success, so that every draw gives another ratio.
+UNEVEN = [(i * 37 % 11 / 10, 1 + i % 5) for i in range(40)]
 
 
-def test_wilson_against_published_values():
-    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)  # Newcombe 1998, table I
-    assert wilson(15, 148) == pytest.approx((0.0624, 0.1605), abs=1e-4)
-    assert wilson(0, 20) == pytest.approx((0.0, 0.1611), abs=1e-4)
-    assert wilson(20, 20) == pytest.approx((0.8389, 1.0), abs=1e-4)
+@pytest.mark.parametrize(
+    ("successes", "trials", "low", "high"),
+    [
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+        (20, 20, 0.8389, 1.0),
+    ],
+)
+def test_wilson_against_published_values(successes, trials, low, high):
+    """Newcombe 1998, table I; the last one mirrors the third."""
+    assert wilson(successes, trials) == pytest.approx((low, high), abs=5e-5)
+
+
+def test_wilson_of_nothing_and_of_a_wider_confidence():
     assert wilson(0, 0) is None
+    assert wilson(5, 10, z=1.0) == pytest.approx((0.5 - 0.5 / 11**0.5, 0.5 + 0.5 / 11**0.5))  # 1/2 +- z/2 / sqrt(n + z^2)
+    assert (wilson(0, 5)[0], wilson(5, 5)[1]) == (0.0, 1.0)
 
 
-def test_bootstrap_is_seeded_and_widens_with_clusters():
-    spread = [(1, 1), (0, 1)] * 50  # a hundred conversations of one event
-    clustered = [(25, 25), (0, 25)] * 2  # the same hundred events in four conversations
-    assert cluster_bootstrap(spread, seed=1) == cluster_bootstrap(spread, seed=1)
-    low, high = cluster_bootstrap(spread)
-    assert 0.38 < low < 0.42 and 0.58 < high < 0.62  # 0.5 +- 1.96 * sqrt(.25 / 100)
-    wide = cluster_bootstrap(clustered)
-    assert wide[1] - wide[0] > 3 * (high - low)
+@pytest.mark.parametrize("seed", range(5))
+def test_the_bootstrap_of_one_event_each_is_binomial(seed):
+    assert cluster_bootstrap(HALF, seed=seed) == (0.4, 0.6)
 
 
-def test_one_conversation_shows_no_spread():
-    assert cluster_bootstrap([(3, 4), (0, 0)]) is None
-    assert estimate_ratio([(3, 4)], proportion=True).ci95 == wilson(3, 4)
+def test_events_of_one_conversation_are_drawn_together():
+    """The same hundred events in four conversations of 25: one draw in 16 has none of the successes, and one has all."""
+    assert cluster_bootstrap([(25, 25), (0, 25)] * 2) == (0.0, 1.0)
+
+
+def test_the_bootstrap_follows_its_seed_and_number():
+    first, second = (cluster_bootstrap(UNEVEN, seed=seed) for seed in (0, 1))
+    assert first != second and first == pytest.approx(second, abs=0.02)
+    low, high = cluster_bootstrap(UNEVEN, resamples=1)
+    assert low == high
+
+
+def test_draws_in_which_nothing_is_counted_are_left_out():
+    assert cluster_bootstrap([(1, 1), (2, 2), *[(0, 0)] * 6]) == (1.0, 1.0)
+    assert cluster_bootstrap([(3, 4), (0, 0)]) is None, "one conversation shows no spread"
+
+
+def test_an_estimate_says_what_it_rests_on():
+    share = estimate_ratio([(1, 4), (2, 6)], proportion=True)
+    assert (share.value, share.n) == (0.3, 10)
+    assert share.ci95 == wilson(3, 10) and share.bootstrap95 == (0.25, pytest.approx(1 / 3, abs=1e-6))
+    mean = estimate_ratio([(1, 4), (2, 6)], proportion=False)
+    assert mean.ci95 == mean.bootstrap95 == share.bootstrap95
+    assert estimate_ratio([(3, 4)], proportion=True) == Estimate(0.75, 4, wilson(3, 4), None)
+    assert estimate_ratio(UNEVEN, proportion=False, seed=1).ci95 == cluster_bootstrap(UNEVEN, seed=1)
 
 
 def test_nothing_counted_is_undefined():
-    estimate = estimate_ratio([(0, 0), (0, 0)], proportion=True)
-    assert (estimate.value, estimate.n, estimate.ci95) == (None, 0, None)
+    assert estimate_ratio([(0, 0), (0, 0)], proportion=True) == Estimate(None, 0, None, None)
 
 
 def test_a_difference_of_pairs_is_seen_where_that_of_strangers_is_not():
@@ -36,11 +73,30 @@ def test_a_difference_of_pairs_is_seen_where_that_of_strangers_is_not():
     first = [(10.0 * i, 10) for i in range(20)]
     second = [(10.0 * i + 1, 10) for i in range(20)]
     difference = paired_difference(first, second)
-    assert difference.value == pytest.approx(0.1) and difference.ci95 == pytest.approx((0.1, 0.1))
+    assert difference.value == pytest.approx(0.1) and difference.ci95 == difference.bootstrap95 == pytest.approx((0.1, 0.1))
+    assert paired_difference(second, first).value == pytest.approx(-0.1)
+    assert paired_difference(second, first).ci95 == pytest.approx((-0.1, -0.1))
     assert paired_difference(first, first).ci95 == (0.0, 0.0)
     low, high = paired_difference(first, first[::-1]).ci95
     assert low < -1 and high > 1
 
 
-def test_a_difference_of_nothing_is_undefined():
-    assert paired_difference([(0, 0)], [(1, 1)]).value is None
+def test_the_interval_of_a_difference_is_binomial_too():
+    """Half of the conversations succeed the second time only."""
+    never = [(0, 1)] * 100
+    assert paired_difference(never, HALF).ci95 == (0.4, 0.6)
+    assert paired_difference(HALF, never).ci95 == (-0.6, -0.4)
+
+
+def test_a_difference_follows_its_seed_and_counts_the_smaller_side():
+    second = [(a + 0.1 * (i % 7), b) for i, (a, b) in enumerate(UNEVEN)]
+    assert paired_difference(UNEVEN, second, seed=0).ci95 != paired_difference(UNEVEN, second, seed=1).ci95
+    assert paired_difference([(1, 4), (1, 4)], [(1, 3), (1, 2)]).n == 5
+
+
+def test_a_difference_needs_something_on_both_sides_of_a_draw():
+    nothing = [(0, 0)] * 6
+    assert paired_difference([(1, 2), *nothing], [(2, 2), *nothing]).ci95 == (0.5, 0.5)
+    assert paired_difference([(0, 0)], [(1, 1)]) == Estimate(None, 0, None)
+    with pytest.raises(AssertionError, match="no pairs"):
+        paired_difference([(0, 1)], [])

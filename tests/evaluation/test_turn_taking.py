@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from nemo_duplex.evaluation.confidence import wilson
 from nemo_duplex.evaluation.turn_taking import Rules, estimates, measure, pool
 
 GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "turn_taking.json").read_text())
@@ -74,19 +75,119 @@ def test_undefined_is_none():
     assert all(e.value is None and e.ci95 is None for e in estimates([]).values())
 
 
-def test_estimates_agree_with_the_pool_and_bracket_it():
-    pooled = pool(CONVERSATIONS)
-    for name, estimate in estimates(CONVERSATIONS, seed=3).items():
-        assert estimate.value == pytest.approx(pooled[name]), name
-        if estimate.ci95:
-            assert estimate.ci95[0] - 1e-9 <= estimate.value <= estimate.ci95[1] + 1e-9, name
-    assert estimates(CONVERSATIONS, seed=3) == estimates(CONVERSATIONS, seed=3)
+RICH = [
+    # u1: false alarm at 2.5, early by 1.5 s; u2: barge-in, stops after 0.5 s, starts again at 8 (false alarm, early by 2 s)
+    # and at 9.95 (excused); u3: starts together with the agent, is answered after 0.6 s
+    measure([(1, 4), (6, 10), (12, 14)], [(2.5, 6.5), (8, 9), (9.95, 11), (12, 12.5), (14.6, 16)], 20),
+    measure([(1, 3)], [], 10),  # no response
+    measure([(1, 3), (6, 9)], [(3.5, 12)], 12),  # answers after 0.5 s and never stops
+]
+
+
+def test_every_rate_by_hand():
+    got = pool(RICH)
+    assert {name: got[name] for name in got if name.startswith("n_")} == {
+        "n_conversations": 3,
+        "n_user_turns": 6,
+        "n_agent_turns": 6,
+        "n_short_user": 0,
+        "n_barge_in": 2,
+        "n_observable": 2,
+        "n_censored": 0,
+        "n_success": 1,
+        "n_resumed": 1,
+        "n_false_alarms": 2,
+        "n_false_alarms_excused": 1,
+        "n_collisions": 1,
+        "n_user_turns_with_false_alarm": 2,
+    }
+    assert {name: got[name] for name in got if not name.startswith("n_")} == pytest.approx(
+        {
+            "success_rate": 1 / 2,
+            "sustained_success_rate": 0 / 2,
+            "mean_stop_latency": 0.5,
+            "false_alarm_rate": 2 / 6,
+            "false_alarms_per_agent_turn": 2 / 6,
+            "false_alarms_per_minute": 2 / (16 / 60),  # 3 + 4 + 2, 2, and 2 + 3 s of user speech
+            "interruption_rate": 2 / 3,  # of the turns after a first one
+            "first_response_latency": 0.5,  # of one early, one missing, one at 0.5 s
+            "early_rate": 1 / 3,
+            "no_response_rate": 1 / 3,
+            "response_latency": (0.6 + 0.5) / 2,
+            "response_early_rate": 2 / 6,
+            "response_missing_rate": 2 / 6,
+            "median_stop_latency": 0.5,
+            "p90_stop_latency": 0.5,
+            "restricted_mean_stop_latency": (0.5 + 1.5) / 2,
+        }
+    )
+    assert [(r.status, r.latency) for r in RICH[0].responses] == [("early", -1.5), ("early", -2.0), ("ok", pytest.approx(0.6))]
+
+
+def test_a_resumed_failure_is_counted_as_resumed_too():
+    failed = measure([(1, 3), (6, 10)], [(3.5, 8), (9, 9.5)], 12)
+    assert pool([failed])["n_resumed"] == 1 and pool([failed])["success_rate"] == 0
+
+
+def test_the_p90_is_the_smallest_value_that_nine_in_ten_do_not_exceed():
+    latencies = [0.7, 0.1, 1.0, 0.4, 0.9, 0.2, 0.8, 0.3, 0.6, 0.5]
+    rows = [measure([(1, 3), (6, 9)], [(3.5, 6 + latency)], 12) for latency in latencies]
+    assert pool(rows)["p90_stop_latency"] == pytest.approx(0.9)
+    assert pool(rows)["median_stop_latency"] == pytest.approx(0.55)
+
+
+def test_estimates_are_the_pool_with_intervals():
+    pooled = pool(RICH)
+    found = estimates(RICH)
+    assert {name: e.value for name, e in found.items()} == {name: pytest.approx(pooled[name]) for name in found}
+    assert {name: e.n for name, e in found.items() if name.startswith(("success", "false_alarm", "inter"))} == {
+        "success_rate": 2,
+        "false_alarm_rate": 6,
+        "false_alarms_per_agent_turn": 6,
+        "false_alarms_per_minute": pytest.approx(16 / 60),
+        "interruption_rate": 3,
+    }
+    for name, counts in {"success_rate": (1, 2), "false_alarm_rate": (2, 6), "early_rate": (1, 3)}.items():
+        assert found[name].ci95 == wilson(*counts), name
+    for name in ("mean_stop_latency", "false_alarms_per_agent_turn", "response_latency"):
+        assert found[name].ci95 == found[name].bootstrap95, "no share of countable things"
+
+
+def test_intervals_follow_the_seed():
+    rows = [measure([(1, 3), (6, 9)], [(3.3 + i % 7 / 10, 6.1 + i * 37 % 29 / 20)], 12) for i in range(30)]
+    first, second = (estimates(rows, seed)["response_latency"].ci95 for seed in (0, 1))
+    assert first != second and first == pytest.approx(second, abs=0.02)
+
+
+def test_times_are_rounded_to_milliseconds():
+    """0.57 * 1000 is 569.99..."""
+    m = measure([(0.57, 1.0014)], [], 5.0006)
+    assert (m.user, m.duration) == (((0.57, 1.001),), 5.001)
+
+
+def test_spans_are_clipped_at_both_ends_and_a_longer_one_holds_a_shorter():
+    m = measure([(-1.0, 2.0), (0.5, 1.0), (4.0, 9.0)], [], 5)
+    assert m.user == ((0.0, 2.0), (4.0, 5.0))
+
+
+def test_merging_and_shortness_at_their_boundaries():
+    """A pause of just the gap lies inside a turn; speech of just the least duration is a turn. Each side has its own rules."""
+    user, agent = [(0, 1), (1.5, 2), (2.501, 3)], [(4, 4.5), (4.7, 5), (6, 6.3), (7, 7.299)]
+    m = measure(user, agent, 10, Rules(user_merge_gap=0.5, agent_merge_gap=0.2, min_user_dur=0.499, min_agent_dur=0.3))
+    assert m.user == ((0.0, 2.0), (2.501, 3.0)) and m.n_short_user == 0
+    assert m.agent == ((4.0, 5.0), (6.0, 6.3))
+    assert measure(user, [], 10, Rules(min_user_dur=0.5)).n_short_user == 1
 
 
 def test_every_turn_has_a_response_and_its_room():
     first, second = CONVERSATIONS[0].responses
     assert (first.status, first.latency, first.room) == ("ok", pytest.approx(0.64), pytest.approx(3.0))
     assert (second.latency, second.room) == (pytest.approx(0.64), pytest.approx(7.0))
+
+
+def test_an_agent_that_speaks_only_in_the_next_turn_has_not_answered_this_one():
+    responses = measure([(1, 3), (5, 7)], [(5.5, 6), (7.4, 9)], 10).responses
+    assert [(r.status, r.latency) for r in responses] == [("no_response", None), ("early", -1.5)]
 
 
 def test_a_collision_is_neither_barge_in_nor_false_alarm():
@@ -98,6 +199,8 @@ def test_a_collision_is_neither_barge_in_nor_false_alarm():
 def test_tiny_overlaps_are_no_barge_in_where_the_rules_say_so():
     assert len(measure([(1, 2)], [(0.5, 1.05)], 5).barge_ins) == 1
     assert len(measure([(1, 2)], [(0.5, 1.05)], 5, Rules(min_overlap=0.1)).barge_ins) == 0
+    assert len(measure([(1, 2)], [(0.5, 1.05)], 5, Rules(min_overlap=0.05)).barge_ins) == 0, "not longer than it"
+    assert len(measure([(1, 2)], [(0.5, 1.05)], 5, Rules(min_overlap=0.049)).barge_ins) == 1
 
 
 def test_a_span_that_runs_backwards_is_refused():
@@ -121,7 +224,7 @@ def by_milliseconds(users, agents, end):
     return outcome, alarms
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(20))
 def test_agrees_with_counting_milliseconds(seed):
     rng = random.Random(seed)
 
