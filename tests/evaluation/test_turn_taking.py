@@ -124,6 +124,15 @@ def test_every_rate_by_hand():
     assert [(r.status, r.latency) for r in RICH[0].responses] == [("early", -1.5), ("early", -2.0), ("ok", pytest.approx(0.6))]
 
 
+def test_an_onset_just_within_the_grace_is_excused_early_and_resumes_nothing():
+    """0.1 s before the user's end, and a millisecond earlier."""
+    excused, alarm = (measure([(1, 3), (6, 10)], [(3.5, 6.5), (onset, 12)], 14) for onset in (9.9, 9.899))
+    assert (excused.false_alarms, excused.false_alarms_excused, excused.barge_ins[0].resumed) == ((), (9.9,), False)
+    assert (alarm.false_alarms, alarm.false_alarms_excused, alarm.barge_ins[0].resumed) == ((9.899,), (), True)
+    assert [m.responses[1].status for m in (excused, alarm)] == ["ok", "early"]
+    assert excused.responses[1].latency == pytest.approx(-0.1)
+
+
 def test_a_resumed_failure_is_counted_as_resumed_too():
     failed = measure([(1, 3), (6, 10)], [(3.5, 8), (9, 9.5)], 12)
     assert pool([failed])["n_resumed"] == 1 and pool([failed])["success_rate"] == 0
