@@ -48,6 +48,55 @@ def test_energy_hears_nothing_in_silence_or_faint_noise(rng):
         assert energy_vad(recording([], 20, rng, level), RATE) == [], level
 
 
+def tones(*parts, rate=RATE):
+    """Stretches of (seconds, dB re full scale) one after the other; None is digital silence."""
+    made = []
+    for seconds, db in parts:
+        wave = np.sin(2 * np.pi * 1000 * np.arange(round(seconds * rate)) / rate) * 2**0.5
+        made.append(wave * (0 if db is None else 10 ** (db / 20)))
+    return np.concatenate(made)
+
+
+@pytest.mark.parametrize(("db", "found"), [(-30, [(1, 2), (4, 5)]), (-33, [(1, 2), (4, 5)]), (-36, [(1, 2)]), (-41, [(1, 2)])])
+def test_speech_starts_within_24_db_of_the_loud_windows(db, found):
+    audio = tones((1, None), (1, -10), (2, None), (1, db), (5, None))
+    assert np.asarray(energy_vad(audio, RATE)) == pytest.approx(np.asarray(found), abs=0.011)
+
+
+@pytest.mark.parametrize(("db", "end"), [(-40, 2.5), (-45, 2.5), (-48, 2.0)])
+def test_speech_that_has_started_goes_on_within_36_db(db, end):
+    audio = tones((1, None), (1, -10), (0.5, db), (5, None))
+    assert np.asarray(energy_vad(audio, RATE)) == pytest.approx(np.asarray([(1, end)]), abs=0.011)
+
+
+@pytest.mark.parametrize(("db", "spoken"), [(-41, True), (-43, False)])
+def test_nothing_quieter_than_42_db_below_full_scale_starts_speech(db, spoken):
+    assert bool(energy_vad(tones((1, None), (1, db), (5, None)), RATE)) is spoken
+
+
+@pytest.mark.parametrize(("pause", "turns"), [(0.08, 1), (0.1, 1), (0.13, 2)])
+def test_a_pause_of_a_tenth_of_a_second_lies_inside_speech(pause, turns):
+    assert len(energy_vad(tones((1, None), (1, -10), (pause, None), (1, -10), (5, None), rate=16000), 16000)) == turns
+
+
+@pytest.mark.parametrize(("seconds", "spoken"), [(0.05, False), (0.06, True)])
+def test_speech_is_longer_than_a_click(seconds, spoken):
+    assert bool(energy_vad(tones((1, None), (seconds, -10), (5, None), rate=16000), 16000)) is spoken
+
+
+def test_windows_of_a_broken_number_of_samples_do_not_drift():
+    """220 samples at 22050 Hz are 9.977 ms: 45 ms are lost in 20 s if they are taken for 10."""
+    audio = tones((19, None), (1, -10), (1, None))
+    assert np.asarray(energy_vad(audio, RATE)) == pytest.approx(np.asarray([(19, 20)]), abs=0.011)
+
+
+def test_the_last_window_may_be_short():
+    audio = np.concatenate([tones((1, None), (1, -10)), tones((0.004, -10))])
+    assert energy_vad(audio, RATE)[-1][1] == len(audio) / RATE
+    faint = np.concatenate([tones((3, None), (0.5, -10)), np.full(10, 10 ** (-44 / 20))])
+    assert energy_vad(faint, RATE)[-1][1] == len(faint) / RATE, "its level is that of its own samples"
+
+
 def test_energy_ignores_a_click_and_spans_a_closure(rng):
     audio = recording([(2.0, 4.0)], 6, rng)
     audio[RATE : RATE + 200] = 0.5

@@ -1,3 +1,8 @@
+"""What only an agent that listens passes, tried on agents of which it is known."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -7,7 +12,7 @@ from nemo_duplex.evaluation.baseline import lengths_of_answers
 from nemo_duplex.evaluation.control_experiments import control_experiments, muted_from, muted_interrupter, noise_only, silence
 from nemo_duplex.evaluation.generation import run_conversations
 from nemo_duplex.evaluation.scores import score
-from tests.evaluation.agents import FakeAgent, Oracle, Silent, Talker, cut_of, dialogue
+from tests.evaluation.agents import FakeAgent, Oracle, Silent, Talker, cut_of, dialogue, voice
 
 
 class Jumpy(FakeAgent):
@@ -21,6 +26,38 @@ class Jumpy(FakeAgent):
 def test_noise_and_silence_tell_a_silent_agent_from_a_talker():
     assert noise_only(Silent(), seconds=3).passed and silence(Silent(), seconds=3).passed
     assert noise_only(Talker(), seconds=3).passed is False and silence(Talker(), seconds=3).passed is False
+
+
+class Spoken(FakeAgent):
+    """Keeps what is played to it; makes a sound and writes nothing, or the other way round."""
+
+    def __init__(self, sound, *turns):
+        super().__init__()
+        self.sound, self.turns, self.users = sound, list(turns), []
+
+    def does(self, user):
+        self.users.append(user)
+        return self.sound, self.turns
+
+
+def test_sound_alone_and_text_alone_are_speech():
+    by_sound = silence(Spoken(voice([Turn("agent", 1.0, 2.0)], 3, 22050)), seconds=3)
+    assert not by_sound.passed and by_sound.figures["spoken_seconds"] == pytest.approx(1.0, abs=0.03)
+    by_text = silence(Spoken(np.zeros(0), Turn("agent", 0.8, 2.4, "pardon")), seconds=3)
+    assert not by_text.passed and by_text.figures["spoken_seconds"] == pytest.approx(1.6)
+    assert by_text.detail == "spoke for 1.6 s"
+
+
+def test_noise_has_its_level_three_colours_and_a_seed():
+    agent = Spoken(np.zeros(0))
+    experiment = noise_only(agent, seconds=2, levels_db=(-40, -28))
+    assert experiment.passed and experiment.detail == "silent through 6 x 2 s of noise"
+    levels = [20 * np.log10(np.square(user).mean() ** 0.5) for user in agent.users]
+    assert levels == pytest.approx([-40, -28] * 3, abs=0.1)
+    assert {len(user) for user in agent.users} == {32000}
+    other = Spoken(np.zeros(0))
+    noise_only(other, seconds=2, levels_db=(-40, -28), seed=1)
+    assert not any(np.array_equal(a, b) for a, b in zip(agent.users, other.users))
 
 
 def test_noise_that_makes_it_write_is_enough_to_fail_and_is_named():
@@ -54,6 +91,45 @@ def test_without_a_telling_barge_in_the_control_says_nothing(cuts):
     assert muted_interrupter(Oracle(cuts), cuts[0], nearly_over).passed is None
 
 
+def test_a_failure_or_an_agent_that_never_stops_says_nothing(cuts):
+    assert muted_interrupter(Oracle(cuts, stops=False), cuts[0]).passed is None
+
+    class Endless(Oracle):
+        """Stops for the interrupter, and never without one."""
+
+        def turns(self, recorded, hears):
+            said = super().turns(recorded, hears)
+            return said if hears(recorded.user[1]) else [replace(said[0], end=recorded.duration)]
+
+    endless = muted_interrupter(Endless(cuts), cuts[0])
+    assert endless.passed is False and endless.figures["stop_muted"] == pytest.approx(16.0, abs=0.01)
+
+
+def test_stopping_a_frame_later_is_no_finished_answer(cuts):
+    class Sluggish(Timed):
+        """0.08 s later when nobody interrupts."""
+
+        def turns(self, recorded, hears):
+            said = super().turns(recorded, hears)
+            return said if hears(recorded.user[1]) else [replace(t, end=t.end + 0.08) if t.was_cut else t for t in said]
+
+    assert muted_interrupter(Sluggish(cuts), cuts[0]).passed is False
+
+
+def test_the_muted_user_is_the_room_between_the_turns():
+    """Speech at 1 to 2 s, and what a room adds for 0.3 s, is no background; noise of -40 dB is."""
+    rate = 16000
+    noise = 0.01 * np.random.default_rng(0).standard_normal(5 * rate).astype(np.float32)
+    audio = noise.copy()
+    audio[rate : round(2.29 * rate)] += 0.5
+    outcome = SimpleNamespace(user_audio=audio, cut=SimpleNamespace(sampling_rate=rate), user=[(1.0, 2.0), (4.0, 5.0)])
+    muted = muted_from(outcome, 4.0)
+    start = 4 * rate
+    assert np.array_equal(muted[:start], audio[:start])
+    background = np.concatenate([noise[: round(0.9 * rate)], noise[round(2.3 * rate) : start]])
+    assert np.array_equal(muted[start:], background[:rate])
+
+
 def test_the_muted_user_is_background_to_the_end(cuts):
     noisy = cut_of(dialogue("noisy"))
     (outcome,) = run_conversations(Silent(), [noisy], energy_vad)
@@ -65,6 +141,8 @@ def test_the_muted_user_is_background_to_the_end(cuts):
 
 def test_all_controls_together(cuts):
     scored = [score(r) for r in run_conversations(Oracle(cuts), cuts, energy_vad)]
-    held = control_experiments(Oracle(cuts), scored, lengths_of_answers(cuts), most=2)
+    quiet = score(run_conversations(Silent(), cuts[:1], energy_vad)[0])  # says nothing about an interrupter
+    held = control_experiments(Oracle(cuts), [quiet, *scored], lengths_of_answers(cuts), most=2)
+    assert [c.detail[:3] for c in held[2:]] == ["d0:", "d1:"]
     assert [c.name for c in held] == ["noise alone", "silence", "interrupter muted", "interrupter muted"]
     assert all(c.passed for c in held)

@@ -13,7 +13,7 @@ PAD, BOS, EOS = 0, 1, 2
 
 
 class Scripted(FakeAgent):
-    """Says in every row what it is told, and keeps what was played to it. What stands behind the end of a row must not be read."""
+    """Says in every row what it is told, and keeps what was played to it. Behind the end of a row it says more."""
 
     def __init__(self, *rows, loudness=0.5):
         super().__init__()

@@ -5,8 +5,11 @@ import re
 import pytest
 import soundfile
 
-from nemo_duplex.evaluation.report import interval, percent, seconds, table
+from nemo_duplex.evaluation.activity import energy_vad
+from nemo_duplex.evaluation.generation import run_conversations
+from nemo_duplex.evaluation.report import _cards, _faults, interval, percent, seconds, table
 from nemo_duplex.evaluation.run import evaluate
+from nemo_duplex.evaluation.scores import score
 from tests.evaluation.agents import Oracle, Silent, Talker
 
 
@@ -50,9 +53,88 @@ def test_names_from_outside_are_escaped(oracle):
 
 def test_the_table_tells_the_headline(oracle):
     report, _ = oracle
-    text = table(report)
-    assert re.search(r"Barge-in success +100.0 % \(n 3\) +83.0 % +94.5 %", text)
-    assert "controls: 3 of 3 hold" in text
+    rows = [re.split(r"  +", line.strip()) for line in table(report).splitlines()]
+    assert rows[0] == ["dev", "paper, UltraChat", "paper, Impatient"]
+    assert [row[0] for row in rows[1:]] == [
+        "Barge-in success",
+        "(success if it never listened)",
+        "Breaks off its answer",
+        "Stop latency",
+        "False alarms",
+        "First response",
+        "No response",
+        "Exact answers, seen",
+        "Exact answers, unseen",
+        "controls: 3 of 3 hold",
+    ]
+    assert rows[1] == ["Barge-in success", "100.0 % (n 3)", "83.0 %", "94.5 %"]
+    assert rows[2][1] == "0.0 %" and rows[3][1] == "100.0 % (n 3)"
+    assert rows[4][2:] == ["0.52 s", "0.69 s"] and rows[6][2:] == ["0.72 s", "0.92 s"]
+    assert rows[8][1] == rows[9][1] == "100.0 % (n 3)"
+
+
+def estimate(value, n=4, ci95=(0.25, 0.75)):
+    return {"value": value, "n": n, "ci95": ci95}
+
+
+def some_report(**sets):
+    """A report with other numbers in every row; per set the success rate."""
+    report = {"sets": {}, "controls": []}
+    for name, success in sets.items():
+        rates = {"success_rate": success, "mean_stop_latency": 0.5, "false_alarm_rate": 0.125, "first_response_latency": 0.75}
+        report["sets"][name] = {metric: estimate(value) for metric, value in rates.items()} | {
+            "no_response_rate": estimate(0.375),
+            "yield_rate": estimate(0.875, 8),
+            "exact_match": {"seen": estimate(0.9, 10), "unseen": estimate(0.6, 5)},
+            "never_listens": {"success_rate": estimate(0.1)},
+        }
+    return report
+
+
+def test_the_table_holds_every_number_in_its_row():
+    report = some_report(dev=0.5, impatient=0.25)
+    report["controls"] = [
+        {"name": "silence", "passed": True, "detail": "silent"},
+        {"name": "noise alone", "passed": False, "detail": "spoke over white -28 dB"},
+    ]
+    rows = [re.split(r"  +", line.strip()) for line in table(report).splitlines()]
+    assert rows[0][:2] == ["dev", "impatient"]
+    assert rows[1:] == [
+        ["Barge-in success", "50.0 % (n 4)", "25.0 % (n 4)", "83.0 %", "94.5 %"],
+        ["(success if it never listened)", "10.0 %", "10.0 %"],
+        ["Breaks off its answer", "87.5 % (n 8)", "87.5 % (n 8)"],
+        ["Stop latency", "0.50 s (n 4)", "0.50 s (n 4)", "0.52 s", "0.69 s"],
+        ["False alarms", "12.5 % (n 4)", "12.5 % (n 4)", "0.0 %", "0.0 %"],
+        ["First response", "0.75 s (n 4)", "0.75 s (n 4)", "0.72 s", "0.92 s"],
+        ["No response", "37.5 %", "37.5 %"],
+        ["Exact answers, seen", "90.0 % (n 10)", "90.0 % (n 10)"],
+        ["Exact answers, unseen", "60.0 % (n 5)", "60.0 % (n 5)"],
+        ["controls: 1 of 2 hold"],
+        ["control fails: noise alone: spoke over white -28 dB"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("sets", "name", "like", "success", "paper"),
+    [
+        ({"dev": 0.5, "impatient": 0.25}, "impatient", "Impatient", "25.0 %", "94.5 %"),
+        ({"dev": 0.5, "other": 0.25}, "dev", "UltraChat", "50.0 %", "83.0 %"),
+        ({"other": 0.25}, "other", "UltraChat", "25.0 %", "83.0 %"),
+    ],
+)
+def test_the_cards_are_of_the_hardest_set_beside_the_papers(sets, name, like, success, paper):
+    cards = _cards(some_report(**sets)["sets"])
+    assert [(c["set"], c["like"]) for c in cards] == [(name, like)] * 4
+    assert [c["value"] for c in cards] == [success, "0.50 s", "12.5 %", "0.75 s"]
+    assert [c["interval"] for c in cards] == ["25.0 to 75.0 %", "0.25 to 0.75 s"] * 2
+    assert cards[0]["paper"] == paper
+
+
+def test_faults_are_named_and_counted(cuts):
+    talker, silent = (score(run_conversations(agent, cuts[:1], energy_vad)[0]) for agent in (Talker(), Silent()))
+    assert _faults(talker) == ["3 × talked on", "3 × no response"]
+    assert _faults(silent) == ["3 × no response"]
+    assert _faults(score(run_conversations(Oracle(cuts), cuts[:1], energy_vad)[0])) == []
 
 
 @pytest.mark.parametrize("agent", [Silent, Talker])
@@ -65,4 +147,5 @@ def test_undefined_numbers_are_dashes(agent, cuts, tmp_path):
 
 def test_numbers_are_written_for_people():
     assert (percent(0.945), percent(None), seconds(0.6912), seconds(None)) == ("94.5 %", "–", "0.69 s", "–")
-    assert interval({"ci95": (0.5, 1.0)}, "%") == "50.0 to 100.0 %" and interval({"ci95": None}, "s") == ""
+    assert interval({"ci95": (0.5, 1.0)}, "%") == "50.0 to 100.0 %" and interval({"ci95": (0.5, 1)}, "s") == "0.50 to 1.00 s"
+    assert interval({"ci95": None}, "s") == ""

@@ -1,13 +1,17 @@
+"""The picture in the report, to scale: what is drawn, where, in which lane."""
+
 import re
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from pytest import approx
 
 from nemo_duplex.evaluation.activity import energy_vad
 from nemo_duplex.evaluation.generation import run_conversations
-from nemo_duplex.evaluation.scores import score
+from nemo_duplex.evaluation.scores import Scored, score
 from nemo_duplex.evaluation.timeline import annotations_of, envelope, timeline_svg, wrapped
+from nemo_duplex.evaluation.turn_taking import Rules, measure
 from tests.evaluation.agents import Oracle, Talker
 
 
@@ -21,7 +25,37 @@ def test_events_are_marked_in_order(scored, cuts):
     assert [k for k, _ in kinds] == ["response", "success", "response", "response"]
     assert re.fullmatch(r"stops 0\.(59|60|61) s", kinds[1][1])
     failed = score(run_conversations(Talker(), cuts[:1], energy_vad)[0])
-    assert [(m.kind, m.label) for m in annotations_of(failed)] == [("failure", "goes on")] * 3
+    # Interrupted by all three questions, and 1.5 s are drawn of what goes on; the last one has 11 to 16 s of it.
+    assert [(m.kind, m.label, m.end - m.start) for m in annotations_of(failed)] == [("failure", "goes on", approx(1.5))] * 3
+
+
+def test_every_kind_of_event_stands_at_its_time():
+    """Answered after 0.6 s; stops 0.5 s after the interruption; false alarm; an excused onset has no gap; cut off."""
+    taken = measure([(1, 3), (6, 10), (12, 14), (17.5, 18)], [(3.6, 6.5), (8, 9), (13.95, 15), (16, 18)], 18, Rules())
+    notes = annotations_of(Scored(None, taken, ()))
+    assert [(m.kind, m.start, m.end, m.label) for m in notes] == [
+        ("response", 3, approx(3.6), "0.60 s"),
+        ("success", 6, approx(6.5), "stops 0.50 s"),
+        ("alarm", 8, 8, "false alarm"),
+        ("censored", 17.5, approx(18.0), "cut off"),
+    ]
+
+
+def test_each_voice_is_drawn_in_its_lane_where_it_speaks(scored):
+    """The user speaks from 1 to 2.5 s, the agent from 3.2 to 5.6 s: there the waveforms are tall."""
+    picture = ElementTree.fromstring(timeline_svg(scored))
+    scale, left = float(picture.get("data-scale")), float(picture.get("data-left"))
+    for name, start, end in (("user", 1.1, 2.4), ("agent", 3.3, 4.9)):
+        wave = next(p for p in picture.iter("polygon") if p.get("class") == f"wave {name}")
+        points = [tuple(map(float, pair.split(","))) for pair in wave.get("points").split()]
+        inside = [y for x, y in points if left + scale * start < x < left + scale * end]
+        other = [y for x, y in points if x < left + scale * 0.9]
+        assert max(inside) - min(inside) > 30 and max(other) - min(other) < 2, name
+        spans = [r for r in picture.iter("rect") if r.get("class") == f"span {name}"]
+        expected = {"user": (1.0, 1.5), "agent": (3.2, 2.4)}[name]
+        assert (float(spans[0].get("x")) - left) / scale == approx(expected[0], abs=0.03)
+        assert float(spans[0].get("width")) / scale == approx(expected[1], abs=0.05)
+    assert [t.text for t in picture.iter("text") if t.get("class") == "tick"] == [f"{second} s" for second in range(17)]
 
 
 def test_the_picture_is_well_formed_and_says_what_was_said(scored):
@@ -47,6 +81,7 @@ def test_text_from_a_corpus_cannot_break_the_page(cuts):
 def test_text_is_wrapped_and_shortened():
     assert wrapped("one two three four", 9, 3) == ["one two", "three", "four"]
     assert wrapped("one two three four five", 9, 2) == ["one two", "three…"]
+    assert wrapped("one two", 7, 3) == ["one two"] and wrapped("one two", 6, 3) == ["one", "two"]
     assert wrapped("", 9, 2) == []
     assert wrapped("incomprehensibilities", 9, 1) == ["incomprehensibilities"]
 

@@ -79,22 +79,26 @@ RICH = [
     # u1: false alarm at 2.5, early by 1.5 s; u2: barge-in, stops after 0.5 s, starts again at 8 (false alarm, early by 2 s)
     # and at 9.95 (excused); u3: starts together with the agent, is answered after 0.6 s
     measure([(1, 4), (6, 10), (12, 14)], [(2.5, 6.5), (8, 9), (9.95, 11), (12, 12.5), (14.6, 16)], 20),
-    measure([(1, 3)], [], 10),  # no response
-    measure([(1, 3), (6, 9)], [(3.5, 12)], 12),  # answers after 0.5 s and never stops
+    # a greeting that the user breaks into, stops after 0.4 s; no response
+    measure([(1, 3)], [(0.2, 1.4)], 10),
+    # answers after 0.5 s and never stops, for two turns
+    measure([(1, 3), (6, 9), (10, 11)], [(3.5, 12)], 12),
+    # answers after 0.4 s, goes on after a pause, answers after 0.5 s
+    measure([(1, 3), (6, 7)], [(3.4, 5), (5.5, 5.8), (7.5, 8)], 10),
 ]
 
 
 def test_every_rate_by_hand():
     got = pool(RICH)
     assert {name: got[name] for name in got if name.startswith("n_")} == {
-        "n_conversations": 3,
-        "n_user_turns": 6,
-        "n_agent_turns": 6,
+        "n_conversations": 4,
+        "n_user_turns": 9,
+        "n_agent_turns": 10,
         "n_short_user": 0,
-        "n_barge_in": 2,
-        "n_observable": 2,
+        "n_barge_in": 4,
+        "n_observable": 4,
         "n_censored": 0,
-        "n_success": 1,
+        "n_success": 2,
         "n_resumed": 1,
         "n_false_alarms": 2,
         "n_false_alarms_excused": 1,
@@ -103,22 +107,22 @@ def test_every_rate_by_hand():
     }
     assert {name: got[name] for name in got if not name.startswith("n_")} == pytest.approx(
         {
-            "success_rate": 1 / 2,
-            "sustained_success_rate": 0 / 2,
-            "mean_stop_latency": 0.5,
-            "false_alarm_rate": 2 / 6,
-            "false_alarms_per_agent_turn": 2 / 6,
-            "false_alarms_per_minute": 2 / (16 / 60),  # 3 + 4 + 2, 2, and 2 + 3 s of user speech
-            "interruption_rate": 2 / 3,  # of the turns after a first one
-            "first_response_latency": 0.5,  # of one early, one missing, one at 0.5 s
-            "early_rate": 1 / 3,
-            "no_response_rate": 1 / 3,
-            "response_latency": (0.6 + 0.5) / 2,
-            "response_early_rate": 2 / 6,
-            "response_missing_rate": 2 / 6,
-            "median_stop_latency": 0.5,
+            "success_rate": 2 / 4,
+            "sustained_success_rate": 1 / 4,
+            "mean_stop_latency": (0.5 + 0.4) / 2,
+            "false_alarm_rate": 2 / 9,
+            "false_alarms_per_agent_turn": 2 / 10,
+            "false_alarms_per_minute": 2 / (20 / 60),  # 9, 2, 6 and 3 s of user speech
+            "interruption_rate": 3 / 5,  # of the turns after a first one
+            "first_response_latency": (0.5 + 0.4) / 2,  # one is early and one missing
+            "early_rate": 1 / 4,
+            "no_response_rate": 1 / 4,
+            "response_latency": (0.6 + 0.5 + 0.4 + 0.5) / 4,
+            "response_early_rate": 2 / 9,
+            "response_missing_rate": 3 / 9,
+            "median_stop_latency": 0.45,
             "p90_stop_latency": 0.5,
-            "restricted_mean_stop_latency": (0.5 + 1.5) / 2,
+            "restricted_mean_stop_latency": (0.5 + 0.4 + 1.5 + 1.5) / 4,
         }
     )
     assert [(r.status, r.latency) for r in RICH[0].responses] == [("early", -1.5), ("early", -2.0), ("ok", pytest.approx(0.6))]
@@ -150,13 +154,13 @@ def test_estimates_are_the_pool_with_intervals():
     found = estimates(RICH)
     assert {name: e.value for name, e in found.items()} == {name: pytest.approx(pooled[name]) for name in found}
     assert {name: e.n for name, e in found.items() if name.startswith(("success", "false_alarm", "inter"))} == {
-        "success_rate": 2,
-        "false_alarm_rate": 6,
-        "false_alarms_per_agent_turn": 6,
-        "false_alarms_per_minute": pytest.approx(16 / 60),
-        "interruption_rate": 3,
+        "success_rate": 4,
+        "false_alarm_rate": 9,
+        "false_alarms_per_agent_turn": 10,
+        "false_alarms_per_minute": pytest.approx(20 / 60),
+        "interruption_rate": 5,
     }
-    for name, counts in {"success_rate": (1, 2), "false_alarm_rate": (2, 6), "early_rate": (1, 3)}.items():
+    for name, counts in {"success_rate": (2, 4), "false_alarm_rate": (2, 9), "early_rate": (1, 4)}.items():
         assert found[name].ci95 == wilson(*counts), name
     for name in ("mean_stop_latency", "false_alarms_per_agent_turn", "response_latency"):
         assert found[name].ci95 == found[name].bootstrap95, "no share of countable things"

@@ -1,0 +1,86 @@
+"""What an agent that never listens would score, and how often one breaks off, worked out by hand."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from nemo_duplex.conversation import Conversation, Turn
+from nemo_duplex.evaluation.baseline import lengths_of_answers, never_listens, own_stop, says_the_reference, yields
+from nemo_duplex.evaluation.outcome import Outcome, Question, Reference
+from nemo_duplex.evaluation.scores import score
+from tests.evaluation.agents import cut_of, dialogue
+
+
+def interrupted(stop, text="it is", onset=3.5, interrupter=6.0):
+    """A question at 1 to 3 s; the agent answers from `onset` to `stop`, and the user interrupts at 6 s."""
+    questions = (
+        Question(Turn("user", 1, 3, "q"), interrupter, Reference(("it is Paris",))),
+        Question(Turn("user", interrupter, 9, "r"), 20.0, None),
+    )
+    turns = (Turn("agent", onset, stop, text),)
+    return score(Outcome(SimpleNamespace(id="c", duration=20.0), questions, turns, ((onset, stop),), None, 22050))
+
+
+LENGTHS = {("it", "is", "paris"): 3.75}  # from 3.5 to 7.25: 1.25 s after the user's onset
+
+
+def test_lengths_are_of_whole_answers():
+    assert lengths_of_answers([cut_of(dialogue("d"))]) == {
+        ("the", "capital", "of", "france", "is", "paris"): 4.0,
+        ("it", "is", "madrid"): 1.6,
+        ("a", "word"): 1.92,
+    }
+    assert lengths_of_answers([cut_of(Conversation("c", 5, (Turn("user", 0, 1, "q"), Turn("agent", 2, 3, "a"))))]) == {}
+
+
+def test_an_answer_would_have_ended_its_length_after_its_own_onset():
+    scored = interrupted(6.5)
+    (event,) = scored.turn_taking.barge_ins
+    assert own_stop(scored, event, LENGTHS) == pytest.approx(1.25)
+    assert own_stop(scored, event, {}) is None, "nobody knows how long it is"
+    assert says_the_reference(scored, event)
+    assert not says_the_reference(interrupted(6.5, "it was"), event)
+
+
+def test_one_that_never_listens_succeeds_where_answers_end_in_time():
+    """Whole answers end 1.25 s after the onset, in time; one that began 0.5 s later ends 1.75 s after it, too late."""
+    rows = [interrupted(6.5), interrupted(7.0), interrupted(6.5, onset=4.0)]
+    found = never_listens(rows, LENGTHS)
+    assert (found["success_rate"]["value"], found["success_rate"]["n"]) == (pytest.approx(2 / 3), 3)
+    assert (found["mean_stop_latency"]["value"], found["mean_stop_latency"]["n"]) == (pytest.approx(1.25), 2)
+    exactly = never_listens([interrupted(6.5)], {("it", "is", "paris"): 4.0})
+    assert exactly["success_rate"]["value"] == 1, "1.5 s are in time"
+    assert never_listens(rows, {})["success_rate"]["value"] is None
+
+
+def test_the_baseline_follows_the_seed():
+    rows = [interrupted(6.5, onset=3.0 + i * 37 % 29 / 41) for i in range(30)]
+    first, second = (never_listens(rows, LENGTHS, seed)["mean_stop_latency"]["ci95"] for seed in (0, 1))
+    assert first != second
+
+
+@pytest.mark.parametrize(
+    ("stop", "text", "counted", "yielded"),
+    [
+        (6.6, "it is", 1, 1),
+        (7.09, "it is", 1, 1),  # 0.16 s short of its own end
+        (7.10, "it is", 1, 0),
+        (7.25, "it is paris", 1, 0),
+        (20.0, "it is paris", 1, 0),  # goes on to the end of the recording
+        (6.6, "it was", 0, 0),  # not the reference: nobody knows how long it would have gone on
+    ],
+)
+def test_it_yields_if_it_stops_short_of_its_own_end(stop, text, counted, yielded):
+    found = yields([interrupted(stop, text)], LENGTHS)
+    assert found.n == counted and (found.value or 0) == yielded
+
+
+def test_with_less_than_a_second_left_stopping_and_ending_look_alike():
+    assert yields([interrupted(6.3)], {("it", "is", "paris"): 3.5}).n == 1, "1 s is left"
+    assert yields([interrupted(6.3)], {("it", "is", "paris"): 3.49}).n == 0
+
+
+def test_a_greeting_that_is_interrupted_answers_no_question():
+    scored = interrupted(1.8, onset=0.5, interrupter=6.0)
+    (event,) = scored.turn_taking.barge_ins
+    assert own_stop(scored, event, LENGTHS) is None and not says_the_reference(scored, event)
