@@ -5,11 +5,9 @@ import json
 from pathlib import Path
 
 import pytest
-from lhotse import CutSet
-from lhotse.shar import SharWriter
 
 from tests.dummies import tiny_model
-from tests.evaluation.agents import cut_of, dialogue
+from tests.evaluation.agents import cut_of, dialogue, write_set
 
 ROOT = Path(__file__).parent.parent
 
@@ -20,15 +18,6 @@ def main():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.main
-
-
-def write_set(folder, cuts):
-    folder.mkdir(parents=True)
-    with SharWriter(
-        str(folder), fields={"recording": "flac", "target_audio": "flac"}, shard_size=None, shard_suffix=".000000"
-    ) as out:
-        for cut in CutSet.from_cuts(cuts):
-            out.write(cut)
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.dummies import tiny_model
-from tests.evaluation.agents import cut_of, dialogue
-from tests.test_evaluate import write_set
+from tests.evaluation.agents import cut_of, dialogue, write_set
 
 ROOT = Path(__file__).parent.parent
 

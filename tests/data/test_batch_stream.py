@@ -133,6 +133,12 @@ def test_ranks_and_workers_see_different_batches(shar, manifest):
     assert len({name for batch in ours + theirs for name in batch[0]}) == 36
 
 
+def test_ranks_without_workers_share_one_order_of_a_manifest(manifest):
+    """20 cuts for each in 7 batches, none for both."""
+    ours, theirs = ({name for batch in take(loader(manifest, 0, rank=rank), 6) for name in batch[0]} for rank in (0, 1))
+    assert len(ours) == len(theirs) == 18 and not ours & theirs
+
+
 def test_the_training_keeps_its_random_numbers(shar):
     torch.manual_seed(1), np.random.seed(1), random.seed(1)
     expected = torch.rand(1).item(), np.random.rand(), random.random()

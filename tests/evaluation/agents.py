@@ -12,8 +12,9 @@ from dataclasses import replace
 import numpy as np
 import soxr
 import torch
-from lhotse import MonoCut, Recording
+from lhotse import CutSet, MonoCut, Recording
 from lhotse.audio import AudioSource
+from lhotse.shar import SharWriter
 
 from nemo_duplex.channels.layout import ChannelLayout
 from nemo_duplex.conversation import Conversation, Turn
@@ -194,3 +195,13 @@ def dialogue(name, shift=0.0):
         agent(11.68, 13.6, "a word", 1.92, family="echo", seen=False),
     )
     return Conversation(name, 16.0 + shift, turns)
+
+
+def write_set(folder, cuts):
+    """Cuts of both channels as the Lhotse Shar that `synthesize` writes."""
+    folder.mkdir(parents=True)
+    with SharWriter(
+        str(folder), fields={"recording": "flac", "target_audio": "flac"}, shard_size=None, shard_suffix=".000000"
+    ) as out:
+        for cut in CutSet.from_cuts(cuts):
+            out.write(cut)

@@ -2,6 +2,7 @@
 
 import json
 import random
+from types import SimpleNamespace
 
 import lightning.pytorch as pl
 import numpy as np
@@ -12,8 +13,13 @@ from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from matplotlib.image import imread
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from nemo_duplex.evaluation.callback import EvaluationCallback
-from tests.evaluation.agents import Oracle
+from nemo_duplex.evaluation.activity import SileroVad, energy_vad
+from nemo_duplex.evaluation.callback import EvaluationCallback, logged_metrics, some_dialogues
+from nemo_duplex.evaluation.generation import run_conversations
+from nemo_duplex.evaluation.picture import conversation_figure
+from nemo_duplex.evaluation.scores import score
+from nemo_duplex.inputs import InputError
+from tests.evaluation.agents import Oracle, Talker, write_set
 
 
 class TrainedOracle(pl.LightningModule):
@@ -54,6 +60,9 @@ def test_metrics_pictures_and_sound_reach_tensorboard(every, times, cuts, tmp_pa
     assert [e.value for e in seen.Scalars("eval_exact_match")] == [1.0] * len(times)
     assert [e.step for e in seen.Images("conversation/0")] == times
     assert [e.step for e in seen.Audio("conversation/0")] == times
+    sound = seen.Audio("conversation/0")[0]
+    assert (sound.sample_rate, sound.length_frames) == (22050, 16 * 22050)
+    assert not seen.Tags()["images"][1:], "one picture was asked for"
 
 
 def test_every_validation_has_a_folder_of_pictures_sound_and_numbers(cuts, tmp_path):
@@ -79,6 +88,68 @@ def test_the_user_is_left_and_the_agent_right(cuts, tmp_path):
 def test_the_last_validations_are_kept(cuts, tmp_path):
     fit(cuts, EvaluationCallback(cuts, pictures=0, out=tmp_path, keep=2), epochs=6)
     assert sorted(p.name for p in (tmp_path / "validation").iterdir()) == ["step-10", "step-12"], "10 comes after 8"
+
+
+def test_all_validations_are_kept_by_0(cuts, tmp_path):
+    fit(cuts, EvaluationCallback(cuts, pictures=0, out=tmp_path, keep=0), epochs=3)
+    assert sorted(p.name for p in (tmp_path / "validation").iterdir()) == ["step-2", "step-4", "step-6"]
+
+
+def test_a_sanity_check_is_no_validation_and_other_ranks_write_nothing(cuts, tmp_path):
+    """Two ranks and a sanity check, as the callback sees them: all play, so that sharded models stay in step."""
+    played, logged = [], []
+    module = TrainedOracle(cuts)
+    inference = module.offline_inference
+    module.offline_inference = lambda *args: played.append(1) or inference(*args)
+    module.log_dict = lambda values: logged.append(values)
+    callback = EvaluationCallback(cuts, pictures=1, out=tmp_path)
+    trainer = SimpleNamespace(sanity_checking=True, is_global_zero=True, global_step=7, loggers=[])
+    callback.on_validation_epoch_end(trainer, module)
+    assert not played and not logged
+    trainer.sanity_checking, trainer.is_global_zero = False, False
+    callback.on_validation_epoch_end(trainer, module)
+    assert len(played) == 1 and logged[0]["eval_success_rate"] == 1 and not (tmp_path / "validation").exists()
+    trainer.is_global_zero = True
+    callback.on_validation_epoch_end(trainer, module)
+    assert [p.name for p in (tmp_path / "validation").iterdir()] == ["step-7"]
+
+
+def test_every_second_validation_begins_with_the_second(cuts, tmp_path):
+    fit(cuts, EvaluationCallback(cuts, every_n_validations=2, pictures=0, out=tmp_path, keep=0), epochs=5)
+    assert sorted(p.name for p in (tmp_path / "validation").iterdir()) == ["step-4", "step-8"]
+
+
+def test_zero_is_logged_and_undefined_is_not(cuts):
+    """Of an agent that never stops every barge-in fails, so that there is no latency of a stop."""
+    found = logged_metrics([score(outcome) for outcome in run_conversations(Talker(), cuts, energy_vad)])
+    assert found == {
+        "eval_success_rate": 0.0,
+        "eval_false_alarm_rate": 0.0,
+        "eval_no_response_rate": 1.0,
+        "eval_exact_match": 0.0,
+    }
+
+
+def test_every_picture_has_the_id_of_its_own_dialogue(cuts, monkeypatch):
+    titles = []
+    monkeypatch.setattr(
+        "nemo_duplex.evaluation.callback.conversation_figure",
+        lambda scored, title: titles.append((scored.outcome.id, title)) or conversation_figure(scored, title),
+    )
+    fit(cuts, EvaluationCallback(cuts, pictures=2), epochs=1)
+    assert titles == [("d0", "d0 · step 2"), ("d1", "d1 · step 2")]
+
+
+def test_the_named_detector_is_used(cuts):
+    assert isinstance(EvaluationCallback(cuts, vad="silero").vad, SileroVad)
+    with pytest.raises(InputError, match="vad=ears"):
+        EvaluationCallback(cuts, vad="ears")
+
+
+def test_the_dialogues_are_the_first_of_the_dev_set(cuts, tmp_path):
+    write_set(tmp_path / "dev" / "shar", cuts)
+    write_set(tmp_path / "train" / "shar", cuts[::-1])
+    assert [cut.id for cut in some_dialogues(tmp_path, 2)] == ["d0", "d1"]
 
 
 def test_what_is_written_is_whole_or_not_there(cuts, tmp_path, monkeypatch):

@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from nemo_duplex.channels.transcript import Transcript
+from nemo_duplex.conversation import Conversation, Turn
 from nemo_duplex.evaluation.activity import energy_vad
-from nemo_duplex.evaluation.endurance import score_session, soak_report, soak_table
+from nemo_duplex.evaluation.endurance import COMPARED, _cost_by_minute, score_session, soak_report, soak_table
 from nemo_duplex.evaluation.generation import run_conversations
-from nemo_duplex.evaluation.long_session import Playlist, play
+from nemo_duplex.evaluation.long_session import Playlist, SessionLog, _AgentListener, play
 from nemo_duplex.evaluation.scores import score
 from nemo_duplex.frames import FRAME_RATE
 from nemo_duplex.inputs import InputError
@@ -71,8 +72,12 @@ def test_a_playlist_ends_as_it_began_and_plays_all_before_one_comes_again(cuts):
     assert sorted(ids[:3]) == sorted(ids[3:6]) == sorted(cut.id for cut in cuts)
     assert playlist.duration == pytest.approx(128, abs=1)
     assert ids == [cut.id for cut in Playlist.of(cuts, minutes=2.0, compared=0.5, seed=1)]
+    orders = {tuple(cut.id for cut in Playlist.of(cuts, minutes=2.0, compared=0.5, seed=seed)) for seed in range(6)}
+    assert len(orders) > 3, "the order follows the seed"
     with pytest.raises(InputError, match=r"^compared=1: [^\n]*Choose less than 1\.$"):
         Playlist.of(cuts, minutes=2.0, compared=1.0)
+    with pytest.raises(InputError, match="^compared=0: "):
+        Playlist.of(cuts, minutes=2.0, compared=0)
 
 
 def test_every_conversation_is_judged_as_if_it_were_alone(cuts):
@@ -87,18 +92,47 @@ def test_every_conversation_is_judged_as_if_it_were_alone(cuts):
         assert len(alone.turn_taking.successes) == 1 and alone.answers[1].verdict == "right"
 
 
-def test_an_agent_that_stays_the_same_is_found_to_and_one_that_falls_silent_is_not(cuts):
-    playlist = Playlist.of(cuts, minutes=4.0, compared=1.0)
-    steady, tired = LongOracle(playlist), LongOracle(playlist, until=120.0)
-    same = soak_report(steady, playlist, play(steady, playlist, energy_vad, memory_at=(1, 4)))
+def test_an_agent_that_falls_silent_is_found_and_one_that_stays_the_same_is_not(cuts):
+    """Of 7 conversations of 16 s, the first and the last two are compared."""
+    playlist = Playlist.of(cuts, minutes=1.6, compared=0.5)
+    steady, tired = LongOracle(playlist), LongOracle(playlist, until=60.0)
+    same = soak_report(steady, playlist, play(steady, playlist, energy_vad, memory_at=(1, 0.5)))
     assert {d["within_noise"] for d in same["difference"].values()} == {True}
-    assert same["transcript"] == {"turns": 45, "written": 45, "complete": True}
+    assert same["transcript"] == {"turns": 18, "written": 18, "complete": True}
+    assert (same["minutes"], same["compared"]) == (pytest.approx(playlist.duration / 60), pytest.approx(0.54, abs=0.01))
+    assert same["conversations"] == {"compared": 2, "all": 6}
+    assert [mark["minute"] for mark in same["memory"]] == [0.5, 1]
     assert "CHANGED" not in soak_table(same) and "complete" in soak_table(same)
-    worse = soak_report(tired, playlist, play(tired, playlist, energy_vad, memory_at=(1, 4)))
+    worse = soak_report(tired, playlist, play(tired, playlist, energy_vad, memory_at=(1,)))
     assert worse["difference"]["exact_match"]["value"] == -1 and not worse["difference"]["exact_match"]["within_noise"]
     assert worse["difference"]["response_missing_rate"]["ci95"] == (1.0, 1.0)
     assert worse["difference"]["mean_stop_latency"]["value"] is None, "There was nobody to interrupt."
+    assert worse["difference"]["mean_stop_latency"]["within_noise"] is None
+    assert worse["first"]["exact_match"]["all"]["value"] == 1 and worse["last"]["exact_match"]["all"]["value"] == 0
     assert "CHANGED" in soak_table(worse)
+
+
+def test_an_answer_that_is_cut_off_is_compared_apart(cuts):
+    """The oracle gets all right: two whole answers and one cut off in each conversation."""
+    outcome = run_conversations(Oracle(cuts), cuts[:1], energy_vad)[0]
+    assert COMPARED["exact_match"](score(outcome)) == (2, 2) and COMPARED["exact_match_cut_off"](score(outcome)) == (1, 1)
+    assert COMPARED["false_alarm_rate"](score(outcome)) == (0, 3)
+
+
+def test_costs_are_milliseconds_per_frame_minute_by_minute():
+    """A push of two frames in 40 ms of the clock and 20 ms of CPU, and one frame in 10 ms in the next minute."""
+    log = SessionLog()
+    listener = _AgentListener(log, energy_vad, 22050)
+    frames = [SimpleNamespace(token=0, audio=np.zeros(SAMPLES, np.float32))] * 2
+    listener.take(frames, 0.040, 0.020, at=59.9)
+    listener.take([], 1.0, 1.0, at=59.95)
+    listener.take(frames[:1], 0.010, 0.006, at=60.0)
+    listener.take(frames[:1], 0.030, 0.008, at=61.0)
+    assert _cost_by_minute(log) == [
+        {"minute": 1, "cpu_mean": 10, "p50": 20, "p99": 20, "max": 20},
+        {"minute": 2, "cpu_mean": 7, "p50": 20, "p99": pytest.approx(29.8), "max": 30},
+    ]
+    assert log.tokens == [0] * 4
 
 
 def test_a_transcript_that_lost_a_turn_is_found(cuts):
@@ -112,10 +146,12 @@ def test_a_transcript_that_lost_a_turn_is_found(cuts):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("window", [16, None], ids=["window of 16 frames", "128 positions"])
-def test_most_of_a_minute_of_a_real_session_takes_no_memory(cuts, tmp_path, window):
+def test_half_a_minute_of_a_real_session_takes_no_memory(cuts, tmp_path, window):
     model = tiny_model(tmp_path, attention_window=window)
-    playlist = Playlist.of(cuts, minutes=0.7, compared=0.2)
-    heard = play(model, playlist, energy_vad, memory_at=(0.2, 0.4, 0.7))
+    turns = (Turn("user", 1.0, 2.5, "What is the day?"), Turn("agent", 3.2, 5.6, "It is two."))
+    short = [cut_of(Conversation(cut.id, 8.0, turns)) for cut in cuts]
+    playlist = Playlist.of(short, minutes=0.35, compared=0.1)
+    heard = play(model, playlist, energy_vad, memory_at=(0.12, 0.25, 0.38))
     assert len(heard.tokens) == pytest.approx(playlist.duration / 0.08, abs=2)
     assert len({mark["tensors_mb"] for mark in heard.memory}) == 1, heard.memory
     found = soak_report(model, playlist, heard)

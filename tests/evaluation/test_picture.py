@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 from matplotlib.image import imread
 
 from nemo_duplex.evaluation.activity import energy_vad
@@ -30,6 +31,45 @@ def test_it_shows_both_channels_the_verdicts_and_the_reference(cuts):
     said = texts(figure)
     assert "No, of Spain?" in said and any(t.startswith("stops 0.") for t in said)
     assert said.count("it is Madrid") == 2, "by the agent and by the corpus' own"
+
+
+def drawn(figure):
+    """Of every filled area: its colour, and the (x, y) of its outline."""
+    areas = figure.axes[0].collections
+    return [(to_hex(a.get_facecolor()[0]), p.vertices) for a in areas if len(a.get_facecolor()) for p in a.get_paths()]
+
+
+def test_each_voice_is_drawn_in_its_lane_where_it_speaks(cuts):
+    """User from 1 to 2.5 s, agent from 3.2 to 5.6 s, and the same of the reference."""
+    figure = conversation_figure(scored(Oracle(cuts), cuts[0]))
+    middle = {label.get_text(): y for label, y in zip(figure.axes[0].get_yticklabels(), figure.axes[0].get_yticks())}
+    waves = [(color, outline) for color, outline in drawn(figure) if len(outline) > 1000]
+    assert [color for color, _ in waves] == ["#2563c9", "#c2570c", "#7c8594"]
+    for (_, outline), name, start, end in zip(waves, ("user", "agent", "reference"), (1.0, 3.2, 3.2), (2.5, 5.6, 5.6)):
+        x, y = outline.T
+        tall = np.abs(y - middle[name]) > 0.1
+        assert (x.min(), x.max()) == pytest.approx((0, 16), abs=0.02), name
+        assert x[tall].min() == pytest.approx(start, abs=0.05), name
+        assert not ((x > end + 0.1) & (x < end + 0.5) & tall).any(), name
+    boxes = [(outline.T[0].min(), outline.T[0].max()) for _, outline in drawn(figure) if 4 <= len(outline) < 12]
+    for span in ((1.0, 2.5), (5.0, 6.4), (9.5, 11.0)):
+        assert any(box == pytest.approx(span, abs=0.01) for box in boxes), span
+    for span in ((3.2, 5.6), (7.04, 8.64), (11.68, 13.6)):  # of the agent, and of the reference
+        assert sum(box == pytest.approx(span, abs=0.03) for box in boxes) == 2, span
+
+
+def test_the_text_channel_is_a_cell_per_token(cuts):
+    figure = conversation_figure(scored(Oracle(cuts), cuts[0]))
+    cells = [(c, o.T[0].min(), o.T[0].max()) for c, o in drawn(figure) if 4 <= len(o) < 12 and abs(o.T[1].mean() + 1.72) < 0.05]
+    assert [(round(a, 2), round(b - a, 3)) for c, a, b in cells if c == "#15803d"] == [(t, 0.064) for t in (3.04, 6.88, 11.52)]
+    assert sum(c == "#c2570c" for c, *_ in cells) == 4 + 3 + 2 and sum(c == "#b91c1c" for c, *_ in cells) == 3
+
+
+def test_a_barge_in_is_drawn_from_the_users_onset_to_the_stop(cuts):
+    figure = conversation_figure(scored(Oracle(cuts), cuts[0]))
+    bars = [line.get_xdata() for line in figure.axes[0].lines if line.get_linewidth() == 4]
+    assert [list(bar) for bar in bars] == [pytest.approx([5.0, 5.6], abs=0.03)]
+    assert figure.axes[0].get_title(loc="left") == "d0"
 
 
 def test_entries_of_the_text_channel_stand_where_they_were_written(cuts):

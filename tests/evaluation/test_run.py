@@ -3,12 +3,12 @@
 import csv
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import soundfile
-from lhotse import CutSet
-from lhotse.shar import SharWriter
 
+import nemo_duplex.evaluation.run as run_module
 from nemo_duplex.conversation import Conversation, Turn
 from nemo_duplex.evaluation.activity import energy_vad
 from nemo_duplex.evaluation.generation import run_conversations
@@ -16,7 +16,7 @@ from nemo_duplex.evaluation.run import choose_examples, evaluate, read_sets
 from nemo_duplex.evaluation.scores import score
 from nemo_duplex.frames import AGENT_SAMPLE_RATE, FRAME_RATE
 from nemo_duplex.inputs import InputError
-from tests.evaluation.agents import Echo, Oracle, Silent, Talker, cut_of, dialogue, voice
+from tests.evaluation.agents import Echo, Oracle, Silent, Talker, cut_of, dialogue, voice, write_set
 
 
 def run(agent, cuts, folder, **options):
@@ -129,6 +129,62 @@ def test_a_missing_recogniser_is_said_and_not_replaced(cuts, tmp_path, monkeypat
     assert "pocketsphinx is not installed" in found["spoken_wer"]["not_run"]
 
 
+def test_the_worst_are_shown_and_a_third_of_good_ones():
+    """By mistakes, most first; of faultless ones those with most barge-ins."""
+
+    def of(name, mistakes, barge_ins):
+        return SimpleNamespace(name=name, mistakes=mistakes, turn_taking=SimpleNamespace(barge_ins=[None] * barge_ins))
+
+    rows = {"a": [of("slip", 1, 0), of("good", 0, 1), of("bad", 9, 0)], "b": [of("best", 0, 3), of("poor", 4, 1)]}
+
+    def shown(most):
+        return [e.scored.name for e in choose_examples(rows, most)]
+
+    assert shown(5) == ["bad", "poor", "slip", "best", "good"]
+    assert shown(3) == ["bad", "poor", "best"]
+    assert shown(4) == ["bad", "poor", "best", "good"]
+    assert shown(1) == ["best"]
+    assert [e.set_name for e in choose_examples(rows, 3)] == ["a", "b", "b"]
+
+
+def test_options_reach_their_parts(cuts, tmp_path, monkeypatch):
+    """Batch size, detector and seed."""
+    batches, seeds, found = [], [], {}
+
+    class Asked(Oracle):
+        def offline_inference(self, signal, lens):
+            batches.append(len(lens))
+            return super().offline_inference(signal, lens)
+
+    for name in ("summary", "spoken_text", "never_listens", "yields"):
+        real = getattr(run_module, name)
+        monkeypatch.setattr(run_module, name, lambda *args, real=real: seeds.append(args[-1]) or real(*args))
+    monkeypatch.setattr(run_module, "voice_activity", lambda name: found.setdefault(name, energy_vad))
+    run(Asked(cuts), cuts, tmp_path, batch_size=2, seed=5, vad="silero", asr_turns=1)
+    assert batches == [2, 1] and seeds == [5] * 4 and list(found) == ["silero"]
+
+
+def test_the_conversation_to_listen_to_is_the_best_that_is_shown(cuts, tmp_path):
+    class Mixed(Oracle):
+        """Silent in the first conversation."""
+
+        def does(self, user):
+            return Silent().does(user) if self.score[self._key(user)].id == "d0" else super().does(user)
+
+    run(Mixed(cuts), cuts, tmp_path, examples=2)
+    audio, rate = soundfile.read(tmp_path / "conversation.wav")
+    assert len(audio) == round((16.0 + 0.08) * rate) and abs(audio[:, 1]).max() > 0.1, "d1, in which the agent speaks"
+    assert {p.name for p in (tmp_path / "timelines").iterdir()} == {"dev-d0.png", "dev-d1.png"}
+
+
+def test_the_recogniser_knows_what_the_agent_wrote(cuts, tmp_path, monkeypatch):
+    """One that cannot know a wrong answer would blame the voice for it."""
+    texts = []
+    monkeypatch.setattr(run_module, "BigramRecogniser", lambda given: texts.extend(given))
+    run(Talker(), cuts[:1], tmp_path, asr_turns=1)
+    assert texts == ["the capital of France is Paris", "it is Madrid", "a word", "on and on"]
+
+
 def test_worst_first_and_then_some_good_ones(cuts, tmp_path):
     bad = [score(r) for r in run_conversations(Talker(), cuts, energy_vad)]
     good = [score(r) for r in run_conversations(Oracle(cuts), cuts, energy_vad)]
@@ -189,13 +245,15 @@ def test_nothing_is_written_for_bad_cuts(tmp_path):
 
 
 def test_sets_are_read_from_a_corpus(cuts, tmp_path):
-    folder = tmp_path / "corpus" / "dev" / "shar"
-    folder.mkdir(parents=True)
-    with SharWriter(str(folder), fields={"recording": "flac", "target_audio": "flac"}, shard_size=2) as writer:
-        for cut in CutSet.from_cuts(cuts):
-            writer.write(cut)
+    write_set(tmp_path / "corpus" / "dev" / "shar", cuts)
+    write_set(tmp_path / "corpus" / "test" / "shar", cuts[::-1])
     assert [c.id for c in read_sets(tmp_path / "corpus", ["dev"])["dev"]] == ["d0", "d1", "d2"]
     assert [c.id for c in read_sets(tmp_path / "corpus", ["dev"], limit=1)["dev"]] == ["d0"]
+    both = read_sets(tmp_path / "corpus", ["test", "dev"])
+    assert {name: [c.id for c in found] for name, found in both.items()} == {
+        "test": ["d2", "d1", "d0"],
+        "dev": ["d0", "d1", "d2"],
+    }
     for data, names, message in (
         (tmp_path / "corpus", ["impatient"], "set 'impatient': there is no folder"),
         (tmp_path / "nothing", ["dev"], "data: there is no folder"),
