@@ -5,10 +5,11 @@ import subprocess
 import sys
 
 import pytest
-from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
+from nemo.collections.common.tokenizers.sentencepiece_tokenizer import SentencePieceTokenizer
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 
 from nemo_duplex.conversation import Turn, Word
-from nemo_duplex.data.text_tokenizer import HFTokenizer
+from nemo_duplex.data.text_tokenizer import HFTokenizer, corpus_tokenizer, train_tokenizer, written_tokens
 from nemo_duplex.inputs import InputError
 from nemo_duplex.perception.ctc_data import token_times
 from tests.hf_families import byte_level, save_tokenizer, sentencepiece_like
@@ -99,8 +100,9 @@ def test_one_file_and_three_strings_are_enough(tmp_path):
     (tmp_path / "elsewhere").mkdir()
     path = first.path.rename(tmp_path / "elsewhere" / "0123_tokenizer.json")
     again = HFTokenizer(path, *first.special_tokens)
-    copy = pickle.loads(pickle.dumps(again))  # to the workers of a data loader, after the file is gone
+    packed = pickle.dumps(again)  # to the workers of a data loader
     path.unlink()
+    copy = pickle.loads(packed)
     for other in (again, copy):
         assert (other.pad, other.bos, other.eos, other.vocab_size) == (first.pad, first.bos, first.eos, first.vocab_size)
         assert [other.text_to_ids(t) for t in TEXTS] == [first.text_to_ids(t) for t in TEXTS]
@@ -116,7 +118,33 @@ def test_a_vocabulary_that_holds_its_special_tokens_as_words_is_outwitted(tmp_pa
     tokenizer = HFTokenizer.from_pretrained(str(published), tmp_path / "ours")
     assert tokenizer.special_tokens == ("<unk>", "<s>", "</s>") and tokenizer.unk_id == tokenizer.pad
     assert tokenizer.text_to_tokens("a </s>b") == ["▁", "a", "▁", "<", "/", "s", ">", "b"]
+    assert [end for _, end in tokenizer.text_offsets("a </s>b")[-5:]] == [3, 4, 5, 6, 7]
     assert tokenizer.text_offsets("a é b")[-1][1] == 5 and tokenizer.pad not in tokenizer.text_to_ids("a é b")
+
+
+def letter_tokenizer(folder, **vocabulary):
+    """One token per letter, saved with whatever its publisher left switched on: BOS, a length, padding."""
+    vocabulary = {"<unk>": 0, "<s>": 1, "</s>": 2, "a": 3, "b": 4} | vocabulary
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    tokenizer.enable_truncation(3)
+    tokenizer.enable_padding(length=8, pad_id=0, pad_token="<unk>")
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return HFTokenizer(folder / "tokenizer.json", "<unk>", "<s>", "</s>")
+
+
+def test_a_text_is_its_tokens_and_nothing_that_the_file_adds(tmp_path):
+    letters = letter_tokenizer(tmp_path)
+    assert letters.text_to_ids("abbab") == [3, 4, 4, 3, 4]
+    assert letters.text_offsets("aab") == [(3, 1), (3, 2), (4, 3)]
+    assert letters.ids_to_text([1, 3, 4, 0, 2]) == "ab", "its special tokens were ordinary ones in the file"
+    assert letters.unk_id == letters.pad == 0
+
+
+def test_ids_may_have_gaps(tmp_path):
+    assert letter_tokenizer(tmp_path, c=9).vocab_size == 10
 
 
 def test_tokens_have_the_times_of_their_words(tmp_path):
@@ -156,3 +184,70 @@ def test_it_needs_neither_nemo_nor_torch_nor_transformers():
         "assert not {'nemo', 'torch', 'transformers'} & set(sys.modules), sorted(sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr == ""
+
+
+# ---------------------------------------------------------------------- texts written whole, whatever the tokenizer
+
+
+@pytest.fixture
+def sentencepiece(tmp_path):
+    (tmp_path / "texts.txt").write_text("What is the day?\nIt is two.\nIt is six.\n")
+    return SentencePieceTokenizer(str(train_tokenizer(tmp_path / "texts.txt", tmp_path / "t.model", 40)))
+
+
+@pytest.fixture
+def letters(tmp_path):
+    """A tokenizer that leaves out what it cannot write: its pad is its unk."""
+    return letter_tokenizer(tmp_path)
+
+
+def test_a_text_is_what_the_tokenizer_makes_of_it(sentencepiece, letters):
+    assert sentencepiece.ids_to_text(written_tokens("It  is\ntwo.", sentencepiece, "say")) == "It is two."
+    assert written_tokens("ab", letters, "say") == [3, 4]
+
+
+def test_characters_that_it_does_not_know_are_named(sentencepiece, letters):
+    with pytest.raises(InputError, match=r"say: the model's tokenizer cannot write é 日 of 'It is é 日é'\. Say it in"):
+        written_tokens("It is é 日é", sentencepiece, "say")
+    with pytest.raises(InputError, match="cannot write é of"):
+        written_tokens("It is e\u0301", sentencepiece, "say")  # e and an accent of its own are one character
+    with pytest.raises(InputError, match="cannot write c of 'abc'"):
+        written_tokens("abc", letters, "say")
+
+
+@pytest.mark.parametrize("text", ["", "  \n", None, 5, b"two", ["two"]], ids=repr)
+def test_what_is_no_text_is_refused(sentencepiece, text):
+    with pytest.raises(InputError, match="has no word" if isinstance(text, str) else "expected a text") as refusal:
+        written_tokens(text, sentencepiece, "system_prompt")
+    assert str(refusal.value).startswith("system_prompt: ") and "\n" not in str(refusal.value)
+
+
+# ---------------------------------------------------------------------- a tokenizer of one's own
+
+
+def test_a_trained_tokenizer_has_its_special_ids_and_every_character(tmp_path):
+    """Even one that occurs once in ten thousand."""
+    (tmp_path / "texts.txt").write_text("It is one.\n" * 2000 + "It is ñ.\n")
+    made = SentencePieceTokenizer(str(train_tokenizer(tmp_path / "texts.txt", tmp_path / "t.model", 30)))
+    assert (made.tokenizer.pad_id(), made.bos_id, made.eos_id, made.tokenizer.unk_id()) == (0, 1, 2, 3)
+    assert made.ids_to_text(made.text_to_ids("It is ñ.")) == "It is ñ."
+    assert made.text_to_tokens("It is one.") == ["▁It", "▁is", "▁one", "."], "what is said often is whole"
+
+
+def test_a_corpus_that_is_too_small_or_missing_is_named(tmp_path):
+    (tmp_path / "texts.txt").write_text("\n \n")
+    with pytest.raises(InputError, match=r"^No tokenizer of 30 pieces can be trained on \S+texts.txt \(0 lines\)"):
+        train_tokenizer(tmp_path / "texts.txt", tmp_path / "t.model", 30)
+    with pytest.raises(InputError, match="texts of the corpus: there is no file"):
+        train_tokenizer(tmp_path / "none.txt", tmp_path / "t.model", 30)
+    with pytest.raises(InputError, match="holds? no texts.txt|has no texts.txt to train a tokenizer on"):
+        corpus_tokenizer(tmp_path / "none", tmp_path / "t.model", 30)
+    assert not (tmp_path / "t.model").exists()
+
+
+def test_a_tokenizer_of_a_corpus_is_trained_once(tmp_path):
+    (tmp_path / "texts.txt").write_text("It is one.\nIt is two.\n")
+    first = corpus_tokenizer(tmp_path, tmp_path / "t.model", 20).read_bytes()
+    (tmp_path / "texts.txt").write_text("Something else is said now.\n")
+    assert corpus_tokenizer(tmp_path, tmp_path / "t.model", 20).read_bytes() == first
+    assert corpus_tokenizer(tmp_path, tmp_path / "other.model", 20).read_bytes() != first

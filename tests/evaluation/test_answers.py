@@ -30,6 +30,7 @@ def test_words_are_compared_without_case_punctuation_and_blanks():
 def test_the_first_turn_after_the_question_is_its_answer():
     assert verdicts((2.6, 4, "it is paris"), (7.6, 9, "It is Rome.")) == [("right", False), ("wrong", False)]
     assert verdicts((0.1, 0.9, "It is Paris.")) == [("missing", False), ("missing", False)]
+    assert verdicts((7.6, 9, "It is Paris.")) == [("missing", False), ("right", False)]
     assert verdicts((2.6, 3, "Well."), (3.5, 5, "It is Paris.")) == [("wrong", False), ("missing", False)]
 
 
@@ -40,13 +41,25 @@ def test_a_longer_or_shorter_answer_is_wrong_when_nobody_cut_it_off():
 
 @pytest.mark.parametrize(
     ("text", "right"),
-    [("It is Paris.", True), ("it is", True), ("it is par", True), ("it is rome", False), ("", False), ("t is paris", False)],
+    [
+        ("It is Paris.", True),
+        ("it is", True),
+        ("it is par", True),
+        ("it is rome", False),
+        ("", False),
+        ("t is paris", False),
+        ("it ispar", False),
+    ],
 )
 def test_an_answer_that_is_cut_off_is_right_as_far_as_it_goes(text, right):
     verdict = "right" if right else "wrong"
     assert verdicts((2.6, 6.6, text), asked=1) == [(verdict, True)], "by the next question"
     assert verdicts((7.6, 12.1, text))[1] == (verdict, True), "by the end of the recording"
     assert verdicts((7.6, 12, text, True))[1] == (verdict, True), "by the end of the recording, before its EOS"
+
+
+def test_half_a_word_is_not_compared_with_two():
+    assert verdicts((2.6, 6.6, "it ispar"), asked=1) == [("wrong", True)]
 
 
 def test_an_answer_that_ends_when_the_next_question_begins_was_not_cut_off():
