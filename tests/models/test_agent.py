@@ -206,6 +206,48 @@ def test_offline_inference_sets_the_training_mode_back_after_an_error_too(agent,
         agent.eval()
 
 
+@torch.inference_mode()
+def stepped(agent, signal, prompt=()):
+    """Tokens (T,) and codes (T, K) of one recording, one frame after another."""
+    user, lens = agent.perception(signal[None], torch.tensor([len(signal)]))
+    state, frames = agent.lm.init_state(1, len(prompt)), []
+    if prompt:
+        agent.lm.prompt(torch.tensor([prompt]), state)
+    for t in range(int(lens)):
+        frame, state = agent.lm.step(user[:, t], state)
+        frames.append(frame)
+    return torch.cat([f.tokens for f in frames]), torch.cat([f.codes for f in frames])
+
+
+def test_offline_inference_is_each_recording_frame_by_frame_and_pad_after_its_end(agent):
+    signals = [speech_like(seconds, seed) for seed, seconds in enumerate((1.6, 0.8, 1.2))]
+    out = agent.offline_inference(torch.nn.utils.rnn.pad_sequence(signals, True), torch.tensor([len(s) for s in signals]))
+    assert out["tokens_len"].tolist() == [20, 10, 15] and out["audio_len"].tolist() == [n * 1764 for n in (20, 10, 15)]
+    assert out["tokens_text"].shape == (3, 20) and out["tokens_audio"].shape == (3, 20, 2)
+    for i, n in enumerate((20, 10, 15)):
+        tokens, codes = stepped(agent, signals[i])
+        assert torch.equal(out["tokens_text"][i, :n], tokens) and torch.equal(out["tokens_audio"][i, :n], codes)
+        assert (out["tokens_text"][i, n:] == agent.layout.text_pad).all()
+        assert (out["tokens_audio"][i, n:] == agent.layout.speech_pad).all()
+        assert out["text"][i] == agent.decode_text(tokens.tolist())
+        spoken, _ = agent.audio_codec.decode(agent.specials_to_silence(codes.T[None]), torch.tensor([n]))
+        assert (out["audio"][i, : n * 1764] - spoken[0]).abs().max() < 1e-5
+    assert any(
+        agent.decode_text(row[: n - 1].tolist()) != text for row, n, text in zip(out["tokens_text"], (20, 10, 15), out["text"])
+    )
+
+
+def test_a_system_prompt_comes_before_the_first_frame(agent):
+    signal, prompt = speech_like(0.8), agent.prompt_tokens("What is the day?")
+    out = agent.offline_inference(
+        signal[None], torch.tensor([len(signal)]), decode_audio=False, system_prompt="What is the day?"
+    )
+    assert out.keys() == {"text", "tokens_text", "tokens_audio", "tokens_len"}
+    tokens, codes = stepped(agent, signal, prompt)
+    assert torch.equal(out["tokens_text"][0], tokens) and torch.equal(out["tokens_audio"][0], codes)
+    assert not torch.equal(codes, stepped(agent, signal)[1])
+
+
 def test_text_is_decoded_without_special_ids_and_with_a_space_between_turns(agent):
     ids, layout = agent.tokenizer.text_to_ids, agent.layout
     first, second = ids("It is one."), ids("What is the day of six?")

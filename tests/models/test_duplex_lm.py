@@ -111,3 +111,37 @@ def test_new_vocabulary_starts_at_zero():
     """The pretrained model first hears what it always heard (paper, section 3)."""
     lm = DuplexLM(LAYOUT, Backbone(LLAMA))
     assert not lm.speech_embedding.table.weight.any() and not lm.speech_head.projection.weight.any()
+
+
+def test_a_conversation_starts_with_a_pad_and_speech_start_and_again_after_a_reset():
+    lm = debug_lm()
+    state = lm.init_state(2)
+    start = [LAYOUT.speech_start] * 3
+    assert state.tokens.tolist() == [LAYOUT.text_pad] * 2 and state.codes.tolist() == [start, start]
+    state.tokens[:], state.codes[:] = 7, 5
+    state.reset(torch.tensor([False, True]))
+    assert state.tokens.tolist() == [7, LAYOUT.text_pad] and state.codes.tolist() == [[5, 5, 5], start]
+
+
+def test_a_frame_is_the_sum_of_user_text_and_all_codes():
+    lm, user = DuplexLM(LAYOUT, Backbone(LLAMA), user_weight=0.5), torch.randn(1, 1, 32)
+    table = torch.nn.init.normal_(lm.speech_embedding.table.weight)
+    size = LAYOUT.speech_vocab_size
+    assert table.shape == (3 * size, 32)
+    with torch.no_grad():
+        found = lm.embed_frames(user, torch.tensor([[7]]), torch.tensor([[[4], [0], [10]]]))
+        expected = 0.5 * user + lm.backbone.embed_tokens.weight[7] + table[4] + table[size] + table[2 * size + 10]
+        alone = lm(user, torch.tensor([[7]]), torch.tensor([[[4], [0], [10]]]))
+        start = LAYOUT.speech_start
+        first = 0.5 * user + lm.backbone.embed_tokens.weight[LAYOUT.text_pad] + sum(table[k * size + start] for k in range(3))
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(alone, lm.backbone(first), msg="the first frame has nothing of the agent's before it")
+
+
+def test_no_token_lies_beyond_the_vocabulary():
+    """An embedding may have more rows than the tokenizer has tokens."""
+    torch.manual_seed(0)
+    lm = DuplexLM(LAYOUT, Backbone({**LLAMA, "vocab_size": 64})).eval()
+    torch.nn.init.normal_(lm.backbone.lm_head.weight[40:], std=100)
+    tokens, _ = free_run(lm, torch.randn(2, 10, 32))
+    assert tokens.max() < 40

@@ -1,8 +1,4 @@
-"""The NeMo shell: trains a step, saves into one file, restores anywhere; a wrong file is one line."""
-
-import subprocess
-import sys
-import tarfile
+"""The training shell: losses of a step and of a validation, what is frozen, data in NeMo's way, files."""
 
 import pytest
 import torch
@@ -10,7 +6,9 @@ from nemo.core.classes import ModelPT
 
 from nemo_duplex.data.batch import DuplexBatch
 from nemo_duplex.inputs import InputError
+from nemo_duplex.models import parallel
 from nemo_duplex.models.duplex_s2s import DuplexS2SModel
+from nemo_duplex.models.metrics import StepSums
 from tests.dummies import speech_like, tiny_config, tiny_model
 
 
@@ -45,12 +43,15 @@ def batch(model, lengths=(20, 15), codes=True):
     )
 
 
-@pytest.mark.parametrize("codes", [True, False], ids=["codes made before", "codes made now"])
+# ---------------------------------------------------------------------- a training step
+
+
+@pytest.mark.parametrize("codes", [True, False], ids=["codes of the data", "codes made now"])
 def test_the_loss_falls(tmp_path, codes):
     model = DuplexS2SModel(tiny_config(tmp_path))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     losses = []
-    for _ in range(20):
+    for _ in range(8):
         loss = model.training_step(batch(model, codes=codes), 0)["loss"]
         loss.backward()
         optimizer.step()
@@ -58,6 +59,31 @@ def test_the_loss_falls(tmp_path, codes):
         losses.append(loss.item())
     assert losses[-1] < 0.7 * losses[0]
     assert all(p.grad is None for p in model.audio_codec.parameters()), "The codec is frozen while the agent trains."
+
+
+def test_a_step_is_the_weighted_sum_of_both_means(model):
+    with torch.no_grad():
+        text, speech, _ = model._losses(batch(model))
+        step = model.training_step(batch(model), 0)
+    assert step["text_loss"].item() == pytest.approx(text.mean.item(), rel=1e-6)
+    assert step["audio_loss"].item() == pytest.approx(speech.mean.item(), rel=1e-6)
+    assert step["loss"].item() == pytest.approx(3 * text.mean.item() + speech.mean.item(), rel=1e-6)
+
+
+def test_a_frame_counts_the_same_on_every_rank(model, monkeypatch):
+    """Gradients are averaged over ranks, so the average of what two ranks minimise is the loss of both their batches."""
+    batches = [batch(model, (20, 15)), batch(model, (13,))]
+    with torch.no_grad():
+        texts, speeches, sums = zip(*(model._losses(one) for one in batches))
+        together = StepSums(sums[0].names, sums[0].sums + sums[1].sums, sums[0].counts + sums[1].counts, 2)
+        monkeypatch.setattr(parallel, "summed_over_ranks", lambda own, mesh: together)
+        steps = [model.training_step(one, 0) for one in batches]
+    text, speech = (sum(c.total for c in cs) / sum(c.weight for c in cs) for cs in (texts, speeches))
+    assert sum(step["loss"] for step in steps).item() / 2 == pytest.approx((3 * text + speech).item(), rel=1e-5)
+    for step in steps:
+        assert step["text_loss"].item() == pytest.approx(text.item(), rel=1e-5), "every rank logs the global batch"
+        assert step["audio_loss"].item() == pytest.approx(speech.item(), rel=1e-5)
+        assert step["sums"] is together
 
 
 def test_padding_changes_no_loss(model):
@@ -72,33 +98,110 @@ def test_padding_changes_no_loss(model):
         assert before[loss].item() == pytest.approx(after[loss].item(), rel=1e-6), loss
 
 
-def test_validation_is_a_mean_over_frames_not_over_batches(model):
+@pytest.mark.parametrize("frames", [18, 20, 23])
+def test_codes_made_now_are_cut_or_padded_to_the_frames_and_made_in_float32(model, monkeypatch, frames):
+    made = torch.randint(1, 9, (2, 2, frames))
+
+    def encode(audio, lens):
+        assert audio.dtype == torch.float32 and not torch.is_autocast_enabled("cpu") and not torch.is_grad_enabled()
+        assert lens.tolist() == [20 * 1764, 15 * 1764]
+        return made, None
+
+    monkeypatch.setattr(model.audio_codec, "encode", encode)
+    with torch.autocast("cpu", torch.bfloat16):
+        codes = model._codes(batch(model, codes=False))
+    assert codes.shape == (2, 2, 20) and torch.equal(codes[:, :, :18], made[:, :, :18])
+    assert torch.equal(codes[:, :, 18:], made[:, :, 18:20] if frames > 18 else torch.zeros(2, 2, 2).long())
+
+
+def test_gradients_are_clipped_over_the_whole_mesh_where_there_is_one(tmp_path):
+    model = DuplexS2SModel(tiny_config(tmp_path))
+    model._device_mesh = object()  # of a model-parallel strategy
+    weight = next(p for p in model.parameters() if p.requires_grad)
+    weight.grad = torch.ones_like(weight)
+    model.configure_gradient_clipping(None, 0.5)
+    assert weight.grad.norm().item() == pytest.approx(0.5, rel=1e-5)
+
+
+# ---------------------------------------------------------------------- validation
+
+
+@pytest.fixture
+def logged(model, monkeypatch):
+    """What is logged."""
+    values: dict[str, float] = {}
+    monkeypatch.setattr(model, "log_dict", values.update)
+    monkeypatch.setattr(model, "_trainer", object())
+    return values
+
+
+@torch.no_grad()
+def validate(model, *batches):
+    model.on_validation_epoch_start()
+    for one in batches:
+        model.validation_step(one, 0)
+    model.on_validation_epoch_end()
+
+
+def test_validation_is_a_mean_over_frames_not_over_batches(model, logged):
     """NeMo's in-tree metrics average the averages of batches of different size (nemo.md, 1.13)."""
-    logged = {}
-    model.log_dict, model._trainer = logged.update, object()
-    try:
-        model.on_validation_epoch_start()
-        with torch.no_grad():
-            for lengths in ((20, 15), (13,)):
-                model.validation_step(batch(model, lengths), 0)
-            model.on_validation_epoch_end()
-            together = model._losses(batch(model, (20, 15)))[2] + model._losses(batch(model, (13,)))[2]
-    finally:
-        del model.log_dict
-        model._trainer = None
-    expected = 3 * together.mean("text_loss") + together.mean("speech_loss")
-    assert logged["val_loss"] == pytest.approx(expected.item())
-    assert {"val_text_accuracy", "val_bos_accuracy", "val_eos_accuracy", "val_codebook_1_accuracy"} <= logged.keys()
+    validate(model, batch(model, (14,)))  # of an earlier epoch: forgotten
+    logged.clear()
+    validate(model, batch(model, (20, 15)), batch(model, (13,)))
+    with torch.no_grad():
+        together = model._losses(batch(model, (20, 15)))[2] + model._losses(batch(model, (13,)))[2]
+    assert logged["val_loss"] == pytest.approx(3 * together.mean("text_loss").item() + together.mean("speech_loss").item())
+    assert logged["val_eos_accuracy"] == pytest.approx(together.mean("eos_accuracy").item())
+    assert {"val_text_accuracy", "val_bos_accuracy", "val_codebook_1_accuracy", "val_padding_ratio"} <= logged.keys()
+
+
+def test_named_sets_are_logged_apart_until_each_ends(model, logged):
+    one, other = batch(model, (20, 15)), batch(model, (13,))
+    validate(model, {"easy": one, "hard": other}, {"easy": other, "hard": None})
+    found = dict(logged)
+    logged.clear()
+    validate(model, one, other)
+    assert found["val_easy_loss"] == pytest.approx(logged["val_loss"])
+    logged.clear()
+    validate(model, other)
+    assert found["val_hard_loss"] == pytest.approx(logged["val_loss"])
+    assert not any(name in found for name in ("val_loss", "val__loss"))
+
+
+def test_weights_are_gathered_for_a_validation_and_released_after_it(model, logged, monkeypatch):
+    calls = []
+    for name in ("gather", "release"):
+        monkeypatch.setattr(parallel, name, lambda model, name=name: calls.append(name))
+    model.on_validation_epoch_start()
+    assert calls == ["gather"]
+    model.on_validation_epoch_end()
+    assert calls == ["gather", "release"]
+
+
+# ---------------------------------------------------------------------- what is trained
 
 
 @pytest.mark.parametrize("patterns", [["^perception\\.encoder\\."], ["^llm\\..+$"], ["^lm\\.backbone\\.llm\\."]])
-def test_patterns_freeze_by_our_names_and_by_those_of_nemo(tmp_path, patterns):
+def test_frozen_parts_stay_in_inference_mode(tmp_path, patterns):
     model = DuplexS2SModel(tiny_config(tmp_path, freeze_params=patterns)).train()
-    part = model.perception.encoder if "perception" in patterns[0] else model.lm.backbone.llm
-    assert not any(p.requires_grad for p in part.parameters()) and not part.training
-    assert model.lm.speech_head.projection.weight.requires_grad and model.training
-    with pytest.raises(InputError, match="'nothing' matches no parameter"):
-        DuplexS2SModel(tiny_config(tmp_path, freeze_params=["nothing"]))
+    encoder, llm = model.perception.encoder, model.lm.backbone.llm
+    frozen, trained = (encoder, llm) if "perception" in patterns[0] else (llm, encoder)
+    assert not any(p.requires_grad for p in frozen.parameters()) and not frozen.training
+    assert all(p.requires_grad for p in trained.parameters()) and trained.training and model.training
+    assert not model.perception.preprocessor.training, "it would add dither"
+    assert not model.audio_codec.training
+    assert not model.eval().perception.encoder.training
+
+
+def test_exceptions_from_freezing(tmp_path):
+    exceptions = {"freeze_params": ["^llm"], "prevent_freeze_params": ["^llm.norm"]}
+    lora = {"r": 2, "target_modules": ["q_proj"]}
+    model = DuplexS2SModel(tiny_config(tmp_path, **exceptions, lora=lora))
+    trained = {name for name, p in model.lm.backbone.llm.named_parameters() if p.requires_grad}
+    layers = {f"layers.{i}.self_attn.q_proj.lora_{side}.default.weight" for i in (0, 1) for side in "AB"}
+    assert trained == layers, "adapters are trained whatever is frozen; under lora nothing else of the language model is"
+    plain = DuplexS2SModel(tiny_config(tmp_path, **exceptions))
+    assert [name for name, p in plain.lm.backbone.llm.named_parameters() if p.requires_grad] == ["norm.weight"]
 
 
 def test_adapters_train_alone_and_are_merged_on_request(tmp_path):
@@ -119,6 +222,40 @@ def test_adapters_train_alone_and_are_merged_on_request(tmp_path):
     assert torch.allclose(hidden["adapted"], hidden["merged"], atol=1e-5)
 
 
+def test_keys_of_the_config_reach_the_network(tmp_path):
+    model = DuplexS2SModel(tiny_config(tmp_path, user_weight=2.5, loss={"silence": 0.25}, activation_checkpointing=True))
+    assert model.lm.user_weight == 2.5 and model.loss_weights.silence == 0.25
+    assert model.lm.backbone.llm.is_gradient_checkpointing
+
+
+# ---------------------------------------------------------------------- data
+
+
+def test_a_dataset_fits_the_model_unless_told_otherwise(tmp_path):
+    model = DuplexS2SModel(tiny_config(tmp_path, text_alignment="word"))
+    fitting = model.dataset()
+    assert fitting.tokenizer is model.tokenizer and fitting.text_alignment == "word"
+    assert (fitting.user_sample_rate, fitting.agent_sample_rate, fitting.frame_rate.hz) == (16000, 22050, 12.5)
+    other = model.dataset(text_alignment="turn", output_roles=["assistant"])
+    assert other.text_alignment == "turn" and other.speakers == {"user": "user", "assistant": "agent"}
+
+
+def test_loaders_of_the_config_are_made_but_not_while_a_file_is_restored(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(DuplexS2SModel, "setup_training_data", lambda self, config: asked.append(("train", config.shar)))
+    monkeypatch.setattr(
+        DuplexS2SModel, "setup_multiple_validation_data", lambda self, config: asked.append(("validation", config.shar))
+    )
+    model = DuplexS2SModel(tiny_config(tmp_path, train_ds={"shar": "a"}, validation_ds={"shar": "b"}))
+    assert asked == [("train", "a"), ("validation", "b")]
+    model.save_to(str(tmp_path / "agent.nemo"))
+    again = DuplexS2SModel.restore_from(tmp_path / "agent.nemo", map_location="cpu")
+    assert len(asked) == 2 and again.cfg.train_ds.shar == "a" and again.cfg.validation_ds.shar == "b"
+
+
+# ---------------------------------------------------------------------- files
+
+
 def test_an_unknown_key_names_the_nearest(tmp_path):
     with pytest.raises(InputError, match="unknown key 'speech_delai'. Did you mean 'speech_delay'"):
         DuplexS2SModel(tiny_config(tmp_path, speech_delai=1))
@@ -134,89 +271,9 @@ def test_a_restored_model_is_saved_again_when_its_file_is_gone(nemo, tmp_path):
     assert again.tokenizer.text_to_ids("It is one.") == model.tokenizer.text_to_ids("It is one.")
 
 
-RESTORE = """
-import sys, socket
-def offline(*args, **kwargs): raise AssertionError("network")
-socket.socket.connect = offline
-import nemo_duplex, torch
-from {home} import {cls}
-model = {cls}.restore_from({path!r}, map_location="cpu").eval()
-out = model.offline_inference(torch.load({signal!r}), torch.tensor([32000]))
-torch.save(out, {out!r})
-"""
-
-
-@pytest.mark.parametrize("home, cls", [("nemo.core.classes", "ModelPT"), ("nemo_duplex", "DuplexS2SModel")])
-def test_one_file_restores_in_a_fresh_process_without_network(model, nemo, tmp_path, home, cls):
-    signal = speech_like(2)[None]
-    torch.save(signal, tmp_path / "signal.pt")
-    moved = tmp_path / "elsewhere.nemo"
-    moved.write_bytes(nemo.read_bytes())
-    code = RESTORE.format(home=home, cls=cls, path=str(moved), signal=str(tmp_path / "signal.pt"), out=str(tmp_path / "out.pt"))
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, capture_output=True)
-    there, here = torch.load(tmp_path / "out.pt"), model.offline_inference(signal, torch.tensor([32000]))
-    assert there["text"] == here["text"]
-    for key in ("tokens_text", "tokens_audio", "tokens_len", "audio_len"):
-        assert torch.equal(there[key], here[key]), key
-    assert (there["audio"] - here["audio"]).abs().max() < 1e-6
-
-
 def test_the_saved_config_describes_every_part(nemo):
     config = ModelPT.restore_from(str(nemo), return_config=True)
     assert config.pretrained_asr is None and config.pretrained_audio_codec is None
     assert config.codec.sample_rate == 22050 and config.perception.encoder.d_model == 16 and config.format_version == 2
+    assert config.target == "nemo_duplex.models.duplex_s2s.DuplexS2SModel"
     assert config.tokenizer.model_path.startswith("nemo:")
-
-
-def repacked(nemo, path, change):
-    """A copy of `nemo` in which `change` has edited the extracted files."""
-    folder = path.parent / "extracted"
-    with tarfile.open(nemo) as archive:
-        archive.extractall(folder, filter="data")
-    change(folder)
-    with tarfile.open(path, "w") as archive:
-        for file in sorted(folder.iterdir()):
-            archive.add(file, file.name)
-    return path
-
-
-def edit_config(old, new):
-    def change(folder):
-        file = folder / "model_config.yaml"
-        assert old in file.read_text()
-        file.write_text(file.read_text().replace(old, new))
-
-    return change
-
-
-def drop_a_weight(folder):
-    weights = torch.load(folder / "model_weights.ckpt")
-    del weights["lm.speech_head.projection.bias"]
-    torch.save(weights, folder / "model_weights.ckpt")
-
-
-WRONG = {
-    "another model": (
-        edit_config("nemo_duplex.models.duplex_s2s.DuplexS2SModel", "nemo.collections.asr.models.X"),
-        "expected a DuplexS2SModel",
-    ),
-    "newer format": (edit_config("format_version: 2", "format_version: 99"), "format 99"),
-    "a weight is missing": (drop_a_weight, "lm.speech_head.projection.bias"),
-    "no weights": (lambda folder: (folder / "model_weights.ckpt").unlink(), "lacks model_weights.ckpt"),
-}
-
-
-@pytest.mark.parametrize("change, message", WRONG.values(), ids=WRONG)
-def test_a_wrong_file_is_one_line(nemo, tmp_path, change, message):
-    path = repacked(nemo, tmp_path / "wrong.nemo", change)
-    with pytest.raises(InputError, match=message):
-        DuplexS2SModel.restore_from(str(path), map_location="cpu")
-    assert not ModelPT._is_model_being_restored(), "A failed restore must not leave later models without data loaders."
-
-
-@pytest.mark.parametrize("size", [0, 1000, 200_000])
-def test_a_truncated_file_is_one_line(nemo, tmp_path, size):
-    assert nemo.stat().st_size > size
-    (tmp_path / "cut.nemo").write_bytes(nemo.read_bytes()[:size])
-    with pytest.raises(InputError, match="cut.nemo is (empty|truncated)"):
-        DuplexS2SModel.restore_from(str(tmp_path / "cut.nemo"), map_location="cpu")

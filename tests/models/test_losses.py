@@ -98,3 +98,47 @@ def test_training_on_a_share_of_the_silence_is_unbiased():
     drawn = torch.stack([speech_loss(spoken, hidden, targets, LossWeights(silence=0.2)).mean for _ in range(50)])
     assert drawn.std() > 0
     assert drawn.mean().item() == pytest.approx(full.item(), abs=4 * drawn.std().item() / math.sqrt(50) + 0.01)
+
+
+def test_all_speaking_frames_and_a_share_of_the_silent_ones_are_trained_on():
+    torch.manual_seed(0)
+    hidden, valid = torch.randn(2, 300, 10), torch.ones(2, 300, dtype=torch.bool)
+    valid[1, 200:] = False
+    speaking = (torch.rand(2, 300) < 0.2) & valid
+    targets = AgentTargets(torch.zeros(2, 300), torch.randint(0, 5, (2, 2, 300)), speaking, valid)
+    found = speech_loss(spoken, hidden, targets, LossWeights(silence=0.25))
+    silent = len(found.predicted) - int(speaking.sum())
+    assert 60 < silent < 140  # a quarter of about 400
+    assert found.weight.item() == int(speaking.sum()) + 4 * silent
+    only = speech_loss(spoken, hidden, targets, LossWeights(silence=1e-9))
+    frames = torch.nn.functional.cross_entropy(
+        spoken(hidden[speaking]).flatten(0, 1), targets.codes.transpose(1, 2)[speaking].flatten()
+    )
+    assert len(only.predicted) == int(speaking.sum()) and only.mean.item() == pytest.approx(frames.item(), rel=1e-5)
+
+
+def test_each_codebook_is_compared_with_its_own_logits():
+    codes = torch.tensor([[[1, 2], [3, 4]]])  # (B, K, T)
+    hidden = torch.zeros(1, 2, 10)
+    for t in range(2):
+        for k in range(2):
+            hidden[0, t, 5 * k + codes[0, k, t]] = 50.0
+    targets = AgentTargets(torch.zeros(1, 2), codes, torch.ones(1, 2).bool(), torch.ones(1, 2).bool())
+    found = speech_loss(spoken, hidden, targets, PAPER)
+    assert found.total.item() == pytest.approx(0, abs=1e-6) and found.weight == 2
+    assert found.predicted.tolist() == found.targets.tolist() == [[1, 3], [2, 4]]
+
+
+def test_a_chunk_of_zero_makes_all_logits_at_once_and_chunks_hold_for_text_too():
+    text, hidden, targets = example()
+    sizes = []
+
+    def watched(h):
+        sizes.append(len(h))
+        return h
+
+    text_loss(watched, text, targets, LAYOUT, LossWeights(chunk=4))
+    assert sizes == [4, 4, 2]
+    sizes.clear()
+    text_loss(watched, text, targets, LAYOUT, LossWeights(chunk=0))
+    assert sizes == [10]

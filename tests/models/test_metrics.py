@@ -25,7 +25,7 @@ def sums(text, speech, valid=(True, True, True, True)):
     return StepSums.of(loss(*text), loss(*speech), targets, LAYOUT)
 
 
-TEXT = ([1, 5, 0, 2], [1, 6, 0, 2])  # BOS right, a word wrong, pad right, EOS right
+TEXT = ([1, 5, 0, 3], [1, 6, 0, 2])  # BOS right, a word wrong, pad right, EOS wrong
 SPEECH = ([[0, 1], [0, 3], [4, 4], [2, 2]], [[0, 1], [0, 2], [4, PAD], [3, 2]])  # the third frame is not all codes
 
 
@@ -35,9 +35,9 @@ def test_every_mean_is_over_what_it_names():
         {
             "text_loss": 0.5,
             "speech_loss": 0.5,
-            "text_accuracy": 2 / 3,
+            "text_accuracy": 1 / 3,
             "bos_accuracy": 1.0,
-            "eos_accuracy": 1.0,
+            "eos_accuracy": 0.0,
             "speech_accuracy": 4 / 6,
             "codebook_0_accuracy": 2 / 3,
             "codebook_1_accuracy": 2 / 3,
@@ -58,7 +58,7 @@ def test_a_frame_counts_the_same_in_every_batch():
     joined = sums((TEXT[0] + [1, 1, 3], TEXT[1] + [0, 3, 3]), (SPEECH[0] + [[0, 0]], SPEECH[1] + [[0, 0]]))
     for name in ("text_accuracy", "speech_accuracy", "codebook_0_accuracy", "bos_accuracy"):
         assert both.mean(name) == turned.mean(name) == joined.mean(name)
-    assert both.mean("text_accuracy") == pytest.approx(3 / 5)
+    assert both.mean("text_accuracy") == pytest.approx(2 / 5)
 
 
 def test_what_was_not_counted_is_not_logged():
@@ -85,3 +85,17 @@ def test_sums_of_different_things_do_not_add():
     one = sums(TEXT, SPEECH)
     with pytest.raises(AssertionError, match="different things"):
         one + StepSums(one.names[1:], one.sums[1:], one.counts[1:])
+
+
+def test_sums_keep_their_ranks_and_can_be_taken_away_again():
+    one = sums(TEXT, SPEECH)
+    both = StepSums(one.names, one.sums * 2, one.counts * 2, 2)
+    assert both.cpu().ranks == both.to("cpu").ranks == (both + one).ranks == (both - one).ranks == 2
+    left = both - one
+    assert torch.equal(left.sums, one.sums) and torch.equal(left.counts, one.counts)
+
+
+def test_the_logged_loss_is_the_weighted_sum():
+    found = sums(TEXT, SPEECH)
+    found.sums[found.names.index("text_loss")] = 8.0  # a mean of 2 beside 0.5
+    assert found.logged(LossWeights(text=5.0, speech=7.0))["loss"] == pytest.approx(5 * 2 + 7 * 0.5)

@@ -1,4 +1,7 @@
-"""Two processes train what one would: DDP, FSDP2 and tensor parallelism over gloo, beside a run on the whole batch."""
+"""Two processes train what one would: DDP, FSDP2 and tensor parallelism over gloo, beside a run on the whole batch.
+
+The fast tests shard over a world of one process: weights are sharded, gathered and released as in any other.
+"""
 
 import subprocess
 import sys
@@ -6,15 +9,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import distributed
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils.data import DataLoader
 
 from nemo_duplex.inputs import InputError
 from nemo_duplex.llm.backbone import Backbone
 from nemo_duplex.llm.lora import add_lora
 from nemo_duplex.llm.tensor_parallel import split_layers
+from nemo_duplex.models import parallel
 from nemo_duplex.models.duplex_s2s import DuplexS2SModel
+from nemo_duplex.models.metrics import StepSums
 from nemo_duplex.training.trainer import ShardedStrategy, trainer_arguments
-from tests.dummies import speech_like
+from tests.dummies import speech_like, tiny_model
 from tests.models.parallel_worker import LLAMA, fit, loader
 
 ROOT = Path(__file__).parent.parent.parent
@@ -153,6 +161,177 @@ def test_validation_is_that_of_all_ranks(runs, alone, strategy):
     for name, value in expected.items():
         if name != "val_padding_ratio":  # batches of one process are padded further
             assert first[strategy]["validation"][name] == pytest.approx(value, rel=1e-4), name
+
+
+# ---------------------------------------------------------------------- a world of one process
+
+
+@pytest.fixture
+def mesh(tmp_path):
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    yield init_device_mesh("cpu", (1, 1), mesh_dim_names=("data_parallel", "tensor_parallel"))
+    distributed.destroy_process_group()
+
+
+@pytest.fixture
+def sharded(mesh, tmp_path):
+    model = tiny_model(tmp_path, llm={**LLAMA, "tie_word_embeddings": True})
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    parallel.shard(model, mesh)
+    return model, before
+
+
+def split(model):
+    return [name for name, p in model.named_parameters() if isinstance(p, DTensor)]
+
+
+def test_weights_are_whole_inside_and_sharded_again_afterwards(sharded):
+    model, before = sharded
+    names = [name for name, _ in model.named_parameters() if not name.startswith("audio_codec.")]
+    assert split(model) == names and parallel.is_sharded(model)
+    parallel.shard(model, object())  # not twice
+    with pytest.raises(ZeroDivisionError), parallel.whole(model):
+        assert split(model) == []
+        for name, weight in model.named_parameters():
+            assert torch.equal(weight, before[name]), name
+        with parallel.whole(model):  # as when a model that is validated speaks
+            assert split(model) == []
+        assert split(model) == []
+        raise ZeroDivisionError
+    assert split(model) == names
+
+
+def test_only_the_layers_are_dropped_between_forward_and_backward(sharded):
+    """The last layers run several times in a step: their weights stay from the first time on."""
+    model, _ = sharded
+    parallel.gather(model)
+    parallel.release(model)
+    layers = list(model.lm.backbone.llm.layers)
+    states = {
+        group: group._get_fsdp_state()._fsdp_param_group.post_forward_mesh_info is not None for group in (*layers, model.lm)
+    }
+    assert states == {**dict.fromkeys(layers, True), model.lm: False}
+
+
+def test_a_sharded_model_is_saved_whole_and_is_sharded_again_after_an_error_too(sharded):
+    model, before = sharded
+    names = split(model)
+
+    def save():
+        assert split(model) == []
+        assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+        assert model.lm.backbone.lm_head.weight is model.lm.backbone.embed_tokens.weight
+        raise OSError("full")
+
+    with pytest.raises(OSError, match="full"):
+        parallel.save_once(model, save)
+    assert split(model) == names
+
+
+def test_at_least_one_weight_below_the_heads_must_be_trained(mesh, tmp_path):
+    model = tiny_model(tmp_path)
+    for name, p in model.named_parameters():
+        p.requires_grad_(name.startswith(("lm.speech_head", "lm.backbone.lm_head")))
+    with pytest.raises(InputError, match="fsdp2 more than the output layers must be trained"):
+        parallel.shard(model, mesh)
+    assert not parallel.is_sharded(model)
+
+
+def test_all_start_from_the_weights_of_rank_0(mesh, tmp_path, monkeypatch):
+    sent = []
+    monkeypatch.setattr(distributed, "broadcast", lambda tensor, src: sent.append((tensor.add_(1), src)))
+    model = tiny_model(tmp_path)
+    weight = model.perception.proj.bias.detach().clone()
+    parallel.shard(model, mesh)
+    assert {src for _, src in sent} == {0} and len(sent) == len([*model.parameters(), *model.buffers()])
+    assert torch.equal(model.perception.proj.bias.full_tensor(), weight + 1)
+
+
+# ---------------------------------------------------------------------- sums and gradients, ranks made up
+
+
+@pytest.fixture
+def two_ranks(monkeypatch):
+    """This is rank 0; the other one has ten times as much of everything."""
+    monkeypatch.setattr(parallel, "_distributed", lambda: True)
+    monkeypatch.setattr(distributed, "all_reduce", lambda tensor, group: tensor.mul_(11))
+    monkeypatch.setattr(distributed, "get_world_size", lambda group: 2)
+
+
+SUMS = StepSums(["a", "b"], torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0]))
+
+
+def test_sums_of_all_ranks_know_how_many_there_are(two_ranks):
+    found = parallel.summed_over_ranks(SUMS, None)
+    assert (found.names, found.sums.tolist(), found.counts.tolist()) == (["a", "b"], [11, 22], [33, 44])
+    assert found.ranks == 2 and SUMS.sums.tolist() == [1, 2]
+
+
+def test_one_process_has_its_own_sums():
+    assert parallel.summed_over_ranks(SUMS, None) is SUMS
+    assert parallel.merged_over_ranks({"": SUMS}, None) == {"": SUMS}
+
+
+def test_sets_that_only_one_rank_has_are_merged_too(two_ranks, monkeypatch):
+    def gathered(found, own, group):
+        found[:] = [own, {"easy": SUMS, "hard": SUMS}]
+
+    monkeypatch.setattr(distributed, "all_gather_object", gathered)
+    found = parallel.merged_over_ranks({"easy": SUMS}, None)
+    assert {name: (s.sums.tolist(), s.counts.tolist()) for name, s in found.items()} == {
+        "easy": ([2, 4], [6, 8]),
+        "hard": ([1, 2], [3, 4]),
+    }
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_only_rank_0_saves(monkeypatch, rank):
+    calls = []
+    monkeypatch.setattr(parallel, "_distributed", lambda: True)
+    monkeypatch.setattr(distributed, "get_rank", lambda: rank)
+    monkeypatch.setattr(distributed, "barrier", lambda: calls.append("wait"))
+    parallel.save_once(torch.nn.Linear(1, 1), lambda: calls.append("save"))
+    assert calls == (["save", "wait"] if rank == 0 else ["wait"])
+
+
+def with_gradients(*values):
+    parameters = [torch.nn.Parameter(torch.zeros(len(value))) for value in values]
+    for parameter, value in zip(parameters, values):
+        parameter.grad = torch.tensor(value)
+    return parameters
+
+
+def test_the_norm_is_of_all_gradients_together(mesh):
+    parameters = with_gradients([3.0, 0.0], [0.0, 4.0], [12.0])
+    parameters[1].grad = distribute_tensor(parameters[1].grad, mesh["data_parallel"])  # split in another way
+    assert parallel.gradient_norm([*parameters, torch.nn.Parameter(torch.ones(3))]).item() == pytest.approx(13.0)
+    assert parallel.gradient_norm([torch.nn.Parameter(torch.ones(3))]) is None
+
+
+@pytest.mark.parametrize("most, scale", [(6.5, 0.5), (13.5, 1.0)], ids=["too long", "short enough"])
+def test_gradients_are_scaled_down_together_and_never_up(most, scale):
+    parameters = with_gradients([3.0, 4.0], [12.0])
+    parallel.clip_gradients(parameters, most)
+    assert [p.grad.tolist() for p in parameters] == [
+        pytest.approx([3.0 * scale, 4.0 * scale], rel=1e-5),
+        pytest.approx([12.0 * scale], rel=1e-5),
+    ]
+    parallel.clip_gradients([torch.nn.Parameter(torch.ones(3))], most)  # nothing to clip
+
+
+def test_parameter_groups_are_split_by_mesh_only_under_tensor_parallelism(mesh):
+    plain, frozen = torch.nn.Parameter(torch.zeros(2)), torch.nn.Parameter(torch.zeros(2), requires_grad=False)
+    one = torch.nn.Parameter(distribute_tensor(torch.zeros(2), mesh["data_parallel"]))
+    both = torch.nn.Parameter(distribute_tensor(torch.zeros(2), mesh))
+    groups = [{"params": [plain, one], "lr": 1.0}]
+    assert parallel.groups_by_mesh(groups) is groups
+    found = parallel.groups_by_mesh([{"params": [plain, one, frozen, both], "lr": 1.0}, {"params": [one], "lr": 2.0}])
+    assert [(group["lr"], len(group["params"])) for group in found] == [(1.0, 2), (1.0, 1), (1.0, 1), (2.0, 1)]
+    assert found[0]["params"][0] is plain and found[0]["params"][1] is frozen
+    assert found[1]["params"][0] is one and found[2]["params"][0] is both
+
+
+# ---------------------------------------------------------------------- what is refused
 
 
 WRONG = {

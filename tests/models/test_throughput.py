@@ -1,9 +1,7 @@
-"""Training is watched: what reaches the loggers and the progress bar is what happened, on one process and on two."""
+"""Training is watched: what reaches the loggers and the progress bar is what happened."""
 
 import math
-import subprocess
-import sys
-import time
+from types import SimpleNamespace
 
 import lightning.pytorch as pl
 import pytest
@@ -11,10 +9,11 @@ import torch
 from lightning.pytorch.loggers import Logger
 
 from nemo_duplex.data.batch import DuplexBatch
+from nemo_duplex.models import throughput as module
 from nemo_duplex.models.duplex_s2s import DuplexS2SModel
+from nemo_duplex.models.losses import LossWeights
 from nemo_duplex.models.metrics import StepSums
-from nemo_duplex.models.parallel import gradient_norm
-from nemo_duplex.models.throughput import Throughput, memory, throughput
+from nemo_duplex.models.throughput import Throughput, group_names, memory, throughput
 from tests.dummies import speech_like, tiny_config
 
 FRAMES = (20, 15)  # of the two conversations of every batch
@@ -40,14 +39,13 @@ class Notebook(Logger):
 
 
 class Conversations(torch.utils.data.IterableDataset):
-    """Batches of 20 and 15 frames with a turn each, or with none; `wait` seconds apart."""
+    """Batches of 20 and 15 frames with a turn each, or with none."""
 
-    def __init__(self, layout, turns=True, wait=0.0):
-        self.layout, self.turns, self.wait = layout, turns, wait
+    def __init__(self, layout, turns=True):
+        self.layout, self.turns = layout, turns
 
     def __iter__(self):
         while True:
-            time.sleep(self.wait)
             tokens = torch.full((2, 20), self.layout.text_pad)
             if self.turns:
                 tokens[:, 4], tokens[:, 5:8], tokens[:, 12] = self.layout.text_bos, 7, self.layout.text_eos
@@ -61,10 +59,10 @@ class Conversations(torch.utils.data.IterableDataset):
             )
 
 
-def fit(folder, *callbacks, model_keys=None, turns=True, wait=0.0, validation=False, **options):
+def fit(folder, *callbacks, model_keys=None, turns=True, **options):
     model = DuplexS2SModel(tiny_config(folder, **(model_keys or {})))
     notebook = Notebook()
-    data = torch.utils.data.DataLoader(Conversations(model.layout, turns, wait), batch_size=None)
+    data = torch.utils.data.DataLoader(Conversations(model.layout, turns), batch_size=None)
     defaults = {"max_steps": 4, "log_every_n_steps": 2, "accelerator": "cpu", "enable_progress_bar": False}
     trainer = pl.Trainer(
         **(defaults | options),
@@ -73,10 +71,9 @@ def fit(folder, *callbacks, model_keys=None, turns=True, wait=0.0, validation=Fa
         enable_checkpointing=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        limit_val_batches=1,
     )
     model.set_trainer(trainer)
-    trainer.fit(model, data, data if validation else None)
+    trainer.fit(model, data)
     return trainer, model, notebook
 
 
@@ -127,16 +124,95 @@ def test_what_a_batch_does_not_have_is_not_logged(tmp_path):
     assert "train/bos_accuracy" not in entry and not any(math.isnan(value) for value in entry.values())
 
 
-def test_waiting_for_data_is_seen_and_validation_is_not_training(tmp_path):
-    class Slow(pl.Callback):
-        def on_validation_epoch_end(self, trainer, pl_module):
-            time.sleep(1.0)
+class Watched:
+    """A training whose clock, steps and batches a test sets by hand."""
 
-    options = {"val_check_interval": 2, "limit_train_batches": 4}
-    _, _, notebook = fit(tmp_path, Slow(), wait=0.1, validation=True, max_steps=4, **options)
-    entry = notebook.named("throughput/")[4]  # a validation lies between step 2 and step 4
-    assert entry["throughput/seconds_per_step"] < 0.5
-    assert 0.1 < entry["throughput/wait_ratio"] * entry["throughput/seconds_per_step"] < 0.2
+    def __init__(self, monkeypatch, every=2):
+        self.now = 100.0
+        monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: self.now))
+        self.notebook = Notebook()
+        self.trainer = SimpleNamespace(
+            global_step=0, log_every_n_steps=every, loggers=[self.notebook], callback_metrics={}, callbacks=[]
+        )
+        frame = SimpleNamespace(frame_rate=SimpleNamespace(seconds=0.08))
+        self.bar = {}
+        self.model = SimpleNamespace(
+            perception=frame,
+            device=torch.device("cpu"),
+            loss_weights=LossWeights(),
+            log_dict=lambda values, **_: self.bar.update(values),
+        )
+        self.callback = Throughput()
+        self.callback.on_train_start(self.trainer, self.model)
+
+    def batch(self, seconds=1.0, loss=1.0, step=True):
+        self.callback.on_train_batch_start(self.trainer, self.model, None, 0)
+        self.now += seconds
+        self.trainer.global_step += step
+        names = ["text_loss", "speech_loss", "text_accuracy", "padding_ratio"]
+        sums = StepSums(names, torch.tensor([loss, 1.0, 3.0, 10.0]), torch.tensor([1.0, 1.0, 5.0, 40.0]))
+        self.callback.on_train_batch_end(self.trainer, self.model, {"sums": sums}, None, 0)
+
+    def validation(self, seconds):
+        self.callback.on_validation_start(self.trainer, self.model)
+        self.now += seconds
+        self.callback.on_validation_end(self.trainer, self.model)
+
+    def entry(self, step):
+        return {name.partition("/")[2]: value for name, value in self.notebook.entries[step].items()}
+
+
+def test_waiting_for_data_is_seen_and_validation_is_no_time(monkeypatch):
+    watched = Watched(monkeypatch)
+    watched.now += 50  # before the first batch: nobody waits yet
+    watched.batch()
+    watched.now += 0.5
+    watched.batch()
+    watched.validation(10.0)
+    watched.now += 0.25
+    watched.batch()
+    watched.now += 0.5
+    watched.batch(2.0)
+    assert list(watched.notebook.entries) == [2, 4]
+    first, second = watched.entry(2), watched.entry(4)
+    assert (first["seconds_per_step"], first["wait_ratio"]) == pytest.approx((1.25, 0.5 / 2.5))
+    assert (second["seconds_per_step"], second["wait_ratio"]) == pytest.approx((1.875, 0.75 / 3.75))
+    assert second["frames_per_second"] == pytest.approx(60 / 3.75) and second["text_tokens_per_step"] == 5
+    assert watched.bar["wait%"] == 20 and watched.bar["pad%"] == 25 and watched.bar["tokens"] == 5
+
+
+def test_an_entry_is_of_the_steps_since_the_one_before_it(monkeypatch):
+    watched = Watched(monkeypatch)
+    for loss in (1.0, 3.0, 5.0, 9.0):
+        watched.batch(loss=loss)
+    assert watched.entry(2)["text_loss"] == 2 and watched.entry(4)["text_loss"] == 7
+    assert watched.entry(4)["loss"] == 3 * 7 + 1
+    assert "padding_ratio" in watched.entry(4) and "train/padding_ratio" not in watched.notebook.entries[4]
+
+
+def test_the_batches_of_one_step_make_one_entry(monkeypatch):
+    watched = Watched(monkeypatch, every=1)
+    for step in (False, True, False, True):
+        watched.batch(step=step)
+    assert list(watched.notebook.entries) == [1, 2]
+    assert watched.entry(2)["text_tokens_per_step"] == 10 and watched.entry(2)["seconds_per_step"] == 2
+
+
+def test_a_resumed_training_logs_the_same_means_and_the_speed_of_its_own_steps(monkeypatch):
+    before, after = Watched(monkeypatch, every=3), Watched(monkeypatch, every=3)
+    before.batch(loss=1.0)
+    assert Throughput().state_dict() == {"since_last_entry": None}
+    state = before.callback.state_dict()
+    after.trainer.global_step = 1
+    after.callback.load_state_dict(state)
+    after.callback.on_train_start(after.trainer, after.model)
+    after.batch(loss=3.0)
+    after.batch(loss=8.0)
+    entry = after.entry(3)
+    assert entry["text_loss"] == 4 and entry["frames_per_second"] == pytest.approx(30) and entry["seconds_per_step"] == 1
+    after.callback.load_state_dict({"since_last_entry": None})
+    after.callback.on_train_start(after.trainer, after.model)
+    assert after.callback.state_dict() == {"since_last_entry": None}
 
 
 class Halves(pl.Callback):
@@ -191,46 +267,19 @@ def test_figures_follow_from_sums():
     )
 
 
-def test_memory_is_counted_in_gigabytes():
-    assert 0.05 < memory(torch.device("cpu"))["resident_gb"] < 100
+def test_memory_is_counted_in_gigabytes_of_1e9_bytes(monkeypatch):
+    monkeypatch.setattr(module.resource, "getrusage", lambda who: SimpleNamespace(ru_maxrss=3_000_000))  # KiB on Linux
+    monkeypatch.setattr(module.Path, "read_text", lambda path: "9 2000 1")
+    monkeypatch.setattr(module.resource, "getpagesize", lambda: 1_000_000)
+    monkeypatch.setattr(module.sys, "platform", "linux")
+    assert memory(torch.device("cpu")) == {"resident_gb": 2.0, "peak_resident_gb": 3_000_000 * 1024 / 1e9}
 
 
-def test_there_is_no_norm_without_gradients():
-    assert gradient_norm([torch.nn.Parameter(torch.ones(3))]) is None
+def test_groups_are_named_as_in_the_config_or_numbered():
+    def names(groups, named):
+        model = SimpleNamespace(cfg={"optim_param_groups": named})
+        return group_names(model, SimpleNamespace(param_groups=[{}] * groups))
 
-
-_RANK = """
-import sys, torch
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
-from nemo_duplex.models.parallel import gradient_norm
-rank = int(sys.argv[1])
-torch.distributed.init_process_group("gloo", init_method=f"file://{sys.argv[2]}", rank=rank, world_size=2)
-torch.manual_seed(0)
-model = torch.nn.Sequential(torch.nn.Linear(5, 7), torch.nn.Linear(7, 3))
-whole = [torch.randn_like(p) for p in model.parameters()]
-expected = torch.cat([g.flatten() for g in whole]).norm()
-from torch.distributed.tensor import distribute_tensor
-fully_shard(model[0], mesh=init_device_mesh("cpu", (2,)))  # the second layer stays whole: both kinds are added
-for parameter, gradient in zip(model.parameters(), whole):
-    mesh = getattr(parameter, "device_mesh", None)
-    parameter.grad = distribute_tensor(gradient, mesh, parameter.placements) if mesh is not None else gradient
-torch.testing.assert_close(gradient_norm(model.parameters()), expected)
-"""
-
-
-@pytest.mark.slow
-def test_the_norm_is_of_whole_gradients_where_ranks_hold_shards(tmp_path):
-    ranks = [
-        subprocess.Popen([sys.executable, "-c", _RANK, str(rank), str(tmp_path / "store")], stderr=subprocess.PIPE)
-        for rank in range(2)
-    ]
-    for process in ranks:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors.decode()
-
-
-@pytest.mark.slow
-def test_weights_and_biases_is_not_loaded_unasked():
-    probe = "import sys, nemo_duplex.models.throughput, nemo_duplex.evaluation.callback; sys.exit('wandb' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", probe]).returncode == 0
+    assert names(1, None) == ["lr"]
+    assert names(3, {"perception": {}, "lm": {}}) == ["lr", "lr_perception", "lr_lm"]
+    assert names(3, {"perception": {}}) == ["lr", "lr_1", "lr_2"]  # split by mesh

@@ -5,7 +5,7 @@ import torch
 
 from nemo_duplex.inputs import InputError
 from nemo_duplex.models.duplex_s2s import DuplexS2SModel
-from nemo_duplex.models.training_speed import compile_layers
+from nemo_duplex.models.training_speed import compile_layers, freeze, recompute_activations
 from tests.dummies import PERCEPTION, tiny_config
 from tests.models.test_duplex_s2s import batch
 
@@ -51,12 +51,73 @@ def test_a_model_that_recomputes_is_saved_under_the_same_names(tmp_path):
     DuplexS2SModel.restore_from(str(tmp_path / "agent.nemo"), map_location="cpu")
 
 
+@pytest.mark.slow
 def test_compiled_layers_give_the_same_gradients(tmp_path):
     """`aot_eager` traces forward and backward as `inductor` does, without a C compiler."""
     assert_same(gradients(tmp_path), gradients(tmp_path, backend="aot_eager"))
 
 
-def test_an_unknown_backend_is_one_line(tmp_path):
-    model = DuplexS2SModel(tiny_config(tmp_path, compile="inducktor"))
-    with pytest.raises(InputError, match="compile is 'inducktor', expected a backend of torch.compile: .*inductor"):
+def test_the_language_model_is_compiled_once_for_any_length_as_the_config_says(tmp_path, monkeypatch):
+    calls = []
+    for backend in ("inductor", "eager", None):
+        model = DuplexS2SModel(tiny_config(tmp_path, compile=backend))
+        monkeypatch.setattr(model.lm.backbone.llm, "compile", lambda **arguments: calls.append(arguments))
         model.on_fit_start()
+    assert calls == [{"backend": "inductor", "dynamic": True}, {"backend": "eager", "dynamic": True}]
+    with pytest.raises(InputError, match="model.compile is 'inducktor', expected a backend of torch.compile: .*inductor"):
+        compile_layers(model.lm.backbone.llm, "inducktor")
+
+
+def test_a_language_model_that_cannot_recompute_is_refused():
+    with pytest.raises(InputError, match="model.activation_checkpointing: transformers' Linear does not support it. Set it to"):
+        recompute_activations(torch.nn.Linear(1, 1), torch.nn.Linear(1, 1))
+
+
+# ---------------------------------------------------------------------- frozen parameters
+
+
+class Named(torch.nn.Module):
+    """Parameters by these names."""
+
+    def __init__(self, *names):
+        super().__init__()
+        self.weights = {name: torch.nn.Parameter(torch.zeros(1)) for name in names}
+
+    def named_parameters(self):
+        return iter(self.weights.items())
+
+    def trained(self):
+        return [name for name, p in self.weights.items() if p.requires_grad]
+
+
+NAMES = ("perception.proj.bias", "lm.backbone.llm.norm", "lm.backbone.llm.q.lora_A", "lm.speech_head.projection.bias")
+
+
+@pytest.mark.parametrize(
+    "patterns, exceptions, trained",
+    [
+        ([], [], NAMES),
+        (["perception"], [], NAMES[1:]),
+        (["llm"], [], (NAMES[0], NAMES[3])),  # the in-tree name
+        (["lm"], [], NAMES[:1]),
+        ([".+"], ["audio_head", "perception"], (NAMES[0], NAMES[3])),  # exceptions by either name
+        (["llm"], [r".+\.lora_"], (NAMES[0], NAMES[2], NAMES[3])),
+    ],
+)
+def test_parameters_are_frozen_by_either_name_from_its_start(patterns, exceptions, trained):
+    model = Named(*NAMES)
+    freeze(model, patterns, exceptions)
+    assert model.trained() == list(trained)
+
+
+@pytest.mark.parametrize(
+    "pattern, message",
+    [
+        ("proj", "'proj' matches no parameter. Names begin with audio_head, llm, lm, perception."),
+        ("(", "'\\(' is not a regular expression"),
+    ],
+)
+def test_a_pattern_that_matches_nothing_is_refused(pattern, message):
+    for patterns in ([pattern], []), ([], [pattern]):
+        with pytest.raises(InputError, match=f"model.freeze_params: {message}"):
+            freeze(Named(*NAMES), *patterns)
