@@ -165,8 +165,9 @@ def test_what_a_step_draws_depends_on_seed_rank_and_step():
 
 def step(*losses: float, gradient: float = 1.0, scaler: bool = False, elsewhere: bool = True, ids=None) -> None:
     """A step 5 of as many batches as there are losses; `elsewhere` is whether all is well on the other rank."""
-    weight = torch.nn.Parameter(torch.ones(2))
-    weight.grad = torch.tensor([1.0, gradient])
+    weights = [torch.nn.Parameter(torch.ones(2)) for _ in range(4)]
+    for weight, value in zip(weights, (1.0, gradient, 1.0)):  # the last one has no gradient
+        weight.grad = torch.tensor([1.0, value])
     plugin = checkpoints.MixedPrecision.__new__(checkpoints.MixedPrecision)
     plugin.scaler = "of float16" if scaler else None  # none for bfloat16
     trainer = SimpleNamespace(
@@ -179,7 +180,7 @@ def step(*losses: float, gradient: float = 1.0, scaler: bool = False, elsewhere:
         batch = {"ids": ids or [f"cut-{number}"]} if number % 2 else SimpleNamespace(ids=ids or [f"cut-{number}"])
         callback.on_train_batch_start(trainer, None, batch, 0)
         callback.on_before_backward(trainer, None, torch.tensor(loss))
-    callback.on_before_optimizer_step(trainer, None, torch.optim.SGD([weight], lr=1.0))
+    callback.on_before_optimizer_step(trainer, None, torch.optim.SGD(weights, lr=1.0))
 
 
 def test_finite_steps_go_on():

@@ -8,6 +8,7 @@ from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from omegaconf import OmegaConf
 
 from nemo_duplex.inputs import InputError
+from nemo_duplex.training import trainer as trainer_module
 from nemo_duplex.training.checkpoints import Checkpoints, StepSeeds, StopAtDivergence, StraightCheckpointIO
 from nemo_duplex.training.time_budget import TimeBudget
 from nemo_duplex.training.trainer import ShardedStrategy, duplex_trainer, trainer_arguments
@@ -93,6 +94,16 @@ def test_it_goes_on_from_the_newest_checkpoint_within_its_minutes(tmp_path):
     assert str(trainer.ckpt_path) == str(folder / "step=10.ckpt")
     (budget,) = of(TimeBudget, trainer)
     assert (budget.minutes, budget.cooldown) == (1.5, 0.25) and mine in trainer.callbacks
+
+
+def test_weights_and_biases_is_told_only_when_asked(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(trainer_module, "exp_manager", lambda trainer, cfg: seen.append(cfg))
+    duplex_trainer(config(tmp_path / "run"))
+    duplex_trainer(config(tmp_path / "run", wandb="duplex"))
+    assert "create_wandb_logger" not in seen[0]
+    assert seen[1].create_wandb_logger is True
+    assert seen[1].wandb_logger_kwargs == {"project": "duplex", "name": "run"}
 
 
 @pytest.mark.parametrize("key", ["every_n_steps", "keep"])
