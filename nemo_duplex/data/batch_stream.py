@@ -1,7 +1,7 @@
 """The batches of a training: one endless stream, the same at every start, that can be entered at any batch.
 
-Batch i is a function of the data, the loader's configuration, the rank and i. So a checkpoint needs to hold no more than i,
-and a training that goes on skips what it has seen in the sampler, without loading audio.
+Batch i is a function of the data, the loader's configuration, the rank and i. So a checkpoint only needs i, and a resumed
+training skips seen batches in the sampler, without loading audio.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from nemo_duplex.inputs import InputError
 from nemo_duplex.training.seeds import mixed_seed
 
-# Workers and ranks that shuffle by themselves are this far apart in their seeds, as in Lhotse.
+# Distance of the seeds of workers that shuffle by themselves, as in Lhotse.
 _SEEDS_PER_WORKER = 100
 
 
 class BatchStream(IterableDataset):
-    """The share of one rank, made by one process or by several workers that take turns.
+    """The batches of one rank, made by one process or by several workers that take turns.
 
     Args:
         sampler: chooses the cuts of a batch. If it ends, it is iterated again, as its next epoch.
         dataset: makes a batch of cuts.
         seed: of everything random in making a batch (augmentation), different on every rank.
         shuffle_seed: of the order of the data, for samplers with seed "randomized" inside workers.
-        one_order: whether workers divide what `sampler` gives. Otherwise each shuffles all data in its own way, as it must
-            where sampling reads the data (Shar): there, dividing would mean that everybody reads everything.
+        one_order: whether workers divide the batches of `sampler`. Otherwise each shuffles all data in its own way, as it
+            must where sampling reads the data (Shar): there, every worker would have to read everything.
         first: the batch to start with; those before are skipped.
 
-    With W workers, batch i comes from worker i mod W. A worker starts with its batch of the round in which `first` lies, and
-    gives None for a batch that was seen: `StreamLoader` drops those, at most W - 1.
+    With W workers, batch i comes from worker i mod W. A worker starts with its batch of the round that holds `first`, and
+    gives None for a batch that was seen; `StreamLoader` drops these, W - 1 at most.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ def _endless(sampler: CutSampler) -> Iterator[CutSet]:
 
 
 class StreamLoader(DataLoader):
-    """The batches of a stream, from its first on. Iterating again goes on, so that epochs of a trainer do not repeat them."""
+    """The batches of a stream, from its first on. A second iteration continues the first, so that a trainer's epochs differ."""
 
     def __init__(self, stream: BatchStream, num_workers: int = 0, pin_memory: bool = False) -> None:
         # Its own generator: torch would draw the workers' seeds from the training's random numbers.

@@ -23,7 +23,7 @@ from nemo_duplex.training.seeds import data_rank, mixed_seed, rank_seed
 
 _log = logging.getLogger(__name__)
 
-# Keys of NeMo's loader that change nothing about which batches come.
+# Keys of NeMo's loader that do not decide which batches come.
 _FREE_KEYS = {"pin_memory", "cuda_expandable_segments", "use_lhotse", "concurrent_bucketing"}
 
 
@@ -71,12 +71,12 @@ def duplex_dataloader(
 def _nemo_loader(
     config: DictConfig, shard_seed: int | str, dataset: DuplexS2SDataset, rank: int, world_size: int
 ) -> DataLoader:
-    """NeMo's loader, of which we take the sampler."""
+    """NeMo's loader, for its sampler."""
     config = config.copy()
     config.shard_seed = shard_seed
     config.num_workers = 0
     for part in (p for p in config.values() if isinstance(p, DictConfig)) if config.get("multi_config") else (config,):
-        part.concurrent_bucketing = False  # the order must not depend on how fast a thread is
+        part.concurrent_bucketing = False  # the order must not depend on the speed of a thread
     with isolate_rng():  # NeMo seeds the whole process
         return _opened(config, dataset, rank, world_size)
 
@@ -109,18 +109,18 @@ def shar_folder(path: str | Path, set_name: str) -> Path:
 class DuplexDataModule(pl.LightningDataModule):
     """Training and validation loaders for `Trainer.fit`.
 
-    Its state in a checkpoint is the number of batches that the training has seen, and what they were made of; a training that
-    goes on starts with the batch after them.
+    Batches are those of `dataset` (`DuplexBatch`: B conversations of T frames). The state in a checkpoint is the number of
+    batches that the training has seen, and what they were made of; a resumed training starts with the batch after them.
 
     Args:
         config: `train` and `validation`, each a folder (see `shar_folder`; its sets `train` and `dev`) or None, with
             `train_loader` and `validation_loader`, keys of NeMo's Lhotse loader. Without a folder, the loader's keys name the
-            data (`input_cfg`); without `validation`, there is none. `validation_loaders` in its place are such keys for each of
-            several sets by name, of which a batch is a dict.
+            data (`input_cfg`); without `validation`, there is none. `validation_loaders` replaces it for several sets:
+            such keys by name, and a batch is a dict by name.
         dataset: makes the batches; take it from the model (`model.dataset()`).
 
     Raises:
-        InputError: at once, if a folder holds no shards, or if the training data would end.
+        InputError: at once, if a folder holds no shards, or if the training data are finite.
 
     Examples:
         >>> from omegaconf import OmegaConf
@@ -193,7 +193,7 @@ def _loader_config(keys: DictConfig, folder: str | None, set_name: str) -> DictC
 
 
 def _described(value: Any, key: str) -> Iterator[tuple[str, str]]:
-    """(dotted key, value) of all that is not free; of a path the names and sizes of its files, so that data may be moved."""
+    """(dotted key, value) of all keys that decide; of a path the names and sizes of its files, so that data may be moved."""
     if isinstance(value, dict):
         for name, item in value.items():
             if name not in _FREE_KEYS:

@@ -21,17 +21,19 @@ from nemo_duplex.inputs import InputError
 
 
 class DuplexS2SDataset(torch.utils.data.Dataset):
-    """Turns two-channel cuts into batches. Arguments and batch are called as in NeMo's in-tree dataset of this name.
+    """Makes a `DuplexBatch` of two-channel cuts. Arguments are named as in NeMo's in-tree dataset of this name.
 
     Args:
         tokenizer: text -> ids and back, with the ids `bos`, `eos` and `pad` of the text channel.
         frame_length: Seconds of a frame of the model.
         source_sample_rate, target_sample_rate: user and agent audio are resampled to these.
-        input_roles, output_roles: what speakers the supervisions of user and agent have.
+        input_roles, output_roles: speakers of the supervisions that are the user, and the agent.
         text_alignment: `turn`, or `word` where the cuts know word times (paper, section 3.1).
 
-    A cut brings `recording` (user, mono), `target_audio` (agent, mono, same duration), supervisions of both, and, once
-    `synthesize` has made them, `target_codes` (T, K), which spare the codec at every step.
+    A cut has a `recording` (user, (S,)), `target_audio` (agent, (S',), same duration), supervisions of both, and, once
+    `synthesize` has made them, `target_codes` (T, K), so that the codec need not run at every step. `dataset[cuts]` gives, for
+    B cuts of T frames at most: user audio (B, S), tokens of both speakers (B, T), and the agent's codes (B, K, T), or its audio
+    (B, S') where a cut has no codes.
 
     Raises:
         InputError: with the cut's id, for a cut without agent channel, with several channels, with another speaker, with codes
@@ -69,7 +71,7 @@ class DuplexS2SDataset(torch.utils.data.Dataset):
     def __getitem__(self, cuts: CutSet) -> DuplexBatch:
         cuts = CutSet.from_cuts(self._checked(cut) for cut in cuts)
         user_audio, user_lens = collate_audio(cuts.resample(self.user_sample_rate))
-        # Frames are counted on the audio that the user encoder will hear, so that both always agree.
+        # Frames are counted on the audio that the user encoder gets, so that both always agree.
         counts = [self.frame_rate.count_samples(int(n), self.user_sample_rate) for n in user_lens]
         conversations = [Conversation.from_cut(cut, self.speakers) for cut in cuts]
         batch = {

@@ -1,8 +1,8 @@
-"""The tokenizer of a Hugging Face language model, as one file and three special tokens, without NeMo or transformers.
+"""Text tokenizers of an agent: from text to ids and back, with pad, BOS and EOS as three different ids.
 
-The tokens of a text that somebody gives an agent, all of it or an error.
-
-A SentencePiece tokenizer for a corpus, for models whose language model brings none.
+`HFTokenizer` is that of a pretrained language model, as one file; `train_tokenizer` makes one for a corpus where no language
+model brings its own. `written_tokens` turns a text that somebody gives an agent into ids, all of it or an error. None of it
+needs NeMo, torch or transformers.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 
 
 class HFTokenizer:
-    """A `tokenizer.json`, with the methods and names that NeMo's tokenizers have.
+    """A `tokenizer.json`, with the methods and names of NeMo's tokenizers.
 
-    What is written in a text is never a special token, even where it reads `</s>`: it is taken apart like any other word.
+    Text never becomes a special token, even where it reads `</s>`: it is split like any other word.
 
     Args:
         path: `tokenizer.json` of the `tokenizers` library.
-        pad, bos, eos: tokens of its vocabulary, all different. The attributes of these names are their ids, as in NeMo.
+        pad, bos, eos: tokens of its vocabulary, all different. The attributes with these names are their ids, as in NeMo.
 
     Raises:
-        InputError: if the file is missing or no tokenizer, or a special token is not in it or used twice.
+        InputError: if the file is missing or is not a tokenizer, or a special token is unknown or used twice.
     """
 
     def __init__(self, path: str | Path, pad: str, bos: str, eos: str) -> None:
@@ -43,7 +43,7 @@ class HFTokenizer:
             tokenizer = Tokenizer.from_file(str(self.path))
         except Exception as error:  # the library raises a bare Exception
             raise InputError(
-                f"tokenizer: {path} is no tokenizer.json ({one_line(error)}). Save or download it again."
+                f"tokenizer: {path} is not a tokenizer.json ({one_line(error)}). Save or download it again."
             ) from error
         self.special_tokens = (pad, bos, eos)
         self._set_up(tokenizer)
@@ -53,7 +53,7 @@ class HFTokenizer:
             if token is None or tokenizer.token_to_id(token) is None:
                 raise InputError(f"tokenizer: {self.path} has no token {token!r}. Name its pad, bos and eos.")
         tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in self.special_tokens])
-        tokenizer.encode_special_tokens = True  # which means: as the text that they are
+        tokenizer.encode_special_tokens = True  # special tokens in a text are encoded as text
         tokenizer.no_truncation()
         tokenizer.no_padding()
         self._tokenizer = tokenizer
@@ -61,7 +61,7 @@ class HFTokenizer:
         if len({self.pad, self.bos, self.eos}) != 3:
             raise InputError(f"tokenizer: pad, bos and eos must be three different tokens, got {self.special_tokens}.")
         self._unwritten = {self.pad, self.bos, self.eos}
-        #: Ids that there are, added tokens and gaps included.
+        #: Number of ids, added tokens and gaps included.
         self.vocab_size = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
 
     @classmethod
@@ -69,10 +69,10 @@ class HFTokenizer:
         """The tokenizer of a hub id or a local folder, written as one file into `folder`.
 
         EOS is its eos, BOS its bos, pad its pad or else its unk (as in NeMo). Where two of them are one token (TinyLlama-chat:
-        pad and eos; GPT-NeoX: all three), EOS keeps it, or else BOS; who goes without gets a new token at the end.
+        pad and eos; GPT-NeoX: all three), EOS keeps it, or else BOS; the others get new tokens at the end.
 
         Raises:
-            InputError: if there is none, it cannot be reached, or it is not of the `tokenizers` library.
+            InputError: if there is none, it cannot be read, or it is not of the `tokenizers` library.
         """
         from transformers import AutoTokenizer
 
@@ -108,8 +108,8 @@ class HFTokenizer:
 
     @property
     def unk_id(self) -> int | None:
-        """What stands for a character that the vocabulary cannot write; None where it can write all."""
-        if isinstance(self._tokenizer.model, models.Unigram):  # which tells nobody else
+        """The id of a character that the vocabulary does not know; None where it knows all."""
+        if isinstance(self._tokenizer.model, models.Unigram):
             return json.loads(self._tokenizer.to_str())["model"]["unk_id"]
         token = getattr(self._tokenizer.model, "unk_token", None)
         return None if token is None else self._tokenizer.token_to_id(token)
@@ -119,11 +119,10 @@ class HFTokenizer:
         return [token for token, _ in self.text_offsets(text)]
 
     def text_offsets(self, text: str) -> list[tuple[int, int]]:
-        """Each id of `text` with the character at which it ends: of `text[:end]`, it and those before it are made.
+        """Each id of `text` with the character at which it ends: the ids up to it are made of `text[:end]`.
 
         Where the vocabulary takes a stretch of text for a special token all the same (unigram models do; so does every
-        character that cannot be written, where pad is unk), its characters are looked up one by one, and those that there
-        are not left out.
+        unknown character where pad is unk), its characters are looked up one by one, and unknown ones are left out.
         """
         encoding = self._tokenizer.encode(text, add_special_tokens=False)
         written: list[tuple[int, int]] = []
@@ -149,7 +148,7 @@ class HFTokenizer:
         assert None not in ids, f"Not all of {tokens} are tokens of {self.path}."
         return [token for token in ids if token is not None]
 
-    # ------------------------------------------------------------------ to the workers of a data loader
+    # ------------------------------------------------------------------ pickled, for the workers of a data loader
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path, "special_tokens": self.special_tokens, "json": self._tokenizer.to_str()}
@@ -160,7 +159,7 @@ class HFTokenizer:
 
 
 def _distinct(tokenizer: Tokenizer, wanted: dict[str, str | None]) -> dict[str, str]:
-    """Three different tokens, by name, the first of `wanted` served first; new ones are added to `tokenizer`."""
+    """Three different tokens by name, where the first of `wanted` has priority; new ones are added to `tokenizer`."""
     chosen: dict[str, str] = {}
     for name, token in wanted.items():
         if token is None or tokenizer.token_to_id(token) is None or token in chosen.values():
@@ -174,8 +173,8 @@ def written_tokens(text: Any, tokenizer: TextTokenizer, what: str) -> list[int]:
     """The ids of `text`; `what` names it in the error ("say").
 
     Raises:
-        InputError: if it is no text, has no word, or has characters that the vocabulary cannot write: they would be left out,
-            or become a token of which the model knows nothing.
+        InputError: if it is not a text, has no word, or has characters that the vocabulary does not know: they would be left
+            out, or become a token that the model has never seen.
     """
     if not isinstance(text, str):
         raise InputError(f"{what}: got {type(text).__name__} {text!r:.40}, expected a text.")
@@ -232,7 +231,7 @@ def train_tokenizer(texts: str | Path, model_path: str | Path, size: int) -> Pat
 
 
 def corpus_tokenizer(corpus: str | Path, model_path: str | Path, size: int) -> Path:
-    """As `train_tokenizer`, on the texts that `synthesize` wrote into its corpus folder; once: a model that is there stays."""
+    """As `train_tokenizer`, on the texts of a corpus folder of `synthesize`. A model file that exists is kept."""
     if Path(model_path).is_file():
         return Path(model_path)
     texts = Path(corpus) / "texts.txt"

@@ -1,8 +1,8 @@
 """Whether the agent says what it writes: its voice, transcribed, against its own text channel.
 
-Without a network there is no good speech recogniser. PocketSphinx (BSD, its English model lies in the wheel) is a poor one:
-60 % of eSpeak's words come out wrong. Given a bigram model of the very texts that can be said, it gets 1 to 6 % wrong. That
-is good enough to compare two voices with each other, and never a word error rate to report: hence the label.
+PocketSphinx (BSD, its English model is in the wheel) works without a network, but gets 60 % of eSpeak's words wrong. With a
+bigram model of the very texts that can be said, it gets 1 to 6 % wrong. That is good enough to compare two voices with each
+other, but not a word error rate to report: hence the label.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What barge-in success has to be read against: what an agent that never listens would score, and how often it breaks off.
+"""The baseline of barge-in success: what an agent that never listens would score, and how often an agent breaks off.
 
 Where answers are short, the agent falls silent soon after the user's onset whether it listens or not. So for every barge-in
 the report also asks when the answer would have ended by itself:
@@ -27,7 +27,7 @@ from nemo_duplex.frames import Seconds
 Lengths = Mapping[tuple[str, ...], Seconds]
 #: Two frames: an answer this much shorter was broken off.
 SHORTER: Seconds = 0.16
-_TELLING: Seconds = 1.0  # of the answer left unsaid at the onset; with less, stopping and ending look alike
+_TELLING: Seconds = 1.0  # least part of the answer left at the onset; with less, stopping and ending look alike
 
 
 def lengths_of_answers(cuts: Iterable[Cut]) -> dict[tuple[str, ...], Seconds]:
@@ -56,8 +56,8 @@ def never_listens(scored: Sequence[Scored], lengths: Lengths, seed: int = 0) -> 
 def yields(scored: Sequence[Scored], lengths: Lengths, seed: int = 0) -> Estimate:
     """How often the agent breaks off: 0 for one that never listens, however short the answers are.
 
-    Counted are the observable barge-ins that left a second or more of the answer unsaid, where the agent says what it should
-    (otherwise nobody knows how long it would have gone on). It yields if it stops two frames short of its own end.
+    Counted are the observable barge-ins that left a second or more of the answer unsaid, where the agent says the reference
+    (otherwise its own end is unknown). It yields if it stops two frames short of its own end.
     """
     parts = []
     for j in scored:
@@ -68,7 +68,7 @@ def yields(scored: Sequence[Scored], lengths: Lengths, seed: int = 0) -> Estimat
 
 
 def own_stop(scored: Scored, event: BargeIn, lengths: Lengths) -> Seconds | None:
-    """When after the user's onset the answer would have ended by itself, if it is the reference; None where nobody knows."""
+    """When after the user's onset the answer would have ended by itself, if it is the reference; None where it is unknown."""
     question = _interrupted(scored, event)
     if question is None or question.reference is None:
         return None
@@ -77,7 +77,7 @@ def own_stop(scored: Scored, event: BargeIn, lengths: Lengths) -> Seconds | None
 
 
 def says_the_reference(scored: Scored, event: BargeIn) -> bool:
-    """Whether the turn that the user breaks into is the right answer, as far as it goes; of another nobody knows the end."""
+    """Whether the turn that the user breaks into is the right answer, as far as it goes; of another one the end is unknown."""
     return _interrupted(scored, event) in [a.question for a in scored.answers if a.verdict == "right"]
 
 

@@ -1,6 +1,6 @@
 """How far a number can be trusted: Wilson intervals for shares, and a bootstrap over conversations for everything else.
 
-Events of one conversation hang together (same voice, same noise), so the bootstrap resamples conversations, not events.
+Events of one conversation are not independent (same voice, same noise), so the bootstrap resamples conversations, not events.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def wilson(successes: int, trials: int, z: float = _Z95) -> Interval | None:
 def cluster_bootstrap(parts: Sequence[tuple[float, float]], resamples: int = 10_000, seed: int = 0) -> Interval | None:
     """Percentile interval (95 %) of the ratio of sums when whole conversations are drawn with replacement.
 
-    Draws in which nothing is counted below the line say nothing and are left out. None with fewer than two conversations
+    Draws with a denominator of 0 are left out. None with fewer than two conversations
     that count, where resampling cannot show any spread.
     """
     counted = np.array(parts, dtype=np.float32).reshape(-1, 2)
@@ -95,7 +95,7 @@ def paired_difference(
 
     Returns:
         value, and as both intervals that of 95 % when conversations are drawn, each with both of its times: what they have in
-        common takes no part in it. Nothing has changed as far as can be told if it holds 0.
+        common cancels out. If it holds 0, no change can be shown.
     """
     assert len(first) == len(second), f"{len(first)} conversations and {len(second)}: they are no pairs."
     counts = np.array([first, second], dtype=np.float64).reshape(2, -1, 2)

@@ -164,7 +164,7 @@ def test_what_is_no_tokenizer_is_said_in_one_line(tmp_path):
     with pytest.raises(InputError, match="three different tokens"):
         HFTokenizer(tokenizer.path, "<|endoftext|>", "<|duplex_bos|>", "<|endoftext|>")
     (tmp_path / "broken.json").write_text("{}")
-    with pytest.raises(InputError, match="broken.json is no tokenizer.json"):
+    with pytest.raises(InputError, match="broken.json is not a tokenizer.json"):
         HFTokenizer(tmp_path / "broken.json", "a", "b", "c")
     with pytest.raises(InputError, match="there is no file"):
         HFTokenizer(tmp_path / "none.json", "a", "b", "c")

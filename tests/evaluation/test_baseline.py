@@ -75,6 +75,18 @@ def test_it_yields_if_it_stops_short_of_its_own_end(stop, text, counted, yielded
     assert found.n == counted and (found.value or 0) == yielded
 
 
+def test_the_interrupted_answer_is_that_of_the_question_before_it():
+    """The second of three questions is answered before it ends; the user interrupts at 12 s."""
+    asked = [(1, 3, 6, "one two"), (6, 9.5, 12, "it is Paris"), (12, 13, 20, "no")]
+    questions = tuple(Question(Turn("user", a, b, "q"), following, Reference((text,))) for a, b, following, text in asked)
+    spoken = ((3.5, 5), (9.45, 12.5))
+    turns = (Turn("agent", 3.5, 5, "one two"), Turn("agent", 9.45, 12.5, "it is"))
+    scored = score(Outcome(SimpleNamespace(id="c", duration=20.0), questions, turns, spoken, None, 22050))
+    (event,) = scored.turn_taking.barge_ins
+    assert own_stop(scored, event, LENGTHS | {("one", "two"): 9.0}) == pytest.approx(9.45 + 3.75 - 12)
+    assert says_the_reference(scored, event)
+
+
 def test_with_less_than_a_second_left_stopping_and_ending_look_alike():
     assert yields([interrupted(6.3)], {("it", "is", "paris"): 3.5}).n == 1, "1 s is left"
     assert yields([interrupted(6.3)], {("it", "is", "paris"): 3.49}).n == 0

@@ -88,6 +88,7 @@ def test_every_conversation_is_judged_as_if_it_were_alone(cuts):
     for together, cut in zip(score_session(heard), playlist, strict=True):
         alone = score(run_conversations(Oracle(cuts), [cut], energy_vad)[0])
         assert together.turn_taking == alone.turn_taking
+        assert [turn.text for turn in together.outcome.agent] == [turn.text for turn in alone.outcome.agent]
         assert [(a.text, a.verdict) for a in together.answers] == [(a.text, a.verdict) for a in alone.answers]
         assert len(alone.turn_taking.successes) == 1 and alone.answers[1].verdict == "right"
 
