@@ -1,12 +1,12 @@
-"""Linear layers in 8 bits, for CPUs: a quarter of the memory to read, which is what one step of a language model waits for.
+"""Linear layers in 8 bits, for CPUs: a quarter of the memory to read, which limits the speed of a language model's step.
 
-Weights have a scale for each output, activations for each row of the batch, taken as it comes: rows do not know of each other,
-and as integers add up exactly, what a layer makes of a row is the same to the bit in any batch.
+Weights have a scale for each output, activations a scale for each row of the batch. Rows do not influence each other, and
+integers add up exactly: the output for a row is the same to the bit in any batch.
 
-It is near to float32, not equal. On the agent of `make demo`, over 4.3 minutes of its dev and impatient conversations, 0.1% of
-the text tokens and 1% of the frames' codes differ; all texts are the same, and turns begin and end within two frames (bfloat16:
-as much). And what float32 does to a last digit when the batch has another size, rounding to 8 bits may make a step of: the same
-caller may get another token in a bucket of another size, where in float32 he would not.
+The result is close to float32, not equal. On the agent of `make demo`, over 4.3 minutes of its dev and impatient conversations,
+0.1% of the text tokens and 1% of the frames' codes differ; all texts are the same, and turns begin and end within two frames
+(with bfloat16 as much). A batch of another size changes the last digits of float32 layers before; rounding to 8 bits may turn
+that into a whole step, so the same session may get another token than in a batch of another size.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from nemo_duplex.inputs import InputError
 
 Part = TypeVar("Part", bound=nn.Module)
 
-# Smaller layers cost more to convert than to multiply.
+# For smaller layers, converting the activations costs more than the multiplication saves.
 _SMALLEST = 1 << 19
-# What oneDNN multiplies fast is unsigned activations by signed weights.
+# oneDNN is fast for unsigned activations and signed weights.
 _ZERO = 128
 _LARGEST = 127
 
 
 def in_int8(module: Part) -> Part:
-    """A module that computes as `module` does, but for its Linear layers in 8 bits; it shares all other weights with it.
+    """A copy of `module` whose large Linear layers compute in 8 bits; it shares all other weights with `module`.
 
-    The weights of `module` stay what and where they are, so memory grows by a byte for each weight of a Linear layer.
+    `module` itself stays unchanged, so memory grows by a byte for each weight of a converted layer.
 
     Raises:
-        InputError: where this cannot be computed: on a GPU, or with a torch without oneDNN.
+        InputError: on a GPU, or with a torch without oneDNN.
     """
     device = next(module.parameters()).device.type
     if device != "cpu" or not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.onednn, "qlinear_pointwise"):
@@ -49,10 +49,10 @@ def in_int8(module: Part) -> Part:
 
 
 class Int8Linear(nn.Module):
-    """As a Linear layer of these weights, to about a hundredth.
+    """A Linear layer in 8 bits; its outputs differ by about a hundredth of their spread.
 
     Args:
-        linear: whose weights these are, as they are now.
+        linear: the layer to convert; its weights are taken as they are now.
     """
 
     def __init__(self, linear: nn.Linear) -> None:
@@ -66,10 +66,10 @@ class Int8Linear(nn.Module):
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
-        """(..., in) -> (..., out)."""
+        """Features (..., in) -> (..., out), in the dtype of `x`."""
         rows = x.reshape(-1, self.in_features).float()
         scale = rows.abs().amax(1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny) / _LARGEST
-        octets = (rows / scale + (_ZERO + 0.5)).to(torch.uint8)  # cut off, so the half rounds
+        octets = (rows / scale + (_ZERO + 0.5)).to(torch.uint8)  # truncates, so adding a half rounds
         out = torch.ops.onednn.qlinear_pointwise(
             octets, 1.0, _ZERO, self.packed, self.scale, self.weight_zero, None, 1.0, 0, torch.float32, "none", [], ""
         )
@@ -78,7 +78,7 @@ class Int8Linear(nn.Module):
 
 
 def _linears(module: nn.Module) -> Iterator[nn.Linear]:
-    """The Linear layers that are worth it. Those of adapters are small, and what peft wraps it wants to see as it is."""
+    """The Linear layers to convert. Adapters are small, and peft needs the layers that it wraps unchanged."""
     for child in module.children():
         if isinstance(child, nn.Linear) and child.weight.numel() >= _SMALLEST:
             yield child

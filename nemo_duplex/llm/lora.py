@@ -1,6 +1,6 @@
-"""LoRA on the language model by Hugging Face peft, and weights in which it is merged, for which peft is not needed.
+"""LoRA on the language model by Hugging Face peft, and merged weights that need no peft.
 
-peft's `inject_adapter_in_model` leaves every module where it is: the weight of an adapted layer `q_proj` becomes
+peft's `inject_adapter_in_model` keeps every module in its place: the weight of an adapted layer `q_proj` becomes
 `q_proj.base_layer.weight`, beside `q_proj.lora_A.default.weight` and `q_proj.lora_B.default.weight`. NeMo's in-tree model wraps
 its `llm` instead (`get_peft_model`), which puts `base_model.model.` before these same names.
 """
@@ -15,23 +15,23 @@ from torch import Tensor, nn
 
 from nemo_duplex.inputs import InputError, one_line, plain
 
-# What these add is no weight of the plain model, so it could not be merged into one.
+# These add weights that the plain model does not have, so they could not be merged into it.
 _NOT_MERGED = ("modules_to_save", "target_parameters", "trainable_token_indices", "layer_replication")
 
 
 def add_lora(llm: nn.Module, arguments: Mapping[str, Any]) -> None:
-    """Puts adapters into the layers of `llm`, in place; of its parameters only theirs are trained from now on.
+    """Adds adapters to the layers of `llm`, in place; of its parameters only theirs are trained from now on.
 
-    They start as zero, so the model first computes what it did before. What stands outside of `llm` (token embedding, output
-    layer, the speech parts) trains as before; `freeze_params` says otherwise.
+    They start as zero, so the model first computes what it did before. Parts outside `llm` (token embedding, output layer,
+    the speech parts) train as before, unless `freeze_params` freezes them.
 
     Args:
         llm: the layers, `Backbone.llm`.
         arguments: of peft's LoraConfig: `r`, `lora_alpha`, `lora_dropout`, `target_modules` and so on. `task_type: CAUSAL_LM`,
-            as in NeMo's configs, is accepted and means nothing else than none.
+            as in NeMo's configs, is accepted and has no effect.
 
     Raises:
-        InputError: if peft is not installed, for an argument that it does not know, or targets that are not in the model.
+        InputError: if peft is not installed, for an argument that peft does not know, or targets that are not in the model.
     """
     try:
         from peft import LoraConfig, inject_adapter_in_model
@@ -48,13 +48,13 @@ def add_lora(llm: nn.Module, arguments: Mapping[str, Any]) -> None:
         raise InputError(
             f"model.lora: peft refuses {given} ({one_line(error)}). target_modules here are {', '.join(linear)}, or all-linear."
         ) from error
-    llm.train(llm.training)  # the new modules too: their dropout must not stay on in a model that only speaks
+    llm.train(llm.training)  # the new modules too: dropout must be off in evaluation
 
 
 def merged_state_dict(model: nn.Module) -> dict[str, Tensor]:
-    """The state of `model`, or of any module around it, as if it had been trained without adapters: merged, under plain names.
+    """The state dict of `model`, or of any module around it, with its adapters merged, under the names of the plain model.
 
-    `model` itself stays as it is. One layer at a time is copied, so memory grows by one layer beside the merged weights.
+    `model` itself stays unchanged. One layer at a time is copied, so memory grows by one layer beside the merged weights.
     """
     state = dict(model.state_dict())
     for name, layer in _adapted_layers(model).items():

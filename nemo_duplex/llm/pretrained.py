@@ -1,4 +1,4 @@
-"""A causal language model from the Hugging Face hub, from a folder, or at random from its config."""
+"""A causal language model from the Hugging Face hub, from a folder, or with random weights from its config."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ _WHAT = "pretrained_llm"  # the key of the config that these errors name
 def load_llm(source: str, pretrained_weights: bool = True) -> PreTrainedModel:
     """The `...ForCausalLM` of a hub id or a local folder, float32. Code that comes with a model is never run.
 
-    Of a model that also sees or hears (Gemma 3 4b, Llama 4) the language model is taken alone.
+    Of a model with vision or audio (Gemma 3 4b, Llama 4), only the language model is taken.
 
     Args:
         source: `TinyLlama/TinyLlama-1.1B-Chat-v1.0`, or a folder that `save_pretrained` wrote.
-        pretrained_weights: False builds the same architecture at random, from its config alone.
+        pretrained_weights: False builds the same architecture with random weights, from its config alone.
 
     Raises:
-        InputError: for a folder that is missing or broken, an id that cannot be reached, weights that lack something, a
-            quantised model, and one that is no causal language model.
+        InputError: for a folder that is missing or broken, an id that cannot be reached, incomplete weights, a quantised
+            model, and one that is not a causal language model.
     """
     place = str(local_folder(source, _WHAT) or source)
     config = _config(source, place)
     if getattr(config, "quantization_config", None) is not None:
-        raise InputError(f"pretrained_llm: {source} is quantised, expected whole weights. Take the model it was made from.")
+        raise InputError(f"pretrained_llm: {source} is quantised, expected full weights. Take the model it was made from.")
     _check_decoder_only(config, f"pretrained_llm: {source}")
     if not pretrained_weights:
         return random_llm(config.get_text_config().to_dict())
@@ -50,7 +50,7 @@ def load_llm(source: str, pretrained_weights: bool = True) -> PreTrainedModel:
 
 
 def random_llm(config: Mapping[str, Any]) -> PreTrainedModel:
-    """A `...ForCausalLM` of random weights, float32, from a transformers config as a plain dict, `model_type` included.
+    """A `...ForCausalLM` with random weights, float32, from a transformers config as a plain dict, `model_type` included.
 
     Raises:
         InputError: for a config without `model_type`, or one that transformers cannot build.
@@ -75,8 +75,8 @@ def random_llm(config: Mapping[str, Any]) -> PreTrainedModel:
 def resize_vocabulary(model: PreTrainedModel, rows: int) -> PreTrainedModel:
     """`model` with at least `rows` text tokens: new rows of the embedding and of the output layer are the mean of the old ones.
 
-    So a new token first means nothing in particular and is as likely as an average one. Weights that were tied stay tied, no
-    row is ever taken away, and `model.config` describes what the model is now.
+    So a new token starts without a meaning and with the probability of an average one. Tied weights stay tied, rows are never
+    removed, and `model.config` describes the changed model.
     """
     old = model.get_input_embeddings().num_embeddings
     if rows <= old:
@@ -92,12 +92,12 @@ def resize_vocabulary(model: PreTrainedModel, rows: int) -> PreTrainedModel:
     return model
 
 
-#: Keys of where a model came from; `auto_map` names code there (Phi-3 has it), and no file of ours is restored with it.
+#: Keys that tell where a model came from. `auto_map` names code there (Phi-3 has it); a `.nemo` with it is not restored.
 _OF_ITS_ORIGIN = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "auto_map")
 
 
 def llm_config(model: PreTrainedModel) -> dict[str, Any]:
-    """What rebuilds the architecture of `model` by `random_llm`, as plain data; where it once came from is left out."""
+    """The config of `model` as plain data, from which `random_llm` rebuilds its architecture; without its origin."""
     config = model.config.to_dict()
     return {k: v for k, v in config.items() if k not in _OF_ITS_ORIGIN}
 
@@ -115,7 +115,7 @@ def _check_decoder_only(config: PretrainedConfig, what: str) -> None:
 
 
 def _text_model(model: PreTrainedModel) -> PreTrainedModel:
-    """The language model inside of one that also sees or hears; others as they are."""
+    """The language model inside a model with vision or audio; other models unchanged."""
     config = model.config.get_text_config()
     if config is model.config:
         return model

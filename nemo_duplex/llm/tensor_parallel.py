@@ -1,7 +1,7 @@
 """Layers of a language model split over the GPUs of a node, by the plan that its family publishes in transformers.
 
-Only the layers: their inputs and outputs, embeddings, heads and everything else are the same on all ranks of the group, which
-therefore must be given the same batch.
+Only the layers are split. Their inputs and outputs, embeddings, heads and everything else are the same on all ranks of the
+group, so all ranks must get the same batch.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def split_layers(backbone: Backbone, mesh: DeviceMesh) -> None:
     """Splits the layers over the ranks of a one-dimensional `mesh`, in place.
 
     Raises:
-        InputError: for a family without a plan, one that cannot be carried out here, or sizes that do not divide.
+        InputError: for a family without a plan, a plan with unknown parts, or sizes that do not divide.
     """
     size, kind = mesh.size(), backbone.config.model_type
     try:
@@ -62,7 +62,11 @@ def split_layers(backbone: Backbone, mesh: DeviceMesh) -> None:
 
 
 def _plan(llm: nn.Module, size: int) -> list[tuple[nn.Module, ParallelStyle]]:
-    """The modules to split, and how."""
+    """The modules to split, each with its style.
+
+    Raises:
+        InputError: if the layers cannot be split over `size` ranks.
+    """
     published = {k: s for k, s in (getattr(llm.config, "base_model_tp_plan", None) or {}).items() if k.startswith("layers.")}
     if not published:
         raise InputError("transformers has no plan for this family")

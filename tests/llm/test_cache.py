@@ -198,6 +198,24 @@ def test_the_default_keeps_four_frames_where_a_layer_has_no_window_and_none_else
         assert [ring.span for ring in backbone_of(*settings).empty_cache(1).rings] == spans
 
 
+@pytest.mark.parametrize(("window", "sinks"), [(None, 4), (8, 2)])
+def test_a_row_that_is_idle_stays_as_it_was(window, sinks):
+    """All that it remembers: age, values and keys, except kept keys, which are moved anew in every step, and the scratch."""
+    backbone = backbone_of("llama", window, sinks)
+    for age in (1, 30):
+        cache = backbone.empty_cache(2)
+        stepped(backbone, torch.randn(2, age, 32), cache=cache)
+        before = copy.deepcopy(cache)
+        with torch.no_grad():
+            backbone.step(torch.randn(2, 1, 32), cache, torch.tensor([True, False]))
+        assert cache.age.tolist() == [age + 1, age]
+        for name in ("keys", "values", "unmoved_keys"):
+            first = cache.rings[0].moved if name == "keys" else 0
+            for now, then in zip(getattr(cache, name), getattr(before, name)):
+                assert torch.equal(now[1, :, :, first:-1], then[1, :, :, first:-1])
+        assert not torch.equal(cache.values[0][0], before.values[0][0])
+
+
 def test_memory_does_not_grow():
     backbone = backbone_of("gemma3", None, 4)
     cache = backbone.empty_cache(2)

@@ -51,6 +51,15 @@ def test_within_the_trained_positions_the_familys_own_numbers_are_used_bit_for_b
             assert (here - there).abs().max() < 1e-4  # where float32 is still good enough
 
 
+def test_beyond_them_a_family_that_scales_its_cosines_still_does():
+    yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, "rope_theta": 10000.0}
+    family = random_family("llama", rope_parameters=yarn).model.rotary_emb
+    assert family.attention_scaling > 1.1
+    endless, positions = EndlessRotary(family, [None], 16), torch.arange(40)[None]
+    for here, there in zip(endless(torch.zeros(1), positions), family(torch.zeros(1), positions)):
+        assert (here - there).abs().max() < 1e-4
+
+
 def test_frequencies_that_are_kept_reach_as_far_as_they_were_trained():
     """Phi-3 128k has other ones beyond its first 4096 positions, which are not used here."""
     rope = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [8.0] * 4, "rope_theta": 10000.0}

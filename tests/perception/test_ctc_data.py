@@ -12,6 +12,7 @@ from nemo_duplex.perception.ctc_data import (
     GAIN_DB,
     UNKNOWN,
     UtteranceBatches,
+    collate,
     read_utterances,
     token_path,
     token_times,
@@ -92,6 +93,15 @@ def test_the_seed_and_the_index_decide_a_batch(tmp_path):
     assert not all(torch.equal(once.batch(i).token_lens, other.batch(i).token_lens) for i in range(5))
 
 
+def test_cuts_and_levels_change_with_the_seed_and_the_order_with_the_epoch(tmp_path):
+    utterances = read_utterances(shar(tmp_path / "one", cut()))[0][:1]
+    one, other = (UtteranceBatches(utterances, Letters(), 9.0, seed).batch(0).audio for seed in (0, 1))
+    assert one.shape != other.shape or not torch.equal(one, other)
+    made = batches(tmp_path / "many")
+    first, second = ([made.batch(n * made._epoch_batches + i).token_lens.tolist() for i in range(4)] for n in (0, 1))
+    assert first != second
+
+
 def test_an_utterance_longer_than_a_batch_has_one_of_its_own(tmp_path):
     made = batches(tmp_path, seconds=1.0)
     assert [len(made.batch(i).audio) for i in range(20)] == [1] * 20
@@ -110,7 +120,7 @@ class Pieces(Letters):
 
 
 def test_a_path_has_every_token_where_it_is_spoken_in_the_audio_drawn(tmp_path):
-    """The word that ends at 1.5 s of the conversation is heard in the frame that holds 1.5 s less what was cut off before."""
+    """The word that ends at 1.5 s of the conversation is in the frame that holds 1.5 s less what was cut off before."""
     words = (Word("abc", 0, 1.0, 1.5), Word("de", 4, 1.6, 2.0))
     told = cut("told", turns=(Turn("user", 1.0, 2.0, "abc de", words=words),))
     untold = cut("untold", turns=(Turn("user", 1.0, 2.0, "abc de"),))
@@ -154,8 +164,22 @@ def test_a_broken_shard_is_named(tmp_path):
     folder = shar(tmp_path, cut())
     tar = next(folder.glob("recording.*.tar"))
     tar.write_bytes(tar.read_bytes()[:3000])
-    with pytest.raises(InputError):
+    with pytest.raises(
+        InputError, match=f"^(data: a shard in {folder} cannot be read|Cut a: its audio cannot be read) .*again"
+    ) as error:
         read_utterances(folder)
+    assert "\n" not in str(error.value)
+
+
+def test_a_batch_is_padded_to_its_longest():
+    batch = collate(
+        [torch.ones(2), torch.ones(3)], [torch.tensor([7, 8]), torch.tensor([9])], [torch.tensor([1]), torch.ones(2).long()]
+    )
+    assert batch.audio.tolist() == [[1, 1, 0], [1, 1, 1]] and batch.audio_lens.tolist() == [2, 3]
+    assert batch.tokens.tolist() == [[7, 8], [9, 0]] and batch.token_lens.tolist() == [2, 1]
+    assert batch.paths.tolist() == [[1, UNKNOWN], [1, 1]]
+    moved = batch.to("meta")
+    assert moved.audio.is_meta and moved.paths.is_meta and collate([torch.ones(2)], [torch.ones(1)]).to("meta").paths is None
 
 
 # ---------------------------------------------------------------------- tokens at the time at which they are spoken

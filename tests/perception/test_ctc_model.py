@@ -1,4 +1,4 @@
-"""The speech recogniser around the encoder: a normal NeMo checkpoint, from which an agent gets its ear."""
+"""The speech recogniser around the encoder: a normal NeMo checkpoint, from which an agent gets its user encoder."""
 
 import copy
 import io
@@ -171,6 +171,31 @@ def test_transcripts_do_not_depend_on_the_batch(asr):
     together = transcribe(asr, utterances)
     assert together == [transcribe(asr, [u])[0] for u in utterances] == transcribe(asr, utterances, batch_size=2)
     assert len(set(together)) > 1
+
+
+def test_a_transcript_is_the_best_path_without_repetitions_and_blanks(asr, monkeypatch):
+    blank = asr.tokenizer.vocab_size  # the id after the last
+    path = torch.tensor([[5, 5, blank, 5, 0, 7, 7, blank, 9, 9]])  # of which the recording has 8 frames
+    said = []
+    monkeypatch.setattr(asr.decoder, "forward", lambda encoder_output: torch.nn.functional.one_hot(path, blank + 1).float())
+    monkeypatch.setattr(asr.tokenizer, "ids_to_text", lambda ids: said.append(ids) or "said")
+    assert transcribe(asr, [utterance(8 * 0.08)]) == ["said"] and said == [[5, 5, 0, 7]]
+
+
+def test_the_models_mode_is_what_it_was_also_after_an_error(asr, monkeypatch):
+    modes = []
+
+    def fails(encoder_output):
+        modes.append(asr.training)
+        raise KeyError
+
+    monkeypatch.setattr(asr.decoder, "forward", fails)
+    for training in (True, False):
+        asr.train(training)
+        with pytest.raises(KeyError):
+            transcribe(asr, [utterance(0.5)])
+        assert asr.training == training and modes == [False]
+        modes.clear()
 
 
 def test_the_first_convolution_starts_with_normal_input(folder):

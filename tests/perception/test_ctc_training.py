@@ -294,6 +294,8 @@ def test_after_a_power_cut_it_ends_as_if_there_had_been_none(train, tmp_path, mo
         (["encoder.subsampling_factor=4"], "frames are 40 ms long"),
         (["minutes=0"], "minutes=0.0: expected more than zero"),
         (["aligned=2"], "aligned=2.0: expected a share"),
+        (["turns_alone=-0.1"], "turns_alone=-0.1: expected a share"),
+        (["conversations=1.1"], "conversations=1.1: expected a share"),
         (["mel_masks=[1]"], "expected .bands"),
         (["mel_warp=1"], "expected a small share"),
     ],
@@ -304,6 +306,16 @@ def test_what_cannot_be_trained_is_refused_at_the_door(corpus, tmp_path, keys, m
     with pytest.raises(InputError, match=message):
         train_encoder(EncoderTrainingConfig(**settings))
     assert not (tmp_path / "out").exists()
+
+
+def test_the_seed_is_set_before_anything_is_drawn(corpus, tmp_path, monkeypatch):
+    seeds = []
+    monkeypatch.setattr(ctc_training, "read_utterances", lambda path: seeds.append(torch.initial_seed()) or ([], []))
+    settings = OmegaConf.to_container(load("train_encoder", [f"data={corpus}", f"out={tmp_path / 'out'}", "seed=5", *TINY]))
+    settings.pop("threads")
+    with pytest.raises(ValueError):
+        train_encoder(EncoderTrainingConfig(**settings))  # ends where it finds no utterances
+    assert seeds == [5]
 
 
 def test_there_must_be_a_corpus(tmp_path):

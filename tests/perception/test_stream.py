@@ -60,27 +60,27 @@ def test_streams_of_different_age_share_a_batch(context, adapter):
     Only some rows are in the batch, in another order each time, and one of them may only fill it.
     """
     perception = tiny_perception(context, adapter)
-    callers = [speech_like(seconds, seed) for seed, seconds in enumerate((6.5, 3.0, 1.5, 2.5))]
-    chunks = [chunks_of(perception, audio) for audio in callers]
-    start = {0: 0, 1: 3, 2: 1, 3: 1 + len(chunks[2]) + 2}  # tick at which a caller begins
+    streams = [speech_like(seconds, seed) for seed, seconds in enumerate((6.5, 3.0, 1.5, 2.5))]
+    chunks = [chunks_of(perception, audio) for audio in streams]
+    start = {0: 0, 1: 3, 2: 1, 3: 1 + len(chunks[2]) + 2}  # tick at which a stream begins
     row_of = {0: 0, 1: 1, 2: 2, 3: 2}
-    heard = {caller: [] for caller in start}
+    found = {number: [] for number in start}
     stream = PerceptionStream(perception)
     state = stream.init_state(3)
     for tick in range(max(start[c] + len(chunks[c]) for c in start)):
         if tick == start[3]:
             start_anew(state, 2)
-        due = [caller for caller in start if 0 <= tick - start[caller] < len(chunks[caller])]
+        due = [number for number in start if 0 <= tick - start[number] < len(chunks[number])]
         due = due[tick % len(due) :] + due[: tick % len(due)] if due else []
-        rows = [row_of[caller] for caller in due]
+        rows = [row_of[number] for number in due]
         idle = [row for row in range(3) if row not in rows][: tick % 3]
         audio = torch.stack([chunks[c][tick - start[c]] for c in due] + [torch.randn(perception.chunk_samples) for _ in idle])
         embeddings = step(stream, state, audio, rows + idle, [True] * len(rows) + [False] * len(idle))
-        for caller, frames in zip(due, embeddings):
-            heard[caller].append(frames)
-    for caller, audio in enumerate(callers):
+        for number, frames in zip(due, embeddings):
+            found[number].append(frames)
+    for number, audio in enumerate(streams):
         expected = whole(perception, audio)
-        torch.testing.assert_close(torch.cat(heard[caller])[: len(expected)], expected, atol=1e-5, rtol=0)
+        torch.testing.assert_close(torch.cat(found[number])[: len(expected)], expected, atol=1e-5, rtol=0)
 
 
 def test_a_row_that_only_fills_the_batch_stays_as_it_is():
