@@ -237,10 +237,21 @@ def test_gains_fade_within_20_ms_and_leave_what_is_free_bit_for_bit():
     rows = [None, FrameCommand(gain=0.0), FrameCommand(gain=0.0, gain_before=0.0), FrameCommand(gain_before=0.0)]
     commands = RowCommands.of(rows, torch.tensor([SILENCE, SILENCE]))
     audio = torch.ones(4, 1764)
-    heard, fade = commands.sound(audio, 22050), round(FADE * 22050)
+    heard, fade = commands.sound(audio, 22050), 441  # 20 ms
     assert torch.equal(heard[0], audio[0]) and not heard[2].any()
-    assert not heard[1, fade:].any() and torch.equal(heard[3, fade:], audio[3, fade:])
+    assert not heard[1, fade - 1 :].any() and heard[1, fade - 2] > 0 and torch.equal(heard[3, fade:], audio[3, fade:])
     assert heard.diff(dim=1).abs().max() < 0.004 and heard[1, 0] > 0.99 and heard[3, 0] < 0.01
+
+
+def test_rows_write_and_say_what_is_commanded():
+    pad, logits = 2, torch.zeros(5, 9)
+    logits[2, 3], logits[3, 3] = 1.0, -1.0  # the model prefers the offer to pad, then pad to it, then neither
+    frames = [None, FrameCommand(token=0), *[FrameCommand(offer=3)] * 3]
+    commands = RowCommands.of(frames, torch.tensor([0, 4]))
+    assert commands.text(torch.full((5,), 7), logits, pad).tolist() == [7, 0, 3, 2, 2]
+    frames = [None, FrameCommand(code=21), FrameCommand(silent=True)]
+    commands = RowCommands.of(frames, torch.tensor([0, 4]))
+    assert commands.speech(torch.full((3, 2), 9)).tolist() == [[9, 9], [21, 21], [0, 4]]
 
 
 # ---------------------------------------------------------------------- in an engine

@@ -228,6 +228,21 @@ def test_another_seed_is_another_session_and_none_is_a_new_one(model, calls):
     assert len(set(map(tuple, said))) == 5 and calls[9].tokens not in said
 
 
+def test_a_repetition_penalty_remembers_what_the_session_wrote(model, calls):
+    """A greedy agent repeats itself; with the largest penalty no word comes twice, beside a caller who writes the same ones."""
+    layout, said = model.layout, []
+    for penalty in (1.0, 100.0):
+        engine = model.open_engine(max_sessions=2)
+        sessions = [engine.open_session(sampling={"text": {"repetition_penalty": penalty}}) for _ in range(2)]
+        for session in sessions:
+            session.push(calls[11].signal)
+        frames = engine.run_until_idle()
+        words = [[f.token for f in frames[session]] for session in sessions]
+        assert words[0] == words[1]
+        said.append([token for token in words[0] if token not in (layout.text_pad, layout.text_bos, layout.text_eos)])
+    assert len(set(said[0])) < len(said[0]) and len(set(said[1])) == len(said[1]) > 5
+
+
 def test_each_channel_has_chance_of_its_own(model, calls):
     """Only what is drawn first differs: hot speech leaves the first frame's text what it is, and the other way round."""
     (free,) = expected(model, [torch.from_numpy(calls[8].signal)])

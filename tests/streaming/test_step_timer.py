@@ -35,6 +35,15 @@ def test_percentiles_mean_and_share_of_known_times(monkeypatch):
     assert timer.report().keys() == {"llm"}, "What has not run has no times."
 
 
+def test_the_table_says_it_in_milliseconds(monkeypatch):
+    clock, timer = Clock(monkeypatch), StepTimer()
+    for milliseconds in (*range(1, 100), 1000):
+        clock.run(timer, "llm", milliseconds / 1e3)
+    head, row = timer.table().splitlines()
+    assert head.split() == ["stage", "count", "mean", "p50", "p95", "p99", "share"]
+    assert row.split() == ["llm", "100", "59.50", "ms", "50.50", "ms", "95.05", "ms", "108.01", "ms", "74.4%"]
+
+
 def test_only_the_latest_runs_are_remembered_in_memory_that_does_not_grow(monkeypatch):
     clock, timer = Clock(monkeypatch), StepTimer(window=4)
     for seconds in (9.0, 9.0, 1.0, 2.0, 3.0, 4.0):

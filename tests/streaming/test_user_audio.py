@@ -85,6 +85,29 @@ def test_speech_over_noise_of_any_level_starts_and_ends_on_time():
         assert not between(frames, 5.0 + HANGOVER + 0.08, 8.0).any(), floor
 
 
+def tone(seconds: float, decibel: float) -> np.ndarray:
+    """Of the same energy in each block of 10 ms."""
+    return (10 ** (decibel / 20) * np.sin(2 * np.pi * 100 * np.arange(round(seconds * RATE)) / RATE)).astype(np.float32)
+
+
+def test_the_first_and_the_last_frame_of_speech():
+    """It starts after 30 ms of it, and ends 0.2 s after the last: from 2.03 to 3.20 s."""
+    frames = heard(np.concatenate([tone(2.0, -60), tone(1.0, -30), tone(1.0, -60)]))
+    assert np.flatnonzero(frames).tolist() == list(range(25, 40)), "2.00 to 3.20 s."
+
+
+def test_speech_that_becomes_softer_goes_on_but_does_not_start_so_soft():
+    """16 dB above the floor start it, 10 dB hold it."""
+    parts = ((1.0, 0), (1.0, 13), (0.48, 20), (0.48, 13), (0.5, 7))
+    frames = heard(np.concatenate([tone(seconds, -60 + above) for seconds, above in parts]))
+    assert np.flatnonzero(frames).tolist() == list(range(25, 40)), "2.00 to 3.20 s, of which the last 0.2 s are a pause."
+
+
+def test_a_sound_of_20_ms_is_none_and_one_of_60_ms_is():
+    for seconds, is_speech in ((0.02, False), (0.06, True)):
+        assert heard(np.concatenate([tone(1.0, -60), tone(seconds, -20), tone(1.0, -60)])).any() == is_speech, seconds
+
+
 def test_silence_and_steady_noise_are_nobody():
     assert not heard(np.zeros(5 * RATE, np.float32)).any()
     assert not heard(noise(10.0, -45)).any()

@@ -85,6 +85,32 @@ def test_lhotse_reads_it_and_it_is_training_data(model, tmp_path, monkeypatch):
     assert torch.isfinite(loss)
 
 
+def test_the_places_in_the_batch(model, tmp_path):
+    """The third row of four is computed; its encoder chunk is the only one of its batch."""
+    engine = model.open_engine(max_sessions=4)
+    sessions = [engine.open_session(record=tmp_path / str(i)) for i in range(3)]
+    sessions[2].push(speech_like(0.5).numpy())
+    engine.run_until_idle()
+    for session in sessions:
+        session.close()
+        assert session.recorder.wait(20)
+    steps = SessionRecording.read(tmp_path / "2").steps
+    assert set(steps[["row", "rows", "entry", "entries"]].tolist()) == {(2, 4, 0, 1)}
+
+
+def test_the_turns_of_the_user(model, tmp_path):
+    """As long as the detector heard somebody, up to the end of the audio."""
+    session = model.open_session(record=tmp_path / "talk")
+    silence = np.zeros(16000, np.float32)
+    hold(session, np.concatenate([silence, speech_like(0.25, 1).numpy(), silence, speech_like(0.25, 2).numpy()]))
+    session.close()
+    recording = SessionRecording.read(tmp_path / "talk")
+    assert recording.cut.duration == pytest.approx(2.5), "Not 2.56 s, which the frames would be."
+    turns = [(s.start, s.end) for s in recording.cut.supervisions if s.speaker == "user"]
+    edges = np.flatnonzero(np.diff(recording.steps["user_active"].astype(int), prepend=0, append=0)) * 0.08
+    assert np.allclose(np.ravel(turns), np.minimum(edges, 2.5)) and len(turns) == 2
+
+
 def test_commands_are_noted_with_the_frame_from_which_on_they_hold(model, tmp_path):
     session = model.open_session(record=tmp_path / "talk")
     chunk = speech_like(0.16).numpy()
@@ -256,15 +282,20 @@ def test_a_crash_leaves_all_that_was_written(model, tmp_path, monkeypatch):
     child = os.fork()
     if child == 0:
         session = model.open_session(record=tmp_path / "talk")
+        session.mute(True)
         for chunk in np.split(speech_like(2.0).numpy(), 25):
             session.push(chunk)
+        session.stop()  # in a frame that is not made any more
         time.sleep(1.0)
         os.kill(os.getpid(), signal.SIGKILL)
     assert os.waitpid(child, 0)[1] == signal.SIGKILL
     (part,) = parts(tmp_path)
     assert soundfile.info(part / files.USER).frames == 32000, "It plays as it is."
+    with open(part / files.COMMANDS, "ab") as file:
+        file.write(b'{"frame": 3, "wi')  # half a line
     recording = SessionRecording.read(recover(part, model))
     assert recording.folder == tmp_path / "talk" and len(recording) == 24
+    assert [(command["frame"], command["wish"]) for command in recording.session["wishes"]] == [(0, "mute")]
     with pytest.raises(InputError, match="there is no folder"):
         recover(part, model)
 

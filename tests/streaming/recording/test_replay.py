@@ -212,6 +212,7 @@ def test_the_first_frame_that_differs(model, talk, changed):
         range(result.frame - AROUND, min(result.frame + AROUND + 1, len(recording)))
     )
     assert result.frames == len(recording), "It goes on, to say what else differs."
+    assert result.distance >= max(pair.distance for pair in result.around) > 0
     (said,) = result.environment
     assert said.startswith("model hash ") and "recorded: " in said
 
