@@ -30,6 +30,13 @@ class DuplexAgent(nn.Module):
         tokenizer: text to text tokens and back.
         layout: ids and delays of both channels.
         cfg: the described `model:` section, from which all parts can be built.
+
+    Examples:
+        >>> isinstance(model, DuplexAgent)
+        True
+        >>> embeddings, frames = model.perception(torch.from_numpy(question)[None], torch.tensor([len(question)]))
+        >>> embeddings.shape[1] == int(frames)                              # (B, T, H), a frame is 80 ms
+        True
     """
 
     perception: Perception | WholePerception
