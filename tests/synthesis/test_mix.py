@@ -34,6 +34,8 @@ def test_utterances_lie_at_their_turns():
     channel = place([(Turn("agent", 0.8, 1.3, "a"), utterance)], 22050 * 2, 22050)
     assert np.array_equal(channel[17640 : 17640 + 11025], utterance.audio)
     assert not channel[:17640].any() and not channel[17640 + 11025 :].any()
+    short = place([(Turn("agent", 0.8, 1.3, "a"), utterance)], 22050, 22050)
+    assert np.array_equal(short, channel[:22050]), "What is beyond the channel is left out."
 
 
 def test_a_turn_that_was_cut_stops_at_its_end_and_fades_before_it():
