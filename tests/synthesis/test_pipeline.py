@@ -33,6 +33,7 @@ def small_shards():
     texts = Grammar.agent_texts
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pipeline, "_SHARD_SIZE", {"train": 4, "dev": 2, "impatient": 2, "agent": 5})
+        patch.setattr(pipeline, "_PILOT", 5)
         patch.setattr(Grammar, "agent_texts", lambda self, count: texts(self, count)[-12:])
         yield
 
@@ -67,7 +68,8 @@ def test_corpus_has_what_was_asked_for(corpus):
 def test_every_set_is_read_back(corpus):
     for name, count in (("train", 9), ("dev", 3), ("impatient", 3)):
         cuts = list(CutSet.from_shar(in_dir=corpus / name / "shar"))
-        assert len(cuts) == count
+        split, suffix = ("train", "") if name == "train" else ("dev", "-impatient" * (name == "impatient"))
+        assert [cut.id for cut in cuts] == [f"{split}-5-{index:07d}{suffix}" for index in range(count)]
         for cut in cuts:
             assert cut.load_audio().shape[1] // 1280 == cut.load_target_audio().shape[1] // 1764 == round(cut.duration / 0.08)
             assert Conversation.from_cut(cut).duration == cut.duration
