@@ -60,10 +60,12 @@ def lively(config: dict[str, Any], seed: int = 1) -> FSQCodec:
             if name.endswith("bias"):
                 torch.nn.init.normal_(parameter, std=0.3)
     network = codec.model.audio_encoder
-    last = network.head.weight if hasattr(network, "head") else network.post_conv.conv.parametrizations.weight.original0
-    noise = 0.1 * torch.randn(1, 8 * codec.samples_per_frame)
+    last = network.head if hasattr(network, "head") else network.post_conv.conv
+    scale = last.weight if hasattr(network, "head") else last.parametrizations.weight.original0
+    noise = 0.1 * torch.randn(1, 12 * codec.samples_per_frame)
+    lens = torch.tensor([noise.shape[1]])
     with torch.no_grad():
-        encoded, _ = network(audio=noise, audio_len=torch.tensor([noise.shape[1]]))
-        last.mul_(1.5 / encoded.std(dim=-1).mean())
+        scale.mul_(1.5 / network(audio=noise, audio_len=lens)[0].std(dim=-1).mean())
+        last.bias.sub_(network(audio=noise, audio_len=lens)[0].mean(dim=(0, 2)))
     codec.measure_silence()
     return codec

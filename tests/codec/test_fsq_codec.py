@@ -68,7 +68,7 @@ def test_is_what_nemo_computes(config):
     torch.testing.assert_close(codec.decode(codes, frames)[0], decoded, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("samples, frames", [(0, 0), (1, 1), (1764, 1), (1765, 2), (17640, 10)])
+@pytest.mark.parametrize("samples, frames", [(0, 0), (1, 1), (1764, 1), (1765, 2), (4500, 3), (17640, 10)])
 def test_the_last_frame_is_filled_up_with_zeros_behind_it(nano, samples, frames):
     audio = speech(1.0)
     codes, lens = nano.encode(audio[:, :samples], torch.tensor([samples]))
@@ -114,7 +114,7 @@ def test_audio_that_is_no_number_is_refused(nano):
 
 
 def test_silence_codes_are_what_zeros_become_away_from_the_edges():
-    codec = lively(CODEC, seed=10)
+    codec = lively(CODEC)
     codes, _ = codec.encode(torch.zeros(1, 40 * 1764), torch.tensor([40 * 1764]))
     assert torch.equal(codes[0, :, 20], codec.silence_codes)
     assert not torch.equal(codes[0, :, 0], codec.silence_codes), "Or this test could not tell the middle from the start."
