@@ -13,7 +13,8 @@ from lhotse import CutSet, Recording, SupervisionSegment
 from nemo_duplex import DuplexS2SDataset, DuplexS2SModel
 from nemo_duplex.codec.fsq_codec import PARTS
 from nemo_duplex.inputs import InputError
-from nemo_duplex.models.interop import from_in_tree, our_state, their_state, to_in_tree
+from nemo_duplex.llm.lora import merged_state_dict
+from nemo_duplex.models.interop import _HEAD, _TABLE, from_in_tree, our_state, their_state, to_in_tree
 from tests.dummies import speech_like, tiny_model, wav_bytes
 from tests.in_tree import in_tree_model, llm_folder
 
@@ -206,6 +207,49 @@ def test_a_model_of_another_layout_does_not_go_there(tmp_path):
     with pytest.raises(InputError, match="only conformer and identity"):
         to_in_tree(tiny_model(tmp_path, turn_marks="in_place"), tmp_path / "there")
     assert not (tmp_path / "there").exists()
+
+
+# ---------------------------------------------------------------------- states alone
+
+
+def test_speech_rows_of_a_state():
+    """Twelve codebooks of three codes, so that the tenth comes after the second; each row holds its own number."""
+    rows, width = 3 + 3, 2
+    tables = torch.arange(12.0 * rows).view(12, rows, 1).expand(12, rows, width)
+    theirs = {f"embed_audio_tokens.{k}.weight": tables[k] for k in reversed(range(12))}
+    theirs |= {
+        "audio_head.weight": -tables.flatten(0, 1),
+        "audio_head.bias": tables[..., 0].flatten(),
+        "lm_head.weight": tables[0],
+    }
+    theirs |= {"audio_codec.discriminator.x": tables[0], "_control_codes": torch.arange(3, 6)}
+    ours = our_state(theirs)
+    assert ours.keys() == {f"{_TABLE}", f"{_HEAD}.weight", f"{_HEAD}.bias", "lm.backbone.lm_head.weight"}
+    table = ours[_TABLE].view(12, 8, width)
+    assert torch.equal(table[:, :6], tables) and not table[:, 6:].any()
+    assert torch.equal(ours[f"{_HEAD}.weight"].view(12, 8, width)[:, :6], -tables)
+    assert torch.equal(ours[f"{_HEAD}.bias"].view(12, 8)[:, :6], tables[..., 0])
+    assert (ours[f"{_HEAD}.bias"].view(12, 8)[:, 6:] == -3e4).all()
+    back = their_state(ours | {"audio_codec.silence_codes": torch.zeros(12)}, codebook_size=3)
+    assert back.keys() == theirs.keys() - {"audio_codec.discriminator.x"}
+    assert all(torch.equal(back[name], theirs[name]) for name in back)
+
+
+def test_adapters_are_merged_on_the_way_there(ours, tmp_path):
+    model = DuplexS2SModel({**ours.cfg, "lora": {"r": 2, "target_modules": ["q_proj"]}})
+    for name, p in model.named_parameters():
+        if ".lora_" in name:
+            torch.nn.init.normal_(p)
+    to_in_tree(model, tmp_path / "merged")
+    config = json.loads((tmp_path / "merged" / "config.json").read_text())
+    assert config["pretrained_weights"] is False and config["pretrained_llm"] == str(tmp_path / "merged" / "llm_backbone")
+    again = from_in_tree(tmp_path / "merged")
+    expected = merged_state_dict(model)
+    state = again.state_dict()
+    assert state.keys() == expected.keys() and not any("lora_" in name for name in state)
+    for name in state:
+        if name.startswith("lm.backbone."):
+            assert torch.equal(state[name], expected[name]), name
 
 
 # ---------------------------------------------------------------------- what is no checkpoint

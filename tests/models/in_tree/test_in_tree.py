@@ -16,18 +16,11 @@ from nemo_duplex import DuplexS2SDataset, DuplexS2SModel, bundled
 from nemo_duplex.data.datamodule import duplex_dataloader
 from nemo_duplex.files.nemo_file import read_nemo_config
 from nemo_duplex.inputs import InputError
-from nemo_duplex.models.in_tree.config import (
-    in_tree_run,
-    is_in_tree,
-    our_config,
-    our_data,
-    our_experiment,
-    our_trainer,
-)
+from nemo_duplex.models.in_tree.config import in_tree_run
 from nemo_duplex.perception.offline import WholePerception
 from nemo_duplex.perception.perception import Perception
 from tests.codec.codecs import hifigan_config
-from tests.dummies import speech_like, tiny_config, wav_bytes
+from tests.dummies import speech_like, wav_bytes
 from tests.in_tree import NOT_STREAMABLE, WORDS, in_tree_model, in_tree_perception
 
 PAD, BOS, EOS = (WORDS.index(word) for word in ("<pad>", "<s>", "</s>"))
@@ -100,12 +93,6 @@ def test_a_training_step_gives_its_loss_in_a_dict(model, dataset, cuts):
     model.zero_grad()
 
 
-def test_validation_takes_a_batch_of_each_named_set(model, dataset, cuts):
-    model.on_validation_epoch_start()
-    assert model.validation_step({"one": dataset[cuts], "at its end": None}, batch_idx=0) is None
-    model.on_validation_epoch_end()
-
-
 def test_offline_inference_has_the_in_tree_keys_and_shapes(model):
     answer = model.offline_inference(input_signal=torch.randn(1, 16000), input_signal_lens=torch.tensor([16000]))
     assert answer.keys() == {"text", "tokens_text", "tokens_audio", "audio", "audio_len", "tokens_len"}
@@ -133,67 +120,6 @@ def test_it_is_one_nemo_that_hears_the_same(model, tmp_path):
     with torch.no_grad():
         torch.testing.assert_close(again.perception(audio, lens)[0], model.perception(audio, lens)[0], atol=0, rtol=0)
     model.train()
-
-
-# ---------------------------------------------------------------------- their `model:` in our words
-
-
-def test_a_model_section_is_theirs_by_keys_that_only_theirs_has(tmp_path):
-    theirs = in_tree_model(tmp_path)
-    assert is_in_tree(theirs) and is_in_tree(OmegaConf.create(theirs))
-    assert not is_in_tree(tiny_config(tmp_path)) and not is_in_tree(our_config(theirs))
-
-
-def test_every_key_of_theirs_has_its_place(tmp_path):
-    lora = {"r": 4, "task_type": "CAUSAL_LM"}
-    theirs = in_tree_model(tmp_path, duplex_user_channel_weight=0.5, lora=lora, attention_window=32)
-    ours = our_config(theirs)
-    assert ours["loss"] == {"text": 3.0, "speech": 4.0}
-    assert ours["turn_marks"] == "in_place" and ours["speech_delay"] == 1
-    assert ours["user_weight"] == 0.5 and ours["lora"] == lora and ours["attention_window"] == 32
-    assert ours["freeze_params"] == [r"^audio_codec\..+$"]
-    schedule = {"name": "CosineAnnealing", "warmup_steps": 0, "min_lr": 1e-6, "max_steps": 100}
-    adamw = {"name": "adamw", "lr": 3e-4, "betas": [0.9, 0.98], "weight_decay": 0, "foreach": True, "sched": schedule}
-    assert ours["optim"] == adamw
-    assert ours["pretrained_llm"] == theirs["pretrained_llm"] and not ours["pretrained_weights"]
-    assert ours["pretrained_asr"] is None, "Without pretrained weights theirs takes the perception as it is described."
-
-
-@pytest.mark.parametrize(
-    "target, name",
-    [("torch.optim.AdamW", "adamw"), ("torch.optim.Adam", "adam"), ("apex.optimizers.FusedAdam", "fused_adam")],
-)
-def test_an_optimizer_without_lr_has_its_own(tmp_path, target, name):
-    assert our_config(in_tree_model(tmp_path, optimizer={"_target_": target}, lr_scheduler=None))["optim"] == {
-        "name": name,
-        "lr": 1e-3,
-    }
-
-
-@pytest.mark.parametrize(
-    "changes, message",
-    [
-        ({"asr_loss_weight": 1.0}, "in-tree configuration: unknown key 'asr_loss_weight'. Did you mean 'audio_loss_weight'"),
-        ({"use_nemo_automodel": True}, "unknown key 'use_nemo_automodel'."),
-        (
-            {"optimizer": {"_target_": "flashoptim.FlashAdamW"}},
-            "optimizer._target_ is 'flashoptim.FlashAdamW', expected",
-        ),
-        ({"lr_scheduler": {"_target_": "torch.optim.lr_scheduler.StepLR"}}, "lr_scheduler._target_ is 'torch.optim"),
-        ({"perception": {"modality_adapter": {"_target_": "x.QformerConnector"}}}, "modality_adapter is a QformerConnector"),
-    ],
-)
-def test_what_cannot_be_honoured_is_refused_by_name(tmp_path, changes, message):
-    with pytest.raises(InputError, match=message):
-        our_config(in_tree_model(tmp_path, **changes))
-
-
-def test_a_tokenizer_of_its_own(tmp_path):
-    theirs = in_tree_model(tmp_path)
-    theirs["tokenizer_path"] = theirs["pretrained_llm"]
-    tokenizer = our_config(theirs)["tokenizer"]
-    assert (tokenizer["pad"], tokenizer["bos"], tokenizer["eos"]) == ("<pad>", "<s>", "</s>")
-    assert tokenizer["model_path"].endswith("tokenizer.json")
 
 
 def test_with_pretrained_weights_the_encoder_is_the_checkpoints(tmp_path):
@@ -228,14 +154,6 @@ def test_the_layout_is_read_from_the_codec(tmp_path, codec, codebooks, size):
     assert model.lm.speech_head.projection.out_features == codebooks * (size + 5)
     answer = model.offline_inference(speech_like(0.4)[None], torch.tensor([6400]))
     assert answer["tokens_audio"].shape == (1, 5, codebooks) and answer["audio"].shape == (1, 5 * 1764)
-
-
-def test_a_codec_of_another_frame_rate_is_refused(tmp_path):
-    from nemo_duplex.codec.fsq_codec import FSQCodec
-
-    FSQCodec(hifigan_config(8, [8, 7, 6, 6], [8, 8, 4, 2, 2])).save_to(tmp_path / "nano.nemo")
-    with pytest.raises(InputError, match="12.5 frames per second and the codec 21.53.*must be the same"):
-        DuplexS2SModel(in_tree_model(tmp_path, pretrained_audio_codec=str(tmp_path / "nano.nemo")))
 
 
 # ---------------------------------------------------------------------- a whole file of theirs
@@ -293,6 +211,7 @@ def whole_file_of_theirs(folder, shar):
     return OmegaConf.load(folder / "s2s.yaml")
 
 
+@pytest.mark.slow
 def test_a_whole_file_of_theirs_trains_here(tmp_path, cuts):
     (tmp_path / "shar").mkdir()
     cuts.to_shar(tmp_path / "shar", fields={"recording": "wav", "target_audio": "wav"})
@@ -314,32 +233,3 @@ def test_a_whole_file_of_theirs_trains_here(tmp_path, cuts):
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert not [name for name in changed if name.startswith("audio_codec.")]
     assert {name.split(".")[0] for name in changed} == {"perception", "lm"}
-
-
-def test_a_checkpoint_is_chosen_by_what_is_measured_here():
-    chosen = our_experiment({"checkpoint_callback_params": {"monitor": "val_asr_bleu", "mode": "max", "save_top_k": 1}})
-    assert chosen["checkpoint_callback_params"] == {"monitor": "val_loss", "mode": "min", "save_top_k": 1}
-    assert (
-        our_experiment({"checkpoint_callback_params": {"monitor": "step"}})["checkpoint_callback_params"]["monitor"] == "step"
-    )
-
-
-def test_validation_data_without_names_is_one_set():
-    data = our_data({"train_ds": {"batch_size": 1}, "validation_ds": {"shar_path": "x", "batch_size": 2}})
-    assert data["validation_loaders"] == {
-        "validation": {"shar_path": "x", "batch_size": 2, "force_finite": True, "force_map_dataset": True}
-    }
-    assert our_data({"train_ds": {"batch_size": 1}})["validation_loaders"] == {}
-
-
-def test_what_another_section_cannot_have_is_refused_by_name(tmp_path):
-    with pytest.raises(InputError, match="trainer.logger must be false"):
-        our_trainer({"max_steps": 3, "logger": True})
-    with pytest.raises(InputError, match="data of NeMo's in-tree configuration: unknown key 'test_ds'"):
-        our_data({"train_ds": {"batch_size": 1}, "test_ds": {}})
-    with pytest.raises(InputError, match="data.train_ds is not given"):
-        our_data({"frame_length": 0.08})
-    with pytest.raises(InputError, match="no section 'trainer'"):
-        in_tree_run({"model": {"x": 1}, "data": {"x": 1}})
-    with pytest.raises(InputError, match="configuration: unknown key 'hydra'"):
-        in_tree_run({"model": {}, "hydra": {}})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import inspect
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -45,7 +46,7 @@ class Hub:
     """The hub as a folder: a folder per repository; `error` is what every call raises."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.error, self.calls = folder, None, []
+        self.folder, self.error, self.calls, self.branches = folder, None, [], None
 
     def __call__(self, token=None):
         self.calls.append(("token", token))
@@ -64,6 +65,8 @@ class Hub:
         self._called("create_branch", branch)
 
     def file_exists(self, repo_id, filename, revision=None):
+        if self.branches is not None and revision not in self.branches:
+            return False
         return (self.folder / repo_id / filename).exists()
 
     def upload_folder(self, repo_id, folder_path, revision, commit_message):
@@ -121,6 +124,9 @@ def test_a_card_that_somebody_has_written_stays(model, hub):
     model.push_to_hub(ID)
     assert (hub.folder / ID / "README.md").read_text() == "license: apache-2.0"
     assert (hub.folder / ID / "agent.nemo").exists()
+    hub.branches = ["v2"]  # where the card is
+    model.push_to_hub(ID, revision="v2")
+    assert (hub.folder / ID / "README.md").read_text() == "license: apache-2.0"
 
 
 def test_from_a_folder_and_from_a_file(model, repository, tmp_path):
@@ -172,10 +178,16 @@ def test_what_a_person_reads(model, repository):
     ):
         assert fact in card, fact
     assert yaml.safe_load((repository / "config.yaml").read_text())["codec"]["sample_rate"] == 22050
-    trainer = SimpleNamespace(global_step=700, callback_metrics={"loss": torch.tensor(2.5), "other": 1})
+    sizes = [sum(p.numel() for p in part.parameters()) / 1e6 for part in (model.perception, model.lm, model.audio_codec)]
+    assert [line.split("|")[3].strip() for line in card.splitlines() if line.startswith("| ")][2:] == [
+        f"{s:.2f}" for s in sizes
+    ]
+    trainer = SimpleNamespace(global_step=700, callback_metrics={"loss": torch.tensor(2.5), "val_loss": 3.25, "other": 1})
     trained = SimpleNamespace(**{n: getattr(model, n) for n in ("layout", "cfg", "perception", "lm", "audio_codec")})
     trained.user_sample_rate, trained.agent_sample_rate, trained._trainer = 16000, 22050, trainer
-    assert "700 steps, loss 2.5." in model_card(trained, ID)
+    trained.layout = replace(model.layout, speech_delay=2)
+    card = model_card(trained, ID)
+    assert "700 steps, loss 2.5, val_loss 3.25." in card and "2 frame(s) behind the text" in card
 
 
 FAILURES = {

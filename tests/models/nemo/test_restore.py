@@ -23,7 +23,8 @@ from omegaconf import OmegaConf
 
 from nemo_duplex.inputs import InputError
 from nemo_duplex.models.duplex_s2s import DuplexS2SModel
-from nemo_duplex.models.nemo.restore_connector import check_restored_config
+from nemo_duplex.models.nemo.artifacts import kept_copy
+from nemo_duplex.models.nemo.restore_connector import RestoreConnector, check_restored_config
 from tests.dummies import speech_like, tiny_config, tiny_model
 
 CONFIG, WEIGHTS = "model_config.yaml", "model_weights.ckpt"
@@ -116,9 +117,12 @@ for cls in (ModelPT, nemo_duplex.DuplexS2SModel):
 model.save_to("again.nemo")
 os.remove("agent.nemo")
 nemo_duplex.DuplexS2SModel.restore_from("again.nemo", map_location="cpu")
+import nemo_duplex.models.throughput, nemo_duplex.evaluation.callback
+assert "wandb" not in sys.modules, "loaded unasked"
 """
 
 
+@pytest.mark.slow
 def test_one_file_restores_without_network_and_with_everything_else_deleted(tmp_path):
     """By both doors, in a process that has nothing but the file; the folders that the model was made from are gone."""
     (tmp_path / "parts").mkdir()
@@ -358,3 +362,29 @@ def test_a_disk_without_room_is_told_before_anything_is_written(model, clean, mo
     with pytest.raises(InputError, match="this needs about .* and the disk has 1.*free"):
         model.save_to(clean / "agent.nemo")
     assert not (clean / "agent.nemo").exists()
+
+
+def test_a_model_packed_as_a_folder_is_saved_as_one(model, clean):
+    connector = SaveRestoreConnector()
+    assert RestoreConnector.instead_of(connector, DuplexS2SModel, 2).pack_nemo_file
+    connector.pack_nemo_file = False
+    assert not RestoreConnector.instead_of(connector, DuplexS2SModel, 2).pack_nemo_file
+    assert RestoreConnector.instead_of(None, DuplexS2SModel, 2).pack_nemo_file
+    connector.model_extracted_dir = "somewhere"
+    assert RestoreConnector.instead_of(connector, DuplexS2SModel, 2) is connector
+
+
+def test_a_model_goes_where_it_is_asked_to(nemo, clean):
+    assert DuplexS2SModel.restore_from(str(nemo), map_location="meta").device.type == "meta"
+
+
+def test_two_files_of_one_name_and_other_content_have_two_copies(tmp_path):
+    copies = []
+    for content in ("one", "two", "one"):
+        (tmp_path / "tokenizer.model").write_text(content)
+        copies.append(kept_copy(tmp_path / "tokenizer.model"))
+    (tmp_path / "tokenizer.model").unlink()
+    assert copies[0] == copies[2] != copies[1]
+    assert [copy.read_text() for copy in copies] == ["one", "two", "one"] and {copy.name for copy in copies} == {
+        "tokenizer.model"
+    }
