@@ -12,17 +12,17 @@ from pathlib import Path
 
 from nemo_duplex.inputs import InputError
 
-# With less than this left, a failed write is taken for a full disk, whatever the library called it (torch.save says
-# "unexpected pos", libsndfile "error : system error").
+# With less space left, a failed write counts as a full disk, whatever the library calls it (torch.save: "unexpected pos",
+# libsndfile: "error : system error").
 _FULL_BYTES = 1 << 20
 
 
 @contextlib.contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
-    """Yields a path beside `path` to write to; it becomes `path` when the block ends well, and is removed otherwise.
+    """Yields a path beside `path` to write to; it becomes `path` when the block ends without an error, else it is removed.
 
-    The path yielded has the same suffix, because writers choose their format by it. An older `path` stays until it is
-    replaced in one step. Missing parent folders are made.
+    It has the same suffix, because writers choose their format by it. An older `path` stays until it is replaced in one
+    step. Missing parent folders are made.
 
     Raises:
         InputError: if `path` is a folder.
@@ -41,14 +41,16 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def whole_folder(path: str | Path, replace: bool = False) -> Iterator[Path]:
-    """Yields an empty folder beside `path` to fill; it becomes `path` when the block ends well, and is removed otherwise.
+    """Yields an empty folder beside `path` to fill; it becomes `path` when the block ends without an error.
+
+    Otherwise it is removed.
 
     Args:
-        path: the folder to be. Missing parents are made.
-        replace: whether a folder with something in it may be there already; it stays until the new one is whole.
+        path: the new folder. Missing parents are made.
+        replace: whether to replace a folder that is not empty; it stays until the new one is complete.
 
     Raises:
-        InputError: if `path` is a file, or holds something and `replace` is False: nobody's data is thrown away unasked.
+        InputError: if `path` is a file, or is a folder that is not empty and `replace` is False.
         OSError: with errno ENOSPC if the block failed on a full disk.
     """
     path = Path(path)
@@ -68,10 +70,10 @@ def whole_folder(path: str | Path, replace: bool = False) -> Iterator[Path]:
 
 
 def require_space(folder: str | Path, num_bytes: int) -> None:
-    """Checks that the disk of `folder` (which need not exist yet) has room for `num_bytes`.
+    """Checks that the disk of `folder`, which may not exist yet, has room for `num_bytes`.
 
     Raises:
-        InputError: if it has not, with both sizes.
+        InputError: with both sizes, if it has too little.
     """
     folder = Path(folder)
     existing = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())

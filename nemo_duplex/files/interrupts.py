@@ -1,7 +1,7 @@
-"""Ctrl-C at a moment of our choosing.
+"""Delays Ctrl-C until it can take effect.
 
-Libraries in C call back into Python (soundfile to write a block, eSpeak to hand over audio), and what is raised there is
-dropped: a Ctrl-C that comes in a callback is lost, and leaves a file that is cut short and looks whole.
+C libraries call back into Python (soundfile to write a block, eSpeak to deliver audio) and drop what is raised there: a Ctrl-C
+during a callback would be lost, and would leave a truncated file that looks complete.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @contextmanager
 def held_back() -> Iterator[Callable[[], None]]:
-    """Holds Ctrl-C and SIGTERM back in this block, and gives a function that lets one that came take its effect.
+    """Delays Ctrl-C and SIGTERM in this block. Yields a function that lets a signal that arrived take effect.
 
-    So does the end of the block. Only the main thread gets signals; in another one nothing is held back.
+    The end of the block does the same. Only the main thread receives signals: in another thread this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None

@@ -1,10 +1,10 @@
-"""Reads `.nemo` files without building what they name: a whole file of the right class, or one clear line.
+"""Reads `.nemo` files without building the model: a complete file of the right class, or an error of one line.
 
-A `.nemo` is a tar of `model_config.yaml` (with the `target` class), `model_weights.ckpt` and artifacts. NeMo finds out late,
-and in many words, that one is truncated or of another class, and building some models downloads what they were trained with.
+A `.nemo` is a tar of `model_config.yaml` (with the `target` class), `model_weights.ckpt` and artifacts. NeMo notices late, with
+long messages, that a file is truncated or of another class, and some models download parts when they are built.
 
-A `.nemo` may come from anybody. Nothing in it is run, no member leaves the folder that it is unpacked into, and nothing in it
-can claim much more memory or disk than the file itself has.
+A `.nemo` may come from an untrusted source. Nothing in it is executed, no member is written outside of the folder that it is
+unpacked into, and nothing in it can take much more memory or disk than the file itself.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ WEIGHTS = "model_weights.ckpt"
 
 # A real config has kilobytes; YAML of megabytes takes minutes to parse.
 _MAX_CONFIG_BYTES = 4 << 20
-# Aliases can make a few lines of YAML stand for more values than any memory holds; a real config has hundreds.
+# YAML aliases can turn a few lines into more values than fit into memory; a real config has hundreds.
 _MAX_CONFIG_VALUES = 100_000
-# Trained weights do not compress to a fiftieth of themselves, so an archive that does was made to fill a disk.
+# Trained weights do not compress 50-fold: an archive that does was made to fill a disk.
 _MAX_INFLATION, _ALWAYS_FITS = 50, 64 << 20
 
 
@@ -43,17 +43,17 @@ def read_nemo_config(path: str | Path, what: str, class_name: str | None = None)
 
     Args:
         what: names the file in errors ("codec", "model").
-        class_name: the class of model that it must hold; None takes any.
+        class_name: the class that it must be of; None takes any.
 
     Raises:
-        InputError: if the file is missing, truncated, no `.nemo`, unsafe to unpack, or holds another class of model.
+        InputError: if the file is missing, truncated, not a `.nemo`, unsafe to unpack, or of another class.
     """
     with _opened(path, what, class_name) as (_, _, config):
         return config
 
 
 def read_nemo_file(path: str | Path, what: str, class_name: str | None = None) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """As `read_nemo_config`, with the weights on the CPU; nothing that is pickled in the file is run."""
+    """The config and the weights (on the CPU) of a `.nemo`; no pickled code is executed."""
     with unpacked_nemo(path, what, class_name) as (config, folder):
         return config, read_weights(folder / WEIGHTS, path, what)
 
@@ -62,13 +62,13 @@ def read_nemo_file(path: str | Path, what: str, class_name: str | None = None) -
 def unpacked_nemo(
     path: str | Path, what: str, class_name: str | None = None, artifacts: bool = False
 ) -> Iterator[tuple[dict[str, Any], Path]]:
-    """Yields the config of a `.nemo`, and a temporary folder with its weights; the folder is gone when the block ends.
+    """Yields the config of a `.nemo` and a temporary folder with its weights, removed at the end of the block.
 
     Args:
-        artifacts: whether its other files are wanted too, but for those in subfolders, which NeMo does not make.
+        artifacts: whether to unpack its other files too, except those in subfolders, which NeMo does not write.
 
     Raises:
-        InputError: as `read_nemo_config`, and if the disk of temporary files has no room.
+        InputError: as `read_nemo_config`, and if the disk of temporary files is too small.
     """
     with tempfile.TemporaryDirectory() as folder:
         with _opened(path, what, class_name) as (archive, files, config):
@@ -85,51 +85,51 @@ def parse_config(text: bytes, path: str | Path, what: str) -> dict[str, Any]:
     """The config of the `.nemo` at `path` as plain data.
 
     Raises:
-        InputError: if it has no keys, or is larger, as written or unfolded, than configs are.
-        yaml.YAMLError: if it is no YAML, or has objects of Python in it.
+        InputError: if it has no keys, or is too large, as written or with its aliases expanded.
+        yaml.YAMLError: if it is not YAML, or contains Python objects.
     """
     if len(text) > _MAX_CONFIG_BYTES:
-        raise InputError(f"{what}: {path} has a config of over {_MAX_CONFIG_BYTES >> 20} MB, which is none. Save it again.")
+        raise InputError(f"{what}: {path} has a config of over {_MAX_CONFIG_BYTES >> 20} MB. Save the model again.")
     config = yaml.safe_load(text)
     if not isinstance(config, dict):
-        raise InputError(f"{what}: {path} is no .nemo file of a model: its {CONFIG} holds no keys.")
+        raise InputError(f"{what}: {path} is not a .nemo file of a model: its {CONFIG} holds no keys.")
     for count, _ in enumerate(config_values(config)):
         if count > _MAX_CONFIG_VALUES:
-            raise InputError(f"{what}: {path} has a config that unfolds without end. Take it from a source that you trust.")
+            raise InputError(f"{what}: {path} has a config that expands without end. Take it from a source that you trust.")
     return config
 
 
 def read_weights(file: Path, path: str | Path, what: str) -> dict[str, Tensor]:
-    """The state dict in `file`, which came out of the `.nemo` at `path`, on the CPU.
+    """The state dict in `file`, unpacked from the `.nemo` at `path`, on the CPU.
 
-    Pickled code is refused, also where TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD asks torch to run it: that one overrides a default, and
-    this is said outright.
+    Pickled code is refused, even if TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD is set: that variable overrides the default of
+    `weights_only`, not an explicit value.
 
     Raises:
-        InputError: if it holds code, is broken, or is not one tensor per name.
+        InputError: if it contains code, is broken, or is not a dict of tensors.
     """
     import torch
 
     try:
         _check_records(file, path, what)
-        # mmap: weights as large as memory are read where they are used. Files of torch < 1.6 are no zip, and cannot.
+        # mmap: weights are read when they are used. Files of torch < 1.6 are not zip files and cannot be mapped.
         weights = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
     except InputError:
         raise
-    except Exception as error:  # torch, zipfile and pickle each have their own words for a broken file
-        if named := re.search(r"GLOBAL (\S+)", str(error)):  # amid torch's advice to unpickle it anyway
+    except Exception as error:  # torch, zipfile and pickle each raise their own errors for a broken file
+        if named := re.search(r"GLOBAL (\S+)", str(error)):  # torch's message, which goes on to advise unpickling it anyway
             raise InputError(
-                f"{what}: {path} wants to run {named[1]} as its weights are read, and code in a file is never run. "
+                f"{what}: {path} would execute {named[1]} while its weights are read, and code in a file is never executed. "
                 "Take it from a source that you trust."
             ) from error
         raise _broken(path, what, error) from error
     if not isinstance(weights, dict) or not all(isinstance(w, torch.Tensor) and isinstance(n, str) for n, w in weights.items()):
-        raise InputError(f"{what}: the weights in {path} are no tensors with names. Save the model again by model.save_to.")
+        raise InputError(f"{what}: the weights in {path} are not a dict of tensors. Save the model again with model.save_to.")
     return weights
 
 
 def config_values(config: Any) -> Iterator[tuple[str, str, Any]]:
-    """Every value in a nested config as (dotted place, last key, value), containers too; `codec.layers.0` is a list's first."""
+    """Every value in a nested config, containers included, as (dotted place, last key, value); lists have `layers.0`, ..."""
     waiting: list[tuple[str, str, Any]] = [("", "", config)]
     while waiting:
         place, _, value = waiting.pop()
@@ -144,19 +144,19 @@ def config_values(config: Any) -> Iterator[tuple[str, str, Any]]:
         waiting += inside
 
 
-# Classes (they begin with a capital, functions do not) of the parts that models are made of, and of what they are trained with.
+# Classes (capitalised, which functions are not) of model parts and of optimisers.
 _PARTS = re.compile(
     r"(nemo_duplex\.(codec|models)|nemo\.collections\.(asr|tts|speechlm2)\.modules|nemo\.core\.optim|torch\.optim)(\.\w+)*\.[A-Z]\w*"
 )
-# Parts of NeMo that fetch weights by a name in their config, from the network or from pickled files.
+# Parts of NeMo that load weights by a name in their config, from the network or from pickled files.
 _FETCHERS = ("SSLModel", "SLMDiscriminator", "SLMEncoder", "SLMPredictor", "ResNetSpeakerEncoder")
 
 
 def is_part(target: Any) -> bool:
-    """Whether a config that comes in a file may have this as a `_target_`, which NeMo calls with the keys beside it.
+    """Whether a config in a file may have this `_target_`, which NeMo calls with the keys beside it.
 
-    NeMo's own list is wide: it has functions that write files (`manifest_utils.write_manifest`), and classes that download what
-    a key tells them.
+    NeMo's own list is too wide: it includes functions that write files (`manifest_utils.write_manifest`) and classes that
+    download what a key names.
     """
     return isinstance(target, str) and bool(_PARTS.fullmatch(target)) and target.rpartition(".")[2] not in _FETCHERS
 
@@ -168,13 +168,13 @@ def is_part(target: Any) -> bool:
 def _opened(
     path: str | Path, what: str, class_name: str | None
 ) -> Iterator[tuple[tarfile.TarFile, dict[str, tarfile.TarInfo], dict[str, Any]]]:
-    """The archive, its files by name, and its config: all of them looked at before anything is unpacked."""
+    """The archive, its files by name, and its config, all checked before anything is unpacked."""
     path = existing_file(path, what)
     try:
         with tarfile.open(path, "r:*") as archive:
             files = _files(archive, path, what)
             if missing := {CONFIG, WEIGHTS} - files.keys():
-                raise InputError(f"{what}: {path} is no .nemo file of a model: it lacks {' and '.join(sorted(missing))}.")
+                raise InputError(f"{what}: {path} is not a .nemo file of a model: it lacks {' and '.join(sorted(missing))}.")
             with _stream(archive, files[CONFIG]) as file:
                 config = parse_config(file.read(_MAX_CONFIG_BYTES + 1), path, what)
             target = str(config.get("target", ""))
@@ -183,16 +183,16 @@ def _opened(
             yield archive, files, config
     except InputError:
         raise
-    except Exception as error:  # tarfile, zlib and yaml each have their own words for a broken file
+    except Exception as error:  # tarfile, zlib and yaml each raise their own errors for a broken file
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise _no_room(path, what) from error
         raise _broken(path, what, error) from error
 
 
 def _files(archive: tarfile.TarFile, path: Path, what: str) -> dict[str, tarfile.TarInfo]:
-    """The regular files by their path in the archive; a name, a kind or a size that no writer of `.nemo` makes is refused.
+    """The regular files by their path in the archive; refuses names, kinds and sizes that no writer of `.nemo` produces.
 
-    Members are looked at one by one, so that a compressed giant is seen in its header and never inflated.
+    Members are checked one by one: a giant is found by its header, before it is decompressed.
     """
     limit = _MAX_INFLATION * path.stat().st_size + _ALWAYS_FITS
     files: dict[str, tarfile.TarInfo] = {}
@@ -201,13 +201,13 @@ def _files(archive: tarfile.TarFile, path: Path, what: str) -> dict[str, tarfile
         name = PurePosixPath(member.name)  # drops the "./" that NeMo writes
         total += member.size
         if name.is_absolute() or ".." in name.parts or "\\" in member.name:
-            wrong = "would be written outside of the folder that it is unpacked into"
+            wrong = "would be written outside of its folder"
         elif member.isdir():
             continue
         elif not member.isreg() or member.issparse():
-            wrong = "is a link, a device or has holes; expected a plain file"
+            wrong = "is a link, a device or sparse; expected a plain file"
         elif str(name) in files:
-            wrong = "is there twice"
+            wrong = "occurs twice"
         elif total > limit:
             wrong = f"unpacks to {total / 1e9:.1f} GB in an archive of {path.stat().st_size / 1e6:.1f} MB"
         else:
@@ -224,7 +224,7 @@ def _stream(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
 
 
 def _check_records(file: Path, path: str | Path, what: str) -> None:
-    """torch writes the records of a checkpoint uncompressed, each once: what unpacks to more than the file was made to."""
+    """Refuses weights that unpack to more than their file has: torch writes its records uncompressed."""
     if not zipfile.is_zipfile(file):
         return
     with zipfile.ZipFile(file) as records:
@@ -237,16 +237,16 @@ def _check_records(file: Path, path: str | Path, what: str) -> None:
 
 
 def missing_artifacts(config: Any, names: Collection[str]) -> list[str]:
-    """The places in a config that name (`nemo:...`) a file which is not one of `names`."""
+    """The places in a config that name a file (`nemo:...`) which is not among `names`."""
     named = ((place, value) for place, _, value in config_values(config) if isinstance(value, str))
     return [place for place, value in named if value.startswith("nemo:") and value.removeprefix("nemo:") not in names]
 
 
 def _no_room(path: str | Path, what: str) -> InputError:
     return InputError(
-        f"{what}: there is no room in {tempfile.gettempdir()} to unpack {path}. Free some, or set TMPDIR to a folder elsewhere."
+        f"{what}: there is no room in {tempfile.gettempdir()} to unpack {path}. Free some space, or set TMPDIR to another disk."
     )
 
 
 def _broken(path: str | Path, what: str, error: Exception) -> InputError:
-    return InputError(f"{what}: {path} is truncated or no .nemo file ({one_line(error)}). Copy or train it again.")
+    return InputError(f"{what}: {path} is truncated or not a .nemo file ({one_line(error)}). Copy or train it again.")

@@ -1,11 +1,10 @@
-"""Commands that build on each other: each is run once, goes on where it was interrupted, and is done again after a change.
+"""Commands that build on each other: each runs once, continues after an interruption, and runs again after a change.
 
-    out/.chain/<step>.json    what the step was begun or done with: a digest of its command, of the files that it reads,
-                              and of the steps before it
-    out/.chain/<step>.log     what it printed, for steps that run side by side
+    out/.chain/<step>.json    digest of the step's command, of the files that it reads and of the steps before it
+    out/.chain/<step>.log     output of steps that run side by side
 
-A step that was interrupted keeps its outputs, since every script of ours goes on where it was. A step that is begun with
-another digest than before loses them first, because they were made by something else.
+An interrupted step keeps its outputs, because our scripts continue from them. If a step starts with another digest than
+before, its outputs are removed first: another command made them.
 """
 
 from __future__ import annotations
@@ -29,22 +28,22 @@ from nemo_duplex.frames import Seconds
 from nemo_duplex.inputs import InputError
 
 _STATE = ".chain"
-# A child that shares our terminal hears Ctrl-C itself; it gets this long to unwind before it is told once more.
+# A child that shares our terminal receives Ctrl-C itself; after this time it gets SIGTERM.
 _PATIENCE: Seconds = 15.0
 
 
 @dataclass(frozen=True)
 class Step:
-    """One command of a chain.
+    """One command of a workflow.
 
     Args:
-        name: a word; names the step in headers, and its files of state.
-        about: what it does, for the header.
+        name: a word; names the step in headers and its state file.
+        about: what it does, printed in the header.
         command: program and arguments.
-        outputs: what it writes, as glob patterns below the chain's folder; each must match something when it is done.
-        reads: files and folders that it depends on besides its command: its source, its configuration, its inputs.
-        after: names of the steps whose outputs it reads.
-        minutes: how long it is expected to take.
+        outputs: what it writes, as glob patterns below the workflow's folder; each must match something at the end.
+        reads: files and folders that it depends on: source, configuration, inputs.
+        after: names of the steps whose output it reads.
+        minutes: expected duration.
     """
 
     name: str
@@ -58,7 +57,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Done:
-    """A step that is done: how long it took, interruptions apart, and whether it was now or in a run before."""
+    """A finished step: its duration without interruptions, and whether it ran now or in an earlier run."""
 
     name: str
     seconds: Seconds
@@ -69,7 +68,7 @@ class Workflow:
     """Runs steps in the folder `out`; `groups` lists them in order, those of one group side by side.
 
     Raises:
-        InputError: if `out` holds something that no chain has written.
+        InputError: if `out` holds something that no workflow has written.
     """
 
     def __init__(self, out: str | Path, groups: Sequence[Sequence[Step]]) -> None:
@@ -81,10 +80,10 @@ class Workflow:
         self._digests: dict[str, str] = {}
 
     def run(self) -> list[Done]:
-        """Runs what is not done yet. Returns all steps, in order.
+        """Runs the steps that are not done. Returns all steps, in order.
 
         Raises:
-            InputError: if a step ends with an error (which it has said itself).
+            InputError: if a step ends with an error, which it has printed itself.
         """
         for step in (step for group in self.groups for step in group):
             self._digests[step.name] = self._digest(step)
@@ -128,7 +127,7 @@ class Workflow:
         return next((pattern for pattern in step.outputs if not any(self.out.glob(pattern))), None)
 
     def _begin(self, step: Step) -> Seconds:
-        """Clears what another version of the step left. Returns the seconds that this one has had already."""
+        """Removes the outputs of another version of the step. Returns the seconds that this version has run before."""
         note = self._read_note(step.name)
         if note["digest"] == self._digests[step.name]:
             return note["seconds"]
@@ -163,11 +162,11 @@ class Workflow:
                     "Run the same command again to go on from here: what is finished stays."
                 )
             if missing := self._missing(run.step):
-                raise InputError(f"The step {run.step.name} ended well, but there is no {self.out / missing}.")
+                raise InputError(f"The step {run.step.name} ended without an error, but there is no {self.out / missing}.")
 
 
 class _Run:
-    """A step that is running: on our console, or, with a log, quietly, keeping its last line to be shown."""
+    """A running step. It prints to our console, or with `log` to that file; `last_line` is the last line that it printed."""
 
     def __init__(self, step: Step, log: Path | None) -> None:
         self.step, self.log = step, log
@@ -196,27 +195,27 @@ class _Run:
         return self._reader.is_alive()
 
     def stop(self) -> None:
-        """Lets an interrupted process unwind, and ends it if it does not."""
+        """Waits for an interrupted process to end, then sends SIGTERM."""
         try:
             self.process.wait(_PATIENCE if sys.stdin.isatty() else 0.5)
         except subprocess.TimeoutExpired:
             self.process.send_signal(signal.SIGTERM)
 
     def wait(self) -> int:
-        """Waits for the process and what it says; its exit code."""
+        """Waits until the process has ended and its output is read. Returns the exit code."""
         self._reader.join()
         return self.process.returncode
 
 
 def _show_status(runs: Sequence[_Run]) -> None:
-    """The last line of each process, side by side on one line that is written over."""
+    """Shows the last line of each process, side by side, on one line that is overwritten."""
     if sys.stderr.isatty():
         width = (shutil.get_terminal_size().columns - 1) // len(runs) - 2
         print("\r" + "  ".join(f"{run.last_line[:width]:<{width}}" for run in runs), end="", file=sys.stderr, flush=True)
 
 
 def _files(paths: Iterable[Path]) -> list[Path]:
-    """The files named, and those in the folders named, caches apart."""
+    """The files named and those in the folders named, without caches."""
     found = []
     for path in paths:
         if path.is_dir():

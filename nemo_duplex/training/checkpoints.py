@@ -1,10 +1,8 @@
-"""Checkpoints from which a training goes on as if nothing had happened: bit for bit on CPU.
+"""Checkpoints from which a training continues exactly, bit for bit on CPU, and a stop before a divergence reaches the weights.
 
-A checkpoint is written when a step is over and the next has not begun: validated, logged, nothing half-way. What the next
-step draws at random depends on the seed, the rank and its number alone, so that there is no state of generators to keep, and
-it does not matter what was drawn in between (by a validation, or by a run that was killed).
-
-Stops a training whose loss or gradient is no number, before it spoils the weights.
+A checkpoint is written between two steps, after validation and logging. The random numbers of a step depend only on the seed,
+the rank and the number of the step. So no state of generators is saved, and it does not matter what else was drawn (by a
+validation, or by a run that was killed).
 """
 
 from __future__ import annotations
@@ -33,18 +31,18 @@ from nemo_duplex.training.seeds import data_rank, mixed_seed
 
 _NAME = re.compile(r"step=(\d+)\.ckpt")
 _PART = ".part-"
-# With less than this left, a failed write is taken for a full disk: torch.save says "unexpected pos".
+# With less space left, a failed write counts as a full disk: torch.save says "unexpected pos".
 _FULL_BYTES = 1 << 20
 
 
 def newest_checkpoint(folder: str | Path) -> Path | None:
-    """The checkpoint of `folder` with the most steps, None if there is none. What is not whole has another name."""
+    """The checkpoint of `folder` with the most steps, or None. Incomplete ones have other names."""
     steps = {int(match[1]): path for path in Path(folder).glob("*.ckpt") if (match := _NAME.fullmatch(path.name))}
     return steps[max(steps)] if steps else None
 
 
 class StepSeeds(pl.Callback):
-    """Before every batch, seeds what the training draws from (torch on all devices, numpy, python)."""
+    """Seeds torch (all devices), numpy and python before every batch."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -58,17 +56,18 @@ class StepSeeds(pl.Callback):
 
 
 class Checkpoints(Checkpoint):
-    """Writes `step=N.ckpt` every so many steps and at the end, each whole or not at all.
+    """Writes `step=N.ckpt` every `every` steps and at the end.
 
-    A checkpoint gets its name when it is whole, and older ones go after that: whenever the process dies, one is left.
+    A checkpoint gets its name when it is complete, and older ones are removed after that: whenever the process dies, a
+    complete one exists.
 
     Args:
-        folder: where to; made if needed.
-        every: optimizer steps between two.
-        keep: how many to keep, the newest.
+        folder: made if needed.
+        every: optimizer steps between two checkpoints.
+        keep: number of checkpoints to keep, the newest ones.
 
     Raises:
-        OSError: with errno ENOSPC if the disk is full; the former checkpoint is untouched.
+        OSError: with errno ENOSPC if the disk is full; the previous checkpoint stays.
     """
 
     def __init__(self, folder: str | Path, every: int, keep: int = 1) -> None:
@@ -93,7 +92,7 @@ class Checkpoints(Checkpoint):
         self._save(trainer)
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
-        # Lightning has counted the batch that is about to begin; it would validate one batch early ever after.
+        # Lightning has counted the coming batch already; after a resume it would validate one batch early.
         batches = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["total"]
         batches["ready"] = batches["started"] = batches["processed"]
 
@@ -102,7 +101,7 @@ class Checkpoints(Checkpoint):
         if step == self._saved:  # between two batches of one step, too
             return
         for logger in trainer.loggers:
-            logger.save()  # else the curve of a run that is killed would have a hole up to here
+            logger.save()  # else the curves of a run that is killed later would have a gap before this step
         part, whole = self.folder / f"{_PART}step={step}.ckpt", self.folder / f"step={step}.ckpt"
         with isolate_rng():
             try:
@@ -128,17 +127,17 @@ class Checkpoints(Checkpoint):
 
 
 class StraightCheckpointIO(TorchCheckpointIO):
-    """Writes checkpoints straight to their file; Lightning's own takes twice their size of memory, and room in /tmp."""
+    """Writes checkpoints directly to their file; Lightning's own takes twice their size in memory, and space in /tmp."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         with open(path, "wb") as file:
             torch.save(checkpoint, file)
             file.flush()
-            os.fsync(file.fileno())  # the name that follows must not outlive a power cut without the content
+            os.fsync(file.fileno())  # a power cut must not leave the final name without the content
 
 
 def _remove(path: Path) -> None:
-    """Removes a file or a folder, first its name, so that half of a folder is never taken for a checkpoint."""
+    """Removes a file or a folder; a folder is renamed first, so that half of one is never taken for a checkpoint."""
     if path.is_dir():
         away = path.with_name(f"{_PART}old-{path.name}")
         os.replace(path, away)
@@ -153,10 +152,10 @@ _MOST_IDS = 8
 class StopAtDivergence(pl.Callback):
     """Checks before every optimizer step that the loss and all gradients are finite, on all ranks alike.
 
-    With float16 only the loss is checked: there, gradients overflow now and then, and the scaler passes over such steps.
+    With float16 only the loss is checked: gradients overflow now and then, and the scaler skips such steps.
 
     Raises:
-        InputError: with the step and the conversations of its batches; the step is not taken, on any rank.
+        InputError: with the step and the ids of its conversations; no rank takes the step.
     """
 
     def __init__(self) -> None:
@@ -190,7 +189,7 @@ class StopAtDivergence(pl.Callback):
 
 
 def _finite_gradients(optimizer: Optimizer) -> list[Tensor]:
-    """Whether each gradient of this rank (its shard of it) is free of inf and NaN, in as many kernels as it takes to sum."""
+    """Whether each gradient of this rank (its shard) is finite, by one fused norm."""
     gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     local = [g.to_local() if isinstance(g, DTensor) else g for g in gradients]
     norms = torch._foreach_norm([g for g in local if g.numel()])

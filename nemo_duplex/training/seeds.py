@@ -9,17 +9,17 @@ _SEEDS_PER_RANK = 100_000
 
 
 def rank_seed(seed: int, rank: int) -> int:
-    """The seed by which a rank shuffles, where ranks shuffle all data each in its own way."""
+    """The seed with which a rank shuffles, where each rank shuffles all data in its own order."""
     return seed + rank * _SEEDS_PER_RANK
 
 
 def mixed_seed(*parts: int) -> int:
-    """One seed (32 bits) for a tuple of numbers not below zero, such as seed, rank and step; neighbours give unrelated ones."""
+    """One seed (32 bits) from numbers >= 0, such as seed, rank and step; neighbouring numbers give unrelated seeds."""
     return int(np.random.SeedSequence(parts).generate_state(1)[0])
 
 
 def data_rank(trainer: pl.Trainer | None) -> tuple[int, int]:
-    """(rank, world size) among the processes that have different data; those of one tensor-parallel group have the same."""
+    """(rank, world size) among the processes with different data; a tensor-parallel group shares its data."""
     if trainer is None:
         return 0, 1
     mesh = trainer.lightning_module.device_mesh

@@ -1,7 +1,7 @@
-"""How the small parts of an agent, its ear and its voice, are trained: by the clock, in a folder of their own, interruptible.
+"""How the small parts of an agent (user encoder, codec) are trained: for a time budget, interruptible, each in its own folder.
 
-out/training.json      the settings: another training does not go on here
-out/last.ckpt          after every epoch, until the part is written
+out/training.json      settings; a training with others is refused here
+out/last.ckpt          after every epoch, removed when the part is written
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ _FINAL_RATE = 0.02
 
 
 class PartTraining(pl.LightningModule):
-    """A module that knows how far its training is.
+    """A module with its own optimisation, whose schedule follows the share of the time budget that is spent.
 
-    Matrices learn by Muon (orthogonalised momentum, Keller Jordan 2024) where there are any, everything else by AdamW; their
-    rates rise over the first steps, and fall by a cosine of the share of the training that is done.
+    Muon (orthogonalised momentum, Keller Jordan 2024) trains the matrices, AdamW everything else. Both learning rates rise
+    over the first steps and fall by a cosine of the share.
 
     Args:
         config: seed, rate, matrix_rate, warmup_steps.
-        budget: minutes that there are.
+        budget: decides when the training ends.
 
     Attributes:
         step: optimiser steps so far.
@@ -58,13 +58,13 @@ class PartTraining(pl.LightningModule):
         return min(1.0, self.budget.share)
 
     def on_train_epoch_start(self) -> None:
-        torch.manual_seed(hash((self.config.seed, self.current_epoch)))  # what goes on draws what it would have drawn
+        torch.manual_seed(hash((self.config.seed, self.current_epoch)))  # a resumed training draws the same numbers
 
     def descend(self, loss: Tensor) -> None:
-        """One step of the optimisers; the trainer is stopped if it was the last.
+        """One step of the optimisers. Stops the trainer after the last one.
 
         Raises:
-            InputError: if the gradient is not finite; nothing is changed by it.
+            InputError: if the gradient is not finite; the weights stay as they are.
         """
         warmup = min(1.0, (self.step + 1) / self.config.warmup_steps) if self.config.warmup_steps else 1.0
         factor = warmup * (_FINAL_RATE + (1 - _FINAL_RATE) * 0.5 * (1 + math.cos(math.pi * self.share)))
@@ -93,7 +93,7 @@ class PartTraining(pl.LightningModule):
 
 
 class ClockBar(pl.Callback):
-    """A bar over the whole training: its budget is time, so steps and epochs say nothing of how long it takes."""
+    """A progress bar over the time budget; the number of steps is not known."""
 
     def __init__(self, part: str) -> None:
         self.bar = tqdm(total=100, desc=f"Training {part}", unit="%", bar_format="{desc}: {n:.0f}%|{bar}| {elapsed}{postfix}")
@@ -108,10 +108,10 @@ class ClockBar(pl.Callback):
 
 
 def claim(out: Path, config: Any) -> None:
-    """Notes in `out` which training (a dataclass with a field `out`) it belongs to, or checks that it is this one.
+    """Writes the settings of a training (a dataclass with a field `out`) to `out`, or checks that they are the same.
 
     Raises:
-        InputError: if another training was there before.
+        InputError: if `out` holds a training with other settings.
     """
     settings, note = json.loads(json.dumps(asdict(config) | {"out": None})), out / "training.json"
     if not note.is_file():
@@ -124,19 +124,19 @@ def claim(out: Path, config: Any) -> None:
 
 
 def fit(training: PartTraining, part: str, out: Path, accelerator: str, precision: Any = None) -> None:
-    """Trains until the budget is spent; goes on from `out` if it holds a checkpoint.
+    """Trains until the budget is spent; continues from the checkpoint in `out` if there is one.
 
     Args:
-        part: what the bar calls it.
-        precision: of Lightning; None where the module sees to it.
+        part: its name in the progress bar.
+        precision: Lightning's; None where the module sets its own.
 
     Raises:
-        KeyboardInterrupt: on Ctrl-C. Started again, the training goes on from its last checkpoint.
+        KeyboardInterrupt: on Ctrl-C. Started again, the training continues from its last checkpoint.
     """
     last = out / "last.ckpt"
     checkpoints = ModelCheckpoint(dirpath=out, save_last=True, save_top_k=0, every_n_epochs=1, enable_version_counter=False)
     for name in ("lightning.pytorch", "pytorch_lightning.utilities.rank_zero"):
-        logging.getLogger(name).setLevel(logging.WARNING)  # which devices there are is no news
+        logging.getLogger(name).setLevel(logging.WARNING)  # lists of devices
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")
         trainer = pl.Trainer(
@@ -154,20 +154,20 @@ def fit(training: PartTraining, part: str, out: Path, accelerator: str, precisio
         try:
             trainer.fit(training, ckpt_path=str(last) if last.is_file() else None)
         except SystemExit as end:
-            if end.code == 1:  # what Lightning makes of Ctrl-C
+            if end.code == 1:  # Lightning's reaction to Ctrl-C
                 raise KeyboardInterrupt from end
             raise
-        if training.share < 1:  # what it makes of it between two batches: a quiet end
+        if training.share < 1:  # and its reaction between two batches: it returns
             raise KeyboardInterrupt
 
 
 def finish(out: Path, quality: Mapping[str, Any]) -> None:
-    """The part is written: notes how good it is, and that there is nothing to go on from any more."""
+    """Ends a training whose part is written: writes `quality` and removes the checkpoint."""
     write_json(out / "quality.json", quality)
     (out / "last.ckpt").unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes it whole or not at all."""
+    """Writes `content` as JSON, completely or not at all."""
     with whole_file(path) as file:
         file.write_text(json.dumps(content, indent=2) + "\n")

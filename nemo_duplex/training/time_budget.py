@@ -1,4 +1,4 @@
-"""Training within a budget of wall-clock minutes, whatever the machine: the laptop's counterpart of `max_steps`."""
+"""Training for a number of wall-clock minutes, on any machine, instead of `max_steps`."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from torch.optim import Optimizer
 
 
 class TimeBudget(pl.Callback):
-    """Stops the training when its minutes are spent, and cools the learning rate down on the way there.
+    """Stops the training when its minutes are spent, and lowers the learning rate towards the end.
 
-    Whatever schedule the optimizer has, over the last `cooldown` share of the budget its learning rate is multiplied by a
-    factor that falls linearly from 1 to `final`. Minutes spent before an interruption count: they are in the checkpoint.
+    Over the last `cooldown` share of the budget, the learning rate of the optimizer's schedule is multiplied by a factor that
+    falls linearly from 1 to `final`. Minutes before an interruption count: they are saved in the checkpoint.
 
     Args:
         minutes: the budget, validation included.
         cooldown: share of the budget, 0 to 1.
-        final: what remains of the learning rate at the end.
+        final: the factor at the end.
     """
 
     def __init__(self, minutes: float, cooldown: float = 0.0, final: float = 0.03) -> None:
@@ -35,7 +35,7 @@ class TimeBudget(pl.Callback):
 
     @property
     def factor(self) -> float:
-        """What the learning rate is multiplied by now."""
+        """The factor of the learning rate now."""
         if self.cooldown == 0:
             return 1.0
         return max(self.final, min(1.0, (1 - self.share) / self.cooldown))
@@ -44,7 +44,7 @@ class TimeBudget(pl.Callback):
         self._started = time.monotonic()
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer) -> None:
-        for group in optimizer.param_groups:  # the scheduler writes the rate anew after every step
+        for group in optimizer.param_groups:  # the scheduler sets the rate again after every step
             group["lr"] *= self.factor
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:

@@ -1,6 +1,6 @@
-"""The Lightning trainer of a duplex training: one stream of steps, and everything that lets it be interrupted.
+"""The Lightning trainer of a duplex training: an endless stream of steps that can be interrupted at any time.
 
-What the `trainer` section of a config becomes: arguments of Lightning's Trainer, the strategy among them as an object.
+`trainer_arguments` turns the `trainer` section of a config into arguments of Lightning's Trainer.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from nemo_duplex.training.time_budget import TimeBudget
 
 
 class ShardedStrategy(ModelParallelStrategy):
-    """FSDP2 over all processes, `tensor_parallel` of which share layers. Its checkpoints are single files, as those of DDP.
+    """FSDP2 over all processes; groups of `tensor_parallel` share layers. A checkpoint is a single file, as with DDP.
 
-    Lightning's own default would take all GPUs of a node for tensor parallel ones, and writes folders, which no other strategy
-    resumes from. A single file is gathered in the memory of rank 0: weights and both moments of Adam, 12 bytes for each weight.
+    Lightning's defaults use all GPUs of a node for tensor parallelism, and write folders, from which no other strategy can
+    resume. A single file is gathered in the memory of rank 0: weights and both moments of Adam, 12 bytes per weight.
 
     Args:
-        tensor_parallel: GPUs that split the layers of the language model between them; they should be of one node.
+        tensor_parallel: GPUs that split the layers of the language model; they should be on one node.
     """
 
     def __init__(self, tensor_parallel: int = 1) -> None:
@@ -55,12 +55,12 @@ class ShardedStrategy(ModelParallelStrategy):
 def trainer_arguments(trainer: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of Lightning's Trainer from a `trainer` section.
 
-    `strategy` is `auto` (one process, else ddp), `ddp` or `fsdp2`, the last with `tensor_parallel`. Sections of NeMo's in-tree
-    configs, which name classes (`strategy: {_target_: ...}`), are read as NeMo reads them, except that a ModelParallelStrategy
-    becomes `fsdp2` here.
+    `strategy` is `auto` (ddp if there are several processes), `ddp` or `fsdp2`, the last with `tensor_parallel`. Sections of
+    NeMo's in-tree configs, which name classes (`strategy: {_target_: ...}`), are read as NeMo reads them, except that
+    ModelParallelStrategy becomes `fsdp2`.
 
-    The loss of a step is a mean over all valid frames of the global batch. With `accumulate_grad_batches` a step is the mean
-    of several such means: a frame of a smaller batch then counts more.
+    The loss of a step is the mean over all valid frames of the global batch. With `accumulate_grad_batches` a step is the mean
+    of several such means, so a frame of a smaller batch counts more.
 
     Raises:
         InputError: for another strategy, or tensor parallelism without fsdp2.
@@ -68,7 +68,7 @@ def trainer_arguments(trainer: DictConfig | Mapping[str, Any]) -> dict[str, Any]
     arguments = plain(trainer)
     strategy: Any = arguments.pop("strategy", None) or "auto"
     tensor_parallel = arguments.pop("tensor_parallel", 1)
-    if not isinstance(strategy, str):  # a class by its name
+    if not isinstance(strategy, str):  # the name of a class
         if not str(strategy.get("_target_")).endswith(".ModelParallelStrategy"):
             return resolve_trainer_cfg(OmegaConf.create({**arguments, "strategy": strategy}))
         strategy, tensor_parallel = "fsdp2", strategy.get("tensor_parallel_size", 1)
@@ -82,23 +82,23 @@ def trainer_arguments(trainer: DictConfig | Mapping[str, Any]) -> dict[str, Any]
         return {**arguments, "strategy": ShardedStrategy(tensor_parallel)}
     if strategy == "auto" and (arguments.get("devices"), arguments.get("num_nodes", 1)) == (1, 1):
         return {**arguments, "strategy": "auto"}
-    # All parameters are used in every step. Buffers are constants: sending them around would only make ranks wait for each
-    # other in validation, where they need not have the same number of batches.
+    # All parameters are used in every step. Buffers are constants: broadcasting them would make ranks wait for each other in
+    # validation, where they may have different numbers of batches.
     ddp = DDPStrategy(find_unused_parameters=False, gradient_as_bucket_view=True, broadcast_buffers=False)
     return {**arguments, "strategy": ddp}
 
 
 def duplex_trainer(cfg: DictConfig, callbacks: Sequence[pl.Callback] = ()) -> pl.Trainer:
-    """The trainer, ready for `trainer.fit(model, datamodule=DuplexDataModule(...))`, which goes on where `cfg.out` was left.
+    """The trainer for `trainer.fit(model, datamodule=DuplexDataModule(...))`, which continues from the checkpoint in `cfg.out`.
 
-    Steps count from start to end, over validations and interruptions; there are no epochs. NeMo's experiment manager keeps
-    `<out>/experiment` (TensorBoard, logs); checkpoints are written by `Checkpoints`, because its own leave two "last" ones if
-    the process dies between writing one and removing the other, and then refuse to choose.
+    Steps are counted over validations and interruptions; there are no epochs. NeMo's experiment manager writes
+    `<out>/experiment` (TensorBoard, logs). `Checkpoints` writes the checkpoints: NeMo's own leave two "last" ones if the
+    process dies between writing one and removing the other, and the next run then refuses both.
 
     Args:
         cfg: `conf/duplex_*.yaml`: `out`, `seed`, `minutes` (or None: `trainer.max_steps` decides) with `cooldown`,
             `checkpoint`, `wandb` (a project, or None) and `trainer`.
-        callbacks: more of them.
+        callbacks: further callbacks.
 
     Raises:
         InputError: for a number of steps between checkpoints that is not positive.
@@ -131,7 +131,7 @@ def duplex_trainer(cfg: DictConfig, callbacks: Sequence[pl.Callback] = ()) -> pl
         "resume_from_checkpoint": str(newest) if newest else None,
         "create_checkpoint_callback": False,
         "log_tflops_per_sec_per_gpu": False,
-        "log_step_timing": False,  # the model's own Throughput says more
+        "log_step_timing": False,  # the model's own Throughput measures more
     }
     if cfg.wandb:
         experiment |= {"create_wandb_logger": True, "wandb_logger_kwargs": {"project": cfg.wandb, "name": Path(cfg.out).name}}

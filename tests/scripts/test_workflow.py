@@ -112,7 +112,7 @@ def test_side_by_side_a_failed_step_is_quoted_and_the_other_finishes(out):
 
 
 def test_a_step_that_writes_nothing_is_not_done(out):
-    with pytest.raises(InputError, match="The step a ended well, but there is no .*a/made"):
+    with pytest.raises(InputError, match="The step a ended without an error, but there is no .*a/made"):
         Workflow(out, [[step(out, "a", program="pass")]]).run()
 
 
