@@ -23,6 +23,9 @@ def test_it_is_completed():
     assert complete["preprocessor"]["exact_pad"] is False and complete["preprocessor"]["normalize"] == "NA"
     assert perception_config(complete) == complete
     assert perception_config(perception_settings(adapter="conformer"))["adapter"] == {"kind": "conformer", "n_layers": 2}
+    config["adapter"] = {"kind": "conformer", "n_layers": 3}
+    assert perception_config(config)["adapter"] == {"kind": "conformer", "n_layers": 3}
+    del config["adapter"]
     whole = whole_perception_config(config)
     assert whole["whole_recordings"] is True and whole["preprocessor"]["dither"] == 0.0 and whole["adapter"]["hidden"] == 32
 

@@ -216,3 +216,9 @@ def test_the_path_has_one_token_per_frame():
 
 def test_without_word_times_there_is_no_path():
     assert token_times(Turn("user", 0, 1, "What is up?"), WhatIsUp()) == []
+
+
+def test_what_stands_between_words_belongs_to_the_word_before_it():
+    tokenizer = WhatIsUp()
+    tokenizer.pieces = ["▁What", "▁is", "▁", "up", "?"]
+    assert [time for _, time in token_times(SPOKEN, tokenizer)] == pytest.approx((1.4, 1.6, 1.6, 2.4, 2.4))
