@@ -113,6 +113,17 @@ def test_an_agent_that_falls_silent_is_found_and_one_that_stays_the_same_is_not(
     assert "CHANGED" in soak_table(worse)
 
 
+def test_memory_is_measured_after_so_many_minutes(cuts, monkeypatch):
+    playlist = Playlist.of(cuts, minutes=1.0, compared=0.2)
+    agent = LongOracle(playlist)
+    monkeypatch.setattr("nemo_duplex.evaluation.long_session.memory", lambda: {"seconds": agent._heard / 16000})
+    log = play(agent, playlist, energy_vad, memory_at=(0.75, 0.25))
+    assert log.memory == [
+        {"minute": 0.25, "seconds": pytest.approx(15, abs=0.08)},
+        {"minute": 0.75, "seconds": pytest.approx(45, abs=0.08)},
+    ]
+
+
 def test_an_answer_that_is_cut_off_is_compared_apart(cuts):
     """The oracle gets all right: two whole answers and one cut off in each conversation."""
     outcome = run_conversations(Oracle(cuts), cuts[:1], energy_vad)[0]
