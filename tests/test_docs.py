@@ -223,8 +223,10 @@ def test_a_key_in_a_sentence_is_a_key(key):
 
 
 def anchors(text: str) -> set[str]:
+    """Of the headings of a page, and of the names that it documents."""
     titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
-    return {re.sub(r"[\s-]+", "-", re.sub(r"[^\w\s-]", "", title).strip().lower()) for title in titles}
+    slugs = {re.sub(r"[\s-]+", "-", re.sub(r"[^\w\s-]", "", title).strip().lower()) for title in titles}
+    return slugs | set(re.findall(r"^::: ([\w.]+)$", text, re.MULTILINE))
 
 
 @pytest.mark.parametrize("page", TEXT)
