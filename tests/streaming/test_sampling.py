@@ -100,6 +100,21 @@ def test_codebooks_draw_on_their_own():
     assert stats.chi2_contingency(following).pvalue > 1e-3
 
 
+def test_text_and_speech_have_options_and_noise_of_their_own():
+    """Of equal logits: a greedy channel takes the first entry, and two hot ones do not draw alike."""
+    text, speech = torch.zeros(200, 50), torch.zeros(200, LAYOUT.num_codebooks, LAYOUT.speech_vocab_size)
+    frames, hot = torch.arange(200), Sampling(temperature=1.0)
+    drawn = [
+        RowSampler(LAYOUT).choose(text, speech, SamplerState.of(sampling, 3, 200), frames)
+        for sampling in (AgentSampling(text=hot), AgentSampling(speech=hot))
+    ]
+    assert drawn[0].tokens.unique().numel() > 20 and not drawn[0].codes.any()
+    assert drawn[1].codes[:, 0].unique().numel() > 15 and not drawn[1].tokens.any()
+    same = RowSampler(LAYOUT).choose(speech[:, 0], speech, SamplerState.of(HOT, 3, 200), frames)
+    for codebook in range(LAYOUT.num_codebooks):
+        assert (same.tokens == same.codes[:, codebook]).float().mean() < 0.2
+
+
 def test_chance_depends_on_seed_and_frame_and_not_on_the_batch():
     text, speech = logits(16)
     seeds, frames = torch.arange(16) % 5, torch.arange(16) * 3 % 7
@@ -142,6 +157,7 @@ def test_top_p_is_the_smallest_set_that_reaches_it():
     assert support(row, Sampling(temperature=1.0, top_p=1e-9)) == [1]
     for n in range(1, 10):  # equal ones: exactly n tenths, whatever a sum of floats says
         assert support([0.0] * 10, Sampling(temperature=1.0, top_p=n / 10)) == list(range(n))
+    assert support([0.0, 1.0, 0.5], Sampling(temperature=1.0, top_p=1e-7)) == [1], "The most likely one is always inside."
 
 
 def test_top_p_counts_what_temperature_and_top_k_leave():
@@ -192,6 +208,7 @@ def test_the_window_holds_the_latest_tokens_that_are_no_specials():
     state, sampler = SamplerState.of(AgentSampling(), 0, 2), RowSampler(LAYOUT)
     for token in (0, 1, *range(3, 3 + REPETITION_WINDOW - 2), 2, 0, 40, 41, 42):
         sampler.remember(torch.tensor([token, token]), state, torch.tensor([True, False]))
+    assert REPETITION_WINDOW == 64
     assert state.recent[0].tolist() == [*range(4, 3 + REPETITION_WINDOW - 2), 40, 41, 42]
     assert (state.recent[1] == -1).all()
 
