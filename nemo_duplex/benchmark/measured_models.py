@@ -87,11 +87,11 @@ class MeasuredAgent:
 def _random_agent() -> DuplexS2SModel:
     perception, codec = _BUNDLED / "user_encoder.nemo", _BUNDLED / "agent_codec.nemo"
     given = [f"model.pretrained_asr={perception}", f"model.pretrained_audio_codec={codec}", "data.train=none", "out=none"]
-    recipe = load("duplex_tiny", given).model
+    config = load("duplex_tiny", given)
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory(prefix="nemo_duplex-benchmark-") as folder:
-        tokenizer = _write_tokenizer(Path(folder), recipe.tokenizer.size)
-        return DuplexS2SModel({**recipe, "tokenizer": tokenizer})
+        tokenizer = _write_tokenizer(Path(folder), config.tokenizer_size)
+        return DuplexS2SModel({**config.model, "tokenizer": tokenizer})
 
 
 def random_model(size: Size, device: str, precision: str = "32") -> DuplexS2SModel:

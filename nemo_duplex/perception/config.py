@@ -10,7 +10,7 @@ from typing import Any
 
 from nemo_duplex.frames import FRAME_RATE
 from nemo_duplex.inputs import InputError, plain, refuse_unknown
-from nemo_duplex.perception.log_mel import streamable
+from nemo_duplex.perception.front_end import streamable
 
 _KEYS = ("preprocessor", "encoder", "adapter", "output_dim", "whole_recordings")
 _KINDS = ("mlp", "conformer", "identity")

@@ -15,7 +15,7 @@ def test_an_agent_without_a_file_is_the_one_of_the_recipe():
     agent = MeasuredAgent(None, None, "cpu", "bf16")
     model = agent.model
     assert model is agent.model and not model.training
-    assert model.cfg.attention_window == 112 and model.layout.text_vocab_size == 512
+    assert model.cfg.attention_window == 112 and model.layout.text_vocab_size == 1024
     assert model.lm.backbone.config.hidden_size == 256 and model.perception.chunk_frames == 2
     assert model.lm.backbone.lm_head.weight.dtype == torch.bfloat16
     assert agent.users.shape == (120 * 16000,)

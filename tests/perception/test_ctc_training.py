@@ -29,7 +29,7 @@ from nemo_duplex.perception.ctc_training import (
     train_encoder,
     warped,
 )
-from nemo_duplex.perception.log_mel import history, log_mel
+from nemo_duplex.perception.front_end import history, log_mel
 from nemo_duplex.scripts.config import load
 from nemo_duplex.training import small_part
 from nemo_duplex.training.time_budget import TimeBudget

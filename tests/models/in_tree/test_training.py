@@ -73,8 +73,16 @@ def their_yaml(folder: Path, train: str = "???") -> Path:
     return path
 
 
+@pytest.fixture
+def no_process_group_stays():
+    """Their file names a strategy that makes a process group; later tests make their own."""
+    yield
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 @pytest.mark.slow
-def test_their_file_trains_unchanged(tmp_path, capsys):
+def test_their_file_trains_unchanged(tmp_path, capsys, no_process_group_stays):
     corpus = write_corpus(tmp_path / "corpus")
     path = their_yaml(tmp_path, str(corpus / "train/shar"))
     spec = importlib.util.spec_from_file_location("train_duplex", ROOT / "examples/train_duplex.py")

@@ -224,7 +224,7 @@ STATES = {
     "missing": (drop, r"2 are missing \(such as lm.speech_head.projection.bias\)"),
     "extra": (lambda w: w.update(extra=torch.ones(1)), r"1 are not in the model \(such as extra\)"),
     "another shape": (reshape, r"1 have another shape \(such as lm.speech_head.projection.bias\)"),
-    "no tensors": (lambda w: {"a": 1}, "no tensors with names"),
+    "no tensors": (lambda w: {"a": 1}, "not a dict of tensors"),
     "code": (lambda w: {"a": Code("pwned")}, "would execute posix.system"),
 }
 

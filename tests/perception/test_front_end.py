@@ -4,7 +4,7 @@ import pytest
 import torch
 from nemo.collections.asr.modules import AudioToMelSpectrogramPreprocessor
 
-from nemo_duplex.perception.log_mel import history, log_mel
+from nemo_duplex.perception.front_end import history, log_mel
 from tests.dummies import speech_like
 
 COMMON = {"window_size": 0.025, "features": 20, "n_fft": 512, "normalize": "NA", "dither": 0.0, "pad_to": 0}
