@@ -90,6 +90,25 @@ def test_interrupted_it_goes_on_and_the_corpus_stays_readable(tmp_path, codec, m
     assert len(stored_codes(shar)) == 5
 
 
+def test_what_one_codec_began_another_does_not_take_over(tmp_path, codec, monkeypatch):
+    shar = write_corpus(tmp_path)
+    encode = precompute._encode_shard
+
+    def interrupted(shar, shard, *arguments):
+        if shard == "000001":
+            raise KeyboardInterrupt
+        return encode(shar, shard, *arguments)
+
+    monkeypatch.setattr(precompute, "_encode_shard", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        add_codes(shar, lively(CODEC, seed=7))
+    monkeypatch.undo()
+    assert add_codes(shar, codec) == 5, "the first shard too"
+    first = next(iter(CutSet.from_shar(in_dir=str(shar))))
+    codes, _ = codec.encode(torch.from_numpy(first.load_target_audio()), torch.tensor([17640]))
+    assert np.array_equal(first.load_target_codes(), codes[0].T.numpy())
+
+
 def test_a_kill_while_codes_are_replaced_leaves_nothing_that_passes_for_done(tmp_path, codec, monkeypatch):
     shar = write_corpus(tmp_path)
     add_codes(shar, codec)

@@ -193,6 +193,13 @@ def test_frozen_parts_stay_in_inference_mode(tmp_path, patterns):
     assert not model.eval().perception.encoder.training
 
 
+def test_a_partly_frozen_part_is_in_training(tmp_path):
+    patterns = [r"^perception\.encoder\.layers\.0\."]
+    model = DuplexS2SModel(tiny_config(tmp_path, freeze_params=patterns)).eval().train()
+    assert not any(p.requires_grad for p in model.perception.encoder.layers[0].parameters())
+    assert model.perception.encoder.training and model.perception.encoder.layers[0].training, "its other layers still learn"
+
+
 def test_exceptions_from_freezing(tmp_path):
     exceptions = {"freeze_params": ["^llm"], "prevent_freeze_params": ["^llm.norm"]}
     lora = {"r": 2, "target_modules": ["q_proj"]}
