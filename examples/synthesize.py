@@ -33,7 +33,7 @@ def main(cfg: DictConfig) -> None:
         from nemo_duplex.codec.fsq_codec import FSQCodec
         from nemo_duplex.codec.precompute import add_codes
 
-        codec = FSQCodec.restore(cfg.codec)
+        codec = FSQCodec.restore_from(cfg.codec)
     rhythm = Rhythm(response_gap=cfg.response_gap, barge_in=cfg.barge_in, long_silence=cfg.long_silence)
     dialogues = DialogueSpec(cfg.seed, cfg.pause, quiet=cfg.quiet, duration=cfg.duration, rhythm=rhythm)
     spec = CorpusSpec(cfg.hours, cfg.dev, cfg.agent_utterances, tuple(cfg.source), dialogues)

@@ -144,7 +144,7 @@ def train_codec(config: CodecTrainingConfig) -> dict[str, Any]:
         return json.loads(quality_file.read_text())
 
     pl.seed_everything(config.seed, verbose=False)
-    codec = FSQCodec.restore(config.init) if config.init else FSQCodec(config.codec)
+    codec = FSQCodec.restore_from(config.init) if config.init else FSQCodec(config.codec)
     recordings = Recordings(config.data, codec.sample_rate)
     claim(out, config)
     kept, held_out = recordings.split(_MAX_HELD_OUT)
@@ -152,7 +152,7 @@ def train_codec(config: CodecTrainingConfig) -> dict[str, Any]:
     fit(training, "codec", out, config.accelerator)
 
     codec.cpu().save_to(codec_file, half=config.half)
-    quality = measure_quality(FSQCodec.restore(codec_file), [recordings.audio(i) for i in held_out])
+    quality = measure_quality(FSQCodec.restore_from(codec_file), [recordings.audio(i) for i in held_out])
     quality |= {"steps": training.step, "minutes": config.minutes, "seed": config.seed, "sha256": sha256(codec_file)}
     finish(out, quality)
     return quality

@@ -60,7 +60,7 @@ class FSQCodec(nn.Module):
 
     Args:
         cfg: a config of NeMo's AudioCodecModel, of which `sample_rate`, `samples_per_frame`, `audio_encoder`,
-            `vector_quantizer` and `audio_decoder` are used. The weights are random; `restore` reads trained ones.
+            `vector_quantizer` and `audio_decoder` are used. The weights are random; `restore_from` reads trained ones.
 
     Attributes:
         sample_rate: samples per second of audio.
@@ -83,7 +83,7 @@ class FSQCodec(nn.Module):
         >>> samples.tolist()
         [22932]
         >>> codec.save_to("codec.nemo")
-        >>> FSQCodec.restore("codec.nemo").fingerprint == codec.fingerprint
+        >>> FSQCodec.restore_from("codec.nemo").fingerprint == codec.fingerprint
         True
     """
 
@@ -120,20 +120,29 @@ class FSQCodec(nn.Module):
     # --- files -------------------------------------------------------------------------------------------------------
 
     @classmethod
-    def restore(cls, source: str | Path) -> FSQCodec:
-        """Reads the codec of a `.nemo` file, or of a Hugging Face id (`org/name`), onto the CPU.
+    def restore_from(cls, restore_path: str | Path, map_location: torch.device | str = "cpu") -> FSQCodec:
+        """Reads the codec of a `.nemo` file, or of a folder with one; a Hugging Face id (`org/name`) is downloaded once.
+
+        Args:
+            restore_path: file, folder or id.
+            map_location: the device that the codec is moved to.
 
         Raises:
             InputError: if there is no such file, it is truncated, holds another class of model, or its weights do not fit.
         """
-        path = nemo_file(source, "codec")
+        path = nemo_file(restore_path, "codec")
         config, weights = read_nemo_file(path, "codec", AudioCodecModel.__name__)
         try:
             codec = cls(config)
         except InputError as error:
             raise InputError(f"codec: {path}: {error}") from error
         codec._load(weights, path)
-        return codec
+        return codec.to(map_location)
+
+    @classmethod
+    def from_pretrained(cls, model_name: str, map_location: torch.device | str = "cpu") -> FSQCodec:
+        """Reads a codec of the Hugging Face Hub (`org/name`); arguments and errors as `restore_from`."""
+        return cls.restore_from(model_name, map_location)
 
     def save_to(self, path: str | Path, half: bool = False) -> None:
         """Writes a `.nemo` file, completely or not at all; NeMo's own `AudioCodecModel.restore_from` reads it too.

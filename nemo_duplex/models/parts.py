@@ -105,7 +105,7 @@ def _unpacked(path: str) -> Path:
 
 def _codec(config: ModelConfig) -> FSQCodec:
     if config.pretrained_audio_codec:
-        codec = FSQCodec.restore(config.pretrained_audio_codec)
+        codec = FSQCodec.restore_from(config.pretrained_audio_codec)
     elif config.codec:
         codec = FSQCodec(config.codec)
     else:

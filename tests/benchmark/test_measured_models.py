@@ -45,7 +45,7 @@ def test_parts_have_the_geometry_that_is_described(tmp_path):
     llm = json.loads((tmp_path / "llm" / "config.json").read_text())
     assert (llm["num_hidden_layers"], llm["hidden_size"], llm["vocab_size"]) == (2, 32, 64)
     assert describe_parts(config) == "llama 2 x 32, 64 tokens; FastConformer 2 x 16; NanoCodec 12.5 Hz x 4 x 4032"
-    codec = FSQCodec.restore(config["pretrained_audio_codec"])
+    codec = FSQCodec.restore_from(config["pretrained_audio_codec"])
     assert (codec.num_codebooks, codec.codebook_size, float(codec.frame_rate.hz)) == (4, 4032, 12.5)
 
 

@@ -62,7 +62,7 @@ def config(data: Path, out: Path, **changes) -> CodecTrainingConfig:
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return FSQCodec.restore(folder / "codec.nemo").state_dict()
+    return FSQCodec.restore_from(folder / "codec.nemo").state_dict()
 
 
 def test_it_learns_and_writes_what_it_made(wavs, tmp_path):
@@ -75,7 +75,7 @@ def test_it_learns_and_writes_what_it_made(wavs, tmp_path):
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["codec.nemo", "quality.json", "training.json"]
     assert json.loads((tmp_path / "out" / "quality.json").read_text()) == quality
     assert quality["sha256"] == sha256(tmp_path / "out" / "codec.nemo")
-    codec = FSQCodec.restore(tmp_path / "out" / "codec.nemo")
+    codec = FSQCodec.restore_from(tmp_path / "out" / "codec.nemo")
     assert measure_quality(codec, held_out)["mel_distance"] == pytest.approx(quality["mel_distance"], abs=2e-3)
 
 
@@ -161,15 +161,15 @@ def test_the_minutes_end_it(wavs, tmp_path):
 
 def test_personalised_with_a_frozen_encoder_codes_stay_valid(wavs, tmp_path):
     train_codec(config(wavs, tmp_path / "general", steps=4, half=True))
-    general = FSQCodec.restore(tmp_path / "general" / "codec.nemo")
+    general = FSQCodec.restore_from(tmp_path / "general" / "codec.nemo")
     init = dict(init=str(tmp_path / "general" / "codec.nemo"), half=True)
     train_codec(config(wavs, tmp_path / "frozen", freeze_encoder=True, steps=4, **init))
     train_codec(config(wavs, tmp_path / "whole", steps=2, **init))
-    frozen = FSQCodec.restore(tmp_path / "frozen" / "codec.nemo")
+    frozen = FSQCodec.restore_from(tmp_path / "frozen" / "codec.nemo")
     assert frozen.fingerprint == general.fingerprint
     assert frozen.model.audio_decoder.head.weight.equal(frozen.model.audio_decoder.head.weight.half().float()), "16 bits."
     assert not torch.equal(frozen.model.audio_decoder.head.weight, general.model.audio_decoder.head.weight)
-    assert FSQCodec.restore(tmp_path / "whole" / "codec.nemo").fingerprint != general.fingerprint
+    assert FSQCodec.restore_from(tmp_path / "whole" / "codec.nemo").fingerprint != general.fingerprint
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_the_script(wavs, tmp_path, capsys):
     spec.loader.exec_module(script)
     script.main([f"data={wavs}", f"out={tmp_path / 'out'}", "steps=2", "batch_size=2", "accelerator=cpu"])
     assert "codec.nemo: mel_distance" in capsys.readouterr().out
-    codec = FSQCodec.restore(tmp_path / "out" / "codec.nemo")
+    codec = FSQCodec.restore_from(tmp_path / "out" / "codec.nemo")
     assert (codec.num_codebooks, codec.codebook_size, codec.samples_per_frame) == (4, 1000, 1764)
     for arguments, words in {
         (f"data={tmp_path / 'none'}", f"out={tmp_path / 'o'}"): "there is no folder",

@@ -142,7 +142,7 @@ def test_codes_are_the_same_whatever_the_surrounding_precision(nano):
 
 def test_written_and_read_back_it_is_the_same_codec(nano, tmp_path):
     nano.save_to(tmp_path / "codec.nemo")
-    again = FSQCodec.restore(tmp_path / "codec.nemo")
+    again = FSQCodec.restore_from(tmp_path / "codec.nemo")
     audio = speech(0.3)
     lens = torch.tensor([audio.shape[1]])
     codes, frames = nano.encode(audio, lens)
@@ -164,7 +164,7 @@ def test_nemo_reads_the_file_too(tmp_path):
     codec = FSQCodec(CODEC)
     codec.save_to(tmp_path / "codec.nemo", half=True)
     theirs = AudioCodecModel.restore_from(str(tmp_path / "codec.nemo"), map_location="cpu")
-    ours = FSQCodec.restore(tmp_path / "codec.nemo")
+    ours = FSQCodec.restore_from(tmp_path / "codec.nemo")
     codes, lens = torch.randint(0, 36, (1, 2, 5)), torch.tensor([5])
     with torch.no_grad():
         decoded, _ = theirs.decode(tokens=codes, tokens_len=lens)
@@ -176,7 +176,7 @@ def test_half_the_bits_are_half_the_file_and_read_back_into_float32(nano, tmp_pa
     nano.save_to(tmp_path / "whole.nemo")
     nano.save_to(tmp_path / "half.nemo", half=True)
     assert (tmp_path / "half.nemo").stat().st_size < 0.6 * (tmp_path / "whole.nemo").stat().st_size
-    restored = FSQCodec.restore(tmp_path / "half.nemo")
+    restored = FSQCodec.restore_from(tmp_path / "half.nemo")
     assert all(p.dtype == torch.float32 for p in restored.parameters())
     assert all(p.dtype == torch.float32 for p in nano.parameters())
 
@@ -211,7 +211,7 @@ def test_what_a_codec_was_trained_with_is_left_out(tmp_path):
     assert codec.config == nanocodec_config()
     weights = codec.model.state_dict() | {"discriminator.weight": torch.zeros(3), "speaker_encoder.weight": torch.zeros(3)}
     path = write_nemo(tmp_path / "published.nemo", nanocodec_config() | training, weights)
-    assert FSQCodec.restore(path).fingerprint == codec.fingerprint
+    assert FSQCodec.restore_from(path).fingerprint == codec.fingerprint
 
 
 def test_weights_under_their_former_names_are_read(nano, tmp_path):
@@ -223,7 +223,7 @@ def test_weights_under_their_former_names_are_read(nano, tmp_path):
         weights[key] = value
     assert any(key.endswith("weight_g") for key in weights)
     path = write_nemo(tmp_path / "old.nemo", nanocodec_config() | {"target": "AudioCodecModel"}, weights)
-    assert FSQCodec.restore(path).fingerprint == nano.fingerprint
+    assert FSQCodec.restore_from(path).fingerprint == nano.fingerprint
 
 
 @pytest.mark.parametrize("problem", ["lacks", "has no place for", "has another shape of"])
@@ -237,7 +237,7 @@ def test_weights_must_fit(tmp_path, problem):
         weights["audio_decoder.head.bias"] = torch.zeros(7)
     path = write_nemo(tmp_path / "codec.nemo", CODEC | {"target": "AudioCodecModel"}, weights)
     with pytest.raises(InputError, match=f"codec.nemo: the checkpoint {problem} 1 of .* audio_decoder"):
-        FSQCodec.restore(path)
+        FSQCodec.restore_from(path)
 
 
 def test_files_that_are_no_codec(tmp_path, nano):
@@ -253,7 +253,7 @@ def test_files_that_are_no_codec(tmp_path, nano):
         "half.nemo": "lacks samples_per_frame",
     }.items():
         with pytest.raises(InputError, match=words) as error:
-            FSQCodec.restore(tmp_path / name)
+            FSQCodec.restore_from(tmp_path / name)
         assert name in str(error.value) and "\n" not in str(error.value)
 
 
@@ -293,8 +293,22 @@ def test_a_codec_of_anybody_runs_nothing(tmp_path, monkeypatch, encoder):
     monkeypatch.chdir(tmp_path)
     path = write_nemo(tmp_path / "evil.nemo", CODEC | {"audio_encoder": encoder, "target": "AudioCodecModel"}, {})
     with pytest.raises(InputError, match="codec: .*evil.nemo: .* names '.*' at audio_encoder.*, which is no part of a codec"):
-        FSQCodec.restore(path)
+        FSQCodec.restore_from(path)
     assert not (tmp_path / "pwned").exists()
+
+
+def test_a_codec_of_the_hub(tmp_path, monkeypatch):
+    codec, asked = lively(CODEC), []
+    codec.save_to(tmp_path / "voice.nemo")
+
+    def nemo_file(source, what):
+        asked.append((source, what))
+        return tmp_path / "voice.nemo"
+
+    monkeypatch.setattr("nemo_duplex.codec.fsq_codec.nemo_file", nemo_file)
+    found = FSQCodec.from_pretrained("someone/voice", map_location="cpu")
+    assert found.fingerprint == codec.fingerprint and asked == [("someone/voice", "codec")]
+    assert FSQCodec.restore_from("here.nemo", "meta").silence_codes.is_meta
 
 
 def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
