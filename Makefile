@@ -1,4 +1,4 @@
-# make install | test | check | docs | demo | test-agent | soak | clean. All of them work on a fresh machine with Python 3.10 to 3.12 and a C compiler.
+# make install | test | lint | check | docs | demo | test-agent | soak | clean. All of them work on a fresh machine with Python 3.10 to 3.12 and a C compiler.
 #
 #   PYTHON=python3.12 make install     another interpreter
 #   make demo MINUTES=5                less time: everything shrinks with it
@@ -16,7 +16,7 @@ BIN := .venv/bin
 STAMP := .venv/installed-$(shell cat setup.py constraints.txt | cksum | cut -d ' ' -f 1)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: install test check docs demo test-agent soak clean
+.PHONY: install test lint check docs demo test-agent soak clean
 .DELETE_ON_ERROR:
 
 install: $(STAMP)
@@ -35,10 +35,12 @@ $(STAMP): setup.py constraints.txt
 test: install
 	$(BIN)/python -m pytest
 
-check: install
+lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+check: lint
 	$(BIN)/python -m pytest -m "not slow"
 
 docs: install

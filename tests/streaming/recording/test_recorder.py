@@ -281,7 +281,7 @@ def test_a_crash_leaves_all_that_was_written(model, tmp_path, monkeypatch):
     wait_for_the_writer_to_end()  # a child has none of the threads of its parent
     child = os.fork()
     if child == 0:
-        session = model.open_session(record=tmp_path / "talk")
+        session = model.open_session(record=tmp_path / "talk-with-alice")
         session.mute(True)
         for chunk in np.split(speech_like(2.0).numpy(), 25):
             session.push(chunk)
@@ -294,7 +294,7 @@ def test_a_crash_leaves_all_that_was_written(model, tmp_path, monkeypatch):
     with open(part / files.COMMANDS, "ab") as file:
         file.write(b'{"frame": 3, "wi')  # half a line
     recording = SessionRecording.read(recover(part, model))
-    assert recording.folder == tmp_path / "talk" and len(recording) == 24
+    assert recording.folder == tmp_path / "talk-with-alice" and len(recording) == 24
     assert [(command["frame"], command["wish"]) for command in recording.session["wishes"]] == [(0, "mute")]
     with pytest.raises(InputError, match="there is no folder"):
         recover(part, model)
