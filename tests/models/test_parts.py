@@ -7,9 +7,13 @@ import pytest
 import torch
 
 from nemo_duplex.inputs import InputError
+from nemo_duplex.models.duplex_s2s import DuplexS2SModel
 from nemo_duplex.models.model_config import ModelConfig, TokenizerConfig
 from nemo_duplex.models.parts import build_parts
-from tests.dummies import tiny_config
+from nemo_duplex.perception.perception import Perception
+from nemo_duplex.scripts.demo import BUNDLED_ENCODER
+from tests.dummies import tiny_config, tiny_model
+from tests.hf_families import random_family
 
 
 @pytest.fixture
@@ -55,6 +59,28 @@ def test_the_language_model_has_a_row_for_each_token_and_keeps_those_that_it_had
         assert parts.backbone.embed_tokens.num_embeddings == described.llm["vocab_size"] == expected
     assert (parts.backbone.attention_window, parts.backbone.sinks) == (16, 0)
     assert build_parts(replace(config, sinks=3))[0].backbone.sinks == 3
+
+
+@pytest.mark.parametrize("pretrained", [True, False])
+def test_weights_are_taken_only_if_asked_for(config, tmp_path, pretrained):
+    llm = random_family("llama")
+    llm.save_pretrained(tmp_path / "llm")
+    sources = {"pretrained_llm": str(tmp_path / "llm"), "pretrained_asr": str(BUNDLED_ENCODER), "perception": {}, "llm": {}}
+    parts, described = build_parts(replace(config, **sources, pretrained_weights=pretrained))
+    encoder = Perception.from_asr(str(BUNDLED_ENCODER), {"output_dim": 64}).encoder.state_dict()["layers.0.norm_out.weight"]
+    assert torch.equal(parts.backbone.lm_head.weight, llm.lm_head.weight) is pretrained
+    assert torch.equal(parts.perception.encoder.state_dict()["layers.0.norm_out.weight"], encoder) is pretrained
+    assert (described.pretrained_llm, described.pretrained_asr) == (None, None), "the parts are described instead"
+
+
+def test_a_language_model_is_tried_when_it_is_built_and_not_when_it_is_restored(tmp_path, monkeypatch):
+    tried = []
+    monkeypatch.setattr("nemo_duplex.models.parts.check_streaming", lambda llm, backbone: tried.append(backbone))
+    model = tiny_model(tmp_path)
+    assert tried == [model.lm.backbone]
+    model.save_to(str(tmp_path / "agent.nemo"))
+    DuplexS2SModel.restore_from(tmp_path / "agent.nemo", map_location="cpu")
+    assert len(tried) == 1
 
 
 def test_the_codec_is_frozen_and_in_inference_mode(config):

@@ -98,6 +98,7 @@ NAMES = ("perception.proj.bias", "lm.backbone.llm.norm", "lm.backbone.llm.q.lora
     [
         ([], [], NAMES),
         (["perception"], [], NAMES[1:]),
+        (["p"], [], NAMES[1:]),  # though a "p" stands further on in the other names too
         (["llm"], [], (NAMES[0], NAMES[3])),  # the in-tree name
         (["lm"], [], NAMES[:1]),
         ([".+"], ["audio_head", "perception"], (NAMES[0], NAMES[3])),  # exceptions by either name
