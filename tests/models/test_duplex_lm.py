@@ -118,8 +118,12 @@ def test_a_conversation_starts_with_a_pad_and_speech_start_and_again_after_a_res
     state = lm.init_state(2)
     start = [LAYOUT.speech_start] * 3
     assert state.tokens.tolist() == [LAYOUT.text_pad] * 2 and state.codes.tolist() == [start, start]
+    with torch.no_grad():
+        lm.step(torch.randn(2, 32), state)
+    assert state.cache.age.tolist() == [1, 1]
     state.tokens[:], state.codes[:] = 7, 5
     state.reset(torch.tensor([False, True]))
+    assert state.cache.age.tolist() == [1, 0]
     assert state.tokens.tolist() == [7, LAYOUT.text_pad] and state.codes.tolist() == [[5, 5, 5], start]
 
 
