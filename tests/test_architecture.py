@@ -105,9 +105,7 @@ def own_imports(path: str, sources: Sources) -> Iterator[tuple[str, str]]:
     """(file of ours, `Import.inside`) for everything that the file `path` imports of the package."""
     for module, inside in imports(sources[path]):
         top, _, rest = module.partition(".")
-        if (
-            top != "nemo_duplex" or path == "__init__.py"
-        ):  # the package itself offers its public names, and loads them when used
+        if top != "nemo_duplex" or path == "__init__.py":  # the package itself loads its public names when they are used
             continue
         parts = rest.split(".")
         below = ["/".join(parts[:n]) for n in range(len(parts), 0, -1)]

@@ -72,9 +72,8 @@ class RowCache:
 
     keys: list[Tensor]  # L times (B, M, heads, C + 1, key size)
     values: list[Tensor]  # L times (B, M, heads, C + 1, value size)
-    unmoved_keys: list[
-        Tensor
-    ]  # L times (B, M, heads, moved + 1, key size): kept keys as they were written, and a scratch; or none
+    #: L times (B, M, heads, moved + 1, key size): kept keys as they were written, and a scratch; or none.
+    unmoved_keys: list[Tensor]
     age: Tensor  # (B,) frames since the row was reset
     kept: Tensor  # (B,) first frames that the row keeps for ever
     rings: tuple[RingShape, ...]
