@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.util
 import subprocess
 import sys
-import time
 from types import SimpleNamespace
 
 import pytest
@@ -23,15 +23,9 @@ def python(program: str) -> str:
 
 
 def test_importing_is_cheap():
-    assert (
-        python("import sys, nemo_duplex; print([m for m in ('torch', 'nemo', 'numpy', 'lhotse') if m in sys.modules])") == "[]"
-    )
-    start = time.perf_counter()
-    python("pass")
-    bare = time.perf_counter() - start
-    start = time.perf_counter()
-    python("import nemo_duplex")
-    assert time.perf_counter() - start - bare < 0.5, "0.03 s when this was written; the promise is 0.2 s"
+    program = "import sys; before = set(sys.modules); import nemo_duplex; print(sorted(set(sys.modules) - before))"
+    loaded = {name.split(".")[0] for name in ast.literal_eval(python(program))}
+    assert loaded - sys.stdlib_module_names == {"nemo_duplex"}
 
 
 def test_the_public_names_are_known_without_being_loaded():

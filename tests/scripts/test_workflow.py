@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -158,9 +159,13 @@ except KeyboardInterrupt:
     time.sleep(0.2)
     assert int(count.read_text()) == reached < 20, "the step outlived its workflow"
 
+    note = out / ".chain" / "t.json"
+    before = json.loads(note.read_text())
+    assert before["seconds"] > 0.1, "two counts were whole"
+    note.write_text(json.dumps(before | {"seconds": before["seconds"] + 1000}))
     (done,) = Workflow(out, [[Step("t", "slow", [sys.executable, "-c", SLOW, str(out)], ["t"])]]).run()
     assert (out / "t" / "made").read_text() == "whole"
-    assert done.seconds > 1.0, "the seconds before the interruption count"
+    assert done.seconds > before["seconds"] + 1000, "the seconds before the interruption count"
     assert not os.path.exists(out / "u")
 
 

@@ -76,6 +76,9 @@ def test_the_text_of_the_frames_is_the_text_of_the_transcript(model):
     turns = session.transcript.agent
     assert turns, "A silent model would prove nothing."
     assert "".join(f.text for f in frames).replace(" ", "") == "".join(t.text for t in turns).replace(" ", "")
+    again = Transcript(model.layout, model.tokenizer, model.perception.frame_rate)
+    assert [again.add(f.index, f.token) for f in frames] == [f.text for f in frames]
+    assert turns == again.conversation(len(frames)).agent, "at the times of the frames"
     assert all(turn.end <= session.transcript.duration for turn in turns)
 
 
@@ -255,6 +258,23 @@ def test_a_tensor_of_another_device_is_heard(model):
     assert_is(frames + session.flush(), offline(model, torch.from_numpy(SIGNAL)))
 
 
+def test_audio_over_full_scale_is_taken_up_to_what_was_never_scaled(model):
+    session = model.open_session()
+    session.push(np.array([99.0, -100.0], np.float32))
+    for loud in (101.0, -101.0):
+        with pytest.raises(InputError, match="got one of 101"):
+            session.push(np.array([0.0, loud], np.float32))
+
+
+def test_an_error_in_a_session_of_its_own_reaches_its_caller(model):
+    session = model.open_session()
+    session._transcript = SimpleNamespace(add=lambda index, token: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        session.push(SIGNAL)
+    with pytest.raises(InputError, match="ended by an error"):
+        session.push(SIGNAL)
+
+
 def resampled(samples, rate):
     resampler = StreamResampler(rate, 16000)
     return np.concatenate([resampler.push(samples), resampler.flush()])
@@ -270,6 +290,24 @@ def test_a_caller_of_another_rate_is_heard_as_the_whole_resampled(model, rate):
             frames += session.push(signal[start : start + chunk])
         assert len(frames) >= (len(signal) / rate - 0.17) // 0.08 - 1, "An answer must not wait for the resampler."
         assert_is(frames + session.flush(), whole)
+
+
+@pytest.mark.parametrize("rate", [8000, 24000, 48000])
+def test_the_last_milliseconds_of_another_rate_are_a_frame_of_their_own(model, rate):
+    """10 samples at 16 kHz more than two frames: fewer than the resampler holds back."""
+    session = model.open_session(sample_rate=rate)
+    frames = session.push(speech_like(0.3, 1, rate).numpy()[: (2 * 1280 + 10) * rate // 16000])
+    assert len(frames + session.flush()) == 3
+
+
+def test_the_user_is_heard_speaking_at_any_rate(model):
+    quiet = np.zeros(24000, np.float32)
+    signal = np.concatenate([quiet, speech_like(1.0, 2, 48000).numpy(), quiet, quiet])
+    active = []
+    for rate, heard in ((48000, signal), (16000, resampled(signal, 48000))):
+        session = model.open_session(sample_rate=rate)
+        active.append([frame.user_active for frame in session.push(heard) + session.flush()])
+    assert active[0] == active[1] and 10 < sum(active[0]) < 25
 
 
 # ---------------------------------------------------------------------- threads

@@ -133,7 +133,7 @@ class SessionRecorder:
                     files.STEPS: step.tobytes(),
                 }
             )
-            self._frames += not self._ended
+            self._frames += 1
 
     def end(self) -> None:
         """The session is over: the recording is completed in the background. Safe to call again."""

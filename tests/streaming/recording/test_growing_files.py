@@ -1,9 +1,13 @@
 """Files that grow: readable at any time, right at the end."""
 
+import io
+import struct
+
 import numpy as np
 import pytest
 import soundfile
 
+from nemo_duplex.streaming.recording import growing_files
 from nemo_duplex.streaming.recording.growing_files import growing_array, growing_wav
 
 
@@ -22,6 +26,22 @@ def test_a_wav_can_be_read_while_it_grows_and_after(tmp_path):
     assert file.path.stat().st_size == 94 + 4 * 999
     assert np.array_equal(soundfile.read(file.path, dtype="float32")[0], samples[:999])
     assert soundfile.info(file.path).format == "WAV"
+    header = file.path.read_bytes()[:94]
+    fields = struct.unpack_from("<HHIIHHH", header, header.index(b"fmt ") + 8)
+    assert fields == (3, 1, 44100, 4 * 44100, 4, 32, 0), "float, channels, rate, bytes a second and a sample, bits"
+
+
+def test_a_disk_that_takes_a_part_gets_the_rest(tmp_path, monkeypatch):
+    """A raw write may take less than it is given (POSIX write(2)), as NFS and FUSE do."""
+
+    class Slow(io.FileIO):
+        def write(self, rows):
+            return super().write(rows[:5])
+
+    monkeypatch.setattr(growing_files, "open", lambda path, mode, buffering: Slow(path, mode), raising=False)
+    file = growing_files.GrowingFile(tmp_path / "a", 1, lambda rows: b"")
+    file.append(bytes(range(17)))
+    assert file.path.read_bytes() == bytes(range(17))
 
 
 def test_a_wav_beyond_four_gigabytes_is_rf64(tmp_path):

@@ -1,6 +1,7 @@
 """A recording that is not whole, not ours or not safe is refused in one line, and nothing that it names is opened."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -51,13 +52,15 @@ def changed(talk, *keys, to):
 
 SESSION = ("custom", "session")
 WRONG = {
-    "newer": ((*SESSION, "format"), 99, "has format 99, nemo_duplex here reads up to 1"),
+    "newer": ((*SESSION, "format"), files.FORMAT + 1, "has format 2, nemo_duplex here reads up to 1"),
     "another cut": (("custom",), {}, "is not the one cut of a recorded session"),
     "no cut": ((*SESSION,), "text", "is not the one cut of a recorded session"),
     "no seed": ((*SESSION, "seed"), None, "session has no seed of the right kind"),
     "no hash": ((*SESSION, "model", "hash"), None, "session.model has no hash of the right kind"),
     "unknown wish": ((*SESSION, "wishes"), [{"frame": 0, "wish": "__init__"}], "a wish reads"),
     "wish for nothing": ((*SESSION, "wishes"), [{"frame": 0, "wish": "say", "value": "six"}], "a wish reads"),
+    "mute and how": ((*SESSION, "wishes"), [{"frame": 0, "wish": "mute", "value": "yes"}], "a wish reads"),
+    "stop of what": ((*SESSION, "wishes"), [{"frame": 0, "wish": "stop", "value": 1}], "a wish reads"),
     "no agent": (("custom", "target_audio"), None, "was changed"),
     "a file elsewhere": (("recording", "sources", 0, "source"), "../user.wav", "not safe to read"),
     "an absolute file": (("custom", "target_audio", "sources", 0, "source"), "/etc/passwd", "not safe to read"),
@@ -83,9 +86,12 @@ def edited_array(path, change):
     np.save(path, change(array))
 
 
-def other_row(steps):
-    steps["row"][3] = 8
-    return steps
+def place(column, value):
+    def change(steps):
+        steps[column][3] = value
+        return steps
+
+    return lambda f: edited_array(f / files.STEPS, change)
 
 
 DAMAGE = {
@@ -109,7 +115,10 @@ DAMAGE = {
     "no array": (lambda f: (f / files.STEPS).write_text("text"), "agent_steps.npy is truncated or was changed"),
     "other numbers": (lambda f: edited_array(f / files.TOKENS, lambda a: a.astype(float)), "it holds float64"),
     "objects": (lambda f: np.save(f / files.TOKENS, np.array([{}] * 19), allow_pickle=True), "agent_tokens.npy is truncated"),
-    "no such row": (lambda f: edited_array(f / files.STEPS, other_row), "a row is not one of its rows"),
+    "no such row": (place("row", 1), "a row is not one of its rows"),
+    "a row below the first": (place("row", -1), "a row is not one of its rows"),
+    "no such entry": (place("entry", 1), "a entry is not one of its entries"),
+    "no cut has this size": (lambda f: os.truncate(f / files.CUT, (64 << 20) + 1), "cut.jsonl has over 64 MB"),
     "a link": (
         lambda f: ((f / files.USER).rename(f.parent / "user.wav"), (f / files.USER).symlink_to(f.parent / "user.wav")),
         "not safe to read",

@@ -17,7 +17,9 @@ import soundfile
 import torch
 from lhotse import CutSet
 
+from nemo_duplex.conversation import Turn
 from nemo_duplex.inputs import InputError
+from nemo_duplex.models.nemo.model_hash import model_hash
 from nemo_duplex.streaming.recording import format as files
 from nemo_duplex.streaming.recording import recorder as module
 from nemo_duplex.streaming.recording.growing_files import GrowingFile
@@ -26,12 +28,12 @@ from nemo_duplex.streaming.recording.recorder import recover
 from tests.dummies import speech_like
 
 
-def hold(session, audio, chunk=777):
+def hold(session, audio, chunk=777, end=True):
     """Pushes a signal, and returns all frames."""
     frames = []
     for start in range(0, len(audio), chunk):
         frames += session.push(audio[start : start + chunk])
-    return frames + session.flush()
+    return frames + (session.flush() if end else [])
 
 
 def parts(folder):
@@ -43,7 +45,8 @@ def test_both_channels_and_all_that_was_chosen(model, tmp_path):
     options = {"sampling": {"text": {"temperature": 0.7}}, "seed": 5, "sample_rate": 48000, "system_prompt": "six"}
     before = time.time()
     session = model.open_session(record=tmp_path / "new" / "talk", **options)
-    frames = hold(session, audio)
+    made = hold(session, audio, end=False)
+    frames = made + session.flush()
     session.close()
 
     recording = SessionRecording.read(tmp_path / "new" / "talk")
@@ -56,6 +59,7 @@ def test_both_channels_and_all_that_was_chosen(model, tmp_path):
     assert recording.steps["user_active"].tolist() == [f.user_active for f in frames]
     assert recording.session["seed"] == 5 and recording.session["sampling"]["text"]["temperature"] == 0.7
     assert recording.session["prompt"] == model.prompt_tokens("six") and recording.flushed
+    assert [(w["frame"], w["wish"]) for w in recording.session["wishes"]] == [(len(made), "flush")] and 0 < len(made) < 27
     times = [recording.steps[name] for name in ("heard", "begun", "made")]
     assert (np.diff(times, axis=0) >= 0).all() and before <= times[0].min() and times[2].max() <= time.time()
     assert (np.diff(recording.pushes["arrived"]) >= 0).all()
@@ -140,6 +144,27 @@ def test_what_was_pushed_and_not_answered_any_more(model, tmp_path):
     assert len(recording) == 5 and recording.cut.duration == pytest.approx(0.4)
     assert sum(len(chunk) for chunk in recording.user_chunks()) == 16000
     assert all(s.end <= 0.4 + 1e-9 for s in recording.cut.supervisions)
+
+
+def test_a_folder_that_is_empty_may_be_there(model, tmp_path):
+    (tmp_path / "talk").mkdir()
+    session = model.open_session(record=tmp_path / "talk")
+    hold(session, speech_like(0.3).numpy())
+    session.close()
+    assert len(SessionRecording.read(tmp_path / "talk")) == 4
+
+
+def test_a_turn_without_a_length_is_not_in_the_cut():
+    """A turn that is stopped in the frame in which it begins has no sound."""
+    turns = [Turn("agent", 0.4, 0.4), Turn("agent", 0.5, 2.0, "six"), Turn("user", 1.0, 1.5)]
+    conversation = files._within(1.0, "talk", turns)
+    assert conversation.turns == (Turn("agent", 0.5, 1.0, "six"),), "it ends with the audio, and what is outside is left out"
+
+
+def test_a_session_that_is_flushed_before_its_first_frame_is_over(model, tmp_path):
+    session = model.open_engine(max_sessions=1).open_session(record=tmp_path / "talk")
+    session.flush()
+    assert session.recorder.wait(20) and list(tmp_path.iterdir()) == []
 
 
 def test_without_a_frame_there_is_no_recording(model, tmp_path, caplog):
@@ -286,10 +311,13 @@ def test_a_crash_leaves_all_that_was_written(model, tmp_path, monkeypatch):
         for chunk in np.split(speech_like(2.0).numpy(), 25):
             session.push(chunk)
         session.stop()  # in a frame that is not made any more
-        time.sleep(1.0)
+        while session.recorder._bytes or not json.loads((session.recorder.part / files.SESSION).read_text())["model"]["hash"]:
+            time.sleep(0.01)
+        time.sleep(0.2)  # what the writer thread took is on disk
         os.kill(os.getpid(), signal.SIGKILL)
     assert os.waitpid(child, 0)[1] == signal.SIGKILL
     (part,) = parts(tmp_path)
+    assert json.loads((part / files.SESSION).read_text())["model"]["hash"] == model_hash(model), "whoever recovers it later"
     assert soundfile.info(part / files.USER).frames == 32000, "It plays as it is."
     with open(part / files.COMMANDS, "ab") as file:
         file.write(b'{"frame": 3, "wi')  # half a line

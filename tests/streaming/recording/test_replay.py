@@ -228,7 +228,19 @@ def test_sound_alone_is_looked_at_last(model, talk, changed):
     changed(model.lm.backbone.lm_head.weight[5], 2.0)
     result = replay(talk, model)
     assert result.first["audio"] == 0 < result.frame == result.first["token"]
-    assert any(pair.recorded.index == result.frame for pair in result.around)
+    around = range(max(0, result.frame - AROUND), min(result.frame + AROUND + 1, result.frames))
+    assert [pair.recorded.index for pair in result.around] == list(around) != list(range(AROUND + 1))
+
+
+def test_a_replay_that_ends_before_its_recording_is_not_identical(model, tmp_path):
+    session = model.open_session(record=tmp_path / "talk")
+    assert len(session.push(speech_like(1.0).numpy()[: 10 * 1280 + 100])) == 10 and len(session.flush()) == 1
+    session.close()
+    recording = SessionRecording.read(tmp_path / "talk")
+    recording.session["wishes"].clear()  # the user's audio is not ended, so its last frame is not made
+    result = replay(recording, model)
+    assert not result.identical and result.frames == 11 and result.frame == 10
+    assert result.first == {"end": 10} and result.around[-1].replayed is None
 
 
 def test_threads_are_those_of_the_recording(model, tmp_path, monkeypatch):
