@@ -311,7 +311,8 @@ def test_a_crash_leaves_all_that_was_written(model, tmp_path, monkeypatch):
         for chunk in np.split(speech_like(2.0).numpy(), 25):
             session.push(chunk)
         session.stop()  # in a frame that is not made any more
-        while session.recorder._bytes or not json.loads((session.recorder.part / files.SESSION).read_text())["model"]["hash"]:
+        note, deadline = session.recorder.part / files.SESSION, time.time() + 20
+        while (session.recorder._bytes or not json.loads(note.read_text())["model"]["hash"]) and time.time() < deadline:
             time.sleep(0.01)
         time.sleep(0.2)  # what the writer thread took is on disk
         os.kill(os.getpid(), signal.SIGKILL)
