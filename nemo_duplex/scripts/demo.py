@@ -55,69 +55,143 @@ class Demo:
 
     def plan(self) -> list[list[Step]]:
         """The steps in order, those that run side by side in one list."""
-        total = self.minutes or (MINUTES_FROM_SCRATCH if self.from_scratch else MINUTES)
-        parts = _PARTS * total if self.from_scratch else 0.0
-        left = total - parts
-        minutes = {name: share * left for name, share in _SHARES.items()}
-        out, seed, made = self.out, f"seed={self.seed}", ["codec", "encoder"] if self.from_scratch else []
-        codec = out / "codec" / "codec.nemo" if made else self.codec
-        encoder = out / "encoder" / "encoder.nemo" if made else self.encoder
-        given = [] if made else [codec, encoder]
+        steps = [[self._corpus()], [self._codes()], [self._training()], [self._evaluation()]]
+        if self.from_scratch:
+            codec = self._part("codec", "trains the agent's voice", "codec")
+            encoder = self._part("encoder", "trains the user encoder", "perception")
+            steps.insert(1, [codec, encoder])
+        return steps
 
-        sets = ["train", "dev", "impatient", *(["agent"] if made else [])]
-        dialogues = max(4, round(_DIALOGUES * left))
-        corpus = [f"out={out}/corpus", seed, f"hours={max(0.05, _HOURS * left):.2f}", "duration=12.8", f"dev={dialogues}"]
-        corpus += [f"sets=[{','.join(sets)}]", *([f"agent_utterances={round(_SENTENCES * parts)}"] if made else [])]
-        train = ["--config-name=duplex_tiny", f"data.train={out}/corpus", f"data.validation={out}/corpus", f"out={out}/train"]
-        train += [f"minutes={minutes['train']:.2f}", seed]
-        train += [f"model.pretrained_asr={encoder}", f"model.pretrained_audio_codec={codec}"]
-        judge = [f"model={out}/train/agent.nemo", f"data={out}/corpus", f"out={out}", seed, f"asr_turns={dialogues}"]
+    # ------------------------------------------------------------------ what the steps share
 
-        def part(name: str, about: str, room: str) -> Step:
-            keys = [f"data={out}/corpus", f"out={out}/{name}", f"minutes={parts:.2f}", "threads=1", seed]
-            reads = self._reads(f"train_{name}", [f"train_{name}.yaml"], [room, "training"])
-            return Step(name, about, self._command(f"train_{name}", keys), [name], reads, ["synthesize"], parts)
+    @property
+    def _total_minutes(self) -> float:
+        return self.minutes or (MINUTES_FROM_SCRATCH if self.from_scratch else MINUTES)
 
-        first = Step(
+    @property
+    def _part_minutes(self) -> float:
+        """Minutes of encoder and codec, side by side."""
+        return _PARTS * self._total_minutes if self.from_scratch else 0.0
+
+    @property
+    def _minutes_left(self) -> float:
+        return self._total_minutes - self._part_minutes
+
+    @property
+    def _dialogues(self) -> int:
+        """Dialogues of each set to evaluate on."""
+        return max(4, round(_DIALOGUES * self._minutes_left))
+
+    @property
+    def _encoder_and_codec(self) -> tuple[Path, Path]:
+        """Files of the trained parts, or of the given ones."""
+        if self.from_scratch:
+            return self.out / "encoder" / "encoder.nemo", self.out / "codec" / "codec.nemo"
+        return self.encoder, self.codec
+
+    @property
+    def _given(self) -> list[Path]:
+        """Parts that no step makes, so that the steps which read them depend on their files."""
+        return [] if self.from_scratch else [self.codec, self.encoder]
+
+    @property
+    def _corpus_keys(self) -> list[str]:
+        sets = ["train", "dev", "impatient", *(["agent"] if self.from_scratch else [])]
+        keys = [
+            f"out={self.out}/corpus",
+            f"seed={self.seed}",
+            f"hours={max(0.05, _HOURS * self._minutes_left):.2f}",
+            "duration=12.8",
+            f"dev={self._dialogues}",
+            f"sets=[{','.join(sets)}]",
+        ]
+        return [*keys, f"agent_utterances={round(_SENTENCES * self._part_minutes)}"] if self.from_scratch else keys
+
+    # ------------------------------------------------------------------ the steps
+
+    def _corpus(self) -> Step:
+        return Step(
             "synthesize",
             "speaks dialogues into a two-channel corpus",
-            self._command("synthesize", corpus),
-            ["corpus"],
-            self._reads("synthesize", ["synthesize.yaml"], ["synthesis"]),
-            minutes=minutes["synthesize"],
+            self._command("synthesize", self._corpus_keys),
+            outputs=["corpus"],
+            reads=self._reads("synthesize", ["synthesize.yaml"], ["synthesis"]),
+            minutes=_SHARES["synthesize"] * self._minutes_left,
         )
-        codes = Step(
+
+    def _part(self, name: str, about: str, room: str) -> Step:
+        keys = [
+            f"data={self.out}/corpus",
+            f"out={self.out}/{name}",
+            f"minutes={self._part_minutes:.2f}",
+            "threads=1",
+            f"seed={self.seed}",
+        ]
+        return Step(
+            name,
+            about,
+            self._command(f"train_{name}", keys),
+            outputs=[name],
+            reads=self._reads(f"train_{name}", [f"train_{name}.yaml"], [room, "training"]),
+            after=["synthesize"],
+            minutes=self._part_minutes,
+        )
+
+    def _codes(self) -> Step:
+        _, codec = self._encoder_and_codec
+        return Step(
             "codes",
             "encodes the agent's channel, once",
-            self._command("synthesize", [*corpus, f"codec={codec}"]),
-            ["corpus/*/shar/target_codes.*", "corpus/*/state/target_codes*"],
-            [*self._reads("synthesize", [], ["codec"]), *given],
-            ["synthesize", *made[:1]],
-            minutes["codes"],
+            self._command("synthesize", [*self._corpus_keys, f"codec={codec}"]),
+            outputs=["corpus/*/shar/target_codes.*", "corpus/*/state/target_codes*"],
+            reads=[*self._reads("synthesize", [], ["codec"]), *self._given],
+            after=["synthesize", *(["codec"] if self.from_scratch else [])],
+            minutes=_SHARES["codes"] * self._minutes_left,
         )
-        training = Step(
+
+    def _training(self) -> Step:
+        encoder, codec = self._encoder_and_codec
+        minutes = _SHARES["train"] * self._minutes_left
+        keys = [
+            "--config-name=duplex_tiny",
+            f"data.train={self.out}/corpus",
+            f"data.validation={self.out}/corpus",
+            f"out={self.out}/train",
+            f"minutes={minutes:.2f}",
+            f"seed={self.seed}",
+            f"model.pretrained_asr={encoder}",
+            f"model.pretrained_audio_codec={codec}",
+        ]
+        reads = self._reads("train_duplex", ["duplex_tiny.yaml"], [*_NETWORK, "codec", "data", "training"])
+        return Step(
             "train",
             "trains the duplex agent",
-            self._command("train_duplex", train),
-            ["train"],
-            [
-                *self._reads("train_duplex", ["duplex_tiny.yaml"], [*_NETWORK, "codec", "data", "training"]),
-                *given,
-            ],
-            ["codes", *made],
-            minutes["train"],
+            self._command("train_duplex", keys),
+            outputs=["train"],
+            reads=[*reads, *self._given],
+            after=["codes", *(["codec", "encoder"] if self.from_scratch else [])],
+            minutes=minutes,
         )
-        evaluation = Step(
+
+    def _evaluation(self) -> Step:
+        keys = [
+            f"model={self.out}/train/agent.nemo",
+            f"data={self.out}/corpus",
+            f"out={self.out}",
+            f"seed={self.seed}",
+            f"asr_turns={self._dialogues}",
+        ]
+        return Step(
             "evaluate",
             "lets the agent talk, and measures how it does",
-            self._command("evaluate", judge),
-            ["report.json", "report.html", "conversation.wav", "events.csv", "timelines"],
-            self._reads("evaluate", ["evaluate.yaml"], [*_NETWORK, "codec", "evaluation", "streaming"]),
-            ["train"],
-            minutes["evaluate"],
+            self._command("evaluate", keys),
+            outputs=["report.json", "report.html", "conversation.wav", "events.csv", "timelines"],
+            reads=self._reads("evaluate", ["evaluate.yaml"], [*_NETWORK, "codec", "evaluation", "streaming"]),
+            after=["train"],
+            minutes=_SHARES["evaluate"] * self._minutes_left,
         )
-        trained = [part("codec", "trains the agent's voice", "codec"), part("encoder", "trains the user encoder", "perception")]
-        return [[first], *([trained] if made else []), [codes], [training], [evaluation]]
+
+    # ------------------------------------------------------------------ scripts
 
     def _command(self, verb: str, keys: Sequence[str]) -> list[str]:
         return [sys.executable, str(self.examples / f"{verb}.py"), *keys]
