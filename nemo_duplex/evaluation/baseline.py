@@ -42,9 +42,9 @@ def never_listens(scored: Sequence[Scored], lengths: Lengths, seed: int = 0) -> 
     Counted are the barge-ins into an answer whose length is known; the agent's onsets are its own.
     """
     successes, latencies = [], []
-    for j in scored:
-        stops = [stop for b in j.turn_taking.barge_ins if (stop := own_stop(j, b, lengths)) is not None]
-        in_time = [stop for stop in stops if stop <= j.turn_taking.rules.barge_in_window]
+    for one in scored:
+        stops = [stop for b in one.turn_taking.barge_ins if (stop := own_stop(one, b, lengths)) is not None]
+        in_time = [stop for stop in stops if stop <= one.turn_taking.rules.barge_in_window]
         successes.append((len(in_time), len(stops)))
         latencies.append((sum(in_time), len(in_time)))
     return {
@@ -60,10 +60,15 @@ def yields(scored: Sequence[Scored], lengths: Lengths, seed: int = 0) -> Estimat
     (otherwise its own end is unknown). It yields if it stops two frames short of its own end.
     """
     parts = []
-    for j in scored:
-        counted = [b for b in j.turn_taking.observable if says_the_reference(j, b)]
-        telling = [(b.stop_latency, own) for b in counted if (own := own_stop(j, b, lengths) or 0.0) >= _TELLING]
-        parts.append((sum(stop is not None and stop <= own - SHORTER for stop, own in telling), len(telling)))
+    for one in scored:
+        yielded = counted = 0
+        for event in one.turn_taking.observable:
+            own = own_stop(one, event, lengths) if says_the_reference(one, event) else None
+            if own is None or own < _TELLING:
+                continue
+            counted += 1
+            yielded += event.stop_latency is not None and event.stop_latency <= own - SHORTER
+        parts.append((yielded, counted))
     return estimate_ratio(parts, proportion=True, seed=seed)
 
 

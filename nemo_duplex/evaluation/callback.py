@@ -87,22 +87,22 @@ class EvaluationCallback(pl.Callback):
 
     def _show(self, trainer: pl.Trainer, scored: Sequence[Scored]) -> None:
         step, shown = trainer.global_step, scored[: self.pictures]
-        figures = [conversation_figure(j, f"{j.outcome.id} · step {step}") for j in shown]
+        figures = [conversation_figure(one, f"{one.outcome.id} · step {step}") for one in shown]
         if self.folder is not None:
             with whole_folder(self.folder / f"{_STEP}{step}", replace=True) as folder:
                 _write(folder, scored, figures)
             _keep_latest(self.folder, self.keep)
-        for number, (j, figure) in enumerate(zip(shown, figures)):
+        for number, (one, figure) in enumerate(zip(shown, figures)):
             for logger in trainer.loggers:
-                _log(logger, f"conversation/{number}", j, figure, step)
+                _log(logger, f"conversation/{number}", one, figure, step)
 
 
 def _write(folder: Path, scored: Sequence[Scored], figures: Sequence[Figure]) -> None:
-    for j, figure in zip(scored, figures):
-        name = re.sub(r"[^\w.-]", "_", j.outcome.id).lstrip(".")
+    for one, figure in zip(scored, figures):
+        name = re.sub(r"[^\w.-]", "_", one.outcome.id).lstrip(".")
         figure.savefig(folder / f"{name}.png")
-        rate = j.outcome.sample_rate
-        soundfile.write(folder / f"{name}.wav", j.outcome.stereo(rate), rate)
+        rate = one.outcome.sample_rate
+        soundfile.write(folder / f"{name}.wav", one.outcome.stereo(rate), rate)
     (folder / "numbers.json").write_text(json.dumps(numbers(scored), indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
@@ -134,17 +134,17 @@ def some_dialogues(folder: str | Path, count: int) -> list[Cut]:
 
 def logged_metrics(scored: Sequence[Scored]) -> dict[str, float]:
     """The headline as numbers to log; undefined ones are left out."""
-    pooled = pool([j.turn_taking for j in scored])
+    pooled = pool([one.turn_taking for one in scored])
     found = {f"eval_{name}": pooled[name] for name in _LOGGED}
-    found["eval_exact_match"] = exact_match([j.answers for j in scored])["all"].value
+    found["eval_exact_match"] = exact_match([one.answers for one in scored])["all"].value
     return {name: float(value) for name, value in found.items() if value is not None}
 
 
 def numbers(scored: Sequence[Scored]) -> dict[str, Any]:
     """The content of numbers.json: everything pooled (None where undefined), and dialogue by dialogue."""
-    answered = exact_match([j.answers for j in scored])["all"]
+    answered = exact_match([one.answers for one in scored])["all"]
     return {
-        "turn_taking": pool([j.turn_taking for j in scored]),
+        "turn_taking": pool([one.turn_taking for one in scored]),
         "exact_match": answered.as_dict(),
-        "conversations": [j.as_dict() for j in scored],
+        "conversations": [one.as_dict() for one in scored],
     }

@@ -19,13 +19,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from lhotse.cut import Cut
 
 from nemo_duplex.evaluation.activity import Vad, energy_vad
 from nemo_duplex.evaluation.baseline import SHORTER, Lengths, own_stop, says_the_reference
-from nemo_duplex.evaluation.generation import Agent, replies, run_conversations
+from nemo_duplex.evaluation.generation import Agent, replies
 from nemo_duplex.evaluation.outcome import Outcome
-from nemo_duplex.evaluation.scores import AUDIO_RULES, Scored, score
+from nemo_duplex.evaluation.scores import AUDIO_RULES, Scored
 from nemo_duplex.evaluation.turn_taking import BargeIn, measure
 from nemo_duplex.frames import Seconds, Span
 from nemo_duplex.synthesis.mix import NoiseColor, noise
@@ -83,20 +82,16 @@ def silence(agent: Agent, seconds: Seconds = 60.0, device: str = "cpu", vad: Vad
 
 
 def muted_interrupter(
-    agent: Agent, cut: Cut, lengths: Lengths | None = None, device: str = "cpu", vad: Vad = energy_vad
+    agent: Agent, scored: Scored, lengths: Lengths, device: str = "cpu", vad: Vad = energy_vad
 ) -> ControlExperiment:
-    """Plays a conversation twice, the second time without the user who interrupts: the agent must then finish its answer.
+    """Plays a conversation again without the user who interrupts: the agent must then finish its answer.
 
     Takes the first barge-in for which the agent stops well before its answer would have ended by itself.
 
     Args:
-        lengths: how long answers take (`lengths_of_answers`); without them, every barge-in counts as cutting the answer off.
+        scored: the conversation as recorded.
+        lengths: how long answers take (`lengths_of_answers`).
     """
-    (outcome,) = run_conversations(agent, [cut], vad, batch_size=1, device=device)
-    return _without_interrupter(agent, score(outcome), lengths, device, vad)
-
-
-def _without_interrupter(agent: Agent, scored: Scored, lengths: Lengths | None, device: str, vad: Vad) -> ControlExperiment:
     outcome = scored.outcome
     event = next((b for b in scored.turn_taking.successes if _cuts_off(scored, b, lengths)), None)
     if event is None:
@@ -118,7 +113,7 @@ def control_experiments(
     agent: Agent, scored: Iterable[Scored], lengths: Lengths, most: int, device: str = "cpu"
 ) -> list[ControlExperiment]:
     """Noise, silence, and the muted interrupter in the first `most` conversations that can tell something."""
-    muted = (_without_interrupter(agent, j, lengths, device, energy_vad) for j in scored)
+    muted = (muted_interrupter(agent, one, lengths, device) for one in scored)
     telling = itertools.islice((experiment for experiment in muted if experiment.passed is not None), most)
     return [noise_only(agent, device=device), silence(agent, device=device), *telling]
 
@@ -138,9 +133,7 @@ def muted_from(outcome: Outcome, time: Seconds) -> np.ndarray:
     return audio
 
 
-def _cuts_off(scored: Scored, event: BargeIn, lengths: Lengths | None) -> bool:
-    if lengths is None:
-        return True
+def _cuts_off(scored: Scored, event: BargeIn, lengths: Lengths) -> bool:
     own = own_stop(scored, event, lengths) if says_the_reference(scored, event) else None
     return own is not None and event.stop_latency is not None and event.stop_latency + SHORTER < own
 

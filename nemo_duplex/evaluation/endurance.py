@@ -70,7 +70,7 @@ def soak_report(model: DuplexAgent, playlist: Playlist, log: SessionLog, seed: i
     first, last = rows[:edge], rows[-edge:]
     differences = {}
     for name, part in COMPARED.items():
-        estimate = paired_difference([part(j) for j in first], [part(j) for j in last], seed=seed)
+        estimate = paired_difference([part(one) for one in first], [part(one) for one in last], seed=seed)
         within = estimate.ci95[0] <= 0 <= estimate.ci95[1] if estimate.ci95 else None
         differences[name] = estimate.as_dict() | {"within_noise": within}
     return {

@@ -51,7 +51,7 @@ class Playlist:
             compared: minutes of `edge`, at least.
 
         Raises:
-            InputError: if the edges leave no room between them.
+            InputError: if nothing is left between the edges.
         """
         if not 0 < 2 * compared < minutes:
             raise InputError(

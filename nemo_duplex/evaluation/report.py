@@ -74,24 +74,36 @@ def write_html(path: Path, report: Mapping[str, Any], examples: Sequence[Example
 def table(report: Mapping[str, Any]) -> str:
     """The headline as a few lines of text for a terminal."""
     sets = report["sets"]
-    rows = [["", *sets, "paper, UltraChat", "paper, Impatient"]]
-    for metric, title in _TITLES.items():
+
+    def ours(title: str, cell: Callable[[Mapping[str, Any]], str]) -> list[str]:
+        return [title, *map(cell, sets.values()), *("" for _ in PAPER)]
+
+    def beside_the_paper(metric: str) -> list[str]:
         shown = _formatter(metric)
-        ours = [f"{shown(s[metric]['value'])} (n {s[metric]['n']:g})" for s in sets.values()]
-        rows.append([title, *ours, *(shown(theirs[metric]) for theirs in PAPER.values())])
-    rows.append(["No response", *(percent(s["no_response_rate"]["value"]) for s in sets.values()), "", ""])
-    for kind in ("seen", "unseen"):
-        match = [s["exact_match"][kind] for s in sets.values()]
-        rows.append([f"Exact answers, {kind}", *(f"{percent(e['value'])} (n {e['n']:g})" for e in match), "", ""])
-    baseline = (percent(s["never_listens"]["success_rate"]["value"]) for s in sets.values())
-    rows.insert(2, ["(success if it never listened)", *baseline, "", ""])
-    broken = [s["yield_rate"] for s in sets.values()]
-    rows.insert(3, ["Breaks off its answer", *(f"{percent(e['value'])} (n {e['n']:g})" for e in broken), "", ""])
+        cells = [_with_count(values[metric], shown) for values in sets.values()]
+        return [_TITLES[metric], *cells, *(shown(theirs[metric]) for theirs in PAPER.values())]
+
+    rows = [
+        ["", *sets, *(f"paper, {name}" for name in PAPER)],
+        beside_the_paper("success_rate"),
+        ours("(success if it never listened)", lambda values: percent(values["never_listens"]["success_rate"]["value"])),
+        ours("Breaks off its answer", lambda values: _with_count(values["yield_rate"], percent)),
+        beside_the_paper("mean_stop_latency"),
+        beside_the_paper("false_alarm_rate"),
+        beside_the_paper("first_response_latency"),
+        ours("No response", lambda values: percent(values["no_response_rate"]["value"])),
+        ours("Exact answers, seen", lambda values: _with_count(values["exact_match"]["seen"], percent)),
+        ours("Exact answers, unseen", lambda values: _with_count(values["exact_match"]["unseen"], percent)),
+    ]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     failed = [f"control fails: {c['name']}: {c['detail']}" for c in report["controls"] if not c["passed"]]
     held = f"controls: {len(report['controls']) - len(failed)} of {len(report['controls'])} hold"
     return "\n".join([*lines, *([held] if report["controls"] else []), *failed])
+
+
+def _with_count(estimate: Mapping[str, Any], shown: Callable[[float | None], str]) -> str:
+    return f"{shown(estimate['value'])} (n {estimate['n']:g})"
 
 
 def _formatter(metric: str) -> Callable[[float | None], str]:

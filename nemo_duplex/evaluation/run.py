@@ -107,8 +107,8 @@ def evaluate(
     about = dict(provenance or {}) | {"created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "vad": vad, "seed": seed}
     report: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "provenance": about | {"versions": _versions()}}
     report["sets"] = {name: summary(rows, seed) for name, rows in scored.items()}
-    everything = [j for rows in scored.values() for j in rows]
-    lengths = lengths_of_answers(j.outcome.cut for j in everything)
+    everything = [one for rows in scored.values() for one in rows]
+    lengths = lengths_of_answers(one.outcome.cut for one in everything)
     for name, rows in scored.items():
         report["sets"][name]["never_listens"] = never_listens(rows, lengths, seed)
         report["sets"][name]["yield_rate"] = yields(rows, lengths, seed).as_dict()
@@ -124,7 +124,7 @@ def _compare_voice_and_text(report: dict[str, Any], scored: Mapping[str, Sequenc
     """Adds to every set how far voice and text agree, or why that was not measured."""
     missing = "asr_turns=0" if asr_turns == 0 else None
     try:
-        outcomes = [j.outcome for rows in scored.values() for j in rows]
+        outcomes = [one.outcome for rows in scored.values() for one in rows]
         # The agent's own texts too: a recogniser that does not know a wrong answer would blame the voice for it.
         texts = [*reference_texts(outcomes), *(turn.text for outcome in outcomes for turn in outcome.agent if turn.text)]
         recogniser = BigramRecogniser(texts) if not missing and texts else None
@@ -138,7 +138,7 @@ def _compare_voice_and_text(report: dict[str, Any], scored: Mapping[str, Sequenc
 
 def choose_examples(scored: Mapping[str, Sequence[Scored]], most: int) -> list[Example]:
     """The worst conversations of all sets first, then a third of faultless ones, those with most barge-ins."""
-    rows = [Example(name, j) for name, row in scored.items() for j in row]
+    rows = [Example(name, one) for name, row in scored.items() for one in row]
     bad = sorted((e for e in rows if e.scored.mistakes), key=lambda e: -e.scored.mistakes)
     good = sorted((e for e in rows if not e.scored.mistakes), key=lambda e: -len(e.scored.turn_taking.barge_ins))
     wanted_good = min(len(good), max(most - len(bad), -(-most // 3)))
@@ -146,7 +146,7 @@ def choose_examples(scored: Mapping[str, Sequence[Scored]], most: int) -> list[E
 
 
 def _write(out: Path, report: dict[str, Any], scored: Mapping[str, Sequence[Scored]], shown: Sequence[Example]) -> None:
-    full = report | {"conversations": {name: [j.as_dict() for j in rows] for name, rows in scored.items()}}
+    full = report | {"conversations": {name: [one.as_dict() for one in rows] for name, rows in scored.items()}}
     with whole_file(out / "report.json") as path:
         path.write_text(json.dumps(full, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     rows = [row for name, conversations in scored.items() for row in events(name, conversations)]

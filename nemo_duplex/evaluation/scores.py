@@ -70,7 +70,7 @@ class Scored:
             "false_alarms": taken.false_alarms,
             "false_alarms_excused": taken.false_alarms_excused,
             "collisions": taken.collisions,
-            "responses": [asdict(r) for r in taken.responses],
+            "responses": [r.as_dict() for r in taken.responses],
             "answers": [_answer(a) for a in self.answers],
             "mistakes": self.mistakes,
         }
@@ -82,13 +82,21 @@ def score(outcome: Outcome, rules: Rules = AUDIO_RULES) -> Scored:
 
 
 def summary(scored: Sequence[Scored], seed: int = 0) -> dict[str, Any]:
-    """The numbers of one set. Every rate is {value, n, ci95, bootstrap95}; `n` is what it was counted over."""
-    taken = [j.turn_taking for j in scored]
+    """The numbers of one set.
+
+    Returns:
+        Each rate of `turn_taking.RATIOS`, `false_alarm_rate_grace_0.5` and the rates in `exact_match` are dicts of `value`,
+        `n` (what it was counted over), `ci95` and `bootstrap95`. All other values are plain numbers, None where undefined:
+        `hours`, `counts`, `stop_latency`, the lists in `latencies`, the headline in `sensitivity` (by merge gap in Seconds),
+        and `text_channel`.
+    """
+    taken = [one.turn_taking for one in scored]
     pooled = pool(taken)
     rates: dict[str, Any] = {name: estimate.as_dict() for name, estimate in estimates(taken, seed).items()}
-    loose = [_again(j.outcome, replace(AUDIO_RULES, fa_grace=_LOOSE_GRACE)) for j in scored]
+    loose = _measured_again(scored, replace(AUDIO_RULES, fa_grace=_LOOSE_GRACE))
+    gaps = {f"{gap:g}": _measured_again(scored, replace(AUDIO_RULES, agent_merge_gap=gap)) for gap in SENSITIVITY}
     return rates | {
-        "hours": sum(j.outcome.duration for j in scored) / 3600,
+        "hours": sum(one.outcome.duration for one in scored) / 3600,
         "counts": {name: value for name, value in pooled.items() if name.startswith("n_")},
         "stop_latency": {name: pooled[f"{name}_stop_latency"] for name in ("mean", "median", "p90", "restricted_mean")},
         "latencies": {
@@ -96,11 +104,10 @@ def summary(scored: Sequence[Scored], seed: int = 0) -> dict[str, Any]:
             "response": [r.latency for m in taken for r in m.responses if r.latency is not None],
         },
         "false_alarm_rate_grace_0.5": estimates(loose, seed)["false_alarm_rate"].as_dict(),
-        "exact_match": _as_dicts(exact_match([j.answers for j in scored], seed)),
-        "sensitivity": {f"{gap:g}": _headline([_again(j.outcome, replace(AUDIO_RULES, agent_merge_gap=gap)) for j in scored])
-                        for gap in SENSITIVITY},
+        "exact_match": _as_dicts(exact_match([one.answers for one in scored], seed)),
+        "sensitivity": {gap: _headline(again) for gap, again in gaps.items()},
         "text_channel": _text_channel(scored),
-    }  # fmt: skip
+    }
 
 
 def spoken_text(scored: Sequence[Scored], recogniser: BigramRecogniser, most: int, seed: int = 0) -> dict[str, Any]:
@@ -114,7 +121,7 @@ def spoken_text(scored: Sequence[Scored], recogniser: BigramRecogniser, most: in
     """
     rates: dict[str, Estimate] = {}
     for name, turns in (("spoken_wer", spoken_by_agent), ("reference_wer", spoken_by_reference)):
-        spoken_turns = [u for j in scored for u in turns(j.outcome)]
+        spoken_turns = [u for one in scored for u in turns(one.outcome)]
         chosen = random.Random(seed).sample(spoken_turns, min(most, len(spoken_turns)))
         rates[name] = word_error_rate(recogniser, chosen, seed)
     spoken, reference = rates["spoken_wer"].value, rates["reference_wer"].value
@@ -125,19 +132,19 @@ def spoken_text(scored: Sequence[Scored], recogniser: BigramRecogniser, most: in
 
 def events(name: str, scored: Sequence[Scored]) -> Iterator[dict[str, Any]]:
     """Every event of a set as a row of events.csv, conversation by conversation in order of time."""
-    for j in scored:
-        taken = j.turn_taking
+    for one in scored:
+        taken = one.turn_taking
         rows: list[tuple[str, Seconds, str, Seconds | None, str]] = []
         rows += [("barge_in", b.user_onset, b.status, b.stop_latency, "resumed" if b.resumed else "") for b in taken.barge_ins]
         rows += [("false_alarm", t, "failure", None, "") for t in taken.false_alarms]
         rows += [("false_alarm", t, "excused", None, "") for t in taken.false_alarms_excused]
         rows += [("collision", t, "", None, "") for t in taken.collisions]
         rows += [("response", end, r.status, r.latency, "") for (_, end), r in zip(taken.user, taken.responses, strict=True)]
-        rows += [("answer", a.question.turn.end, a.verdict, None, a.text) for a in j.answers]
+        rows += [("answer", a.question.turn.end, a.verdict, None, a.text) for a in one.answers]
         for kind, time, verdict, latency, detail in sorted(rows, key=lambda row: row[1]):
             yield {
                 "set": name,
-                "conversation": j.outcome.id,
+                "conversation": one.outcome.id,
                 "time": round(time, 3),
                 "event": kind,
                 "verdict": verdict,
@@ -146,8 +153,9 @@ def events(name: str, scored: Sequence[Scored]) -> Iterator[dict[str, Any]]:
             }
 
 
-def _again(outcome: Outcome, rules: Rules) -> TurnTaking:
-    return measure(outcome.user, outcome.speech, outcome.duration, rules)
+def _measured_again(scored: Sequence[Scored], rules: Rules) -> list[TurnTaking]:
+    """Turn-taking of the same sound by other rules."""
+    return [measure(one.outcome.user, one.outcome.speech, one.outcome.duration, rules) for one in scored]
 
 
 def _headline(taken: Sequence[TurnTaking]) -> dict[str, Any]:
@@ -157,17 +165,22 @@ def _headline(taken: Sequence[TurnTaking]) -> dict[str, Any]:
 
 def _text_channel(scored: Sequence[Scored]) -> dict[str, Any]:
     """The same metrics from the text channel, and how far it and the sound are apart."""
-    taken = [measure(j.outcome.user, _channel_spans(j.outcome), j.outcome.duration, CHANNEL_RULES) for j in scored]
-    both = [(_channel_spans(j.outcome), j.turn_taking.agent) for j in scored]
-    pairs = [(turn, _overlapping(turn, spoken)) for written, spoken in both for turn in written]
-    matched = [(turn, found) for turn, found in pairs if found is not None]
+    taken: list[TurnTaking] = []
+    pairs: list[tuple[Span, Span | None]] = []  # each written turn, and the sound that overlaps it
+    not_written = 0
+    for one in scored:
+        written, spoken = _channel_spans(one.outcome), one.turn_taking.agent
+        taken.append(measure(one.outcome.user, written, one.outcome.duration, CHANNEL_RULES))
+        pairs += [(turn, _overlapping(turn, spoken)) for turn in written]
+        not_written += sum(_overlapping(span, written) is None for span in spoken)
+    matched = [(turn, sound) for turn, sound in pairs if sound is not None]
     return pool(taken) | {
-        "unterminated": sum(j.outcome.unterminated for j in scored),
-        "orphan_eos": sum(j.outcome.orphan_eos for j in scored),
-        "onset_difference": _mean_absolute([found[0] - turn[0] for turn, found in matched]),
-        "offset_difference": _mean_absolute([found[1] - turn[1] for turn, found in matched]),
+        "unterminated": sum(one.outcome.unterminated for one in scored),
+        "orphan_eos": sum(one.outcome.orphan_eos for one in scored),
+        "onset_difference": _mean_absolute([sound[0] - turn[0] for turn, sound in matched]),
+        "offset_difference": _mean_absolute([sound[1] - turn[1] for turn, sound in matched]),
         "written_but_not_heard": len(pairs) - len(matched),
-        "heard_but_not_written": sum(_overlapping(span, written) is None for written, spoken in both for span in spoken),
+        "heard_but_not_written": not_written,
     }
 
 

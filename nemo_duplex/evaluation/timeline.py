@@ -55,12 +55,12 @@ def envelope(audio: np.ndarray, columns: int) -> np.ndarray:
     return peaks / max(float(peaks.max(initial=0)), 1e-3)
 
 
-def wrapped(text: str, room: int, lines: int) -> list[str]:
-    """`text` in at most so many lines of about `room` characters; text that does not fit ends in an ellipsis."""
+def wrapped(text: str, width: int, lines: int) -> list[str]:
+    """`text` in at most so many lines of about `width` characters; text that does not fit ends in an ellipsis."""
     rows: list[str] = []
     row, rest = "", text.split()
     while rest and len(rows) < lines:
-        if row and len(row) + 1 + len(rest[0]) > room:
+        if row and len(row) + 1 + len(rest[0]) > width:
             rows.append(row)
             row = ""
             continue
@@ -69,7 +69,7 @@ def wrapped(text: str, room: int, lines: int) -> list[str]:
         rows.append(row)
         row = ""
     if rest or row:
-        rows[-1] = rows[-1][: max(1, room - 1)].rstrip() + "…"
+        rows[-1] = rows[-1][: max(1, width - 1)].rstrip() + "…"
     return rows
 
 
@@ -133,8 +133,8 @@ def _texts(name: str, turns: Sequence[Turn], duration: Seconds) -> Iterator[str]
     """What is said: the user's text stands above its waveform, the agent's below."""
     for i, turn in enumerate(turns):
         end = turns[i + 1].start if i + 1 < len(turns) else duration
-        room = max(6, int((max(end, turn.end) - turn.start) * _PER_SECOND / _CHARACTER) - 1)
-        rows = wrapped(turn.text, room, 3)
+        width = max(6, int((max(end, turn.end) - turn.start) * _PER_SECOND / _CHARACTER) - 1)
+        rows = wrapped(turn.text, width, 3)
         y = _TEXT - 7 - _LINE * (len(rows) - 1) if name == "user" else _AGENT + _WAVE // 2 + 20
         spans = (f'<tspan x="{_x(turn.start)}" y="{y + _LINE * n}">{escape(row)}</tspan>' for n, row in enumerate(rows))
         yield f'<text class="said {name}">{"".join(spans)}<title>{escape(turn.text)}</title></text>'

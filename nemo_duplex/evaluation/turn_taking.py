@@ -74,12 +74,16 @@ class Response:
 
     `status`: `ok`, `early` (more than the grace before the user's end), `no_response`, `no_user` (there is no such turn).
     `latency`: Seconds from the user's end to that onset; negative if it came before it.
-    `room`: Seconds that the agent had for it, from the user's end to the next user onset or the end of the recording.
+    `time_to_answer`: Seconds in which an answer could come, from the user's end to the next user onset or the recording's end.
     """
 
     status: Literal["ok", "early", "no_response", "no_user"]
     latency: Seconds | None
-    room: Seconds | None = None
+    time_to_answer: Seconds | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The entry of report.json, where `time_to_answer` is called `room`."""
+        return {"status": self.status, "latency": self.latency, "room": self.time_to_answer}
 
 
 @dataclass(frozen=True)
@@ -123,7 +127,8 @@ class TurnTaking:
     def as_dict(self) -> dict[str, Any]:
         """Events of this conversation and, beside them, its own rates: what goes into report.json."""
         events = {k: v for k, v in asdict(self).items() if k != "rules"}
-        events["first_response"] = asdict(self.first_response)
+        events["responses"] = [r.as_dict() for r in self.responses]
+        events["first_response"] = self.first_response.as_dict()
         events["barge_ins"] = [asdict(b) | {"success": b.success} for b in self.barge_ins]
         return events | pool([self])
 
@@ -210,12 +215,13 @@ def _responses(users: Sequence[_Milliseconds], onsets: Sequence[int], end: int, 
     responses = []
     for i, (start, stop) in enumerate(users):
         following = users[i + 1][0] if i + 1 < len(users) else end
-        room = _seconds(following - stop)
+        time_to_answer = _seconds(following - stop)
         onset = next((t for t in onsets if start < t < following), None)
         if onset is None:
-            responses.append(Response("no_response", None, room))
+            responses.append(Response("no_response", None, time_to_answer))
         else:
-            responses.append(Response("early" if stop - onset > grace else "ok", _seconds(onset - stop), room))
+            status: Literal["early", "ok"] = "early" if stop - onset > grace else "ok"
+            responses.append(Response(status, _seconds(onset - stop), time_to_answer))
     return tuple(responses)
 
 

@@ -66,8 +66,14 @@ def test_noise_that_makes_it_write_is_enough_to_fail_and_is_named():
     assert silence(Jumpy(), seconds=3).passed
 
 
+def without_interrupter(agent, cuts, lengths=None):
+    """The control experiment on the first conversation."""
+    (outcome,) = run_conversations(agent, cuts[:1], energy_vad)
+    return muted_interrupter(agent, score(outcome), lengths or lengths_of_answers(cuts))
+
+
 def test_an_agent_that_listens_finishes_when_nobody_interrupts(cuts):
-    control = muted_interrupter(Oracle(cuts), cuts[0], lengths_of_answers(cuts))
+    control = without_interrupter(Oracle(cuts), cuts)
     assert control.passed, control.detail
     assert control.figures["stop"] == pytest.approx(5.6, abs=0.03)
     assert control.figures["stop_muted"] == pytest.approx(7.2, abs=0.03)
@@ -82,17 +88,17 @@ class Timed(Oracle):
 
 
 def test_an_agent_that_only_knows_the_rhythm_is_found_out(cuts):
-    assert muted_interrupter(Timed(cuts), cuts[0]).passed is False
+    assert without_interrupter(Timed(cuts), cuts).passed is False
 
 
 def test_without_a_telling_barge_in_the_control_says_nothing(cuts):
-    assert muted_interrupter(Silent(), cuts[0]).passed is None
+    assert without_interrupter(Silent(), cuts).passed is None
     nearly_over = {words: 2.5 for words in lengths_of_answers(cuts)}  # the answer ends 0.1 s after it stops anyway
-    assert muted_interrupter(Oracle(cuts), cuts[0], nearly_over).passed is None
+    assert without_interrupter(Oracle(cuts), cuts, nearly_over).passed is None
 
 
 def test_a_failure_or_an_agent_that_never_stops_says_nothing(cuts):
-    assert muted_interrupter(Oracle(cuts, stops=False), cuts[0]).passed is None
+    assert without_interrupter(Oracle(cuts, stops=False), cuts).passed is None
 
     class Endless(Oracle):
         """Stops for the interrupter, and never without one."""
@@ -101,7 +107,7 @@ def test_a_failure_or_an_agent_that_never_stops_says_nothing(cuts):
             said = super().turns(recorded, hears)
             return said if hears(recorded.user[1]) else [replace(said[0], end=recorded.duration)]
 
-    endless = muted_interrupter(Endless(cuts), cuts[0])
+    endless = without_interrupter(Endless(cuts), cuts)
     assert endless.passed is False and endless.figures["stop_muted"] == pytest.approx(16.0, abs=0.01)
 
 
@@ -113,7 +119,7 @@ def test_stopping_a_frame_later_is_no_finished_answer(cuts):
             said = super().turns(recorded, hears)
             return said if hears(recorded.user[1]) else [replace(t, end=t.end + 0.08) if t.was_cut else t for t in said]
 
-    assert muted_interrupter(Sluggish(cuts), cuts[0]).passed is False
+    assert without_interrupter(Sluggish(cuts), cuts).passed is False
 
 
 def test_the_muted_user_is_the_room_between_the_turns():

@@ -194,8 +194,8 @@ def test_merging_and_shortness_at_their_boundaries():
 
 def test_every_turn_has_a_response_and_its_room():
     first, second = CONVERSATIONS[0].responses
-    assert (first.status, first.latency, first.room) == ("ok", pytest.approx(0.64), pytest.approx(3.0))
-    assert (second.latency, second.room) == (pytest.approx(0.64), pytest.approx(7.0))
+    assert (first.status, first.latency, first.time_to_answer) == ("ok", pytest.approx(0.64), pytest.approx(3.0))
+    assert (second.latency, second.time_to_answer) == (pytest.approx(0.64), pytest.approx(7.0))
 
 
 def test_an_agent_that_speaks_only_in_the_next_turn_has_not_answered_this_one():
