@@ -27,7 +27,8 @@ from nemo_duplex.llm.rope import (
     rope_layout,
     trained_positions,
 )
-from nemo_duplex.llm.streamable import CURE, check_architecture, evaluating, llm_name
+from nemo_duplex.llm.streamable import ADVICE, check_architecture, llm_name
+from nemo_duplex.training.evaluation_mode import evaluating
 
 #: First frames that a model without a window keeps for ever. Attention spends what it has no use for on frames that are always
 #: there; without them the most recent frames make little sense (Xiao et al., Efficient Streaming Language Models, 2024).
@@ -112,7 +113,7 @@ class Backbone(nn.Module):
         """The cache of `batch_size` sessions of age 0.
 
         Args:
-            prompt_frames: room for the longest system prompt.
+            prompt_frames: number of frames of the longest system prompt.
             frames: after which all sessions end, so that no memory is taken for more; None if that is not known.
 
         Raises:
@@ -131,7 +132,7 @@ class Backbone(nn.Module):
         """Writes the frames (B, n, H) of a system prompt, which come before all others and are kept for ever.
 
         Args:
-            cache: of rows of age 0, made with room for n frames or more; changed in place.
+            cache: of rows of age 0, made for prompts of n frames or more; changed in place.
         """
         frames, recorder = embeddings.shape[1], KeyRecorder()
         self.llm(
@@ -232,7 +233,7 @@ class Backbone(nn.Module):
         return _mask(reaches, seen, embeddings.dtype)
 
     def _ring_shapes(self, prompt_frames: int, positions: int) -> list[RingShape]:
-        """What each layer remembers, with room for a prompt of so many frames."""
+        """What each layer remembers, if prompts have at most so many frames."""
         self.check_kept_frames()
         shapes, keep = [], max(self.sinks, prompt_frames)
         for kind, written in zip(self._kinds, self._written):
@@ -242,8 +243,9 @@ class Backbone(nn.Module):
             elif not self.windowed:
                 span = RingSpan(min(window + keep, positions), window, keep, fades=True)
             else:
-                room = keep if self._keeps(kind) else 0
-                span, moved = RingSpan(window + room, window, room), 0 if written.layout == "none" else room
+                most_kept = keep if self._keeps(kind) else 0
+                span = RingSpan(window + most_kept, window, most_kept)
+                moved = 0 if written.layout == "none" else most_kept
             shapes.append(RingShape(span, written, kind, moved))
         return shapes
 
@@ -358,7 +360,7 @@ def check_streaming(model: PreTrainedModel, backbone: Backbone) -> None:
             )
     except Exception as error:  # a family that takes other arguments may raise anything
         reason = f"{type(error).__name__}: {one_line(error)}"
-        raise InputError(f"The language model {name} cannot stream ({reason}). {CURE}") from error
+        raise InputError(f"The language model {name} cannot stream ({reason}). {ADVICE}") from error
     finally:
         backbone.attention_window, backbone.sinks = window, sinks
     tolerance = 1e-3 if weight.dtype == torch.float32 else 0.1
@@ -372,6 +374,6 @@ def check_streaming(model: PreTrainedModel, backbone: Backbone) -> None:
         if not difference < tolerance:
             raise InputError(
                 f"The language model {name} computes something else {where} "
-                f"(relative difference {difference:.2g}, expected below {tolerance:g}). {CURE}"
+                f"(relative difference {difference:.2g}, expected below {tolerance:g}). {ADVICE}"
             )
     backbone.check_kept_frames()

@@ -4,7 +4,7 @@ A Hugging Face `DynamicCache` has one length for the whole batch. Here every row
 slots as it looks back on. Sessions join, leave and start again while others go on, every step has the same shapes and the same
 buffers, and a session never outgrows its memory.
 
-A row keeps its first frames for ever, as many as its system prompt needs. How the other frames make room for new ones depends
+A row keeps its first frames for ever, as many as its system prompt needs. How new frames replace the other ones depends
 on how the model was trained:
 
 With a window: in a ring. A row of age 13 that keeps two frames, and a window of 8:
@@ -40,11 +40,11 @@ Rotations = Mapping[LayerKind, tuple[Tensor, Tensor]]
 
 
 class RingSpan(NamedTuple):
-    """How far a layer looks back, in frames: the ones that a row keeps, at most `room`, and `window` more or as many as fit."""
+    """How far a layer looks back, in frames: at most `most_kept` that a row keeps, and `window` more or as many as fit."""
 
     slots: int  # C, for both
     window: int
-    room: int
+    most_kept: int
     fades: bool = False  # whether a kept frame, like any other, is visible only while it lies in the window
 
 
@@ -122,7 +122,8 @@ class RowCache:
         """
         frames = keys[0].shape[2]
         for layer, ring in enumerate(self.rings):
-            assert ring.span.room >= frames or not ring.span.room, f"A prompt of {frames} frames, room for {ring.span.room}."
+            most = ring.span.most_kept
+            assert not most or frames <= most, f"The prompt has {frames} frames, the cache keeps {most}."
             known = min(frames, ring.span.slots)  # a layer that keeps nothing may not look back on all of them
             slots = torch.arange(frames - known, frames, device=self.age.device) % ring.span.slots
             for buffer, new in ((self.keys[layer], keys[layer]), (self.values[layer], values[layer])):
@@ -138,15 +139,18 @@ class RowCache:
         if self.memories == 1:
             return StepView(self.age, self.kept, live, torch.zeros_like(self.age))
         slots = max(ring.span.slots for ring in self.rings)
-        half = (slots - self.kept) // 2
-        since = self.age - self.kept
-        first = since < half  # until then the younger memory holds the kept frames only
-        one = torch.where(since < 0, self.age, self.kept + since % (2 * half))
-        other = torch.where(first, torch.minimum(self.age, self.kept), self.kept + (since - half) % (2 * half))
-        other_live = live & ~(first & (since >= 0))
-        answers = (~first & (since % (2 * half) < half)).long()
-        age, kept = torch.stack([one, other], 1), self.kept[:, None].expand(-1, 2)
-        return StepView(age.flatten(), kept.flatten(), torch.stack([live, other_live], 1).flatten(), answers)
+        half = (slots - self.kept) // 2  # frames by which the other memory is younger
+        new = self.age - self.kept  # frames after the kept ones; negative for a kept one, which both memories take
+        one = torch.where(new < 0, self.age, self.kept + new % (2 * half))
+        other = torch.where(new < 0, self.age, self.kept + (new - half).clamp(min=0) % (2 * half))
+        other_waits = (new >= 0) & (new < half)
+        other_answers = (new >= half) & (new % (2 * half) < half)  # since `one` started again
+        return StepView(
+            age=torch.stack([one, other], 1).flatten(),
+            kept=self.kept[:, None].expand(-1, 2).flatten(),
+            live=torch.stack([live, live & ~other_waits], 1).flatten(),
+            answers=other_answers.long(),
+        )
 
     def advance(self, live: Tensor) -> None:
         """Counts one more frame of every row of `live` (B,) bool."""
@@ -178,12 +182,12 @@ class StepView(NamedTuple):
         age, kept = self.age, self._kept(span)
         ring = kept + (age - kept) % (self._used(span) - kept)
         slot = torch.where(self.live, torch.where(age < kept, age, ring), span.slots)
-        unmoved = torch.where(self.live & (age < kept), age, span.room)
-        keeps = torch.arange(span.room, device=age.device) < kept[:, None]
+        unmoved = torch.where(self.live & (age < kept), age, span.most_kept)
+        keeps = torch.arange(span.most_kept, device=age.device) < kept[:, None]
         return WriteSlots(slot[:, None, None, None], unmoved[:, None, None, None], keeps[:, None, :, None])
 
     def _kept(self, span: RingSpan) -> Tensor:
-        return self.kept.clamp(max=span.room)
+        return self.kept.clamp(max=span.most_kept)
 
     def _used(self, span: RingSpan) -> Tensor:
         """How many of the slots each memory ever uses."""
@@ -195,7 +199,7 @@ class WriteSlots(NamedTuple):
 
     slot: Tensor  # (B * M, 1, 1, 1) among the slots
     unmoved: Tensor  # (B * M, 1, 1, 1) among the unmoved keys
-    keeps: Tensor  # (B * M, 1, room, 1) bool, which of the first slots hold kept frames
+    keeps: Tensor  # (B * M, 1, most_kept, 1) bool, which of the first slots hold kept frames
 
 
 class LayerWriter:

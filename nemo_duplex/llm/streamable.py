@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
@@ -12,7 +10,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from nemo_duplex.inputs import InputError
 
 #: What to do about a model that cannot stream; the end of every message that refuses one.
-CURE = "Take a decoder-only one with rotary positions, such as Llama, Qwen, Gemma, Mistral, Phi-3 or SmolLM."
+ADVICE = "Take a decoder-only one with rotary positions, such as Llama, Qwen, Gemma, Mistral, Phi-3 or SmolLM."
 
 
 def check_architecture(model: PreTrainedModel) -> None:
@@ -38,20 +36,9 @@ def check_architecture(model: PreTrainedModel) -> None:
         fault = "has learned positions or other embeddings beside that of the tokens, so a session would end or differ"
     else:
         return
-    raise InputError(f"The language model {llm_name(config)} {fault}. {CURE}")
+    raise InputError(f"The language model {llm_name(config)} {fault}. {ADVICE}")
 
 
 def llm_name(config: PretrainedConfig) -> str:
     """A model's name for errors: its family, and where it was loaded from."""
     return " ".join(filter(None, [config.model_type, getattr(config, "_name_or_path", "")]))
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Puts a module into evaluation mode (no dropout), and back also after an error."""
-    was_training = module.training
-    module.eval()
-    try:
-        yield
-    finally:
-        module.train(was_training)

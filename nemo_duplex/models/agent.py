@@ -13,11 +13,11 @@ from nemo_duplex.channels.layout import ChannelLayout
 from nemo_duplex.channels.text_channel import PieceTokenizer
 from nemo_duplex.channels.transcript import decode_text
 from nemo_duplex.codec.fsq_codec import FSQCodec
-from nemo_duplex.llm.streamable import evaluating
 from nemo_duplex.models import parallel
 from nemo_duplex.models.duplex_lm import DuplexLM
 from nemo_duplex.perception.offline import WholePerception
 from nemo_duplex.perception.perception import Perception
+from nemo_duplex.training.evaluation_mode import evaluating
 
 
 class DuplexAgent(nn.Module):

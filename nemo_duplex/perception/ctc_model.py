@@ -18,10 +18,10 @@ from sentencepiece import SentencePieceProcessor
 from torch import Tensor
 
 from nemo_duplex.files.atomic import whole_file
-from nemo_duplex.llm.streamable import evaluating
 from nemo_duplex.perception.config import perception_config
 from nemo_duplex.perception.ctc_data import Utterance, UtteranceBatch, collate
 from nemo_duplex.perception.perception import FrameEncoder
+from nemo_duplex.training.evaluation_mode import evaluating
 
 
 def ctc_model(preprocessor: Mapping[str, Any], encoder: Mapping[str, Any], tokenizer: str | Path) -> EncDecCTCModelBPE:

@@ -8,7 +8,6 @@ from nemo_duplex.channels.layout import ChannelLayout
 from nemo_duplex.inputs import InputError
 from nemo_duplex.llm.backbone import Backbone, check_streaming
 from nemo_duplex.llm.pretrained import llm_config, random_llm
-from nemo_duplex.llm.streamable import evaluating
 from nemo_duplex.models.duplex_lm import DuplexLM
 from tests.hf_families import FAMILIES, SIZES, TIED, family_config, random_family
 
@@ -255,15 +254,3 @@ def test_a_trial_leaves_the_model_as_it_was():
     with pytest.raises(InputError):
         check_streaming(broken, backbone)
     assert (backbone.attention_window, backbone.sinks, broken.training) == (8, 2, True)
-
-
-def test_evaluation_mode_ends_also_after_an_error():
-    module = torch.nn.Dropout().train()
-    with pytest.raises(KeyError), evaluating(module):
-        assert not module.training
-        raise KeyError
-    assert module.training
-    module.eval()
-    with evaluating(module):
-        pass
-    assert not module.training

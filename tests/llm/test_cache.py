@@ -119,12 +119,12 @@ def test_the_first_frames_are_kept_and_those_behind_them_are_not():
 # ---------------------------------------------------------------------- system prompts
 
 
-def with_prompts(backbone, prompts, room):
+def with_prompts(backbone, prompts, prompt_frames):
     """The cache of one row for each of `prompts`, (n, H) or None."""
-    cache = backbone.empty_cache(len(prompts), room)
+    cache = backbone.empty_cache(len(prompts), prompt_frames)
     for row, prompt in enumerate(prompts):
         if prompt is not None:
-            one = backbone.empty_cache(1, room)
+            one = backbone.empty_cache(1, prompt_frames)
             backbone.prompt(prompt[None], one)
             for name in ("keys", "values", "unmoved_keys"):
                 for here, there in zip(getattr(cache, name), getattr(one, name)):
@@ -138,10 +138,10 @@ def with_prompts(backbone, prompts, room):
 @torch.no_grad()
 def test_every_row_keeps_its_prompt_or_its_first_frames_for_ever(name, window, sinks):
     """Each row computes what is documented, in one batch: without a prompt, with one shorter than the sinks, and with one that
-    fills all the room."""
+    is the longest one."""
     backbone, frames = backbone_of(name, window, sinks), torch.randn(3, FRAMES, 32)
     prompts = [None, *(torch.randn(n, 32) for n in (1, 11))]
-    found = stepped(backbone, frames, starts=(0, 5, 13), cache=with_prompts(backbone, prompts, room=11))
+    found = stepped(backbone, frames, starts=(0, 5, 13), cache=with_prompts(backbone, prompts, prompt_frames=11))
     for row, prompt in enumerate(prompts):
         first = prompt if prompt is not None else torch.empty(0, 32)
         whole = torch.cat([first, frames[row]])[None]
@@ -150,7 +150,7 @@ def test_every_row_keeps_its_prompt_or_its_first_frames_for_ever(name, window, s
 
 
 @torch.no_grad()
-def test_room_for_prompts_changes_nothing_for_those_who_have_none():
+def test_slots_for_prompts_change_nothing_for_those_who_have_none():
     for name, window in (("llama", 8), ("gemma3", None)):
         backbone, frames = backbone_of(name, window, None), torch.randn(1, 30, 32)
         alone, beside = stepped(backbone, frames), stepped(backbone, frames, cache=backbone.empty_cache(1, 11))
@@ -160,7 +160,7 @@ def test_room_for_prompts_changes_nothing_for_those_who_have_none():
 @torch.no_grad()
 def test_a_row_that_starts_again_knows_nothing_of_the_prompt_before():
     backbone, frames = backbone_of("llama", 8, 2), torch.randn(1, FRAMES, 32)
-    cache = with_prompts(backbone, [torch.randn(11, 32)], room=11)
+    cache = with_prompts(backbone, [torch.randn(11, 32)], prompt_frames=11)
     stepped(backbone, frames, cache=cache)
     cache.reset(torch.tensor([True]))
     assert cache.age.tolist() == [0] and cache.kept.tolist() == [2]
@@ -244,10 +244,10 @@ def test_a_row_that_starts_again_knows_nothing_of_the_sinks_before():
 def test_a_step_is_one_graph(name, window, sinks):
     backbone, frames = backbone_of(name, window, sinks), torch.randn(2, 12, 32)
     prompts = [None, torch.randn(7, 32)]
-    expected = stepped(backbone, frames, cache=with_prompts(backbone, prompts, room=7))
+    expected = stepped(backbone, frames, cache=with_prompts(backbone, prompts, prompt_frames=7))
     compiled = copy.copy(backbone)
     compiled.step = torch.compile(backbone.step, backend="eager", fullgraph=True)
-    assert (stepped(compiled, frames, cache=with_prompts(backbone, prompts, room=7)) - expected).abs().max() < 1e-5
+    assert (stepped(compiled, frames, cache=with_prompts(backbone, prompts, prompt_frames=7)) - expected).abs().max() < 1e-5
 
 
 def test_a_conversation_whose_end_is_known_takes_no_more_memory_than_it_needs():
