@@ -129,9 +129,3 @@ def token_offsets(text: str, tokenizer: PieceTokenizer) -> list[tuple[int, int]]
         end += len(piece)
         offsets.append((token, end))
     return offsets
-
-
-def overflowing_frames(turn: Turn, tokenizer: TextTokenizer, frame_rate: FrameRate = FRAME_RATE) -> int:
-    """Frames by which a turn's text is longer than the turn, 0 where it fits."""
-    room = frame_rate.nearest(turn.end) - frame_rate.nearest(turn.start) - 1
-    return max(0, len(tokenizer.text_to_ids(turn.text)) - room)

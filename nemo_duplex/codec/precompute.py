@@ -127,24 +127,24 @@ def _encode(audios: list[torch.Tensor], codec: FSQCodec) -> list[np.ndarray]:
 def _agent_channels(shar: Path, shard: str, codec: FSQCodec) -> Iterator[tuple[str, torch.Tensor]]:
     """Id and agent channel (S,) of each cut of a shard, checked."""
     files = {"cuts": next(shar.glob(f"cuts.{shard}.jsonl*")), "target_audio": _audio_file(shar, shard)}
-    culprit = f"corpus: shard {shard} of {shar}"
+    where = f"corpus: shard {shard} of {shar}"
     try:
         for cut in CutSet.from_shar(fields={field: [str(file)] for field, file in files.items()}):
-            culprit = f"Cut {cut.id}"
+            where = f"Cut {cut.id}"
             if not cut.has_custom("target_audio"):
-                raise InputError(f"{culprit} has no agent channel (custom field target_audio). Synthesise the corpus again.")
+                raise InputError(f"{where} has no agent channel (custom field target_audio). Synthesise the corpus again.")
             recording, frame_rate = cut.target_audio, codec.frame_rate
             rate = recording.sampling_rate
             if rate != codec.sample_rate:
-                raise InputError(f"{culprit}: the agent's channel has {rate} Hz, the codec {codec.sample_rate} Hz.")
+                raise InputError(f"{where}: the agent's channel has {rate} Hz, the codec {codec.sample_rate} Hz.")
             frames, expected = frame_rate.count_samples(recording.num_samples, rate), frame_rate.count(cut.duration)
             if frames != expected:
-                raise InputError(f"{culprit}: the agent's channel lasts {frames} frames, the user's {expected}.")
+                raise InputError(f"{where}: the agent's channel lasts {frames} frames, the user's {expected}.")
             audio = cut.load_target_audio()
             if len(audio) != 1:
-                raise InputError(f"{culprit}: the agent's channel has {len(audio)} channels, expected one.")
+                raise InputError(f"{where}: the agent's channel has {len(audio)} channels, expected one.")
             yield cut.id, torch.from_numpy(audio[0])
     except InputError:
         raise
     except Exception as error:  # lhotse, tarfile, zlib and json raise different ones for a broken shard
-        raise InputError(f"{culprit} cannot be read ({one_line(error)}). Synthesise the corpus again.") from error
+        raise InputError(f"{where} cannot be read ({one_line(error)}). Synthesise the corpus again.") from error

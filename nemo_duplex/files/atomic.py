@@ -70,7 +70,7 @@ def whole_folder(path: str | Path, replace: bool = False) -> Iterator[Path]:
 
 
 def require_space(folder: str | Path, num_bytes: int) -> None:
-    """Checks that the disk of `folder`, which may not exist yet, has room for `num_bytes`.
+    """Checks that the disk of `folder`, which may not exist yet, has space for `num_bytes`.
 
     Raises:
         InputError: with both sizes, if it has too little.

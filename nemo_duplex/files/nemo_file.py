@@ -74,7 +74,7 @@ def unpacked_nemo(
         with _opened(path, what, class_name) as (archive, files, config):
             wanted = {n: m for n, m in files.items() if n == WEIGHTS or (artifacts and "/" not in n)}
             if shutil.disk_usage(folder).free < sum(member.size for member in wanted.values()):
-                raise _no_room(path, what)
+                raise _no_space(path, what)
             for name, member in wanted.items():
                 with _stream(archive, member) as source, open(Path(folder, name), "wb") as copy:
                     shutil.copyfileobj(source, copy, 1 << 20)
@@ -144,6 +144,12 @@ def config_values(config: Any) -> Iterator[tuple[str, str, Any]]:
         waiting += inside
 
 
+def missing_artifacts(config: Any, names: Collection[str]) -> list[str]:
+    """The places in a config that name a file (`nemo:...`) which is not among `names`."""
+    named = ((place, value) for place, _, value in config_values(config) if isinstance(value, str))
+    return [place for place, value in named if value.startswith("nemo:") and value.removeprefix("nemo:") not in names]
+
+
 # Classes (capitalised, which functions are not) of model parts and of optimisers.
 _PARTS = re.compile(
     r"(nemo_duplex\.(codec|models)|nemo\.collections\.(asr|tts|speechlm2)\.modules|nemo\.core\.optim|torch\.optim)(\.\w+)*\.[A-Z]\w*"
@@ -185,7 +191,7 @@ def _opened(
         raise
     except Exception as error:  # tarfile, zlib and yaml each raise their own errors for a broken file
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            raise _no_room(path, what) from error
+            raise _no_space(path, what) from error
         raise _broken(path, what, error) from error
 
 
@@ -236,15 +242,9 @@ def _check_records(file: Path, path: str | Path, what: str) -> None:
         )
 
 
-def missing_artifacts(config: Any, names: Collection[str]) -> list[str]:
-    """The places in a config that name a file (`nemo:...`) which is not among `names`."""
-    named = ((place, value) for place, _, value in config_values(config) if isinstance(value, str))
-    return [place for place, value in named if value.startswith("nemo:") and value.removeprefix("nemo:") not in names]
-
-
-def _no_room(path: str | Path, what: str) -> InputError:
+def _no_space(path: str | Path, what: str) -> InputError:
     return InputError(
-        f"{what}: there is no room in {tempfile.gettempdir()} to unpack {path}. Free some space, or set TMPDIR to another disk."
+        f"{what}: there is no space left in {tempfile.gettempdir()} to unpack {path}. Free some, or set TMPDIR to another disk."
     )
 
 

@@ -133,7 +133,7 @@ class DuplexLM(nn.Module):
         """The state of new callers.
 
         Args:
-            prompt_tokens: room for a system prompt of that many tokens.
+            prompt_tokens: number of tokens of the longest system prompt.
             frames: number of frames after which all conversations end; None if unknown.
 
         Raises:
@@ -147,7 +147,7 @@ class DuplexLM(nn.Module):
 
         Args:
             tokens: (B, n).
-            state: of new callers, made with room for n tokens or more; changed in place.
+            state: of new callers, made for prompts of n tokens or more; changed in place.
         """
         self.backbone.prompt(self.backbone.embed_tokens(tokens), state.cache)
 

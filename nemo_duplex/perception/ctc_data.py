@@ -24,9 +24,9 @@ from nemo_duplex.conversation import Conversation, Turn
 from nemo_duplex.frames import FRAME_RATE, USER_SAMPLE_RATE, FrameRate, Seconds
 from nemo_duplex.inputs import InputError, existing_folder, one_line
 
-#: Audio before and after an utterance, if the conversation has it. A word's tokens come some frames after the word.
-ROOM_BEFORE: tuple[Seconds, Seconds] = (0.0, 0.6)
-ROOM_AFTER: tuple[Seconds, Seconds] = (0.3, 0.8)
+#: Least and most audio before and after an utterance, if the conversation has it. A word's tokens come some frames after it.
+MARGIN_BEFORE: tuple[Seconds, Seconds] = (0.0, 0.6)
+MARGIN_AFTER: tuple[Seconds, Seconds] = (0.3, 0.8)
 #: Change of level relative to the corpus.
 GAIN_DB = (-10.0, 6.0)
 
@@ -56,13 +56,13 @@ class Utterance:
 
     def whole(self) -> Tensor:
         """Samples (S,) float32 with as much audio around the speech as there is, up to the most of a training utterance."""
-        start = self.first - round(ROOM_BEFORE[1] * USER_SAMPLE_RATE)
-        stop = self.last + round(ROOM_AFTER[1] * USER_SAMPLE_RATE)
+        start = self.first - round(MARGIN_BEFORE[1] * USER_SAMPLE_RATE)
+        stop = self.last + round(MARGIN_AFTER[1] * USER_SAMPLE_RATE)
         return self._samples(max(self.earliest, start), min(self.latest, stop))
 
     def draw(self, random: np.random.Generator) -> tuple[Tensor, int]:
         """Samples (S,) float32 with random audio around the speech, at a random level, and the number of the first one."""
-        before, after = (round(random.uniform(*room) * USER_SAMPLE_RATE) for room in (ROOM_BEFORE, ROOM_AFTER))
+        before, after = (round(random.uniform(*margin) * USER_SAMPLE_RATE) for margin in (MARGIN_BEFORE, MARGIN_AFTER))
         gain = 10 ** (random.uniform(*GAIN_DB) / 20)
         start = max(self.earliest, self.first - before)
         return self._samples(start, min(self.latest, self.last + after)) * gain, start
@@ -161,7 +161,7 @@ class UtteranceBatches:
         self.seed = seed
         self.tokenizer = tokenizer
         self._tokens = [torch.tensor(tokenizer.text_to_ids(u.text), dtype=torch.long) for u in utterances]
-        self._durations = np.array([u.duration + ROOM_BEFORE[1] + ROOM_AFTER[1] for u in utterances])
+        self._durations = np.array([u.duration + MARGIN_BEFORE[1] + MARGIN_AFTER[1] for u in utterances])
         self._epoch: tuple[int, list[np.ndarray]] = (0, self._order(0))
         self._epoch_batches = len(self._epoch[1])  # later epochs have one more or less, but an index must keep its epoch
 

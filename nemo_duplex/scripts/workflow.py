@@ -29,7 +29,7 @@ from nemo_duplex.inputs import InputError
 
 _STATE = ".chain"
 # A child that shares our terminal receives Ctrl-C itself; after this time it gets SIGTERM.
-_PATIENCE: Seconds = 15.0
+_EXIT_TIMEOUT: Seconds = 15.0
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ class _Run:
     def stop(self) -> None:
         """Waits for an interrupted process to end, then sends SIGTERM."""
         try:
-            self.process.wait(_PATIENCE if sys.stdin.isatty() else 0.5)
+            self.process.wait(_EXIT_TIMEOUT if sys.stdin.isatty() else 0.5)
         except subprocess.TimeoutExpired:
             self.process.send_signal(signal.SIGTERM)
 

@@ -29,12 +29,12 @@ from nemo_duplex.frames import Seconds
 from nemo_duplex.inputs import InputError
 
 #: Duration of a fade out or in.
-FADE: Seconds = 0.02
+GAIN_FADE: Seconds = 0.02
 #: Nothing is forced.
 FREE = -1
 # In a model that writes each word when it is spoken, a word of `say` and the end of the turn are written when the model prefers
 # them to pad; after this many frames (about a second a token) they are forced.
-_PATIENCE = 12
+_MOST_FRAMES_OFFERED = 12
 
 #: The commands: methods of `AgentCommands`.
 COMMANDS = ("stop", "start", "say", "mute")
@@ -91,7 +91,7 @@ class RowCommands:
 
     def sound(self, audio: Tensor, sample_rate: int) -> Tensor:
         """Audio (B, S) with gain and fades applied: unchanged to the bit where the gain stays 1."""
-        fade = round(FADE * sample_rate)
+        fade = round(GAIN_FADE * sample_rate)
         at = ((torch.arange(audio.shape[1], device=audio.device) + 1) / fade).clamp(max=1)
         rise = 0.5 - 0.5 * torch.cos(torch.pi * at)
         before, after = self.gains[:, :1], self.gains[:, 1:]
@@ -102,7 +102,7 @@ class AgentCommands:
     """The commands of one session. They come from any thread; the engine asks what they mean for the next frame.
 
         command = commands.next()           FrameCommand, or None where the agent is free
-        commands.made(token, codes)         the frame that was made
+        commands.advance(token, codes)      the frame that was made
 
     Args:
         layout: vocabularies, special ids and delays of the channels.
@@ -167,7 +167,7 @@ class AgentCommands:
     # ------------------------------------------------------------------ for the engine
 
     def next(self) -> FrameCommand | None:
-        """What the commands mean for the next frame. Called once for each frame, and followed by `made`."""
+        """What the commands mean for the next frame. Called once for each frame, and followed by `advance`."""
         with self._lock:
             self._asked += 1
             token, offer, cut = self._text()
@@ -177,7 +177,7 @@ class AgentCommands:
         self._gain = gain
         return None if command == FrameCommand() else command
 
-    def made(self, token: int, codes: np.ndarray) -> None:
+    def advance(self, token: int, codes: np.ndarray) -> None:
         """Takes the text token and the codes (K,) of that frame."""
         layout = self._layout
         if token == layout.text_bos:
@@ -191,9 +191,9 @@ class AgentCommands:
         elif layout.turn_marks == "beside":
             self._speech_open = bool((codes < layout.codebook_size).all())
         if self._plan:
-            head, patience = self._plan.popleft()
+            head, frames = self._plan.popleft()
             if token != head:
-                self._plan.appendleft((head, patience - 1))
+                self._plan.appendleft((head, frames - 1))
         self._frame += 1
 
     # ------------------------------------------------------------------ the channels
@@ -210,9 +210,9 @@ class AgentCommands:
                 return self._cut()
             self._plan = self._planned(self._lines.popleft())
         if self._plan:
-            token, patience = self._plan[0]
+            token, frames = self._plan[0]
             self._start, self._forced_turn = False, True
-            return (FREE, token, False) if patience > 0 else (token, FREE, False)
+            return (FREE, token, False) if frames > 0 else (token, FREE, False)
         if self._start:
             self._start = False
             if not self._text_open:
@@ -252,6 +252,6 @@ class AgentCommands:
 
     def _planned(self, tokens: list[int]) -> deque[tuple[int, int]]:
         """The plan for `tokens`: BOS, the tokens, and EOS when they have been spoken."""
-        patience = _PATIENCE if self._words_in_time else 0
-        words = [(token, patience) for token in tokens]
-        return deque([(self._layout.text_bos, 0), *words, (self._layout.text_eos, _PATIENCE * (len(tokens) + 2))])
+        frames = _MOST_FRAMES_OFFERED if self._words_in_time else 0
+        words = [(token, frames) for token in tokens]
+        return deque([(self._layout.text_bos, 0), *words, (self._layout.text_eos, _MOST_FRAMES_OFFERED * (len(tokens) + 2))])

@@ -10,7 +10,7 @@ One frame, from `push` to the AgentFrame:
     rows.py       1 hear      audio of an encoder chunk -> embeddings of its frames         perception/stream.py
                   2 think     embedding and previous frame -> text token and codes          models/duplex_lm.py, llm/backbone.py
                   3 speak     codes -> sound                                                codec/streaming_decoder.py
-    session.py    answered    AgentFrame, with the text that it completes                   channels/transcript.py
+    session.py    take_frame  AgentFrame, with the text that it completes                   channels/transcript.py
 
 A session's frames do not depend on the other sessions: they are those of `offline_inference` on its audio.
 """
@@ -121,10 +121,10 @@ class DuplexEngine:
 
     def join(self, session: EngineSession, record: str | Path | None = None) -> None:
         """Gives a session a slot, and records it; arguments and errors as `open_session`."""
-        room = self.options["prompt_tokens"]
-        if len(session.prompt) > room:
+        most = self.options["prompt_tokens"]
+        if len(session.prompt) > most:
             raise InputError(
-                f"A system prompt of {len(session.prompt)} tokens, and this engine has room for {room}. "
+                f"A system prompt of {len(session.prompt)} tokens, but this engine takes at most {most}. "
                 f"Shorten it, or open the engine with prompt_tokens={len(session.prompt)}."
             )
         with self._lock:
@@ -234,7 +234,7 @@ def _answers(due: list[tuple[int, EngineSession]], tokens: list[int], codes: np.
     answers: Answers = {session: [] for _, session in due}
     for row, session in due:
         try:
-            frame = session.answered(tokens[row], codes[row].copy(), audio[row].copy())
+            frame = session.take_frame(tokens[row], codes[row].copy(), audio[row].copy())
         except Exception as error:
             _log.exception("A session was ended by an error in its frame; the others go on.")
             session.fail(error)

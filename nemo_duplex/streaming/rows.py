@@ -85,7 +85,7 @@ class AgentRows:
     Args:
         model: in evaluation from now on; its weights are taken as they are now.
         run: runs the stages; None runs them as they are.
-        prompt_tokens: of the longest system prompt that there must be room for.
+        prompt_tokens: number of tokens of the longest system prompt.
         int8: whether encoder and language model compute in 8 bits (`in_int8`).
 
     Raises:

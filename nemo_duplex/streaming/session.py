@@ -26,7 +26,7 @@ from nemo_duplex.data.text_tokenizer import written_tokens
 from nemo_duplex.inputs import InputError
 from nemo_duplex.models.agent import DuplexAgent
 from nemo_duplex.streaming.commands import AgentCommands
-from nemo_duplex.streaming.recording.format import described
+from nemo_duplex.streaming.recording.format import describe_session
 from nemo_duplex.streaming.recording.recorder import SessionRecorder
 from nemo_duplex.streaming.resampler import StreamResampler
 from nemo_duplex.streaming.sampling import AgentSampling, checked_seed
@@ -202,7 +202,7 @@ class EngineSession:
         Raises:
             InputError: if the folder cannot be made, or is not empty.
         """
-        settings = described(self._model, self.sample_rate, self.sampling, self.seed, self.prompt, engine)
+        settings = describe_session(self._model, self.sample_rate, self.sampling, self.seed, self.prompt, engine)
         try:
             self.recorder = SessionRecorder(folder, self._model, settings)
         except InputError:
@@ -234,10 +234,10 @@ class EngineSession:
             return self._pending > 0
         return False
 
-    def answered(self, token: int, codes: np.ndarray, audio: np.ndarray) -> AgentFrame:
+    def take_frame(self, token: int, codes: np.ndarray, audio: np.ndarray) -> AgentFrame:
         """Takes the agent's next frame: token, codes (K,), audio (samples_per_frame,)."""
         self._pending -= 1
-        self.commands.made(token, codes)
+        self.commands.advance(token, codes)
         text = self._transcript.add(self._index, token)
         frame = AgentFrame(self._index, text, token, codes, audio, user_active=self._active.popleft())
         self._index += 1

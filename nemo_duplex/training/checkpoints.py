@@ -33,6 +33,8 @@ _NAME = re.compile(r"step=(\d+)\.ckpt")
 _PART = ".part-"
 # With less space left, a failed write counts as a full disk: torch.save says "unexpected pos".
 _FULL_BYTES = 1 << 20
+# Ids of conversations that an error names.
+_MOST_IDS = 8
 
 
 def newest_checkpoint(folder: str | Path) -> Path | None:
@@ -144,9 +146,6 @@ def _remove(path: Path) -> None:
         shutil.rmtree(away)
     else:
         path.unlink(missing_ok=True)
-
-
-_MOST_IDS = 8
 
 
 class StopAtDivergence(pl.Callback):

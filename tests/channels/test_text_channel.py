@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from nemo_duplex.channels.text_channel import overflowing_frames, pad_of, text_channel, token_offsets
+from nemo_duplex.channels.text_channel import pad_of, text_channel, token_offsets
 from nemo_duplex.conversation import Turn, Word
 from nemo_duplex.inputs import InputError
 
@@ -37,8 +37,6 @@ def test_text_that_overflows_ends_at_eos():
     """NeMo's own dataset writes EOS into the middle of the text and goes on writing after it (issue notes, data 2.3)."""
     turn = Turn("agent", 0.16, 0.4, "w1 w2 w3 w4 w5")
     assert row(turn) == [0, 0, BOS, 11, 12, EOS, 0, 0, 0, 0, 0, 0]
-    assert overflowing_frames(turn, Words()) == 3
-    assert overflowing_frames(Turn("agent", 0.16, 0.8, "w1"), Words()) == 0
 
 
 def test_a_turn_that_was_cut_off_holds_what_had_been_written_by_then():
@@ -142,11 +140,6 @@ def test_pieces_end_where_they_end_in_the_text(pieces, ends):
     """SentencePiece writes a space before the first word that the text does not have."""
     tokenizer = SimpleNamespace(text_to_tokens=lambda text: pieces, tokens_to_ids=lambda names: [len(n) for n in names])
     assert token_offsets("It is so.", tokenizer) == [(len(piece), end) for piece, end in zip(pieces, ends)]
-
-
-def test_what_was_cut_off_overflows_by_what_was_said():
-    turn = Turn("agent", 0.16, 0.56, "w1 w2 w3 w4 w5", full_text="w1 w2 w3 w4 w5 w6 w7")
-    assert overflowing_frames(turn, Words()) == 1
 
 
 def test_word_alignment_needs_word_times():

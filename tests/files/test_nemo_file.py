@@ -249,11 +249,11 @@ def test_room_to_unpack_is_for_what_is_unpacked(tmp_path, temporary, monkeypatch
     usage = SimpleNamespace(free=len(weights))
     monkeypatch.setattr(nemo_file.shutil, "disk_usage", lambda folder: usage)
     read_nemo_file(path, "model")
-    with pytest.raises(InputError, match=f"no room in {temporary} to unpack .*set TMPDIR"):
+    with pytest.raises(InputError, match=f"no space left in {temporary} to unpack .*set TMPDIR"):
         with unpacked_nemo(path, "model", artifacts=True):
             pass
     usage.free -= 1
-    with pytest.raises(InputError, match=f"no room in {temporary} to unpack"):
+    with pytest.raises(InputError, match=f"no space left in {temporary} to unpack"):
         read_nemo_file(path, "model")
 
 
@@ -262,7 +262,7 @@ def test_a_disk_that_fills_up_is_no_broken_file(tmp_path, temporary, monkeypatch
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(nemo_file.shutil, "copyfileobj", full)
-    with pytest.raises(InputError, match=f"no room in {temporary}"):
+    with pytest.raises(InputError, match=f"no space left in {temporary}"):
         read_nemo_file(write(tmp_path / "good.nemo"), "model")
     monkeypatch.setattr(nemo_file.shutil, "copyfileobj", lambda *_: (_ for _ in ()).throw(OSError("read error")))
     with pytest.raises(InputError, match="truncated or not a .nemo file .read error"):

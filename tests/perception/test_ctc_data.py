@@ -1,4 +1,4 @@
-"""Utterances of the user: cut where nothing else is said, with room that varies, in batches of similar length."""
+"""Utterances of the user: cut where nothing else is said, with margins that vary, in batches of similar length."""
 
 import numpy as np
 import pytest
@@ -53,7 +53,7 @@ def test_turns_and_conversations(tmp_path):
 def test_the_audio_is_that_of_the_turn(tmp_path):
     turns, _ = read_utterances(shar(tmp_path, cut()))
     whole = turns[0].whole()
-    expected = torch.from_numpy(np.arange(16000 - 9600, 32000 + 8000) / 1000 % 1 / 2)  # the room after ends half-way
+    expected = torch.from_numpy(np.arange(16000 - 9600, 32000 + 8000) / 1000 % 1 / 2)  # the margin after it ends half-way
     assert len(whole) == len(expected)
     torch.testing.assert_close(whole, expected.float(), atol=1e-3, rtol=0)
 

@@ -9,7 +9,7 @@ import torch
 from nemo_duplex.channels.layout import ChannelLayout
 from nemo_duplex.channels.targets import lay_out
 from nemo_duplex.inputs import InputError
-from nemo_duplex.streaming.commands import COMMANDS, FADE, FREE, AgentCommands, FrameCommand, RowCommands
+from nemo_duplex.streaming.commands import COMMANDS, FREE, GAIN_FADE, AgentCommands, FrameCommand, RowCommands
 from tests.dummies import speech_like, tiny_model
 
 SILENCE, CODE = 0, 7
@@ -43,7 +43,7 @@ class ScriptedAgent:
             token = command.offer if command.offer in prefers else layout.text_pad
         token = token if command.token == FREE else command.token
         code = SILENCE if command.silent else code if command.code == FREE else command.code
-        self.commands.made(token, np.full(layout.num_codebooks, code))
+        self.commands.advance(token, np.full(layout.num_codebooks, code))
         self.tokens.append(token)
         self.codes.append(code)
         self.commanded.append(command)
@@ -317,7 +317,7 @@ def test_a_stop_is_silent_in_its_frame_and_does_not_click(model, free):
 
     before, after = stopped.audio[: frame * size], stopped.audio[frame * size :]
     assert np.array_equal(before, free.audio[: frame * size])
-    fade = round(FADE * 22050)
+    fade = round(GAIN_FADE * 22050)
     assert not after[fade:size].any() and np.abs(before).max() > 0.01
     whole = stopped.audio[: (frame + 3) * size]
     steps = np.abs(np.diff(whole))
@@ -346,7 +346,7 @@ def test_mute_is_inaudible_alone(model, free):
     size = 1764
     talk = conversation(model, {5: lambda s: s.start(), 8: lambda s: s.mute(True), 20: lambda s: s.mute(False)})
     assert talk.tokens == free.tokens and np.array_equal(talk.codes, free.codes)
-    fade = round(FADE * 22050)
+    fade = round(GAIN_FADE * 22050)
     muted = slice(8 * size + fade, 20 * size)
     assert not talk.audio[muted].any()
     for heard in (slice(0, 8 * size), slice(20 * size + fade, None)):

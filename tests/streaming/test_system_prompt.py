@@ -127,7 +127,7 @@ def test_nobody_who_waits_is_left_behind_when_there_is_nothing_else_to_do(model)
 def test_a_prompt_without_room_is_refused_in_one_line(model):
     engine = model.open_engine(max_sessions=1, prompt_tokens=3)
     count = len(model.prompt_tokens(SHORT))
-    with pytest.raises(InputError, match=rf"^A system prompt of {count} tokens[^\n]*room for 3[^\n]*prompt_tokens={count}\.$"):
+    with pytest.raises(InputError, match=rf"^A system prompt of {count} tokens[^\n]*at most 3[^\n]*prompt_tokens={count}\.$"):
         engine.open_session(system_prompt=SHORT)
     assert len(engine) == 0
     window = model.lm.backbone.attention_window

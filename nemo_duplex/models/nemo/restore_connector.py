@@ -135,7 +135,7 @@ class RestoreConnector(SaveRestoreConnector):
         """Writes the `.nemo`, whole or not at all.
 
         Raises:
-            InputError: if the disk has no room for the weights, which are written twice: to a temporary file, then to the
+            InputError: if the disk has no space for the weights, which are written twice: to a temporary file, then to the
                 archive.
             OSError: if writing fails for another reason.
         """

@@ -67,7 +67,7 @@ PUSH = np.dtype([("arrived", "<f8"), ("samples", "<i8"), ("frame", "<i8")])
 TOKEN = CODE = np.dtype("<i4")
 
 
-def described(
+def describe_session(
     model: DuplexAgent,
     sample_rate: int,
     sampling: AgentSampling,
@@ -75,7 +75,7 @@ def described(
     prompt: Sequence[int],
     engine: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The settings of a session as plain data: the field `session` of the cut, without commands and hash of the weights.
+    """Returns the settings of a session as plain data: the field `session` of the cut, without commands and the model's hash.
 
     Args:
         sample_rate: of the user's audio, in Hz.

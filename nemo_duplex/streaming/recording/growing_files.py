@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-# Bytes of an array's header: a multiple of 64, as NumPy wants it, with room for any shape and for structured rows.
+# Bytes of an array's header: a multiple of 64, as NumPy wants it, enough for any shape and for structured rows.
 _ARRAY_HEADER = 512
 _OPEN_END = 0xFFFFFFFF  # RIFF has 32 bits for a size; this one means "to the end of the file", or "see ds64"
 _IEEE_FLOAT = 3

@@ -38,7 +38,7 @@ _log = logging.getLogger(__name__)
 _INTERVAL: Seconds = 1.0
 # Bytes of one session that may wait for the disk (minutes of conversation), and for how long more may wait while nothing is
 # written.
-_MOST_WAITING, _PATIENCE = 64 << 20, 30.0
+_MOST_WAITING, _WRITE_TIMEOUT = 64 << 20, 30.0
 
 
 class BatchPlace(NamedTuple):
@@ -57,7 +57,7 @@ class SessionRecorder:
     Args:
         folder: a new or empty one.
         model: the agent.
-        session: its settings (`format.described`).
+        session: its settings (`format.describe_session`).
 
     Attributes:
         folder: of the recording, once it is complete.
@@ -89,7 +89,7 @@ class SessionRecorder:
         except OSError as error:
             shutil.rmtree(self.part, ignore_errors=True)
             raise InputError(
-                f"record: {self.folder} cannot be written ({error.strerror}). Choose another folder, or make room."
+                f"record: {self.folder} cannot be written ({error.strerror}). Choose another folder, or free some space."
             ) from error
         _WRITER.take(self)
 
@@ -153,7 +153,7 @@ class SessionRecorder:
             self._bytes += len(row)
         if self._bytes > _MOST_WAITING:  # audio that comes faster than in real time, or a disk that hangs
             _WRITER.wake()
-            if time.monotonic() - self._taken > _PATIENCE:
+            if time.monotonic() - self._taken > _WRITE_TIMEOUT:
                 self._ended = self._too_slow = True  # the writer thread logs it as soon as it can
 
     # ------------------------------------------------------------------ for the writer thread
@@ -174,7 +174,7 @@ class SessionRecorder:
             if name in waiting:
                 file.append(b"".join(waiting[name]))
         if self._too_slow:
-            raise OSError(f"nothing could be written for {_PATIENCE:.0f} s")
+            raise OSError(f"nothing could be written for {_WRITE_TIMEOUT:.0f} s")
         if not self._session["model"]["hash"]:  # takes seconds for a large model: nobody waits for it in this thread
             self._session["model"]["hash"] = model_hash(self._model)
             self._write_session()
@@ -197,8 +197,8 @@ class SessionRecorder:
         self.error = error
         self._done.set()
         _log.warning(
-            "The recording %s was ended by an error (%s); its session goes on. What was written is in %s: make room on "
-            "the disk, then `recover` it.",
+            "The recording %s was ended by an error (%s); its session continues. What was written is in %s: free space "
+            "on the disk, then `recover` it.",
             self.folder,
             error,
             self.part,
@@ -271,7 +271,7 @@ class _Writer:
         for recorder in recorders:
             recorder.end()
         if thread is not None:
-            thread.join(_PATIENCE)
+            thread.join(_WRITE_TIMEOUT)
 
     def _run(self) -> None:
         while True:

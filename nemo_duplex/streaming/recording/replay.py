@@ -175,7 +175,7 @@ def _replayed(recording: SessionRecording, model: DuplexAgent) -> Iterator[Agent
             # 3 speak
             sound = rows.speak(first, codes, live, commands)
 
-            yield session.answered(int(tokens[row]), codes[row].cpu().numpy(), sound[row].float().cpu().numpy())
+            yield session.take_frame(int(tokens[row]), codes[row].cpu().numpy(), sound[row].float().cpu().numpy())
             made += 1
 
 

@@ -109,5 +109,5 @@ def _cells(frame: AgentFrame, model: DuplexAgent) -> tuple[str, str, str]:
     return _short(text, _TEXT), _short(codes, _CODES), level(frame.audio)
 
 
-def _short(text: str, room: int) -> str:
-    return text if len(text) <= room else text[: room - 1] + "…"
+def _short(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"

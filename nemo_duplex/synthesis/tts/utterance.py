@@ -11,7 +11,7 @@ from nemo_duplex.conversation import Word
 from nemo_duplex.frames import Seconds
 
 #: A waveform that is cut without a fade clicks; a fade this short is not noticed.
-FADE: Seconds = 0.005
+PAUSE_FADE: Seconds = 0.005
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Utterance:
         word = next((w for w in self.words[1:] if w.offset == offset), None)
         if word is None:
             raise ValueError(f"No pause can go to character {offset} of {self.text!r}: no word after the first starts there.")
-        at, fade = round(word.start * self.sample_rate), round(FADE * self.sample_rate)
+        at, fade = round(word.start * self.sample_rate), round(PAUSE_FADE * self.sample_rate)
         ramp = np.linspace(0.0, 1.0, fade, dtype=np.float32)
         before, after = self.audio[:at].copy(), self.audio[at:].copy()
         before[-fade:] *= ramp[::-1][-len(before) :]

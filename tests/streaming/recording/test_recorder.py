@@ -266,7 +266,7 @@ def test_a_disk_that_takes_nothing_does_not_fill_the_memory(model, tmp_path, cap
     go_on, append = threading.Event(), GrowingFile.append
     monkeypatch.setattr(GrowingFile, "append", lambda file, rows: (go_on.wait(20), append(file, rows)))
     monkeypatch.setattr(module, "_MOST_WAITING", 100_000)
-    monkeypatch.setattr(module, "_PATIENCE", 0.0)
+    monkeypatch.setattr(module, "_WRITE_TIMEOUT", 0.0)
     monkeypatch.setattr(module, "_INTERVAL", 0.01)
     engine = model.open_engine(max_sessions=1)
     session = engine.open_session(record=tmp_path / "talk")
