@@ -378,5 +378,5 @@ def test_each_command_is_told_with_the_frame_from_which_on_it_holds():
     agent.commands.mute(True)
     agent.commands.stop()
     assert told == [(0, "start", None), (2, "say", [7, 8]), (2, "mute", True), (2, "stop", None)]
-    commands = {name for name in vars(AgentCommands) if not name.startswith("_")} - {"next", "made"}
+    commands = {name for name in vars(AgentCommands) if not name.startswith("_")} - {"next", "advance"}
     assert commands == set(COMMANDS), "Each command must reach the recorder, and be known to the reader."
