@@ -11,10 +11,12 @@ import doctest
 import importlib
 import inspect
 import json
+import math
 import re
 import shlex
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,10 +24,14 @@ import soundfile
 import torch
 
 from nemo_duplex.codec.fsq_codec import FSQCodec
+from nemo_duplex.evaluation.turn_taking import Response
 from nemo_duplex.scripts.config import ScriptConfig
 from nemo_duplex.synthesis.cuts import DialogueSpec
+from nemo_duplex.synthesis.grammar import Grammar
 from nemo_duplex.synthesis.pipeline import CorpusSpec, synthesize
+from nemo_duplex.synthesis.text_sources import DialogueFiles
 from tests.dummies import CODEC, speech_like, tiny_model
+from tests.test_architecture import ROOMS
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -72,8 +78,89 @@ def at_the_desk(desk, tmp_path, monkeypatch):
     return here
 
 
+FRAMES = 17  # of the question, 1.3 s
+
+
+def promised_by_readme(names, printed):
+    assert len(names["heard"]) + len(names["tail"]) == 15  # 12 chunks of 0.1 s
+    assert {len(audio) for audio in names["heard"]} == {1764}
+    assert names["out"]["tokens_len"].tolist() == [FRAMES]
+
+
+def promised_by_first_agent(names, printed):
+    question = names["question"]
+    assert soundfile.info("question.wav").duration == pytest.approx(len(question) / 16000, abs=1e-3)
+    assert 1.0 < len(question) / 16000 < 2.5  # it was spoken: what lay on the desk has 1.3 s of noise at 16 kHz
+    assert soundfile.info("question.wav").samplerate == 22050
+    assert len(names["frames"]) == math.ceil((len(question) + 4 * 16000) / 1280)  # 4 s after the question too
+    answer, rate = soundfile.read("answer.wav", dtype="float32")
+    assert (rate, len(answer)) == (22050, 1764 * len(names["frames"]))
+    middle = 1764 * (len(names["frames"]) // 2)
+    assert np.abs(answer[middle : middle + 1764] - names["frames"][middle // 1764].audio).max() < 1e-3
+    assert len(printed.splitlines()) == len(names["session"].transcript.agent) > 0
+    seen = [exchange.seen for exchange in Grammar().exchanges]
+    assert f"learns {sum(seen)} questions" in TEXT["docs/tutorials/first-agent.md"]
+    assert f"Another {len(seen) - sum(seen)} are" in TEXT["docs/tutorials/first-agent.md"]
+
+
+def promised_by_own_language_model(names, printed):
+    assert f"{FRAMES} frames\nqwen3 with 128 positions\n" in printed
+
+
+def promised_by_own_metric(names, printed):
+    responses = [Response("early", -0.5), Response("ok", 0.5), Response("ok", 1.5), Response("no_response", None)]
+    assert names["quick_answers"](SimpleNamespace(turn_taking=SimpleNamespace(responses=responses))) == (1, 2)
+    assert names["share"].n == sum(r.status == "ok" for one in names["scored"] for r in one.turn_taking.responses)
+
+
+def promised_by_own_text(names, printed):
+    assert "{'dev': 1, 'train': 1}" in printed
+    assert "When do you open? -> At nine." in printed or "Do you sell tea? -> Yes." in printed
+    assert " user " in printed and " agent " in printed
+
+
+def promised_by_own_voice(names, printed):
+    assert soundfile.info("decoded.wav").frames == FRAMES * 1764 and printed.split() == ["2", "36", "12.5"]
+
+
+def promised_by_importer(names, printed):
+    assert sum(DialogueFiles(["converted.jsonl"]).describe()["dialogues"].values()) == 3
+    table = names["QuestionTable"](names["questions"])
+    assert table.agent_texts(1) == ["At nine."] and table.agent_texts(9) == ["At nine.", "At six."]
+    assert "Do you sell tea?" in printed
+
+
+def promised_by_record(names, printed):
+    assert names["result"].frames == FRAMES
+    table = re.findall(r"^\| `([\w.]+)` \|", TEXT["docs/how-to/record-and-replay.md"], re.MULTILINE)
+    assert {*table, "cut.jsonl"} == {path.name for path in Path("talk").iterdir()}
+
+
+def promised_by_talk(names, printed):
+    """How late an answer is: the first encoder chunk is complete after 92.5 ms, each later one after 160 ms more."""
+    session, samples = names["model"].open_session(), speech_like(1.0).numpy()
+    counts = [len(session.push(samples[start:end])) for start, end in ((0, 1479), (1479, 1480), (1480, 4039), (4039, 4040))]
+    assert counts == [0, 2, 0, 2] and (1480 / 16, 2560 / 16) == (92.5, 160)
+    assert names["model"].layout.text_lead == 2
+
+
+PROMISES = {
+    "README.md": promised_by_readme,
+    "docs/tutorials/first-agent.md": promised_by_first_agent,
+    "docs/tutorials/own-language-model.md": promised_by_own_language_model,
+    "docs/tutorials/own-metric.md": promised_by_own_metric,
+    "docs/tutorials/own-text.md": promised_by_own_text,
+    "docs/tutorials/own-voice.md": promised_by_own_voice,
+    "docs/how-to/add-an-importer.md": promised_by_importer,
+    "docs/how-to/record-and-replay.md": promised_by_record,
+    "docs/how-to/talk.md": promised_by_talk,
+    "docs/how-to/add-a-tts-engine.md": None,  # its last line asserts
+    "docs/reference/index.md": None,  # imports
+}
+
+
 @pytest.mark.parametrize("page", [page for page in TEXT if blocks(page, "python")])
-def test_the_python_of_a_page_runs_from_top_to_bottom(page, model, at_the_desk, capsys):
+def test_the_python_of_a_page_runs_from_top_to_bottom_and_gives_what_the_page_says(page, model, at_the_desk, capsys):
     heard: list = []
     names = {
         "model": model,
@@ -84,10 +171,13 @@ def test_the_python_of_a_page_runs_from_top_to_bottom(page, model, at_the_desk, 
         "audio_lens": torch.tensor([20800]),
         "play": lambda *audio: heard.append(audio[-1]),
         "send": heard.append,
+        "heard": heard,
     }
     for block in blocks(page, "python"):
         exec(compile(block, page, "exec"), names)
     assert all(len(audio) for audio in heard)
+    if promise := PROMISES[page]:
+        promise(names, capsys.readouterr().out)
 
 
 @pytest.mark.slow
@@ -211,6 +301,29 @@ def check_make(words: list[str]) -> None:
         assert re.search(found, makefile, re.MULTILINE), f"make {' '.join(words)}: the Makefile knows no {word}."
 
 
+def test_the_recipe_of_the_tutorial_suits_a_pretrained_language_model(tmp_path):
+    [recipe] = blocks("docs/tutorials/own-language-model.md", "yaml")
+    (tmp_path / "qwen.yaml").write_text(recipe)
+    config = ScriptConfig("qwen", ["data.validation=corpus", "out=run"], tmp_path).checked()
+    assert config.model.pretrained_llm == "Qwen/Qwen3-0.6B" and config.model.attention_window == 750
+    assert config.model.optim.lr == 3e-4 and config.model.loss.text_pad == 1.0
+    assert [source.shar_path for source in config.data.train_loader.input_cfg] == ["corpus/train/shar"]
+    text = TEXT["docs/tutorials/own-language-model.md"]
+    assert "(2 x 40,960 x 28 x 2 x 8 x 128 x 2 bytes)" in text and f"{2 * 40_960 * 28 * 2 * 8 * 128 * 2 / 1e9:.1f} GB" in text
+    assert f"{750 * 28 * 2 * 8 * 128 * 2 / 1e6:.0f} MB" in text
+
+
+@pytest.mark.parametrize("script, bundled", [("train_codec", "agent_codec"), ("train_encoder", "user_encoder")])
+def test_the_command_of_a_bundled_file_is_the_one_that_made_it(script, bundled):
+    command = json.loads((PACKAGE / "bundled" / f"{bundled}.json").read_text())["command"]
+    assert f": {command}\n" in (ROOT / "conf" / f"{script}.yaml").read_text()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "conf").rglob("*.yaml")), ids=lambda path: path.stem)
+def test_a_comment_explains_its_key_without_another_one(path):
+    assert not re.findall(r"# (?:as above|likewise|the same|ditto)\b.*", path.read_text())
+
+
 KEYS = sorted({key for page in TEXT for key in re.findall(r"`((?:model|trainer|data|checkpoint)\.[\w.]+=[^`]*)`", TEXT[page])})
 
 
@@ -269,6 +382,16 @@ def test_a_file_that_is_named_exists(page):
     """Such as `nemo_duplex/streaming/rows.py`, `evaluation/scores.py` or `tests/test_resume.py`."""
     for path in re.findall(r"`((?:\w+/)+\w+\.(?:py|yaml|ipynb|sbatch))`", TEXT[page]):
         assert path.startswith("my/") or (ROOT / path).exists() or (PACKAGE / path).exists(), f"{page} names {path}."
+
+
+def test_the_rooms_of_the_pages_are_in_the_order_that_the_architecture_test_checks():
+    order = [rooms - {"bundled"} for rooms in ROOMS]
+    drawn = re.search(r"## The import rule.*?```text\n(.*?)```", TEXT["docs/architecture.md"], re.DOTALL)[1]
+    assert [set(re.findall(r"\w+", line.replace("(to come)", ""))) for line in drawn.splitlines()] == order[::-1]
+    chain = re.search(r"(\{frames.*?benchmark)\.", TEXT["CONTRIBUTING.md"], re.DOTALL)[1].replace("(to come)", "")
+    assert [set(re.findall(r"\w+", rooms)) for rooms in chain.split("<")] == order
+    for page in ("README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/how-to/read-the-code.md"):
+        assert re.search(r"room(s)?( that)? imports only\s+rooms\s+below", TEXT[page]), page
 
 
 def test_names_of_the_code_that_are_given_with_their_file_are_there():

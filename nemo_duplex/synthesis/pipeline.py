@@ -47,7 +47,7 @@ class CorpusSpec:
     Args:
         hours: of train; approximate where dialogues are whole.
         dev: dialogues of dev, and as many of Impatient.
-        agent_utterances: sentences for the codec besides the answers.
+        agent_utterances: `count` of `TextSource.agent_texts`, the sentences for the codec.
         source: files of dialogues; none: the built-in grammar.
         dialogues: how they are made.
 

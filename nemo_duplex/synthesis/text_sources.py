@@ -65,7 +65,10 @@ class TextSource(Protocol):
         ...
 
     def agent_texts(self, count: int) -> list[str]:
-        """Distinct sentences for a codec to learn the agent's voice from: answers of train, and up to `count` others."""
+        """Distinct sentences of the agent, from which a codec learns its voice; nothing that only dev has.
+
+        Built-in dialogues: all answers of train and `count` sentences more. Files: at most `count` of their answers.
+        """
         ...
 
     def describe(self) -> dict[str, Any]:

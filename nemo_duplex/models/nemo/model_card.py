@@ -28,10 +28,14 @@ A full-duplex speech-to-speech agent (SALM-Duplex, [arXiv 2505.15670](https://ar
 it listens while it speaks, stops when it is interrupted, and answers when the user is done.
 
 ```python
+import numpy as np
 from nemo_duplex import DuplexS2SModel
 model = DuplexS2SModel.from_pretrained("{repo_id}", map_location="cpu")
 session = model.open_session()
-frames = session.push(samples) + session.flush()  # samples: float32, {user_sample_rate} Hz; a frame has .text and .audio
+frames = session.push(samples)  # what the user says: float32, {user_sample_rate} Hz
+frames += session.push(np.zeros(4 * {user_sample_rate}, np.float32))  # 4 s of silence, in which the agent can answer
+frames += session.flush()
+audio = np.concatenate([frame.audio for frame in frames])  # {agent_sample_rate} Hz; the words: session.transcript
 ```
 
 | part | what it is | million weights |
@@ -91,6 +95,7 @@ def model_card(model: PublishedModel, repo_id: str) -> str:
         name=repo_id.rpartition("/")[2],
         repo_id=repo_id,
         user_sample_rate=model.user_sample_rate,
+        agent_sample_rate=model.agent_sample_rate,
         rows="\n".join(f"| {name} | {details[part]} | {sizes[part]:.2f} |" for part, name in _PARTS.items()),
         frame_rate=f"{float(model.audio_codec.frame_rate.hz):g}",
         speech_delay=layout.speech_delay,

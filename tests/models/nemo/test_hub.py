@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import inspect
+import math
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +23,7 @@ from nemo_duplex.inputs import InputError
 from nemo_duplex.models.duplex_s2s import DuplexS2SModel
 from nemo_duplex.models.nemo.hub import write_repository
 from nemo_duplex.models.nemo.model_card import model_card
-from tests.dummies import tiny_model
+from tests.dummies import speech_like, tiny_model
 
 ID = "someone/agent"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -188,6 +190,16 @@ def test_what_a_person_reads(model, repository):
     trained.layout = replace(model.layout, speech_delay=2)
     card = model_card(trained, ID)
     assert "700 steps, loss 2.5, val_loss 3.25." in card and "2 frame(s) behind the text" in card
+
+
+def test_the_code_of_the_card_leaves_time_for_an_answer(model, repository, monkeypatch):
+    card = (repository / "README.md").read_text()
+    code = re.search(r"```python\n(.*?)```", card, re.DOTALL)[1]
+    monkeypatch.setattr(DuplexS2SModel, "from_pretrained", lambda name, map_location: {ID: model}[name])
+    names = {"samples": speech_like(1.0).numpy()}
+    exec(compile(code, "README.md", "exec"), names)
+    assert len(names["frames"]) == math.ceil(5.0 / 0.08)  # 1 s of the user, 4 s for the answer
+    assert len(names["audio"]) == 1764 * len(names["frames"]) and "22050 Hz" in code
 
 
 FAILURES = {
