@@ -1,4 +1,4 @@
-"""Turns: who speaks when, and what. A conversation meets disk as a Lhotse cut, and nothing else knows both."""
+"""Turns: who speaks when, and what. On disk a conversation is a Lhotse cut; only this file knows both."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SPEAKERS: tuple[Speaker, Speaker] = ("user", "agent")
 
 @dataclass(frozen=True)
 class Word:
-    """A spoken word: where it stands in the turn's text (characters) and in the conversation (Seconds).
+    """A spoken word, with its place in the turn's text (characters) and in the conversation (Seconds).
 
     Examples:
         >>> Word("day", offset=5, start=0.5, end=0.75).shifted(1.0).start
@@ -141,7 +141,7 @@ class Conversation:
         return self.of("agent")
 
     def to_supervisions(self) -> list[SupervisionSegment]:
-        """Lhotse supervisions of the turns; `full_text` and events lie in their `custom`, word times in `alignment`."""
+        """Lhotse supervisions of the turns; `full_text` and events are in their `custom`, word times in `alignment`."""
         from lhotse import SupervisionSegment
         from lhotse.supervision import AlignmentItem
 
@@ -182,7 +182,7 @@ class Conversation:
             if s.speaker not in speakers:
                 raise InputError(
                     f"Cut {cut.id}: supervision {s.id} has speaker {s.speaker!r}, expected one of "
-                    f"{', '.join(map(repr, speakers))}. Rename the speakers of the corpus, or name this one as a role."
+                    f"{', '.join(map(repr, speakers))}. Rename the speakers of the corpus."
                 )
             custom = dict(s.custom or {})
             full_text = custom.pop("full_text", None)

@@ -20,7 +20,7 @@ Seconds = float
 Span = tuple[Seconds, Seconds]
 
 # Times come from decimal text and float arithmetic (0.64 + 1.28 is 1.9200000000000002), so a time this close to a frame
-# edge is taken to lie on it. A tenth of a millisecond is far below a sample of any rate used here times ten.
+# edge is taken to be on it. A tenth of a millisecond is far below a frame and far above rounding errors.
 _EDGE: Seconds = 1e-4
 
 

@@ -74,11 +74,11 @@ class FSQCodec(nn.Module):
         InputError: if the config lacks a part, or describes a codec of another kind.
 
     Examples:
-        >>> from tests.dummies import CODEC                                 # a config as in conf/codec/small.yaml
-        >>> codec = FSQCodec(CODEC)
+        >>> from nemo_duplex.scripts.demo import BUNDLED_CODEC              # the file of the demo's codec
+        >>> codec = FSQCodec.restore_from(BUNDLED_CODEC)
         >>> codes, frames = codec.encode(torch.zeros(1, 22050), torch.tensor([22050]))
         >>> tuple(codes.shape), frames.tolist()                             # (B, K, T)
-        ((1, 2, 13), [13])
+        ((1, 4, 13), [13])
         >>> audio, samples = codec.decode(codes, frames)
         >>> samples.tolist()
         [22932]
@@ -275,7 +275,7 @@ class FSQCodec(nn.Module):
 
     @torch.no_grad()
     def measure_silence(self) -> None:
-        """Sets `silence_codes` to the codes of two seconds of zeros, away from both ends."""
+        """Sets `silence_codes` to the codes of the middle one of 25 frames of zeros."""
         zeros = self._codebooks.new_zeros(1, _SILENCE_FRAMES * self.samples_per_frame)
         self.silence_codes.copy_(self._encode_whole(zeros)[0, :, _SILENCE_FRAMES // 2])
 

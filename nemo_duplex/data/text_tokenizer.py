@@ -1,8 +1,8 @@
 """Text tokenizers of an agent: from text to ids and back, with pad, BOS and EOS as three different ids.
 
 `HFTokenizer` is that of a pretrained language model, as one file; `train_tokenizer` makes one for a corpus where no language
-model brings its own. `written_tokens` turns a text that somebody gives an agent into ids, all of it or an error. None of it
-needs NeMo, torch or transformers.
+model brings its own. `written_tokens` turns a text that somebody gives an agent into ids, all of it or an error.
+Nothing here needs NeMo or torch; only `HFTokenizer.from_pretrained` needs transformers.
 """
 
 from __future__ import annotations
@@ -194,9 +194,9 @@ def written_tokens(text: Any, tokenizer: TextTokenizer, what: str) -> list[int]:
 def train_tokenizer(texts: str | Path, model_path: str | Path, size: int) -> Path:
     """Trains a SentencePiece model (byte pair encoding) on the lines of `texts` and writes it to `model_path`.
 
-    Pad, BOS and EOS get the ids 0, 1 and 2, all different, as the text channel needs them. An agent that speaks 16 characters
-    a second has room for 12 tokens in it: with fewer than about 512 pieces long turns do not fit (shared measurements on
-    eSpeak: 0 of 526 turns overflow at 512, 10 at 256, 471 at 64). Of a corpus with few different texts, a unigram model of
+    Pad, BOS and EOS get the ids 0, 1 and 2, all different, as the text channel needs them. An agent speaks about 16 characters
+    a second, in 12 frames of one token each. With fewer than about 512 pieces, long turns do not fit (measured on eSpeak: 0 of
+    526 turns overflow at 512, 10 at 256, 471 at 64). Of a corpus with few different texts, a unigram model of
     any size takes words apart (half of the built-in ones, `Wh|at` among them); 1024 pairs leave every one of them whole.
 
     Args:

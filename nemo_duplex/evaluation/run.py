@@ -75,21 +75,24 @@ def evaluate(
     provenance: Mapping[str, Any] | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Plays every conversation of the sets to an agent and writes down how it did.
+    """Plays every conversation of the sets to an agent, measures what it does, and writes the report.
 
     Args:
         agent: a DuplexAgent, or anything that generates like one.
         sets: name -> cuts; with a recorded agent (dev) or with `references` alone (impatient).
         out: folder for report.json, report.html, events.csv, timelines/ and conversation.wav.
+        batch_size: conversations played at a time.
         vad: what finds the agent's speech: energy or silero.
         asr_turns: agent turns per set and voice that the offline recogniser transcribes; 0 leaves it out.
         control_turns: conversations in which the interrupter is muted, besides noise and silence; 0 leaves all of them out.
         examples: conversations in report.html, with picture and sound, the worst first.
         seed: of everything random.
+        device: where the user's audio is put; that of the agent.
         provenance: what is evaluated (model file, checksum, corpus), for the report.
+        progress: whether to show a progress bar for each set.
 
     Returns:
-        The content of report.json: `sets.<name>.<metric>` = {value, n, ci95, bootstrap95}; see `scores.summary`.
+        The content of report.json: `sets.<name>` as `scores.summary` returns it, with the baseline and the word error rates.
 
     Raises:
         InputError: naming the set without cuts or the cut that cannot be evaluated.

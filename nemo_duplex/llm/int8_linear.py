@@ -1,12 +1,12 @@
 """Linear layers in 8 bits, for CPUs: a quarter of the memory to read, which limits the speed of a language model's step.
 
 Weights have a scale for each output, activations a scale for each row of the batch. Rows do not influence each other, and
-integers add up exactly: the output for a row is the same to the bit in any batch.
+integers add up exactly: for the same input row, such a layer gives the same output to the bit in any batch.
 
 The result is close to float32, not equal. On the agent of `make demo`, over 4.3 minutes of its dev and impatient conversations,
 0.1% of the text tokens and 1% of the frames' codes differ; all texts are the same, and turns begin and end within two frames
-(with bfloat16 as much). A batch of another size changes the last digits of float32 layers before; rounding to 8 bits may turn
-that into a whole step, so the same session may get another token than in a batch of another size.
+(with bfloat16 as much). The float32 layers between them are not as exact: the batch size changes their last digits, and
+rounding to 8 bits may turn that into a whole step. So a session may get another token in a batch of another size.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which language models can stream here, as far as their architecture tells; `check_streaming` tries the rest out."""
+"""Checks from its architecture whether a language model can stream; `backbone.check_streaming` tests the rest by running it."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from nemo_duplex.inputs import InputError
 
-#: What to do about a model that cannot stream; the end of every message that refuses one.
+#: The advice at the end of every message that refuses a language model.
 ADVICE = "Take a decoder-only one with rotary positions, such as Llama, Qwen, Gemma, Mistral, Phi-3 or SmolLM."
 
 
 def check_architecture(model: PreTrainedModel) -> None:
-    """Refuses all but decoder-only language models whose only memory is keys and values.
+    """Refuses language models that are not decoder-only, or remember by more than keys and values.
 
     Raises:
-        InputError: naming the model and what it has instead.
+        InputError: with the model's name and the reason.
     """
     config, kinds = model.config, set(getattr(model.config, "layer_types", None) or [])
     inputs = inspect.signature(model.base_model.forward).parameters

@@ -29,7 +29,9 @@ _RATES = tuple(sorted({*CALLER_SAMPLE_RATES, AGENT_SAMPLE_RATE}))
 
 
 class StreamResampler:
-    """One stream of samples in another sample rate: S samples become ceil(S * to_rate / from_rate), without delay.
+    """One stream of samples in another sample rate: S samples become ceil(S * to_rate / from_rate), not shifted in time.
+
+    A sample is returned as soon as `HALF_WIDTH` samples of the lower rate after it were pushed: 2 ms at 16 kHz, 4 ms at 8 kHz.
 
     Args:
         from_rate: of the pushed samples, in Hz.
@@ -74,7 +76,7 @@ class StreamResampler:
         return self._made(until=max(self._next, self._first_at(self._heard - self._reach)))
 
     def flush(self) -> np.ndarray:
-        """Ends the stream; returns the (S',) samples that are still owed. After it, only `reset`."""
+        """Ends the stream; returns the remaining samples (S',). After it, call only `reset`."""
         silence = np.zeros(self._reach, np.float32)
         self._kept = np.concatenate([self._kept, silence])
         tail = self._made(until=self._first_at(self._heard))

@@ -70,7 +70,7 @@ class EngineSession:
 
     Args:
         model: the agent.
-        sample_rate: of the pushed audio, one of `CALLER_SAMPLE_RATES`, in Hz; None is the model's user_sample_rate.
+        sample_rate: of the pushed audio, in Hz: one of `CALLER_SAMPLE_RATES` or 22050; None is the model's user_sample_rate.
         sampling: how the agent chooses, as `AgentSampling.of`; None is greedy.
         seed: of its random choices; None takes a new one.
         system_prompt: text that the agent reads before the first frame and never forgets; useful with a language model that
@@ -139,7 +139,7 @@ class EngineSession:
             self._queue.push(self._resampler.push(samples) if self._resampler else samples)
 
     def flush(self) -> None:
-        """Ends the user's audio: the engine makes the frames that are still owed, then the session is over."""
+        """Ends the user's audio: the engine makes the remaining frames, then the session is over."""
         with self._lock:
             self._check_open()
             self._ended = "flushed"
@@ -151,13 +151,13 @@ class EngineSession:
             self._end_recording()
 
     def close(self) -> None:
-        """Ends the conversation now, even if frames are still owed; safe to call again."""
+        """Ends the conversation now, without the remaining frames; safe to call again."""
         with self._lock:
             self._ended = "closed"
             self._end_recording()
 
     def stop(self) -> None:
-        """The agent is silent from the next frame on, and its turn ends; what it was told to say is forgotten."""
+        """The agent is silent from the next frame on, and its turn ends; texts of `say` that wait are dropped."""
         self._check_open()
         self.commands.stop()
 
@@ -167,7 +167,7 @@ class EngineSession:
         self.commands.start()
 
     def say(self, text: str) -> None:
-        """The agent says `text`, after what it was told to say before; a turn of its own is cut off.
+        """The agent says `text`, after the texts of earlier calls; a turn of its own is cut off.
 
         Raises:
             InputError: for an empty text, characters that the model's tokenizer lacks, or a session that has ended.
@@ -176,7 +176,7 @@ class EngineSession:
         self.commands.say(written_tokens(text, self._tokenizer, "say"))
 
     def mute(self, muted: bool) -> None:
-        """The agent goes on without sound (True), or with sound again (False)."""
+        """The agent continues without sound (True), or with sound again (False)."""
         self._check_open()
         self.commands.mute(muted)
 
@@ -294,7 +294,7 @@ class Session(EngineSession):
         return self._frames()
 
     def flush(self) -> list[AgentFrame]:  # type: ignore[override]
-        """Ends the user's audio; returns the frames that are still owed. After it, only `close` and `transcript`."""
+        """Ends the user's audio; returns the remaining frames. After it, use only `close` and `transcript`."""
         super().flush()
         return self._frames()
 

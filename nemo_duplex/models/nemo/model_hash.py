@@ -1,4 +1,7 @@
-"""One hash over everything that a model's answers depend on: two models with the same hash compute the same."""
+"""One hash over weights and network of a model: with the same hash, the same input tokens and audio give the same output.
+
+Output is the agent's tokens, codes and audio. The tokenizer, which turns texts into tokens, is not covered.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,8 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-# The keys of a model's config that change its answers; the others say where its parts came from and how it is trained.
-_ANSWERING = (
+# The keys of a model's config that change its output; the others say where its parts came from and how it is trained.
+_HASHED_KEYS = (
     "llm",
     "attention_window",
     "sinks",
@@ -49,7 +52,7 @@ def model_hash(model: nn.Module) -> str:
 def _digest(model: nn.Module) -> str:
     config = OmegaConf.to_container(model.cfg, resolve=True)
     assert isinstance(config, dict), "A model's config has keys."
-    digest = hashlib.sha256(json.dumps({key: config.get(key) for key in _ANSWERING}, sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps({key: config.get(key) for key in _HASHED_KEYS}, sort_keys=True).encode())
     for name, weight in sorted(model.state_dict().items()):
         digest.update(f"\n{name} {weight.dtype} {tuple(weight.shape)}\n".encode())
         digest.update(memoryview(weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()))
