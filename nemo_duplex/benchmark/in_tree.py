@@ -1,9 +1,9 @@
 """Streaming beside NeMo's in-tree model: the same random weights, the same recording.
 
     in_tree    NeMo's model: the whole recording at once; then, as a server would that has nothing else, the history per frame
-    ours       our model, converted from the checkpoint that the in-tree side leaves: the recording in pushes of 80 ms
+    ours       our model, converted from the checkpoint that the in-tree model leaves: the recording in pushes of 80 ms
 
-Each side runs in a process of its own: `python -m nemo_duplex.benchmark.in_tree SIDE FOLDER`.
+Each model runs in a process of its own: `python -m nemo_duplex.benchmark.in_tree NAME FOLDER`.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from torch import Tensor, nn
 from nemo_duplex.benchmark.callers import user_speech
 from nemo_duplex.benchmark.machine import wait_for
 from nemo_duplex.benchmark.measured_models import Size, describe_parts, write_parts
-from nemo_duplex.benchmark.side import main, run_side
+from nemo_duplex.benchmark.measurement import main, run_measurement
 from nemo_duplex.benchmark.table import Table, measured_on, milliseconds
 from nemo_duplex.frames import FRAME_RATE, USER_SAMPLE_RATE, Seconds
 
-#: Seconds of audio that each side processes before it is measured.
+#: Seconds of audio that each model processes before it is measured.
 _WARM_UP: Seconds = 2.0
 
 
 def compare_with_in_tree(
     size: Size, data: str | None, device: str, threads: int, histories: Sequence[Seconds]
 ) -> dict[str, Any]:
-    """Runs both sides, one after the other.
+    """Measures both models, one after the other.
 
     Args:
         size: of the models.
@@ -44,7 +44,7 @@ def compare_with_in_tree(
 
     Returns:
         `what`; `in_tree` and `ours`, as the functions below return them, without their tokens and codes; and `same_frames`
-        of `frames` with the same token and codes on both sides.
+        of `frames` with the same token and codes from both models.
     """
     setting = {"data": data, "device": device, "histories": list(histories)}
     with tempfile.TemporaryDirectory(prefix="nemo_duplex-benchmark-") as name:
@@ -52,9 +52,9 @@ def compare_with_in_tree(
         config = write_parts(folder, size)
         (folder / "model.json").write_text(json.dumps(config))
         what = describe_parts(config)
-        sides = {side: run_side("in_tree", side, folder, setting, threads) for side in ("in_tree", "ours")}
-    theirs, ours = (list(zip(side.pop("tokens"), side.pop("codes"))) for side in sides.values())
-    return {"what": what, **sides, "frames": len(ours), "same_frames": sum(a == b for a, b in zip(theirs, ours))}
+        figures = {model: run_measurement("in_tree", model, folder, setting, threads) for model in ("in_tree", "ours")}
+    theirs, ours = (list(zip(found.pop("tokens"), found.pop("codes"))) for found in figures.values())
+    return {"what": what, **figures, "frames": len(ours), "same_frames": sum(a == b for a, b in zip(theirs, ours))}
 
 
 @torch.inference_mode()

@@ -25,8 +25,8 @@ from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 from nemo_duplex.benchmark.callers import user_speech
 from nemo_duplex.benchmark.machine import PeakMemory, copy_bandwidth, matmul_rate, read_bandwidth
 from nemo_duplex.benchmark.measured_models import Size, random_model
+from nemo_duplex.benchmark.measurement import main, run_measurement
 from nemo_duplex.benchmark.sessions import Simulation, Ticks, simulate
-from nemo_duplex.benchmark.side import main, run_side
 from nemo_duplex.benchmark.table import Table, callers_in_words, measured_on, milliseconds, percentiles
 from nemo_duplex.frames import USER_SAMPLE_RATE, Seconds
 from nemo_duplex.llm.int8_linear import Int8Linear, in_int8
@@ -95,7 +95,7 @@ def measure_full_size(
     """
     setting = dict(size=size, device=device, precision=precision, ticks=ticks, batches=list(batches), options=dict(options))
     with tempfile.TemporaryDirectory(prefix="nemo_duplex-benchmark-") as folder:
-        return run_side("roofline", "stages", Path(folder), setting, threads)
+        return run_measurement("roofline", "stages", Path(folder), setting, threads)
 
 
 def stages(

@@ -1,6 +1,6 @@
 """How many callers an engine serves in time. Real time is simulated, without waiting for it.
 
-Every tick stands for 80 ms: the next 80 ms of each caller are pushed, then the engine steps. A tick is in time if that took
+Every tick is 80 ms: the next 80 ms of each caller are pushed, then the engine steps. A tick is in time if that took
 less than 80 ms. Ticks follow each other at once, so a measurement takes as long as the work does.
 
 An encoder chunk is several frames (two with [70,1]). Callers who came at different times (`spread`) complete their chunks in

@@ -1,7 +1,7 @@
 """One training step of this model beside one of NeMo's in-tree model: the same weights, data, device and optimiser.
 
-Each side runs in a process of its own (`python -m nemo_duplex.benchmark.training_step SIDE FOLDER`), so that neither's memory
-is counted with the other's. The in-tree side goes first and leaves its checkpoint in the folder; our side converts it. The
+Each model runs in a process of its own (`python -m nemo_duplex.benchmark.training_step NAME FOLDER`), so that neither's memory
+is counted with the other's. The in-tree model goes first; ours is converted from the checkpoint that it leaves there. The
 data has what the in-tree model needs to be right: no padding, and a text pad of its own. So both losses of the first batch are
 the same number.
 """
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from nemo_duplex.benchmark.machine import PeakMemory, check_device, wait_for
 from nemo_duplex.benchmark.measured_models import Size, describe_parts, write_parts
-from nemo_duplex.benchmark.side import main, run_side
+from nemo_duplex.benchmark.measurement import main, run_measurement
 from nemo_duplex.benchmark.table import Table
 from nemo_duplex.channels.layout import ChannelLayout
 from nemo_duplex.codec.fsq_codec import FSQCodec
@@ -61,7 +61,7 @@ class TrainingSetting:
 
 
 def benchmark_training(setting: TrainingSetting) -> dict[str, Any]:
-    """Runs both sides, one after the other.
+    """Measures both models, one after the other.
 
     Returns:
         `in_tree` and `ours`, each as `timed_steps` returns it; and the ratios of ours to theirs.
@@ -75,13 +75,15 @@ def benchmark_training(setting: TrainingSetting) -> dict[str, Any]:
         config = write_parts(folder, setting.size or "small")
         (folder / "model.json").write_text(json.dumps(config))
         arguments = asdict(setting)
-        sides = {side: run_side("training_step", side, folder, arguments, setting.threads) for side in ("in_tree", "ours")}
+        figures = {
+            model: run_measurement("training_step", model, folder, arguments, setting.threads) for model in ("in_tree", "ours")
+        }
         what = describe_parts(config)
-    theirs, ours = sides["in_tree"], sides["ours"]
+    theirs, ours = figures["in_tree"], figures["ours"]
     return {
         "what": what,
         "setting": asdict(setting),
-        **sides,
+        **figures,
         "speedup": ours["frames_per_second"] / theirs["frames_per_second"],
         "peak_ratio": ours["peak_bytes"] / theirs["peak_bytes"],
         "step_ratio": ours["step_bytes"] / theirs["step_bytes"],
@@ -97,7 +99,7 @@ def training_table(result: dict[str, Any]) -> Table:
         f"{setting['threads']} threads, median of {setting['steps']} steps"
     )
     rows = [
-        (name, *(form(result[side][key] * scale) for side in ("in_tree", "ours")), ratio)
+        (name, *(form(result[model][key] * scale) for model in ("in_tree", "ours")), ratio)
         for name, key, scale, form, ratio in (
             ("step, s", "step_seconds", 1, "{:.2f}".format, ""),
             ("frames per second", "frames_per_second", 1, "{:.0f}".format, f"{result['speedup']:.2f} x"),
@@ -109,7 +111,7 @@ def training_table(result: dict[str, Any]) -> Table:
     return Table("A training step", [result["what"], about], ("", "NeMo in-tree", "nemo_duplex", "ratio"), rows)
 
 
-# --- the sides --------------------------------------------------------------------------------------------------------
+# --- the models -------------------------------------------------------------------------------------------------------
 
 
 def in_tree(folder: Path, **setting: Any) -> dict[str, float]:

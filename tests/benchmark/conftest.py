@@ -1,4 +1,4 @@
-"""A clock that tests turn, and sides of a benchmark in the test's own process, where NeMo is imported already."""
+"""A clock that tests turn, and measurements of a benchmark in the test's own process, where NeMo is imported already."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from nemo_duplex.benchmark import machine, side
+from nemo_duplex.benchmark import machine, measurement
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,22 +31,22 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def sides_here(monkeypatch):
-    """`run_side` runs the module as `python -m` does, but here; returns the list of the sides that were run."""
-    sides = []
+def measured_here(monkeypatch):
+    """`run_measurement` runs the module as `python -m` does, but here; returns the names of the measurements."""
+    names = []
 
     def run(command, **_):
         python, dash_m, module, name, folder = command
         assert (python, dash_m) == (sys.executable, "-m")
-        sides.append(name)
+        names.append(name)
         with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # runpy: the module is imported already
             patch.setattr(sys, "argv", [module, name, folder])
             runpy.run_module(module, run_name="__main__")
         return SimpleNamespace(returncode=0, stderr="")
 
-    monkeypatch.setattr(side, "subprocess", SimpleNamespace(run=run))
-    return sides
+    monkeypatch.setattr(measurement, "subprocess", SimpleNamespace(run=run))
+    return names
 
 
 @pytest.fixture

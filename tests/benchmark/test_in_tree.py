@@ -7,10 +7,10 @@ from nemo_duplex.benchmark.in_tree import compare_with_in_tree, in_tree_tables
 
 
 @pytest.mark.slow
-def test_both_sides_make_the_same_frames(sides_here):
+def test_both_models_make_the_same_frames(measured_here):
     """The same weights on the same audio: NeMo's whole-file inference and our stream must agree, or times compare nothing."""
     result = compare_with_in_tree("tiny", None, "cpu", 1, [1.0, 2.0])
-    assert sides_here == ["in_tree", "ours"], "Ours converts the checkpoint that the other leaves."
+    assert measured_here == ["in_tree", "ours"], "Ours converts the checkpoint that the other leaves."
     assert result["same_frames"] == result["frames"] == 25
     assert [h["history"] for h in result["in_tree"]["histories"]] == [1.0, 2.0]
     assert all(h[name] > 0 for h in result["in_tree"]["histories"] for name in ("encode", "llm", "decode"))
@@ -19,12 +19,12 @@ def test_both_sides_make_the_same_frames(sides_here):
 
 
 def test_frames_that_differ_are_counted(monkeypatch):
-    def sides(module, side, folder, setting, threads):
+    def measured(module, name, folder, setting, threads):
         assert (module, setting, threads) == ("in_tree", {"data": "c", "device": "cpu", "histories": [3.0]}, 2)
         codes = [[1, 2], [3, 4], [5, 6], [7, 8]]
-        return {"tokens": [1, 2, 3, 4] if side == "ours" else [1, 9, 3, 4], "codes": codes if side == "ours" else codes[:3]}
+        return {"tokens": [1, 2, 3, 4] if name == "ours" else [1, 9, 3, 4], "codes": codes if name == "ours" else codes[:3]}
 
-    monkeypatch.setattr(in_tree, "run_side", sides)
+    monkeypatch.setattr(in_tree, "run_measurement", measured)
     monkeypatch.setattr(in_tree, "write_parts", lambda folder, size: {"size": size})
     monkeypatch.setattr(in_tree, "describe_parts", str)
     result = compare_with_in_tree("tiny", "c", "cpu", 2, [3.0])

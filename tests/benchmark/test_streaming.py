@@ -25,7 +25,7 @@ def short_conversations(monkeypatch):
         monkeypatch.setattr(module, "SPAN", 0.8)
 
 
-def test_in_one_run_of_the_script(tmp_path, capsys, monkeypatch, script, sides_here, quick_machine, short_conversations):
+def test_in_one_run_of_the_script(tmp_path, capsys, monkeypatch, script, measured_here, quick_machine, short_conversations):
     """All parts but the one that needs NeMo's in-tree model."""
     monkeypatch.setattr("nemo_duplex.benchmark.sessions._WARM_UP_CHUNKS", 1)
     keys = ["what=stream", "parts=[age,sessions,stages]", "size=tiny", "ticks=6", "most=2", "batches=[2]", "minutes=0.05"]
@@ -44,7 +44,7 @@ def test_in_one_run_of_the_script(tmp_path, capsys, monkeypatch, script, sides_h
     for table in tables:
         assert table.text() in printed.out and table.markdown() in page
 
-    assert sides_here == ["stages"]
+    assert measured_here == ["stages"]
     (batch,) = result["stages"]["batches"]
     assert (
         batch["ticks"]["sessions"] == 2 and batch["ticks"]["count"] == 6 and set(batch["ticks"]["stages"]) == {*STAGES, "step"}

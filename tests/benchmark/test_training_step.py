@@ -1,4 +1,4 @@
-"""The benchmark of training: both sides train the same thing, and what is printed is what was measured."""
+"""The benchmark of training: both models train the same thing, and what is printed is what was measured."""
 
 import json
 
@@ -11,16 +11,16 @@ from nemo_duplex.inputs import InputError
 
 
 @pytest.mark.slow
-def test_both_sides_have_the_same_loss(tmp_path, capsys, script, sides_here):
+def test_both_models_have_the_same_loss(tmp_path, capsys, script, measured_here):
     """The same weights on the same batch: NeMo's in-tree model and ours must agree, or the times compare nothing."""
     keys = ("what=train", "size=tiny", "batch=2", "seconds=4", "steps=1", "threads=1", "precision=32")
     assert script(*keys, f"out={tmp_path / 'figures.json'}") == 0
-    assert sides_here == ["in_tree", "ours"]
+    assert measured_here == ["in_tree", "ours"]
     result = json.loads((tmp_path / "figures.json").read_text())
     assert result["loss_difference"] < 1e-4
-    for side in ("in_tree", "ours"):
-        assert result[side]["frames_per_second"] == pytest.approx(100 / result[side]["step_seconds"])
-        assert result[side]["peak_bytes"] > result[side]["step_bytes"] > 0
+    for model in ("in_tree", "ours"):
+        assert result[model]["frames_per_second"] == pytest.approx(100 / result[model]["step_seconds"])
+        assert result[model]["peak_bytes"] > result[model]["step_bytes"] > 0
     assert training_table(result).text() in capsys.readouterr().out
 
 
@@ -54,12 +54,12 @@ def test_ratios_are_ours_to_theirs(monkeypatch):
     theirs = {"step_seconds": 2.0, "frames_per_second": 50.0, "peak_bytes": 4e9, "step_bytes": 2e9, "loss": 8.0}
     ours = {"step_seconds": 0.5, "frames_per_second": 200.0, "peak_bytes": 3e9, "step_bytes": 5e8, "loss": 8.4}
 
-    def side(module, name, folder, setting, threads):
+    def measured(module, name, folder, setting, threads):
         assert (module, setting["size"], threads) == ("training_step", "tiny", 3)
         assert json.loads((folder / "model.json").read_text())["size"] == "tiny"
         return theirs if name == "in_tree" else ours
 
-    monkeypatch.setattr(training_step, "run_side", side)
+    monkeypatch.setattr(training_step, "run_measurement", measured)
     monkeypatch.setattr(training_step, "write_parts", lambda folder, size: {"size": size})
     monkeypatch.setattr(training_step, "describe_parts", str)
     result = benchmark_training(TrainingSetting(size="tiny", threads=3))

@@ -1,4 +1,4 @@
-"""A side in a process of its own: what it is given and gives back, and how it fails."""
+"""A measurement in a process of its own: what it is given and gives back, and how it fails."""
 
 import json
 import sys
@@ -6,8 +6,8 @@ import sys
 import pytest
 import torch
 
-from nemo_duplex.benchmark import side
-from nemo_duplex.benchmark.side import main, run_side
+from nemo_duplex.benchmark import measurement
+from nemo_duplex.benchmark.measurement import main, run_measurement
 from nemo_duplex.inputs import InputError
 
 FAKE = """
@@ -26,27 +26,27 @@ given = json.loads((folder / f"{name}.setting.json").read_text())
 def fake(tmp_path, monkeypatch):
     """The process runs a script that needs no NeMo, in place of a module of this package."""
     (tmp_path / "fake.py").write_text(FAKE)
-    run = side.subprocess.run
+    run = measurement.subprocess.run
 
     def run_fake(command, **keywords):
         python, dash_m, module, name, folder = command
         assert (python, dash_m, module) == (sys.executable, "-m", "nemo_duplex.benchmark.fake")
         return run([python, str(tmp_path / "fake.py"), name, folder], **keywords)
 
-    monkeypatch.setattr(side.subprocess, "run", run_fake)
+    monkeypatch.setattr(measurement.subprocess, "run", run_fake)
 
 
 def test_figures_of_another_process(fake, tmp_path):
-    figures = run_side("fake", "ours", tmp_path, {"seconds": 2.0}, threads=3)
+    figures = run_measurement("fake", "ours", tmp_path, {"seconds": 2.0}, threads=3)
     assert figures == {"given": {"setting": {"seconds": 2.0}, "threads": 3}, "name": "ours"}
 
 
 def test_a_process_that_fails_is_one_line(fake, tmp_path):
-    with pytest.raises(InputError, match="^The broken side of the benchmark ended with code 1: no such thing$"):
-        run_side("fake", "broken", tmp_path, {}, threads=1)
+    with pytest.raises(InputError, match="^The measurement broken of the benchmark ended with code 1: no such thing$"):
+        run_measurement("fake", "broken", tmp_path, {}, threads=1)
 
 
-def test_a_side_gets_its_setting_and_its_threads(tmp_path, monkeypatch):
+def test_a_measurement_gets_its_setting_and_its_threads(tmp_path, monkeypatch):
     (tmp_path / "ours.setting.json").write_text(json.dumps({"setting": {"seconds": 2.0}, "threads": 3}))
     monkeypatch.setattr(sys, "argv", ["module", "ours", str(tmp_path)])
     main({"ours": lambda folder, seconds: {"seconds": seconds, "threads": torch.get_num_threads(), "in": str(folder)}})
