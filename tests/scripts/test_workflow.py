@@ -124,7 +124,9 @@ folder = pathlib.Path(sys.argv[1]) / "t"
 folder.mkdir(exist_ok=True)
 count = folder / "count"
 for i in range(int(count.read_text()) if count.exists() else 0, 20):
-    count.write_text(str(i + 1))
+    part = folder / "part"  # the process may be killed at any time, and the count is read meanwhile
+    part.write_text(str(i + 1))
+    part.replace(count)
     print(i, flush=True)
     time.sleep(0.05)
 (folder / "made").write_text("whole")
@@ -134,7 +136,7 @@ for i in range(int(count.read_text()) if count.exists() else 0, 20):
 @pytest.mark.parametrize(
     "stop, code, beside", [(signal.SIGINT, 130, False), (signal.SIGTERM, 143, True)], ids=["alone", "side by side"]
 )
-def test_an_interrupted_step_goes_on_where_it_was(out, tmp_path, stop, code, beside):
+def test_an_interrupted_step_resumes(out, tmp_path, stop, code, beside):
     program = tmp_path / "program.py"
     second = ", Step('u', 'slow too', [sys.executable, '-c', 'import time; time.sleep(60)'], ['u'])" if beside else ""
     program.write_text(f"""
