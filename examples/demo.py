@@ -32,7 +32,7 @@ What next:
 @script("demo")
 def main(cfg: DictConfig) -> None:
     """Speaks a small corpus, trains a tiny duplex agent on it, lets it talk, and measures how it does. Interrupted and started
-    again it goes on where it was; after a change it does again what depends on it."""
+    again it resumes; after a change it repeats what depends on it."""
     out = Path(cfg.out)
     encoder, codec = Path(cfg.encoder or BUNDLED_ENCODER), Path(cfg.codec or BUNDLED_CODEC)
     demo = Demo(out, Path(__file__).parent, cfg.minutes, cfg.from_scratch, encoder, codec, cfg.seed)

@@ -13,7 +13,7 @@ from nemo_duplex.scripts.cli import script
 
 @script("train_codec")
 def main(cfg: DictConfig) -> None:
-    """Trains the agent's codec on one speaker. Started again with the same `out` it goes on where it was."""
+    """Trains the agent's codec on one speaker. Started again with the same `out`, it resumes."""
     import torch
 
     from nemo_duplex.codec.codec_training import CodecTrainingConfig, train_codec

@@ -17,7 +17,7 @@ from nemo_duplex.scripts.cli import script
 
 @script("duplex_tiny")
 def main(cfg: DictConfig) -> None:
-    """Trains a duplex agent. Started again with the same `out` it goes on where it was."""
+    """Trains a duplex agent. Started again with the same `out`, it resumes."""
     import lightning.pytorch as pl
     import torch
 

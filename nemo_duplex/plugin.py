@@ -2,8 +2,8 @@
 
 NeMo has no plugin registry. A restored `.nemo` names its class (`target: nemo_duplex.models...`), and since NeMo 3.0 only
 listed prefixes may be named so. `import nemo_duplex` must not cost the ten seconds that NeMo takes to import, so the
-entries are made when the NeMo module concerned is imported, now or later. One thing is mended on the way: a restore that
-fails no longer disturbs the models that are made after it.
+entries are made when the NeMo module concerned is imported, now or later. It also fixes a NeMo bug: a restore that fails
+disturbs the models that are made after it.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def _provide_parameters() -> None:
 
 
 def end_failed_restores(model_pt: Any) -> None:
-    """Lets NeMo forget a restore that failed: it would go on believing in it, and give no later model its data loaders."""
+    """Resets NeMo's restore flag after a restore that failed; otherwise later models would set up no data loaders."""
     restore = model_pt.ModelPT.restore_from.__func__
     if getattr(restore, "ends_when_it_fails", False):
         return
@@ -89,7 +89,7 @@ WHEN_IMPORTED: dict[str, Callable[[ModuleType], None]] = {
 
 
 class _WhenImported(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds the modules of `WHEN_IMPORTED` as everybody else would, and runs their entry right after them."""
+    """Finds the modules of `WHEN_IMPORTED` by the other finders, and runs their entry right after the import."""
 
     def __init__(self) -> None:
         self._looking_up: set[str] = set()

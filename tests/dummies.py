@@ -146,7 +146,7 @@ def talkative(model: DuplexS2SModel) -> DuplexS2SModel:
         for weight in model.lm.backbone.parameters():
             if weight.dim() == 2:
                 torch.nn.init.normal_(weight, std=0.4)
-        # What is heard must outweigh what was said, or the model falls into saying one thing for ever.
+        # What is heard must outweigh what was said, or the model repeats one token.
         heard, _ = model.perception(speech_like(4.0)[None], torch.tensor([64000]))
         scale = 3.0 / heard.std(dim=(0, 1)).clamp(min=1e-6)
         model.perception.proj.weight.mul_(scale[:, None])

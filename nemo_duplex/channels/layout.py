@@ -1,7 +1,7 @@
 """What one frame of the agent holds: a text token and K speech codes, with the special ids of both.
 
-How a turn lies on the channels, for an agent heard in frames a..b-1 and a speech delay of 1 (paper, section 3.1). `turn_marks`
-says where speech BOS and EOS stand:
+How a turn is laid out on the channels, for an agent heard in frames a..b-1 and a speech delay of 1 (paper, section 3.1).
+`turn_marks` says where speech BOS and EOS are:
 
     beside    frame      a-2   a-1    a    a+1   ...   b-2   b-1    b
               text       BOS   w1    w2    w3    ...   EOS   pad   pad     the text leads, so that
@@ -35,7 +35,7 @@ class ChannelLayout:
         num_codebooks: K, speech codes per frame.
         codebook_size: V of one codebook, without specials (4032 in the paper).
         speech_delay: frames by which speech follows text (1 in the paper).
-        turn_marks: whether speech BOS and EOS stand beside the codes of a turn, or in place of some (NeMo's in-tree model).
+        turn_marks: whether speech BOS and EOS are beside the codes of a turn, or in place of some (NeMo's in-tree model).
 
     Raises:
         InputError: if ids are shared or out of range, or a size is not positive.
@@ -61,7 +61,7 @@ class ChannelLayout:
             raise InputError(f"Text pad, bos and eos must be three different ids, got {ids}: add new tokens to the tokenizer.")
         for name, value in ids.items():
             if not 0 <= value < self.text_vocab_size:
-                raise InputError(f"Text {name} id {value} lies outside the vocabulary of {self.text_vocab_size}.")
+                raise InputError(f"Text {name} id {value} is outside the vocabulary of {self.text_vocab_size}.")
         if self.num_codebooks < 1 or self.codebook_size < 1:
             raise InputError(f"A layout needs codebooks, got {self.num_codebooks} of size {self.codebook_size}.")
         if self.speech_delay < 0:

@@ -26,14 +26,12 @@ def lay_out(tokens: Tensor, codes: Tensor, valid: Tensor, layout: ChannelLayout)
         tokens: (B, T) text channel on the time of the corpus, BOS where a turn starts, EOS where it ends.
         codes: (B, K, T) codec codes on the time of the corpus.
         valid: (B, T) bool, frames that are no padding.
-        layout: the special ids, the delay and where the marks stand.
+        layout: the special ids, the delay and the place of the marks.
 
-    A turn that starts before there is room for its lead has its BOS in the first frame.
+    A turn that starts too early for its lead has its BOS in the first frame.
     """
     batch, frames = tokens.shape
-    assert codes.shape[::2] == (batch, frames), (
-        f"Codes {tuple(codes.shape)} do not lie on the grid of tokens {tuple(tokens.shape)}."
-    )
+    assert codes.shape[::2] == (batch, frames), f"Codes {tuple(codes.shape)} do not fit tokens {tuple(tokens.shape)}."
     tokens = tokens.where(valid, layout.text_pad)  # text moves ahead: no padding may come along
     starts, ends = tokens == layout.text_bos, tokens == layout.text_eos
     marked = _marks_beside if layout.turn_marks == "beside" else _marks_in_place

@@ -68,11 +68,11 @@ def text_channel(
         token  pad  BOS   w1   w2  pad  pad  EOS  pad       a turn of 0.08 to 0.48 s
 
     Text that does not fit its turn ends at EOS: what would come later must not be learnt. The text runs ahead of the voice, so
-    a turn that the user cuts off has its `full_text` up to the cut: when its words were written nobody knew of the cut, and a
+    a turn that the user cuts off has its `full_text` up to the cut: when its words were written the cut was not known, and a
     model that had to leave out the unsaid ones would learn to stop writing at random. A turn that is marked `unfinished` or
     runs past the last frame has no EOS. Where a turn starts before the one before it ended, its BOS closes the earlier one.
 
-    Aligned by word, a token stands at the frame where its word begins, or in the next free one, and a turn that was cut off
+    Aligned by word, a token is at the frame where its word begins, or in the next free one, and a turn that was cut off
     has the words that were begun.
 
     Raises:

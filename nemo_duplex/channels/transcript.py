@@ -1,4 +1,4 @@
-"""The only reader of the text channel: which turns stand on it, in which frames, and what they say.
+"""The only reader of the text channel: which turns are on it, in which frames, and what they say.
 
     frame   0    1    2    3    4    5    6    7    8    9
     token  pad  BOS   w1   w2  pad  EOS  pad  BOS   w3  pad      two turns: frames 1 to 5, and from 7 on without EOS (yet)

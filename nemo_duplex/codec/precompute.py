@@ -71,7 +71,7 @@ def add_codes(shar_dir: str | Path, codec: FSQCodec, *, batch_size: int = 8, rep
         if not _codes_file(finished, shard).is_file():
             with whole_file(_codes_file(finished, shard)) as part:
                 count += _encode_shard(shar, shard, codec, batch_size, part)
-    note.unlink(missing_ok=True)  # if the process ends from here on, nobody takes a mixture for done
+    note.unlink(missing_ok=True)  # if the process ends from here on, a mixture of old and new codes does not count as done
     for shard in shards:
         os.replace(_codes_file(finished, shard), _codes_file(shar, shard))
     with whole_file(note) as part:

@@ -22,7 +22,7 @@ _WINDOW: Seconds = 0.01
 _AUDIBLE = -42.0  # nothing quieter starts speech: a codec's idea of silence stays below
 _FAINT = -58.0  # nothing quieter continues it
 _START = 24.0  # speech starts within this of the recording's loud windows
-_CONTINUE = 36.0  # and goes on within this: weak fricatives (f, th, h) at its edges lie about 30 dB below the vowels
+_CONTINUE = 36.0  # and continues within this: weak fricatives (f, th, h) at its edges are about 30 dB below the vowels
 _ABOVE_FLOOR = 9.0  # but at least this far above the noise between the turns
 _LOUD, _QUIET = 99, 20  # percentiles taken for the loud windows and for the noise
 _MIN_SPEECH: Seconds = 0.06  # shorter is a click
@@ -54,7 +54,7 @@ def energy_vad(audio: np.ndarray, sample_rate: int) -> list[Span]:
 
 
 class SileroVad:
-    """Spans of speech by Silero VAD 6 (MIT; its weights lie in the wheel `silero-vad`): for microphones and noise.
+    """Spans of speech by Silero VAD 6 (MIT; its weights are in the wheel `silero-vad`): for microphones and noise.
 
     Raises:
         InputError: if the wheel is not installed.

@@ -1,6 +1,6 @@
 """Whether the agent answers right, by its own text channel: exact match with the reference, word for word.
 
-The text may run ahead of the voice, so an answer that the user cuts off may stand there in full or in part. Such answers are
+The text may run ahead of the voice, so an answer that the user cuts off may be written in full or in part. Such answers are
 counted separately: right as far as they go.
 """
 

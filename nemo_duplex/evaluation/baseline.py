@@ -31,7 +31,7 @@ _TELLING: Seconds = 1.0  # least part of the answer left at the onset; with less
 
 
 def lengths_of_answers(cuts: Iterable[Cut]) -> dict[tuple[str, ...], Seconds]:
-    """How long each reference answer takes when nobody interrupts it, as far as the corpus says (`whole_duration`)."""
+    """How long each reference answer takes when it is not interrupted, as far as the corpus says (`whole_duration`)."""
     turns = [turn for cut in cuts for turn in Conversation.from_cut(cut).agent if "whole_duration" in turn.custom]
     return {tuple(words(turn.full_text or turn.text)): turn.custom["whole_duration"] for turn in turns}
 

@@ -119,7 +119,7 @@ def _log(logger: pl.loggers.Logger, name: str, scored: Scored, figure: Figure, s
 
 
 def _keep_latest(folder: Path, keep: int) -> None:
-    """Removes all but the last `keep` validations; a folder is renamed before it is removed, so nobody sees half of it."""
+    """Removes all but the last `keep` validations; a folder is renamed before it is removed, so half of one is never seen."""
     steps = sorted(folder.glob(f"{_STEP}*"), key=lambda path: int(path.name.removeprefix(_STEP)))
     for old in steps[:-keep] if keep else []:
         leaving = old.with_name(f".{old.name}")

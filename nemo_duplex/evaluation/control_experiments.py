@@ -1,4 +1,4 @@
-"""Control experiments: what an agent that listens must do, and one that has only learnt the rhythm of its corpus would not.
+"""Control experiments: what an agent that listens must do, and one that has only learnt the timing of its corpus would not.
 
 noise alone, silence for a minute     it never speaks
 the interrupter muted                 it finishes its answer, so it was the user's voice that stopped it

@@ -130,7 +130,7 @@ def _channel(name: str, spans: Sequence[Span], audio: np.ndarray, y: int, durati
 
 
 def _texts(name: str, turns: Sequence[Turn], duration: Seconds) -> Iterator[str]:
-    """What is said: the user's text stands above its waveform, the agent's below."""
+    """What is said: the user's text is above its waveform, the agent's below."""
     for i, turn in enumerate(turns):
         end = turns[i + 1].start if i + 1 < len(turns) else duration
         width = max(6, int((max(end, turn.end) - turn.start) * _PER_SECOND / _CHARACTER) - 1)

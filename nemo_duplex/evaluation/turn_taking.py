@@ -1,4 +1,4 @@
-"""Who held the floor and who took it: the paper's turn-taking metrics (section 5.2), as pure functions on timelines.
+"""Turn-taking metrics (paper, section 5.2), as pure functions on timelines.
 
     user    |---- u1 ----|                    |----- u2 -----|
     agent                 <-0.64-> |--- a1 ---:-----|         <-0.64-> |--- a2 ---|
@@ -6,8 +6,8 @@
                            latency            |     stop:  stop latency = a1.end - u2.start
                                               u2 starts inside a1: a barge-in
 
-The paper leaves boundaries open; here every one of them is decided, in whole milliseconds and on half-open spans, so that
-two people who count the same timeline get the same number. What is undefined is None, never 0.
+The paper leaves boundaries open. Here each one is defined, in whole milliseconds and on half-open spans, so that the same
+timeline always gives the same number. What is undefined is None, never 0.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _Milliseconds = tuple[int, int]
 
 @dataclass(frozen=True)
 class Rules:
-    """Where the boundaries lie. All in Seconds.
+    """The boundaries of the metrics, in Seconds.
 
     Args:
         barge_in_window: the agent yields if it stops within this time of the user's onset (paper: 1.5).
         fa_grace: an agent onset this close to the user's end is excused (paper: 0.1).
-        user_merge_gap, agent_merge_gap: pauses up to this long lie inside a turn. 0 for exact turns, 0.5 for a VAD.
+        user_merge_gap, agent_merge_gap: pauses up to this long do not end a turn. 0 for exact turns, 0.5 for a VAD.
         min_user_dur, min_agent_dur: shorter speech is no turn (a "mm-hm").
         min_overlap: speech of both has to last longer than this to be a barge-in.
 
@@ -53,7 +53,7 @@ class Rules:
 class BargeIn:
     """The user starts while the agent speaks.
 
-    `status`: `success`, `failure`, or `censored` (the recording ends before the window does: nobody can tell).
+    `status`: `success`, `failure`, or `censored` (the recording ends before the window does).
     `stop_latency`: Seconds from the user's onset to the agent's stop; None where the stop was not seen.
     `resumed`: the agent started again while the same user turn went on.
     """
@@ -258,8 +258,8 @@ def _share(responses: Sequence[Response], status: str) -> tuple[int, int]:
 def pool(conversations: Sequence[TurnTaking]) -> dict[str, float | int | None]:
     """Counts and rates over the events of all conversations together.
 
-    `mean_stop_latency` is the paper's: over successes only, so an agent can better it by failing its slow ones. Beside it
-    stands the restricted mean, min(latency, window) over every observable barge-in, which cannot be gamed.
+    `mean_stop_latency` is the paper's: over successes only, so an agent can improve it by failing its slow ones. The
+    restricted mean, min(latency, window) over every observable barge-in, cannot be improved in this way.
     """
     latencies = [b.stop_latency for m in conversations for b in m.successes if b.stop_latency is not None]
     restricted = [_restricted(b, m.rules.barge_in_window) for m in conversations for b in m.observable]

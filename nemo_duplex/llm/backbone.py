@@ -30,8 +30,8 @@ from nemo_duplex.llm.rope import (
 from nemo_duplex.llm.streamable import ADVICE, check_architecture, llm_name
 from nemo_duplex.training.evaluation_mode import evaluating
 
-#: First frames that a model without a window keeps for ever. Attention spends what it has no use for on frames that are always
-#: there; without them the most recent frames make little sense (Xiao et al., Efficient Streaming Language Models, 2024).
+#: First frames that a model without a window keeps permanently. Attention puts weight that it has no use for on frames that are
+#: always there; without them the most recent frames make little sense (Xiao et al., Efficient Streaming Language Models, 2024).
 _SINKS = 4
 
 
@@ -45,15 +45,15 @@ class Reach(NamedTuple):
 class Backbone(nn.Module):
     """The layers of a causal language model, with its token embedding and its output layer beside them.
 
-    Building one runs no layer and allocates no cache: it checks what the config tells. `check_streaming` tries the rest out.
+    Building one runs no layer and allocates no cache: it checks the config. `check_streaming` tests the rest with the layers.
 
     Args:
         config: a transformers config as a plain dict, `model_type` included.
         attention_window: frames that a layer looks back on, its own included; None looks back on everything. With a window
             the model is trained as it runs in a session without end. A layer with a smaller window of its own keeps that one.
         weights: a loaded `...ForCausalLM` to take the weights from; None starts at random.
-        sinks: first frames that are kept for ever, beside the window or, without one, in each of the two memories that such a
-            model has (`cache.py`); None takes 0 where all layers have a window and 4 elsewhere.
+        sinks: first frames that are kept permanently, beside the window or, without one, in each of the two memories of such a
+            model (`cache.py`); None takes 0 where all layers have a window and 4 elsewhere.
 
     Raises:
         InputError: for a config that describes no model, an architecture that cannot stream, or more frames to look back on
@@ -129,7 +129,7 @@ class Backbone(nn.Module):
         return RowCache.empty(rings, self.sinks, batch_size, memories, weight.device, weight.dtype)
 
     def prompt(self, embeddings: Tensor, cache: RowCache) -> None:
-        """Writes the frames (B, n, H) of a system prompt, which come before all others and are kept for ever.
+        """Writes the frames (B, n, H) of a system prompt, which come before all others and are kept permanently.
 
         Args:
             cache: of rows of age 0, made for prompts of n frames or more; changed in place.
@@ -164,7 +164,7 @@ class Backbone(nn.Module):
         return hidden.unflatten(0, (-1, cache.memories)).gather(1, answers)[:, 0]
 
     def forget_shapes(self) -> None:
-        """Measures anew what each layer writes into a cache, after the layers were split over ranks."""
+        """Discards what was measured of the layers' cache; call it after they were split over ranks."""
         self._shapes = None
 
     def check_kept_frames(self) -> None:
@@ -177,7 +177,7 @@ class Backbone(nn.Module):
             if self.windowed and self.sinks and self._keeps(kind) and shape.layout is None:
                 raise InputError(
                     f"The language model {llm_name(self.config)} rotates keys in a layout that is not known here, so its first "
-                    "frames cannot be kept for ever beside a window. Set model.sinks to 0."
+                    "frames cannot be kept beside a window. Set model.sinks to 0."
                 )
 
     # ------------------------------------------------------------------ how far layers look back

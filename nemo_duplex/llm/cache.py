@@ -1,10 +1,10 @@
 """Keys and values of many sessions of different age, in one rectangular batch.
 
 A Hugging Face `DynamicCache` has one length for the whole batch. Here every row has its own age, and every layer has as many
-slots as it looks back on. Sessions join, leave and start again while others go on, every step has the same shapes and the same
-buffers, and a session never outgrows its memory.
+slots as it looks back on. Sessions join, leave and start again while others continue. Every step has the same shapes and the
+same buffers, and a session never outgrows its memory.
 
-A row keeps its first frames for ever, as many as its system prompt needs. How new frames replace the other ones depends
+A row keeps its first frames permanently, as many as its system prompt needs. How new frames replace the other ones depends
 on how the model was trained:
 
 With a window: in a ring. A row of age 13 that keeps two frames, and a window of 8:
@@ -12,7 +12,7 @@ With a window: in a ring. A row of age 13 that keeps two frames, and a window of
     0 1 | 10 11 12 13 6 7 8 9
 
 Rotary positions tell only how far two frames are apart. In the ring that never exceeds its size. The kept frames, however, fall
-back further than the model was trained for. From there on their keys move along: at each step they are rotated anew from the
+back further than the model was trained for. From there on their keys move along: at each step they are rotated again, from the
 keys as they were written.
 
 Without a window: the model was never trained on frames that carry a past longer than its positions, and a ring would carry such
@@ -45,7 +45,7 @@ class RingSpan(NamedTuple):
     slots: int  # C, for both
     window: int
     most_kept: int
-    fades: bool = False  # whether a kept frame, like any other, is visible only while it lies in the window
+    fades: bool = False  # whether a kept frame, like any other, is visible only while it is in the window
 
 
 class KeyValueShape(NamedTuple):
@@ -75,7 +75,7 @@ class RowCache:
     #: L times (B, M, heads, moved + 1, key size): kept keys as they were written, and a scratch; or none.
     unmoved_keys: list[Tensor]
     age: Tensor  # (B,) frames since the row was reset
-    kept: Tensor  # (B,) first frames that the row keeps for ever
+    kept: Tensor  # (B,) first frames that the row keeps permanently
     rings: tuple[RingShape, ...]
     sinks: int  # first frames that a row without a prompt keeps
 
@@ -115,7 +115,7 @@ class RowCache:
         self.kept.masked_fill_(rows, self.sinks)
 
     def write_prompt(self, keys: Sequence[Tensor], values: Sequence[Tensor]) -> None:
-        """Writes the first n frames of all rows at once; they are kept for ever.
+        """Writes the first n frames of all rows at once; they are kept permanently.
 
         Args:
             keys, values: L times (B, heads, n, size).
@@ -158,7 +158,7 @@ class RowCache:
 
 
 class StepView(NamedTuple):
-    """One step as each of B * M memories sees it; the memories of a row stand side by side."""
+    """One step as each of B * M memories sees it; the memories of a row are adjacent."""
 
     age: Tensor  # (B * M,) position of this frame in the memory
     kept: Tensor  # (B * M,) frames that it keeps

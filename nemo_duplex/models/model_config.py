@@ -49,8 +49,8 @@ class ModelConfig:
     perception: dict[str, Any] = field(default_factory=dict)  # description of user encoder and adapter (perception/config.py)
     codec: dict[str, Any] = field(default_factory=dict)  # description: the config of an FSQCodec
     speech_delay: int = 1  # frames by which speech follows text
-    turn_marks: TurnMarks = "beside"  # where speech BOS and EOS stand (channels/layout.py)
-    text_alignment: TextAlignment = "turn"  # where text stands within its turn (channels/text_channel.py)
+    turn_marks: TurnMarks = "beside"  # where speech BOS and EOS are (channels/layout.py)
+    text_alignment: TextAlignment = "turn"  # where text is within its turn (channels/text_channel.py)
     user_weight: float = 1.0  # what user embeddings are multiplied by before the channels are summed
     loss: LossWeights = LossWeights()  # weights of the parts of a frame (losses.py)
     freeze_params: list[str] = field(default_factory=list)  # regular expressions of parameters that are not trained

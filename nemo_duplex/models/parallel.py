@@ -2,7 +2,7 @@
 
 Under DDP every rank holds the whole model, and only `summed_over_ranks` is needed. Under FSDP2 (torch's `fully_shard`,
 Lightning's ModelParallelStrategy) a rank holds a slice of every weight and gathers a module's weights just before that module
-runs. Gathering is a collective: if ranks run modules a different number of times, they wait for each other for ever. So
+runs. Gathering is a collective: if ranks run modules a different number of times, they deadlock. So
 weights are gathered only where all ranks pass equally often:
 
     DuplexLM        one group: embeddings, heads, last norm. Gathered once when its `forward` begins and kept until the end

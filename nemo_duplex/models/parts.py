@@ -163,8 +163,8 @@ def _perception(config: ModelConfig, output_dim: int) -> Perception | WholePerce
 def perception_from(config: Mapping[str, Any]) -> Perception | WholePerception:
     """The user encoder that a configuration describes, in our words or in those of NeMo's in-tree model.
 
-    Ours names a `WholePerception` by `whole_recordings: true`, so that nobody gets one by mistake. In-tree configurations do
-    not make the difference: an encoder that can be streamed becomes a `Perception`, any other one a `WholePerception`.
+    Ours names a `WholePerception` by `whole_recordings: true`, so that it is never chosen by accident. In-tree configurations
+    do not make the difference: an encoder that can be streamed becomes a `Perception`, any other one a `WholePerception`.
 
     Raises:
         InputError: for a configuration that is wrong, or frames that are not 80 ms long.

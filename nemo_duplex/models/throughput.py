@@ -106,7 +106,7 @@ class Throughput(pl.Callback):
         speed = throughput(timed, now - self._started, self._waited, steps, model.perception.frame_rate.seconds)
         speed |= memory(model.device)
         trained = sums.logged(model.loss_weights)
-        trained.pop("padding_ratio")  # stands in `throughput/`
+        trained.pop("padding_ratio")  # is logged in `throughput/`
         trained |= {name: float(value) for name, value in self._optimizer.items()}
         values = {f"train/{name}": value for name, value in trained.items()}
         values |= {f"throughput/{name}": value for name, value in speed.items()}

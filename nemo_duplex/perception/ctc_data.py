@@ -215,7 +215,7 @@ def collate(audio: Iterable[Tensor], tokens: Sequence[Tensor], paths: Sequence[T
 def token_times(turn: Turn, tokenizer: PieceTokenizer) -> list[tuple[int, Seconds]]:
     """Each token of the turn's text with the time at which its last character has been spoken; none without word times.
 
-    Characters of a word are assumed to last equally long. What stands between words belongs to the word before it.
+    Characters of a word are assumed to last equally long. Characters between words belong to the word before.
     """
     if not turn.words:
         return []

@@ -55,7 +55,7 @@ def warped(mel: Tensor, filters: Tensor, limit: float) -> Tensor:
 
     Args:
         mel: (B, mels, M).
-        filters: (1, mels, bins) of the spectrogram, which tell where its bands lie.
+        filters: (1, mels, bins) of the spectrogram, from which the bands' frequencies follow.
         limit: 0.1 moves formants by up to 10 percent, 0 returns `mel`.
     """
     if limit == 0:
@@ -208,7 +208,7 @@ class Curriculum(IterableDataset):
 
 
 def path_loss(log_probs: Tensor, paths: Tensor) -> Tensor:
-    """Mean negative log-likelihood of the path on which every token stands where it is spoken; a start for CTC.
+    """Mean negative log-likelihood of the path on which every token is at the time when it is spoken; a start for CTC.
 
     CTC has to find out where tokens are; during that search a small model outputs nothing but blanks for minutes. Synthesised
     speech comes with word times, which replace the search.

@@ -12,7 +12,7 @@ zeros in the mel frames would come out of the first layer as relu(bias). So in a
 are set to zero. Each row of a batch has its own start; shapes do not depend on it.
 
     mel       -16 ... -9 -8 ... -1 | 0 1 2 ... 15         a window for encoder frames 0 and 1 of a new stream [70,1]:
-    layer 1       -8 ... -1        | 0 1 2 ... 7          all that stands left of | is zero
+    layer 1       -8 ... -1        | 0 1 2 ... 7          everything left of | is zero
     layer 2         -4 ... -1      | 0 1 2 3
     layer 3           -2 -1        | 0 1                  -2 and -1 are dropped
 """

@@ -72,7 +72,7 @@ class WholePerception(nn.Module):
 
     @property
     def chunk_frames(self) -> int:
-        """There are no encoder chunks to stream by; whoever opens a session asks for this first.
+        """Refuses: whole recordings have no encoder chunks. Opening a session reads this property first.
 
         Raises:
             InputError: always.

@@ -6,14 +6,14 @@
 The frames equal those of `Perception` over whole recordings. All memory is written in place and no Python branches on data, so
 either half can become a CUDA graph.
 
-NeMo's own cache remembers what goes into attention: each step computes the keys and values of all 70 frames anew and copies
+NeMo's own cache remembers what goes into attention: each step computes the keys and values of all 70 frames again and copies
 them three times. `ConformerStream` remembers keys and values themselves, in a ring of encoder chunks:
 
     ring of 4 encoder chunks        | 4 | 5 | 2 | 3 |        6 goes where 2 is: it looks back on 3, 4 and 5
                                       ^
 
 Nothing looks at the slot of the next encoder chunk. So rows without an encoder chunk in this step may write there too, and
-nothing has to be put back. How far back a slot lies differs from row to row. The position embeddings, one for each distance,
+nothing has to be put back. How far back a slot is differs from row to row. The position embeddings, one for each distance,
 are computed once and selected by it.
 """
 
@@ -132,9 +132,9 @@ class ConformerStream:
         device = next(encoder.parameters()).device
         frame = torch.arange(chunk_frames, device=device)
         chunk = torch.arange(self._num_chunks, device=device)
-        lag = (chunk[:, None] - chunk) % self._num_chunks  # (newest chunk's place, place): encoder chunks that it lies back
+        lag = (chunk[:, None] - chunk) % self._num_chunks  # (newest chunk's place, place): encoder chunks between them
         distance = lag[:, None, :, None] * chunk_frames + frame[:, None, None] - frame
-        # By the place of the newest encoder chunk: how many encoder chunks each slot lies back (N, C), and the row of each slot
+        # By the place of the newest encoder chunk: how many encoder chunks each slot is back (N, C), and the row of each slot
         # in the positions (N, b, C).
         self._lag = lag.repeat_interleave(chunk_frames, dim=1)
         self._row = distance.flatten(2) + chunk_frames - 1
@@ -219,7 +219,7 @@ class ConformerStream:
 
 @dataclass(frozen=True)
 class _Past:
-    """How the n rows of one step lie in the rings."""
+    """Where the n rows of one step are in the rings."""
 
     where: tuple[Tensor, Tensor]  # (n, 1), (n, b) row and slots of the new frames
     rows: Tensor  # (n,)

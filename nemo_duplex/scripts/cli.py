@@ -1,4 +1,4 @@
-"""The door of the scripts: arguments in, one line of error out.
+"""Entry point of the scripts: parses arguments, runs a script, and turns errors into one line and an exit code.
 
     @script("synthesize")                       reads conf/synthesize.yaml, or --config-name=NAME
     def main(cfg: DictConfig) -> None:
@@ -8,7 +8,7 @@
     if __name__ == "__main__":
         main()
 
-Exit codes: 0 done, 2 wrong input, 130 Ctrl-C, 1 our own mistake (with its trace).
+Exit codes: 0 done, 2 wrong input, 130 Ctrl-C, 1 a bug in this package (with its trace).
 """
 
 from __future__ import annotations
@@ -179,7 +179,7 @@ def _entry(head: str, explanation: str, width: int, column: int = 36) -> list[st
 
 
 class _terminated_like_interrupted:
-    """A polite kill (SIGTERM) unwinds the program, so that half-written files are removed; SLURM's is left to Lightning."""
+    """SIGTERM exits the program by an exception, so that half-written files are removed; SLURM's is left to Lightning."""
 
     def __enter__(self) -> None:
         self._active = threading.current_thread() is threading.main_thread() and "SLURM_JOB_ID" not in os.environ
@@ -192,12 +192,12 @@ class _terminated_like_interrupted:
 
 
 def quiet_libraries() -> None:
-    """Keeps the chatter of the libraries off the console; their warnings stay, and NeMo's log file keeps all of it.
+    """Keeps the libraries' messages below WARNING off the console; NeMo's log file keeps all of them.
 
-    Call it before they are imported: they set the levels of their loggers as they come.
+    Call it before the libraries are imported: they set up their loggers on import.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    telemetry = logging.getLogger("nv_one_logger")  # NVIDIA's telemetry says at length that it is switched off
+    telemetry = logging.getLogger("nv_one_logger")  # NVIDIA's telemetry logs that it is switched off
     telemetry.addHandler(logging.NullHandler())
     telemetry.propagate = False
     for lightning in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning"):  # the last one imported lends its logger
@@ -211,7 +211,7 @@ def quiet_libraries() -> None:
         own.setLevel(logging.INFO)
 
 
-# What NeMo warns of in every run that may go on where it was.
+# NeMo's warnings in every run that may resume.
 _EXPECTED = ("Exp_manager is logging to", "There were no checkpoints found in")
 
 

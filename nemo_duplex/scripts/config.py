@@ -1,8 +1,8 @@
-"""The configuration of a script: YAML composed by hydra, overridden, checked at the door, and explained by its comments.
+"""The configuration of a script: YAML composed by hydra, overridden, validated before the script runs, its comments as help.
 
     # Hours of speech to make.        <- explains the key below it
     hours: 1.0                        <- the default, and so the type
-    out: ???  # Folder to write.      <- required; a short explanation may stand beside its key
+    out: ???  # Folder to write.      <- required; a short explanation may follow its key
     llm: {}                           <- open: any key may be given below it
     seed: null                        <- any type
     most: 3  # null: all              <- null is possible where the explanation says what it means

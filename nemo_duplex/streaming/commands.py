@@ -1,6 +1,6 @@
 r"""What a caller makes the agent do: stop now, start now, say these words, be muted.
 
-The agent then goes on as if it had chosen so itself: the next frame sees what was forced as its previous frame, and marks are
+The agent then continues as if it had chosen so itself: the next frame sees what was forced as its previous frame, and marks are
 on the channels as in training (drawn in `channels/layout.py`). Only the sound does not wait for the marks:
 
                                 stop                                       start, or say("w1 w2")
@@ -9,7 +9,7 @@ on the channels as in training (drawn in `channels/layout.py`). Only the sound d
     speech    ... c   c   c      s    s   EOS  pad    speech (beside)      pad   BOS   c    c  ...            free, but for BOS
     sound     ~~~~~~~~~~~~~~~~~~\__________________   s: codes of silence
 
-At a stop the sound fades out over 20 ms, and the codec's decoder, which would ring on, is reset.
+At a stop the sound fades out over 20 ms, and the codec's decoder is reset, so that no sound follows.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ class AgentCommands:
     # ------------------------------------------------------------------ commands
 
     def stop(self) -> None:
-        """The agent is silent from the next frame on, and its turn ends; what it was told to say is forgotten."""
+        """The agent is silent from the next frame on, and its turn ends; texts of `say` that wait are dropped."""
         with self._lock:
             self._stop, self._start = True, False
             self._lines.clear()
@@ -144,7 +144,7 @@ class AgentCommands:
             self.observer(self._asked, "start", None)
 
     def say(self, tokens: Sequence[int]) -> None:
-        """The agent says these text tokens, after what it was told to say before; a turn of its own is cut off.
+        """The agent says these text tokens, after those of earlier calls; a turn of its own is cut off.
 
         Raises:
             InputError: if there are no tokens, or marks of the text channel among them.
@@ -159,7 +159,7 @@ class AgentCommands:
             self.observer(self._asked, "say", list(tokens))
 
     def mute(self, muted: bool) -> None:
-        """The agent goes on without sound (True), or with sound again (False)."""
+        """The agent continues without sound (True), or with sound again (False)."""
         with self._lock:
             self._muted = bool(muted)
             self.observer(self._asked, "mute", self._muted)

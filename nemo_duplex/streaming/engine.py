@@ -181,7 +181,7 @@ class DuplexEngine:
         """The sessions that have begun, each with its row, and how many rows must be computed.
 
         Frees the slots of sessions that are over, begins new ones, and moves sessions down if fewer rows then have to be
-        computed. A step reads one system prompt at most, so that nobody waits for the prompts of others; the sessions behind it
+        computed. A step reads one system prompt at most, so that others wait for one prompt at most; the sessions behind it
         begin in a later step.
         """
         with self._lock:

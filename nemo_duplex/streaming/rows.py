@@ -4,8 +4,8 @@
     think    the next of them ── llm ──> text token and codes
     speak    the codes ── codec ──> audio
 
-Each of the four stages is a function of tensors: shapes are constant, no Python looks at the data, and all that is remembered
-lies in `RowsState`, whose buffers are written in place. So each can become a CUDA graph.
+Each of the four stages is a function of tensors: shapes are constant, no Python looks at the data, and all state is
+in `RowsState`, whose buffers are written in place. So each can become a CUDA graph.
 """
 
 from __future__ import annotations

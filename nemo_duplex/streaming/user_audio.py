@@ -128,12 +128,12 @@ class ChunkQueue:
             its number of frames; 0 if there is no chunk yet.
         """
         with self._lock:
-            owed = self._perception.count(self._heard) - self._frames
-            if self._waiting < len(chunk) and not (self._ended and owed > 0):
+            remaining = self._perception.count(self._heard) - self._frames
+            if self._waiting < len(chunk) and not (self._ended and remaining > 0):
                 return 0
             filled = self._fill(chunk)
             chunk[filled:] = 0.0
-            frames = min(owed, self._perception.chunk_frames)
+            frames = min(remaining, self._perception.chunk_frames)
             self._frames += frames
             return frames
 

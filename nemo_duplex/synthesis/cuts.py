@@ -39,7 +39,7 @@ class DialogueSpec:
         seed: of everything that is drawn.
         pause: share of user turns with a pause inside, where the text allows one.
         pause_length: of such a pause.
-        quiet: share of train recordings in which nobody speaks.
+        quiet: share of train recordings without speech.
         quiet_length: of such a recording, if `duration` is None.
         duration: of every train cut, filled with dialogues and cut off at the end; None: one whole dialogue per cut.
         rhythm: when who speaks.

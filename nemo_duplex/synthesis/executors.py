@@ -40,7 +40,7 @@ def run_locally(work: Callable[[Job], Any], jobs: Sequence[Job], workers: int) -
                 yield future.result()
     except BrokenProcessPool:
         raise InputError(
-            "A worker process was killed, probably for lack of memory: run again with fewer workers=. It goes on where it was."
+            "A worker process was killed, probably for lack of memory: run again with fewer workers=. It resumes."
         ) from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

@@ -31,7 +31,7 @@ class Acoustics:
         level_db: RMS of the speech against full scale, whatever the voice.
         noise: share of recordings with noise, over their whole length.
         noise_snr_db: speech against noise, both as RMS.
-        quiet_level_db: RMS of the noise where nobody speaks, against full scale.
+        quiet_level_db: RMS of the noise where there is no speech, against full scale.
         room: share of recordings in an echoing room.
         room_decay: Seconds until the room's echo has fallen by 60 dB.
         leak: share of recordings in which the agent's loudspeaker leaks into the user's microphone.
@@ -83,7 +83,7 @@ def user_channel(
     """The user's channel as a microphone records it.
 
     Args:
-        speech: (S,) float32 at `sample_rate`; zeros where nobody speaks.
+        speech: (S,) float32 at `sample_rate`; zeros where there is no speech.
         agent: returns the agent's channel, likewise; called only if it leaks into the microphone.
         sample_rate: Hz.
         acoustics: what to draw from.
@@ -122,7 +122,7 @@ def noise(num_samples: int, sample_rate: int, color: NoiseColor, rng: np.random.
     """Noise (S,) of RMS 1."""
     spectrum = np.fft.rfft(rng.standard_normal(num_samples))
     frequency = np.fft.rfftfreq(num_samples, 1 / sample_rate)
-    # Nobody hears below 20 Hz, but brown noise would have nearly all of its power there.
+    # Brown noise would have nearly all of its power below 20 Hz, which is not audible.
     spectrum *= np.where(frequency < 20, 0.0, 1 / np.maximum(frequency, 20.0) ** _NOISE_SLOPE[color])
     audio = np.fft.irfft(spectrum, num_samples)
     return audio / max(float(np.sqrt(np.mean(np.square(audio)))), 1e-9)

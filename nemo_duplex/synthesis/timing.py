@@ -30,7 +30,7 @@ class Rhythm:
     Args:
         response_gap: silence before the agent answers (paper: 0.64 s), rounded to the nearest frame edge.
         stop_delay: how long the agent goes on after a barge-in starts (paper: 0.64 s), rounded down to a frame edge.
-        barge_in: share of answers that the user interrupts; nobody interrupts the last answer of a dialogue.
+        barge_in: share of answers that the user interrupts; the last answer of a dialogue is never interrupted.
         barge_in_at: where in the answer the interruption starts.
         gap: silence after an answer before the user goes on.
         prompt: share of user turns that start right after the answer instead, within `prompt_gap`.

@@ -43,11 +43,11 @@ def test_shared_text_ids_are_refused(shared):
 @pytest.mark.parametrize(
     "wrong, message",
     [
-        (dict(text_eos=32003), "eos id 32003 lies outside"),
-        (dict(text_pad=-1), "pad id -1 lies outside"),
+        (dict(text_eos=32003), "eos id 32003 is outside"),
+        (dict(text_pad=-1), "pad id -1 is outside"),
         (dict(num_codebooks=0), "needs codebooks"),
         (dict(codebook_size=0), "needs codebooks"),
-        (dict(text_bos=32003), "bos id 32003 lies outside"),
+        (dict(text_bos=32003), "bos id 32003 is outside"),
         (dict(speech_delay=-1), "Speech cannot lead text"),
         (dict(turn_marks="inside"), "turn_marks is 'inside', expected one of beside, in_place"),
     ],

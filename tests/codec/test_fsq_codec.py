@@ -289,7 +289,7 @@ WRITES_A_FILE = {  # a function that NeMo's own list of targets lets through
     ],
     ids=["a function", "a function inside", "one that downloads", "by hydra's former key"],
 )
-def test_a_codec_of_anybody_runs_nothing(tmp_path, monkeypatch, encoder):
+def test_an_untrusted_codec_runs_nothing(tmp_path, monkeypatch, encoder):
     monkeypatch.chdir(tmp_path)
     path = write_nemo(tmp_path / "evil.nemo", CODEC | {"audio_encoder": encoder, "target": "AudioCodecModel"}, {})
     with pytest.raises(InputError, match="codec: .*evil.nemo: .* names '.*' at audio_encoder.*, which is no part of a codec"):

@@ -147,7 +147,7 @@ def test_keys_of_several_inputs_are_compared_each(corpus):
         of(0.5).load_state_dict(state)
 
 
-# ---- at the door
+# ---- what is refused
 
 
 def test_training_data_that_would_end_are_refused(corpus):

@@ -1,6 +1,6 @@
-"""Agents whose behaviour is known, and conversations to play to them: what must bracket every metric.
+"""Agents whose behaviour is known, and conversations to play to them: bounds for every metric.
 
-They generate as DuplexS2SModel does, from the user's audio alone. An oracle knows the score by heart: it recognises a
+They generate as DuplexS2SModel does, from the user's audio alone. An oracle knows the reference: it recognises a
 conversation by its first samples.
 """
 
@@ -25,7 +25,7 @@ SAMPLES = FRAME_RATE.samples_per_frame(AGENT_SAMPLE_RATE)
 
 
 class Words:
-    """A tokenizer of one id per word, made up as words come."""
+    """A tokenizer of one id per word, assigned in the order of their first use."""
 
     def __init__(self):
         self.known = ["<pad>", "<bos>", "<eos>"]
@@ -66,7 +66,7 @@ class FakeAgent:
         for turn in turns:
             start = FRAME_RATE.nearest(turn.start) - self.layout.text_lead
             end = FRAME_RATE.nearest(turn.end) - self.layout.text_tail
-            assert start >= 0, "a turn this early has no room for its BOS"
+            assert start >= 0, "a turn this early has no frame for its BOS"
             text = torch.tensor([self.layout.text_bos, *self.tokenizer.text_to_ids(turn.text)])[: end - start]
             text = text[: max(0, len(row) - start)]
             row[start : start + len(text)] = text

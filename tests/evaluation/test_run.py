@@ -219,7 +219,7 @@ def test_references_without_an_agent_voice(tmp_path):
     assert found["reference_wer"]["value"] is None and found["spoken_wer_gap_points"] is None
 
 
-# ---- at the door
+# ---- what is refused
 
 
 def refused(match, *cuts):

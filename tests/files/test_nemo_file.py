@@ -1,4 +1,4 @@
-"""What is read of a `.nemo` that may come from anybody: all of a good one, and one line about any other."""
+"""What is read of a `.nemo` from an untrusted source: all of a good one, and one line about any other."""
 
 from __future__ import annotations
 

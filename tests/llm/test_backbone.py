@@ -145,7 +145,7 @@ def test_a_ring_is_as_long_as_its_layer_looks_back():
 
 
 def test_a_step_writes_where_the_last_one_wrote():
-    """The same buffers for ever: what a CUDA graph replays."""
+    """The same buffers in every step: what a CUDA graph replays."""
     backbone, cache = (b := backbone_of("gemma3", window=4)), b.empty_cache(2)
     places = [tensor.data_ptr() for tensor in (*cache.keys, *cache.values, cache.age)]
     for t in range(9):

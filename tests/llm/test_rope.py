@@ -104,7 +104,7 @@ def test_a_family_whose_first_frames_cannot_be_moved_keeps_them_where_they_need_
     refused = TurnedOtherwise(LlamaConfig(**SIZES))
     beside_a_window = Backbone({}, 8, weights=refused, sinks=2)
     for call in (lambda: check_streaming(refused, beside_a_window), lambda: beside_a_window.empty_cache(1)):
-        with pytest.raises(InputError, match="its first frames cannot be kept for ever beside a window. Set model.sinks to 0"):
+        with pytest.raises(InputError, match="its first frames cannot be kept beside a window. Set model.sinks to 0"):
             call()
     assert Backbone({}, 8, weights=TurnedOtherwise(LlamaConfig(**SIZES))).prompt_limit == 0
     backbone = Backbone({}, weights=model)

@@ -83,7 +83,7 @@ def cut(number, text):
 
 @pytest.fixture
 def attentive(ours, theirs):
-    """Both models, to which what is heard outweighs what was said: as they are, they fall into saying one thing for ever."""
+    """Both models, to which what is heard outweighs what was said: unchanged, they would repeat one token."""
     first, second = ours.perception.proj, theirs.perception.proj
     kept = {name: value.clone() for name, value in second.state_dict().items()}
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""The door of the scripts: overrides, what is refused and how, help, exit codes."""
+"""Entry point of the scripts: overrides, what is refused and how, help, exit codes."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_an_explanation_is_beside_its_key_or_in_the_lines_above_it(conf):
     assert list(said.leaves()) == [("a", 1), ("b", [1, 2]), ("c", [1, 2]), ("d.e", 1), ("f", {})]
 
 
-def test_who_derives_may_explain_anew(conf):
+def test_a_derived_configuration_may_explain_again(conf):
     """The explanation of the nearest file counts; a file that says nothing leaves it to the one it builds on."""
     (conf / "mine.yaml").write_text("defaults: [train, _self_]\nhours: 3.0  # Mine.\ntitle: b\n")
     mine = config.ScriptConfig("mine")
@@ -218,10 +218,10 @@ def test_unknown_and_broken_files(conf, tmp_path):
     assert "lost.yaml: There is no configuration 'gone'" in refused(name="lost")
 
 
-# --- the door ---------------------------------------------------------------------------------------------------------
+# --- the entry point --------------------------------------------------------------------------------------------------
 
 
-def door(main):
+def entry_point(main):
     """Runs a script, gives its exit code."""
     run = script("train")(main)
 
@@ -237,9 +237,13 @@ def door(main):
 
 def test_the_door_opens():
     seen = []
-    assert door(seen.append)("out=x", "hours=3") == 0
+    assert entry_point(seen.append)("out=x", "hours=3") == 0
     assert seen[0].out == "x" and seen[0].hours == 3.0
-    assert door(seen.append)("out=x", "--config-name=tiny") == door(seen.append)("--config-name", "tiny", "out=x") == 0
+    assert (
+        entry_point(seen.append)("out=x", "--config-name=tiny")
+        == entry_point(seen.append)("--config-name", "tiny", "out=x")
+        == 0
+    )
     assert seen[1].hours == seen[2].hours == 2.0
 
 
@@ -257,12 +261,12 @@ def test_a_folder_of_configurations_by_option(tmp_path):
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "mine.yaml").write_text("defaults: [train, _self_]\nout: here\n")
     seen = []
-    assert door(seen.append)(f"--config-dir={tmp_path / 'own'}", "--config-name=mine") == 0
+    assert entry_point(seen.append)(f"--config-dir={tmp_path / 'own'}", "--config-name=mine") == 0
     assert seen[0].out == "here"
 
 
 @pytest.mark.parametrize("slurm", [False, True])
-def test_a_polite_kill_is_an_exit_and_only_while_the_script_runs(monkeypatch, slurm):
+def test_sigterm_is_an_exit_and_only_while_the_script_runs(monkeypatch, slurm):
     """SLURM's is left to Lightning."""
     monkeypatch.setenv("SLURM_JOB_ID", "1") if slurm else monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     before, seen = signal.getsignal(signal.SIGTERM), []
@@ -272,7 +276,7 @@ def test_a_polite_kill_is_an_exit_and_only_while_the_script_runs(monkeypatch, sl
         if not slurm:
             signal.raise_signal(signal.SIGTERM)
 
-    assert door(main)("out=x") == (0 if slurm else 143)
+    assert entry_point(main)("out=x") == (0 if slurm else 143)
     assert (seen[0] is before) == slurm
     assert signal.getsignal(signal.SIGTERM) is before
 
@@ -282,7 +286,7 @@ def test_a_bar_that_is_open_does_not_share_the_line_of_an_error(capsys):
         main.bar = tqdm(total=3)
         raise InputError("wrong")
 
-    assert door(main)("out=x") == 2
+    assert entry_point(main)("out=x") == 2
     assert main.bar.disable and capsys.readouterr().err.endswith("\nerror: wrong\n")
 
 
@@ -290,7 +294,7 @@ def raising(error: BaseException):
     def main(cfg):
         raise error
 
-    return door(main)
+    return entry_point(main)
 
 
 @pytest.mark.parametrize(
@@ -344,7 +348,7 @@ def test_help_explains_every_key(option, capsys):
         """
         raise AssertionError("reached")
 
-    assert door(main)(option) == 0
+    assert entry_point(main)(option) == 0
     text = capsys.readouterr().out
     assert text.startswith("train: Trains a thing from data.\n") and "Not in the help" not in text
     words = " ".join(text.split())
@@ -368,17 +372,17 @@ def test_help_names_the_files_that_groups_choose(conf, capsys):
     (conf / "voice").mkdir()
     (conf / "voice" / "low.yaml").write_text("pitch: 80  # Hz.\n")
     (conf / "train.yaml").write_text("defaults:\n  - voice: low\n  - _self_\nrate: 1.0  # Speed.\n")
-    assert door(lambda cfg: None)("--help") == 0
+    assert entry_point(lambda cfg: None)("--help") == 0
     assert "voice=low Chooses conf/voice/low.yaml." in " ".join(capsys.readouterr().out.split())
 
 
 def test_help_shows_the_defaults_as_overridden(capsys):
-    assert door(lambda cfg: None)("--help", "hours=7") == 0
+    assert entry_point(lambda cfg: None)("--help", "hours=7") == 0
     assert "hours=7.0" in capsys.readouterr().out
 
 
 def test_help_and_errors_do_not_wait_for_torch():
-    """--help in under a second needs the door free of torch and NeMo; the quick way to know is what got imported."""
+    """--help in under a second needs an entry point free of torch and NeMo; the quick way to know is what got imported."""
     code = (
         "import sys, nemo_duplex.scripts.cli, nemo_duplex.scripts.config; "
         "print({'torch', 'nemo', 'lhotse', 'numpy'} & set(sys.modules))"
@@ -386,7 +390,7 @@ def test_help_and_errors_do_not_wait_for_torch():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 
-def test_a_polite_kill_removes_what_is_half_written(tmp_path, conf):
+def test_sigterm_removes_what_is_half_written(tmp_path, conf):
     program = f"""
 import time
 from nemo_duplex.scripts import config
@@ -430,7 +434,7 @@ def main(cfg):
         handler.setLevel(logging.INFO)
     logger.setLevel(logging.INFO)
     logging.getLogger("nv_one_logger.api.config").warning("telemetry is switched off")
-    logger.info("chatter")
+    logger.info("a message")
     logger.warning("Exp_manager is logging to a folder")
     logger.warning("a warning")
     logging.getLogger("nemo_duplex.models").info("our own message")
@@ -439,4 +443,4 @@ script("demo")(main)([])
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stderr == "a warning\nour own message\n"
-    assert done.stdout == "chatter\na warning\n"
+    assert done.stdout == "a message\na warning\n"

@@ -1,4 +1,4 @@
-"""Every configuration loads through the door, explains each of its keys, and belongs to a script."""
+"""Every configuration loads as a script loads it, explains each of its keys, and belongs to a script."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_every_key_is_explained(name):
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_key_is_known_to_the_door(name):
-    """The door checks overrides against what it reads from the files: it must not miss a key that hydra composes."""
+    """ScriptConfig checks overrides against what it reads from the files: it must not miss a key that hydra composes."""
     config = ScriptConfig(name)
     assert {key for key, _ in config.leaves()} <= set(config.keys)
 
@@ -74,5 +74,5 @@ def test_every_key_is_read_by_something():
 def test_every_script_has_its_configuration():
     for script in sorted((ROOT / "examples").glob("*.py")):
         named = re.findall(r'^@script\("(\w+)"\)$', script.read_text(), re.MULTILINE)
-        assert len(named) == 1, f"{script.name} has no door: @script(...) of nemo_duplex.scripts.cli."
+        assert len(named) == 1, f"{script.name} has no entry point: @script(...) of nemo_duplex.scripts.cli."
         assert named[0] in CONFIGS, f"{script.name} reads conf/{named[0]}.yaml, which does not exist."

@@ -95,6 +95,6 @@ def test_the_given_parts_are_read():
 
 
 def test_the_codes_use_the_corpus_as_it_was_made():
-    """Other keys would make synthesize.py refuse the folder, or make it anew."""
+    """Other keys would make synthesize.py refuse the folder, or make it again."""
     steps = {step.name: step for group in demo().plan() for step in group}
     assert steps["codes"].command[:-1] == steps["synthesize"].command

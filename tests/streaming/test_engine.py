@@ -123,7 +123,7 @@ def test_no_slot_is_refused_and_freed_ones_are_taken_again(model):
     first.close()
     assert len(engine) == 1
     engine.open_session()
-    second.flush()  # it heard nothing, so nothing is owed
+    second.flush()  # it heard nothing, so no frame remains
     engine.open_session()
     with pytest.raises(InputError, match="max_sessions of 1 or more, got 0"):
         model.open_engine(max_sessions=0)

@@ -213,7 +213,7 @@ def test_the_window_holds_the_latest_tokens_that_are_no_specials():
     assert (state.recent[1] == -1).all()
 
 
-# ---------------------------------------------------------------------- at the door
+# ---------------------------------------------------------------------- what is refused
 
 
 def test_options_are_read_from_plain_data():

@@ -1,7 +1,7 @@
 """Translates a configuration of NeMo's in-tree DuplexS2SModel (examples/speechlm2) into ours.
 
 Each of their keys has its effect here or is refused by its name; none is ignored silently. Their model differs from ours in
-where the marks of a turn stand (`turn_marks: in_place`, see `channels/layout.py`), in the names of its keys, and in how it
+where the marks of a turn are (`turn_marks: in_place`, see `channels/layout.py`), in the names of its keys, and in how it
 describes the user encoder (`perception.py`).
 """
 

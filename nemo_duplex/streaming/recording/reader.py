@@ -1,7 +1,7 @@
 """Reads a recorded conversation (`format.py`), or says in one line what is wrong with it.
 
-A recording may come from anybody. Lhotse would run a command or fetch a URL that a cut names as its audio. Here only the files
-of the format are opened, beside the cut, whatever the cut names.
+A recording may come from an untrusted source, and Lhotse runs commands or fetches URLs that a cut names as its audio. So this
+file opens only the files of the format, in the cut's folder, and ignores the names in the cut.
 """
 
 from __future__ import annotations

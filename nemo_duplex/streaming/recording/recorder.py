@@ -175,7 +175,7 @@ class SessionRecorder:
                 file.append(b"".join(waiting[name]))
         if self._too_slow:
             raise OSError(f"nothing could be written for {_WRITE_TIMEOUT:.0f} s")
-        if not self._session["model"]["hash"]:  # takes seconds for a large model: nobody waits for it in this thread
+        if not self._session["model"]["hash"]:  # takes seconds for a large model, but no caller waits for this thread
             self._session["model"]["hash"] = model_hash(self._model)
             self._write_session()
         if ended:

@@ -38,7 +38,7 @@ def verdict(replay: Replay) -> Iterator[str]:
 
 
 def drawing(replay: Replay, model: DuplexAgent) -> Iterator[str]:
-    """The frames around `replay.frame`, which is marked; in the replayed columns `=` stands for the same as recorded."""
+    """The frames around `replay.frame`, which is marked; in the replayed columns `=` means the same as recorded."""
     rows = [(pair, *_cells(pair.recorded, model), *_replayed(pair, model)) for pair in replay.around]
     widths = [max((len(row[1 + column]) for row in rows), default=0) for column in range(6)]
     agent = "  ".join(f"{{:{width}}}" for width in widths)

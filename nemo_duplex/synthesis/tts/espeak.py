@@ -5,7 +5,7 @@ Two properties of the library shape this file (measured, eSpeak NG 1.52):
 
 - Its state is global and leaks from one utterance into the next (phase, flutter, breath noise): the same text spoken four
   times gives four waveforms, and neither Cancel nor Terminate resets it. Unmapping the library does, so `speak` maps it
-  anew for every utterance (1 ms) and seeds its noise. That makes `speak` a pure function.
+  again for every utterance (1 ms) and seeds its noise. That makes `speak` a pure function.
 - It is not thread-safe at all, so one lock guards the process. Use processes to go faster.
 """
 

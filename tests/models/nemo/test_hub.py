@@ -139,15 +139,15 @@ def test_from_a_folder_and_from_a_file(model, repository, tmp_path):
     assert nemo_file(tmp_path / "renamed", "model").name == "best.nemo"
 
 
-@pytest.mark.parametrize("door", [ModelPT, DuplexS2SModel], ids=lambda door: door.__name__)
-def test_from_the_hubs_own_cache_without_network(model, repository, tmp_path, monkeypatch, door):
+@pytest.mark.parametrize("cls", [ModelPT, DuplexS2SModel], ids=lambda cls: cls.__name__)
+def test_from_the_hubs_own_cache_without_network(model, repository, tmp_path, monkeypatch, cls):
     """What has been downloaded once is found by huggingface_hub itself, offline; NeMo looks for the same name."""
     cached = tmp_path / "models--someone--agent"
     (cached / "refs").mkdir(parents=True)
     (cached / "refs" / "main").write_text(COMMIT)
     shutil.copytree(repository, cached / "snapshots" / COMMIT)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    assert same(model, door.from_pretrained(ID, map_location="cpu"))
+    assert same(model, cls.from_pretrained(ID, map_location="cpu"))
 
 
 def test_a_repository_is_whole_or_not_there(model, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""A `.nemo` from anybody: a good one restores anywhere, any other is one line, runs nothing and leaves nothing behind."""
+"""An untrusted `.nemo`: a good one restores anywhere, any other is one line, runs nothing and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ nemo_duplex.DuplexS2SModel.restore_from("again.nemo", map_location="cpu")
 
 @pytest.mark.slow
 def test_one_file_restores_without_network_and_with_everything_else_deleted(tmp_path):
-    """By both doors, in a process that has nothing but the file; the folders that the model was made from are gone."""
+    """By both classes, in a process that has nothing but the file; the folders that the model was made from are gone."""
     (tmp_path / "parts").mkdir()
     model = tiny_model(tmp_path / "parts")
     (tmp_path / "fresh").mkdir()
@@ -138,12 +138,12 @@ def test_one_file_restores_without_network_and_with_everything_else_deleted(tmp_
     )
     assert done.returncode == 0, done.stderr
     here = model.offline_inference(signal, torch.tensor([32000]))
-    for door in ("ModelPT", "DuplexS2SModel"):
-        there = torch.load(tmp_path / "fresh" / f"{door}.pt")
+    for cls in ("ModelPT", "DuplexS2SModel"):
+        there = torch.load(tmp_path / "fresh" / f"{cls}.pt")
         assert there["text"] == here["text"]
         for key in ("tokens_text", "tokens_audio", "tokens_len", "audio_len"):
-            assert torch.equal(there[key], here[key]), (door, key)
-        assert (there["audio"] - here["audio"]).abs().max() < 1e-6, door
+            assert torch.equal(there[key], here[key]), (cls, key)
+        assert (there["audio"] - here["audio"]).abs().max() < 1e-6, cls
 
 
 def test_nemos_own_arguments(nemo, clean):
@@ -166,7 +166,7 @@ def test_a_derived_class_takes_our_files(nemo, clean):
     assert type(Heir.restore_from(str(nemo), map_location="cpu")) is Heir
 
 
-# --- what is refused, by our own door ---------------------------------------------------------------------------------
+# --- what is refused, by our own class --------------------------------------------------------------------------------
 
 WRITES = {  # NeMo's own list of targets lets this function through
     "_target_": "nemo.collections.asr.parts.utils.manifest_utils.write_manifest",
@@ -273,7 +273,7 @@ def test_code_is_not_run_even_where_torch_is_told_to(nemo, clean, monkeypatch):
     assert pwned.exists(), "the file does what it is said to do, or this test proves nothing"
 
 
-# --- what is refused, by NeMo's own door ------------------------------------------------------------------------------
+# --- what is refused, by NeMo's own class -----------------------------------------------------------------------------
 
 THROUGH_NEMO = {
     "foreign target": {"config": put("target", "os.system")},
@@ -303,12 +303,12 @@ def test_nemos_own_door_writes_nothing_outside(nemo, clean):
     assert not (clean / "pwned").exists() and not os.path.exists("/tmp/pwned-by-nemo")
 
 
-@pytest.mark.parametrize("door", [ModelPT, DuplexS2SModel], ids=lambda door: door.__name__)
+@pytest.mark.parametrize("cls", [ModelPT, DuplexS2SModel], ids=lambda cls: cls.__name__)
 @pytest.mark.parametrize("change", [{"config": put("target", "os.system")}, {"weights": drop}], ids=["target", "weights"])
-def test_after_a_failed_restore_the_next_model_gets_its_data_loaders(nemo, clean, monkeypatch, door, change):
-    """NeMo 3.0 remembers for ever that a model is being restored, and such models set up no data (facts/nemo.md, 1.20)."""
+def test_after_a_failed_restore_the_next_model_gets_its_data_loaders(nemo, clean, monkeypatch, cls, change):
+    """NeMo 3.0 keeps the flag that a model is being restored, and such models set up no data (facts/nemo.md, 1.20)."""
     with pytest.raises(Exception, match="."):
-        door.restore_from(str(tampered(nemo, clean / "evil.nemo", **change)), map_location="cpu")
+        cls.restore_from(str(tampered(nemo, clean / "evil.nemo", **change)), map_location="cpu")
     asked = []
     monkeypatch.setattr(DuplexS2SModel, "setup_training_data", lambda self, config: asked.append(config))
     folder = clean / "parts"
@@ -318,7 +318,7 @@ def test_after_a_failed_restore_the_next_model_gets_its_data_loaders(nemo, clean
 
 
 def test_the_config_that_we_write_names_nothing_else(nemo):
-    """What the door lets through is all that a model needs: if this fails, a part has learnt to name more."""
+    """What is accepted is all that a model needs: if this fails, a part has learnt to name more."""
     with tarfile.open(nemo) as archive:
         config = yaml.safe_load(archive.extractfile("./" + CONFIG).read())
         files = [name.removeprefix("./") for name in archive.getnames()]

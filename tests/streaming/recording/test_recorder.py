@@ -210,7 +210,7 @@ def test_a_folder_that_cannot_be_is_refused_at_once(model, tmp_path, what, monke
     engine = model.open_engine(max_sessions=1)
     with pytest.raises(InputError, match="record: "):
         engine.open_session(record=folder)
-    assert len(engine) == 0, "It would sit in its slot for ever."
+    assert len(engine) == 0, "It would keep its slot."
     assert parts(tmp_path) == []
 
 
