@@ -41,8 +41,8 @@ SUB_ROOMS = [
     {"models/"},
     {"models/interop.py"},
 ]
-# A model opens sessions, which are of a room above it: the one door upward, opened when it is called.
-DOOR, DOOR_FUNCTIONS = "models/duplex_s2s.py", {"open_session", "open_engine"}
+# A model opens sessions, which are of a room above it: the only import upward, inside of these functions.
+UPWARD, UPWARD_FUNCTIONS = "models/duplex_s2s.py", {"open_session", "open_engine"}
 
 MAY_IMPORT_NEMO = {
     "codec/fsq_codec.py",
@@ -135,14 +135,14 @@ def upward_imports(sources: Sources) -> Iterator[str]:
         if path != "__init__.py" and here not in depth:
             yield f"{path} belongs to no room."
             continue
-        opened = {file for file, inside in own_imports(path, sources) if path == DOOR and inside in DOOR_FUNCTIONS}
+        opened = {file for file, inside in own_imports(path, sources) if path == UPWARD and inside in UPWARD_FUNCTIONS}
         for file, inside in own_imports(path, sources):
             there = room(file)
             if there not in depth:
                 yield f"{path} imports nemo_duplex.{there}: import it from the file where it lives."
             elif there == here or depth[there] < depth[here] or depth[there] == depth[here] == 0:
                 continue
-            elif not (file in opened and inside in DOOR_FUNCTIONS | {"TYPE_CHECKING"}):
+            elif not (file in opened and inside in UPWARD_FUNCTIONS | {"TYPE_CHECKING"}):
                 yield f"{path} imports {file}, which is not below it. Move what they share below both."
 
 
@@ -159,7 +159,7 @@ def upward_imports_in_a_room(sources: Sources) -> Iterator[str]:
 
 
 def circles(sources: Sources) -> Iterator[str]:
-    """No file imports itself through others, not even in functions, for type checkers or through the door."""
+    """No file imports itself through others, not even in functions, for type checkers or through the import upward."""
     state: dict[str, str] = {}
 
     def visit(path: str, trail: tuple[str, ...]) -> Iterator[str]:
@@ -270,10 +270,14 @@ BROKEN = {
     "a sibling": (upward_imports, {"llm/a.py": "from nemo_duplex.codec import b", "codec/b.py": ""}, "llm/a.py"),
     "a room that is not listed": (upward_imports, {"tools/a.py": ""}, "tools/a.py"),
     "a public name": (upward_imports, {"streaming/a.py": "from nemo_duplex import FSQCodec"}, "streaming/a.py"),
-    "the door left open": (upward_imports, {MODEL: STREAM, **ENGINE}, MODEL),
+    "the import upward at the top": (upward_imports, {MODEL: STREAM, **ENGINE}, MODEL),
     "another function": (upward_imports, {MODEL: "def run():\n    " + STREAM, **ENGINE}, MODEL),
-    "another file's door": (upward_imports, {"models/a.py": "def open_session():\n    " + STREAM, **ENGINE}, "models/a.py"),
-    "a type beside the door": (
+    "the import upward in another file": (
+        upward_imports,
+        {"models/a.py": "def open_session():\n    " + STREAM, **ENGINE},
+        "models/a.py",
+    ),
+    "a type beside the import upward": (
         upward_imports,
         {
             MODEL: "def open_engine():\n    " + STREAM + "if TYPE_CHECKING:\n    import nemo_duplex.streaming.rows",
@@ -306,14 +310,14 @@ BROKEN = {
         },
         "llm/a.py -> llm/b.py -> llm/c.py -> llm/a.py",
     ),
-    "through the door and back": (
+    "through the import upward and back": (
         circles,
         {MODEL: "def open_engine():\n    " + STREAM, "streaming/engine.py": "import nemo_duplex.models.duplex_s2s"},
         "models/duplex_s2s.py -> streaming/engine.py -> models/duplex_s2s.py",
     ),
     "the trainer shell by import": (names_of_the_trainer_shell, {"streaming/a.py": "import nemo_duplex.models.duplex_s2s"}, ""),
     "the trainer shell in words": (names_of_the_trainer_shell, {"streaming/b/a.py": '"""Runs a DuplexS2SModel."""'}, ""),
-    "NeMo by the back door": (other_entries_of_nemo, {"channels/a.py": "def f():\n    import nemo.core"}, "channels/a.py"),
+    "NeMo in a function": (other_entries_of_nemo, {"channels/a.py": "def f():\n    import nemo.core"}, "channels/a.py"),
     "speechlm2": (other_entries_of_nemo, {"models/parts.py": "import nemo.collections.speechlm2"}, "models/parts.py"),
     "the other lightning": (foreign_packages, {"training/a.py": "import pytorch_lightning as pl"}, "training/a.py"),
     "a relative import": (relative_imports, {"llm/a.py": "from . import b"}, "llm/a.py"),
@@ -334,9 +338,9 @@ def test_a_broken_rule_names_its_culprit(rule, sources, culprit):
 
 
 def test_what_the_rules_allow():
-    door = "def open_session():\n    " + STREAM + "if TYPE_CHECKING:\n    " + STREAM
+    upward = "def open_session():\n    " + STREAM + "if TYPE_CHECKING:\n    " + STREAM
     sources = {
-        MODEL: '"""Opens."""\nimport nemo_duplex.models.nemo.card\n' + door,
+        MODEL: '"""Opens."""\nimport nemo_duplex.models.nemo.card\n' + upward,
         "models/__init__.py": "",
         "models/nemo/__init__.py": "",
         "models/nemo/card.py": '"""A card."""\nfrom nemo_duplex.inputs import InputError',
@@ -352,10 +356,10 @@ def test_what_the_rules_allow():
 
 
 def test_the_lists_name_what_exists():
-    assert {path for path in MAY_IMPORT_NEMO | MEETS_IN_TREE | {DOOR} if path not in SOURCES} == set()
+    assert {path for path in MAY_IMPORT_NEMO | MEETS_IN_TREE | {UPWARD} if path not in SOURCES} == set()
     assert {p for p in MAY_IMPORT_NEMO if not any(m.split(".")[0] == "nemo" for m, _ in imports(SOURCES[p]))} == set()
-    opened = {inside for file, inside in own_imports(DOOR, SOURCES) if room(file) == "streaming"}
-    assert opened - {"TYPE_CHECKING"} == DOOR_FUNCTIONS
+    opened = {inside for file, inside in own_imports(UPWARD, SOURCES) if room(file) == "streaming"}
+    assert opened - {"TYPE_CHECKING"} == UPWARD_FUNCTIONS
 
 
 def test_an_example_reads_config_builds_and_runs():

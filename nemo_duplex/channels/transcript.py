@@ -82,7 +82,7 @@ class ChannelReader:
         return None
 
     def open_turn(self, frames: int) -> ChannelTurn | None:
-        """The turn that goes on after `frames` frames, as far as it has come."""
+        """The turn that is open after `frames` frames, as far as it was written."""
         return None if self._start is None else ChannelTurn(self._start, frames, tuple(self._ids), self._has_bos, False)
 
     def _end(self, frame: int, has_eos: bool) -> ChannelTurn | None:
@@ -171,7 +171,7 @@ class Transcript:
         return added
 
     def conversation(self, frames: int) -> Conversation:
-        """What was said in the first `frames` frames, a turn that goes on included."""
+        """What was said in the first `frames` frames, an open turn included."""
         turns, last = list(self._turns), self._reader.open_turn(frames)
         if last is not None:
             turns.append(self._heard(last))

@@ -167,7 +167,7 @@ class DuplexDataModule(pl.LightningDataModule):
         changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
         if changed:
             named = "; ".join(f"{key} was {before.get(key, 'not set')}, is {now.get(key, 'not set')}" for key in changed)
-            raise InputError(f"This training cannot go on with other data: {named}. Set it back, or give another out=.")
+            raise InputError(f"This training cannot resume with other data: {named}. Set it back, or give another out=.")
         self._first = state["seen"]
 
     def _made_of(self) -> dict[str, str]:

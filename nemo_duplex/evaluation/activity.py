@@ -19,7 +19,7 @@ Vad = Callable[[np.ndarray, int], list[Span]]
 
 # ---- the energy detector: 10 ms windows; levels in dB re full scale
 _WINDOW: Seconds = 0.01
-_AUDIBLE = -42.0  # nothing quieter starts speech: a codec's idea of silence stays below
+_AUDIBLE = -42.0  # nothing quieter starts speech: decoded silence stays below
 _FAINT = -58.0  # nothing quieter continues it
 _START = 24.0  # speech starts within this of the recording's loud windows
 _CONTINUE = 36.0  # and continues within this: weak fricatives (f, th, h) at its edges are about 30 dB below the vowels

@@ -52,7 +52,7 @@ class Scored:
 
     @property
     def mistakes(self) -> float:
-        """What a listener would mind, weighted, to sort conversations by."""
+        """The weighted number of mistakes, to sort conversations by."""
         failed = sum(b.status == "failure" for b in self.turn_taking.barge_ins)
         missing = sum(r.status == "no_response" for r in self.turn_taking.responses)
         wrong = sum(a.verdict == "wrong" for a in self.answers)

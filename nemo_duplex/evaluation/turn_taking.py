@@ -55,7 +55,7 @@ class BargeIn:
 
     `status`: `success`, `failure`, or `censored` (the recording ends before the window does).
     `stop_latency`: Seconds from the user's onset to the agent's stop; None where the stop was not seen.
-    `resumed`: the agent started again while the same user turn went on.
+    `resumed`: the agent started again during the same user turn.
     """
 
     user_onset: Seconds

@@ -200,7 +200,11 @@ def quiet_libraries() -> None:
     telemetry = logging.getLogger("nv_one_logger")  # NVIDIA's telemetry logs that it is switched off
     telemetry.addHandler(logging.NullHandler())
     telemetry.propagate = False
-    for lightning in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning"):  # the last one imported lends its logger
+    for lightning in (
+        "lightning.pytorch",
+        "lightning.fabric",
+        "pytorch_lightning",
+    ):  # the last one imported decides which is used
         logging.getLogger(f"{lightning}.utilities.rank_zero").setLevel(logging.WARNING)  # which accelerators there are not
     logging.getLogger("nemo_logger").addFilter(_only_to_file)
     own = logging.getLogger("nemo_duplex")

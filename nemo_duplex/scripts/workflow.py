@@ -159,7 +159,7 @@ class Workflow:
                 where = "" if run.log is None else f" It said: {run.last_line} (all of it in {run.log})."
                 raise InputError(
                     f"The step {run.step.name} ended with exit code {run.process.returncode}.{where} "
-                    "Run the same command again to go on from here: what is finished stays."
+                    "Run the same command again to resume: finished steps are kept."
                 )
             if missing := self._missing(run.step):
                 raise InputError(f"The step {run.step.name} ended without an error, but there is no {self.out / missing}.")

@@ -236,7 +236,7 @@ def _answers(due: list[tuple[int, EngineSession]], tokens: list[int], codes: np.
         try:
             frame = session.take_frame(tokens[row], codes[row].copy(), audio[row].copy())
         except Exception as error:
-            _log.exception("A session was ended by an error in its frame; the others go on.")
+            _log.exception("A session was ended by an error in its frame; the others continue.")
             session.fail(error)
         else:
             answers[session].append(frame)

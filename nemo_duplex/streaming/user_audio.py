@@ -4,7 +4,7 @@
     UserActivity     a cheap detector for protocols that must say "speech started"; the model itself does not need it
 
 The detector compares the energy of blocks of 10 ms, below 2 kHz where most of a voice is and most noise is not, with a floor:
-the quietest block of the last two seconds (minimum statistics, Martin 2001), since no voice goes on that long without a gap.
+the quietest block of the last two seconds (minimum statistics, Martin 2001), since no voice continues that long without a gap.
 Speech starts when blocks have been well above the floor for `ONSET`, and ends when none has been for `HANGOVER`, so that short
 silences within words do not end it. A sound that is steady for two seconds counts as noise.
 """

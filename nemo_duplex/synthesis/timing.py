@@ -29,10 +29,10 @@ class Rhythm:
 
     Args:
         response_gap: silence before the agent answers (paper: 0.64 s), rounded to the nearest frame edge.
-        stop_delay: how long the agent goes on after a barge-in starts (paper: 0.64 s), rounded down to a frame edge.
+        stop_delay: how long the agent continues after a barge-in starts (paper: 0.64 s), rounded down to a frame edge.
         barge_in: share of answers that the user interrupts; the last answer of a dialogue is never interrupted.
         barge_in_at: where in the answer the interruption starts.
-        gap: silence after an answer before the user goes on.
+        gap: silence after an answer before the user continues.
         prompt: share of user turns that start right after the answer instead, within `prompt_gap`.
         long_silence: share of user turns that start only after `long_gap`: the agent must not speak unasked.
         first_onset: silence before the first user turn.
@@ -84,7 +84,7 @@ def schedule(
         following = next(exchanges, None)
         number = {"exchange": len(turns) // 2}
         user = _moved(pending[0], onset, number | {"gap": round(gap, 4)} | ({"barge_in": True} if barge_in else {}))
-        free = frame_rate.count(turns[-1].end) if turns else 0  # after a short turn, the answer before may still go on
+        free = frame_rate.count(turns[-1].end) if turns else 0  # after a short turn, the answer before may still continue
         start = frame_rate.time(max(frame_rate.nearest(user.end + rhythm.response_gap), free))
         answer = _moved(pending[1], start, number | {"gap": round(start - user.end, 4)})
         onset, barge_in = _next_onset(answer, rhythm, rng)
@@ -160,7 +160,7 @@ def _moved(turn: Turn, by: Seconds, events: Mapping[str, Any]) -> Turn:
 
 
 def _next_onset(answer: Turn, rhythm: Rhythm, rng: np.random.Generator) -> tuple[Seconds, bool]:
-    """When the user goes on after an answer, and whether that is a barge-in.
+    """When the user continues after an answer, and whether that is a barge-in.
 
     All kinds are drawn before one is chosen, so that a rhythm without barge-ins differs only in the barge-ins.
     """

@@ -25,7 +25,7 @@ from nemo_duplex.files.atomic import whole_file
 from nemo_duplex.inputs import InputError
 from nemo_duplex.training.time_budget import TimeBudget
 
-#: Steps after which a checkpoint to go on from is written.
+#: Steps after which a checkpoint to resume from is written.
 STEPS_PER_EPOCH = 100
 # Learning rates end at this share of their peak.
 _FINAL_RATE = 0.02

@@ -124,7 +124,7 @@ def test_it_goes_on_when_the_data_were_moved_and_free_keys_changed(corpus, tmp_p
 )
 def test_other_batches_are_refused_with_the_key_that_differs(corpus, changes, message):
     state = module(corpus, seen=7).state_dict()
-    with pytest.raises(InputError, match=f"cannot go on with other data: {message}. Set it back, or give another out="):
+    with pytest.raises(InputError, match=f"cannot resume with other data: {message}. Set it back, or give another out="):
         module(corpus, **changes).load_state_dict(state)
 
 

@@ -13,7 +13,7 @@
 The cut names its files without a folder, so that a recording can be moved. Lhotse looks for such names in the working
 directory; `SessionRecording.read(folder).cut` has whole paths.
 
-While the conversation goes on, the same files are in a folder `.part-...` beside it, with `session.json` and `wishes.jsonl` in
+During the conversation, the same files are in a folder `.part-...` beside it, with `session.json` and `wishes.jsonl` in
 place of the cut. A crash leaves all but the last second there: WAVs play as they are, `recover` makes a cut of it.
 """
 

@@ -1,4 +1,4 @@
-"""Files that grow while a conversation goes on: rows of equal size after a header, which is corrected at the end.
+"""Files that grow during a conversation: rows of equal size after a header, which is corrected at the end.
 
 Appended rows are on disk at once. A WAV can be read and played while it grows, because its header says that it reaches to the
 end of the file; a NumPy array says 0 rows until it is finished.

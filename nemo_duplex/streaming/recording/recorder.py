@@ -1,4 +1,4 @@
-"""Records a session while it goes on, so that it can be computed again, bit for bit (`replay.py`).
+"""Records a running session, so that it can be computed again, bit for bit (`replay.py`).
 
     session = engine.open_session(record="talk")
     ...
@@ -6,7 +6,7 @@
     session.recorder.wait()          talk/cut.jsonl is there: a folder is complete or does not exist
 
 The threads that push and step only leave bytes in memory; one writer thread writes those of all sessions to the disk once a
-second. A disk that is full or slow ends the recording, with one line in the log, and nothing else: the conversation goes on,
+second. A disk that is full or slow ends the recording, with one line in the log, and nothing else: the conversation continues,
 and `recover` makes a cut of what was written until then, as it does after a crash.
 """
 
@@ -162,7 +162,7 @@ class SessionRecorder:
         """Writes what waits; completes the recording if the session is over. Returns whether there is nothing left to do."""
         try:
             self._write()
-        except Exception as error:  # most likely of the disk; in any case the session goes on
+        except Exception as error:  # most likely of the disk; in any case the session continues
             self._break_off(error)
         return self._done.is_set()
 
