@@ -47,8 +47,8 @@ def refuse_unknown(given: Iterable[str], known: Iterable[str], section: str) -> 
     known = list(known)
     for key in given:
         if key not in known:
-            cure = did_you_mean(str(key), known) or f" Expected {', '.join(known) or 'no keys'}."
-            raise InputError(f"{section}: unknown key {key!r}.{cure}")
+            advice = did_you_mean(str(key), known) or f" Expected {', '.join(known) or 'no keys'}."
+            raise InputError(f"{section}: unknown key {key!r}.{advice}")
 
 
 def plain(section: Any) -> dict[str, Any]:

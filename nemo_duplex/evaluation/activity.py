@@ -66,8 +66,8 @@ class SileroVad:
         try:
             from silero_vad import get_speech_timestamps, load_silero_vad
         except ImportError as error:
-            cure = "pip install silero-vad, or use vad=energy."
-            raise InputError(f"vad=silero needs the package silero-vad ({error}): {cure}") from error
+            advice = "pip install silero-vad, or use vad=energy."
+            raise InputError(f"vad=silero needs the package silero-vad ({error}): {advice}") from error
         self._model, self._timestamps = load_silero_vad(), get_speech_timestamps
 
     def __call__(self, audio: np.ndarray, sample_rate: int) -> list[Span]:

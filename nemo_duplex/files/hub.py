@@ -125,6 +125,6 @@ def _cause(error: BaseException) -> str:
     if isinstance(error, errors.RepositoryNotFoundError):
         return "there is no such model, or none that this account may see. Check the id, or give a token."
     if isinstance(error, ConnectionError | errors.LocalEntryNotFoundError) or "Connect" in type(error).__name__:
-        cure = "Unset HF_HUB_OFFLINE" if constants.HF_HUB_OFFLINE else "Check the network"
-        return f"it cannot be reached, and there is no copy in the cache ({reason}). {cure}, or give a path."
+        advice = "Unset HF_HUB_OFFLINE" if constants.HF_HUB_OFFLINE else "Check the network"
+        return f"it cannot be reached, and there is no copy in the cache ({reason}). {advice}, or give a path."
     return f"{type(error).__name__}: {reason}. Try again, or give a path."

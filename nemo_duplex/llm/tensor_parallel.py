@@ -54,8 +54,8 @@ def split_layers(backbone: Backbone, mesh: DeviceMesh) -> None:
     try:
         plan = _plan(backbone.llm, size)
     except InputError as error:
-        cure = "Set trainer.tensor_parallel to 1, or to another number."
-        raise InputError(f"trainer.tensor_parallel: {size} GPUs cannot share a {kind} model: {error}. {cure}") from error
+        advice = "Set trainer.tensor_parallel to 1, or to another number."
+        raise InputError(f"trainer.tensor_parallel: {size} GPUs cannot share a {kind} model: {error}. {advice}") from error
     for module, style in plan:
         parallelize_module(module, mesh, style)
     backbone.forget_shapes()  # a rank's cache holds its own heads only

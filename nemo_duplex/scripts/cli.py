@@ -116,8 +116,8 @@ def _parse_arguments(arguments: Sequence[str]) -> tuple[dict[str, str], list[str
             continue
         option, equals, value = ("--help" if argument == "-h" else argument).partition("=")
         if option not in known:
-            cure = f"Keys are given without dashes: {argument.lstrip('-')}." if equals else f"There are {', '.join(OPTIONS)}."
-            raise InputError(f"Unknown option {option}. {cure}")
+            advice = f"Keys are given without dashes: {argument.lstrip('-')}." if equals else f"There are {', '.join(OPTIONS)}."
+            raise InputError(f"Unknown option {option}. {advice}")
         if known[option] and not equals:
             if not rest:
                 raise InputError(f"{option} needs a value: {option}=...")

@@ -175,8 +175,10 @@ class ScriptConfig:
     def _check_foreign(self) -> None:
         for key in self._foreign:
             if not self._is_known(key.name):
-                cure = did_you_mean(key.name, self.keys) or " Its defaults list must name the configuration that it builds on."
-                raise InputError(f"{key.place}: unknown key {key.name!r}.{cure}")
+                advice = (
+                    did_you_mean(key.name, self.keys) or " Its defaults list must name the configuration that it builds on."
+                )
+                raise InputError(f"{key.place}: unknown key {key.name!r}.{advice}")
 
     # --- overrides ---------------------------------------------------------------------------------------------------
 
