@@ -123,6 +123,10 @@ def test_the_share_is_of_minutes_or_steps_whichever_is_further(wavs, tmp_path):
     training.step = 11
     assert training.share == 1.0
     assert one(wavs, tmp_path, steps=None).share < 0.01
+    training = one(wavs, tmp_path, steps=10)
+    training.step = 4
+    training.budget.load_state_dict({"spent": 0.7 * 60 * training.budget.minutes})
+    assert training.share == pytest.approx(0.7, abs=1e-3)
 
 
 def test_done_it_does_nothing_and_other_settings_are_refused(wavs, tmp_path, monkeypatch):

@@ -90,7 +90,8 @@ def test_interrupted_it_goes_on_and_the_corpus_stays_readable(tmp_path, codec, m
     assert len(stored_codes(shar)) == 5
 
 
-def test_what_one_codec_began_another_does_not_take_over(tmp_path, codec, monkeypatch):
+@pytest.mark.parametrize("other", ["codec", "audio"])
+def test_what_was_begun_for_another_codec_or_other_audio_is_not_taken_over(tmp_path, codec, monkeypatch, other):
     shar = write_corpus(tmp_path)
     encode = precompute._encode_shard
 
@@ -101,11 +102,16 @@ def test_what_one_codec_began_another_does_not_take_over(tmp_path, codec, monkey
 
     monkeypatch.setattr(precompute, "_encode_shard", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        add_codes(shar, lively(CODEC, seed=7))
+        add_codes(shar, lively(CODEC, seed=7) if other == "codec" else codec)
     monkeypatch.undo()
+    if other == "audio":
+        for path in shar.iterdir():
+            path.unlink()
+        write_corpus(tmp_path, seconds=(1.6, 1.6, 0.4, 1.2, 0.8))
     assert add_codes(shar, codec) == 5, "the first shard too"
     first = next(iter(CutSet.from_shar(in_dir=str(shar))))
-    codes, _ = codec.encode(torch.from_numpy(first.load_target_audio()), torch.tensor([17640]))
+    audio = torch.from_numpy(first.load_target_audio())
+    codes, _ = codec.encode(audio, torch.tensor([audio.shape[1]]))
     assert np.array_equal(first.load_target_codes(), codes[0].T.numpy())
 
 

@@ -128,6 +128,12 @@ def test_other_batches_are_refused_with_the_key_that_differs(corpus, changes, me
         module(corpus, **changes).load_state_dict(state)
 
 
+def test_a_key_that_is_gone_is_named(corpus):
+    state = module(corpus, train={"max_duration": 20.0}).state_dict()
+    with pytest.raises(InputError, match="max_duration was 20.0, is not set"):
+        module(corpus).load_state_dict(state)
+
+
 def test_a_shard_of_another_size_is_other_data(corpus):
     state = module(corpus, seen=7).state_dict()
     shard = next((corpus / "train" / "shar").glob("cuts.*"))

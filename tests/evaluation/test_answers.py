@@ -88,6 +88,8 @@ def test_shares_are_pooled_and_kept_apart():
     assert (match["cut_off"].value, match["cut_off"].n) == (1, 1)
     assert (match["contains_answer"].value, match["contains_answer"].n) == (pytest.approx(2 / 3), 3)
     assert match["families"]["sum"]["seen"].value == 0 and match["families"]["sum"]["unseen"].value is None
+    unseen = match["families"]["capital"]["unseen"]
+    assert (unseen.value, unseen.n) == (0, 1), "the one that was cut off, right so far, does not count"
 
 
 def test_a_question_of_which_the_corpus_does_not_say_whether_it_was_seen_is_neither():

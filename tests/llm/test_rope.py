@@ -1,5 +1,7 @@
 """Rotary positions: exact at any age, moved in the family's layout, and the family's own numbers where it was trained."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -7,7 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from nemo_duplex.inputs import InputError
 from nemo_duplex.llm.backbone import Backbone, check_streaming
 from nemo_duplex.llm.pretrained import random_llm
-from nemo_duplex.llm.rope import EndlessRotary, cos_sin, rope_layout, rotate
+from nemo_duplex.llm.rope import EndlessRotary, cos_sin, rope_layout, rotate, trained_positions
 from tests.hf_families import SIZES, lively, random_family
 from tests.llm.test_cache import POSITIONS, stepped
 
@@ -66,6 +68,16 @@ def test_frequencies_that_are_kept_reach_as_far_as_they_were_trained():
     sizes = {"max_position_embeddings": 4 * POSITIONS, "original_max_position_embeddings": POSITIONS, "sliding_window": None}
     backbone = Backbone({}, weights=random_family("phi3", **sizes, rope_parameters=rope, partial_rotary_factor=1.0))
     assert backbone.positions == POSITIONS and backbone.empty_cache(1).keys[0].shape[3] == POSITIONS + 1
+
+
+@pytest.mark.parametrize("kind, positions", [("longrope", 16), ("dynamic", 16), ("yarn", 64), ("llama3", 64), ("default", 64)])
+def test_only_frequencies_that_switch_are_kept_at_their_first_ones(kind, positions):
+    """YaRN and Llama 3 scale their frequencies once, for all positions."""
+    rope = {"rope_type": kind, "original_max_position_embeddings": 16}
+    for layers in (rope, {"full_attention": rope, "sliding_attention": {"rope_type": "default"}}):
+        config = SimpleNamespace(max_position_embeddings=64, rope_parameters=layers)
+        assert trained_positions(config) == positions
+    assert trained_positions(SimpleNamespace(max_position_embeddings=64)) == 64
 
 
 class TurnedOtherwise(LlamaForCausalLM):

@@ -269,16 +269,24 @@ def test_a_folder_of_configurations_by_option(tmp_path):
 def test_sigterm_is_an_exit_and_only_while_the_script_runs(monkeypatch, slurm):
     """SLURM's is left to Lightning."""
     monkeypatch.setenv("SLURM_JOB_ID", "1") if slurm else monkeypatch.delenv("SLURM_JOB_ID", raising=False)
-    before, seen = signal.getsignal(signal.SIGTERM), []
+    seen = []
+
+    def before(*_):
+        """What the program around the script does."""
+
+    outside = signal.signal(signal.SIGTERM, before)
 
     def main(cfg):
         seen.append(signal.getsignal(signal.SIGTERM))
         if not slurm:
             signal.raise_signal(signal.SIGTERM)
 
-    assert entry_point(main)("out=x") == (0 if slurm else 143)
-    assert (seen[0] is before) == slurm
-    assert signal.getsignal(signal.SIGTERM) is before
+    try:
+        assert entry_point(main)("out=x") == (0 if slurm else 143)
+        assert (seen[0] is before) == slurm
+        assert signal.getsignal(signal.SIGTERM) is before
+    finally:
+        signal.signal(signal.SIGTERM, outside)
 
 
 def test_a_bar_that_is_open_does_not_share_the_line_of_an_error(capsys):

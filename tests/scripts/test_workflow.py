@@ -244,6 +244,15 @@ def test_caches_and_the_order_of_files_are_no_change(out, tmp_path, monkeypatch)
     assert diary(out) == "a"
 
 
+def test_a_file_deep_in_a_folder_that_a_step_reads_is_a_change(out, tmp_path):
+    (tmp_path / "source" / "deep").mkdir(parents=True)
+    deep = tmp_path / "source" / "deep" / "a.py"
+    for text in ("one", "two", "two"):
+        deep.write_text(text)
+        Workflow(out, [[step(out, "a", reads=[tmp_path / "source"])]]).run()
+    assert diary(out) == "aa"
+
+
 def test_a_folder_of_somebody_else_is_left_alone(tmp_path):
     (tmp_path / "thesis").touch()
     with pytest.raises(InputError, match="holds something that this command did not write"):

@@ -1,6 +1,7 @@
 """What a session says equals offline inference, whatever the chunks; what cannot be used is refused and changes nothing."""
 
 import threading
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +13,7 @@ from nemo_duplex.channels.transcript import Transcript
 from nemo_duplex.frames import FRAME_RATE
 from nemo_duplex.inputs import InputError
 from nemo_duplex.streaming.resampler import StreamResampler
+from nemo_duplex.streaming.rows import AgentRows
 from tests.dummies import speech_like
 
 CHUNKS = {"1 frame": [1280], "odd": [1, 7, 1279, 333, 2048], "10 s": [160000], "20 ms": [320]}
@@ -345,35 +347,46 @@ def test_a_session_ends_once_while_another_thread_pushes(model, rate, end):
             assert not frames or frames[-1].index == session._index - 1
 
 
-def test_a_slot_is_not_given_away_before_its_last_frame(model):
-    """Another thread asks for slots all the time while encoder chunks of two frames are answered one by one."""
-    engine, stop, stolen = model.open_engine(max_sessions=1), threading.Event(), []
+@pytest.mark.parametrize("stage", ["hear", "think", "speak"])
+def test_a_slot_is_not_given_away_before_its_last_frame(model, monkeypatch, stage):
+    """Somebody asks for a slot in the middle of every frame; encoder chunks have two frames, which are answered one by one."""
+    engine, run, asked = model.open_engine(max_sessions=1), getattr(AgentRows, stage), []
 
-    def steal():
-        while not stop.is_set():
-            try:
-                stolen.append(engine.open_session())
-            except InputError:
-                continue
-            stolen[-1].close()
+    def asked_meanwhile(*arguments):
+        with pytest.raises(InputError, match="No free slot"):
+            engine.open_session()
+        asked.append(len(engine))
+        return run(*arguments)
 
+    monkeypatch.setattr(AgentRows, stage, asked_meanwhile)
     session = engine.open_session()
-    thread = threading.Thread(target=steal)
+    session.push(SIGNAL)
+    session.flush()
+    assert [frame.index for frame in engine.run_until_idle()[session]] == list(range(17))
+    assert asked == [1] * (9 if stage == "hear" else 17) and session.over
+    engine.open_session()
+
+
+def test_a_slot_is_taken_as_soon_as_it_is_free_while_another_thread_steps(model):
+    engine, done, heard = model.open_engine(max_sessions=1), threading.Event(), []
+
+    def step():
+        while not done.wait(0.001):
+            for frames in engine.step().values():
+                heard.extend(frame.index for frame in frames)
+
+    thread = threading.Thread(target=step)
     thread.start()
     try:
-        for _ in range(4):
-            session.push(SIGNAL)
+        for _ in range(3):
+            deadline = time.monotonic() + 20
+            session = engine.open_session()
+            session.push(SIGNAL[:5000])
             session.flush()
-            frames = []
             while not session.over:
-                frames += engine.step().get(session, [])
-            assert [f.index for f in frames] == list(range(17))
-            session = None
-            while session is None:
-                try:
-                    session = engine.open_session()
-                except InputError:
-                    continue
+                assert time.monotonic() < deadline
+                time.sleep(0.001)
     finally:
-        stop.set()
+        done.set()
         thread.join()
+    assert heard == 3 * [0, 1, 2, 3]

@@ -304,7 +304,10 @@ def test_an_engine_in_bfloat16(tmp_path):
 
 
 @pytest.mark.slow
-def test_compiled_stages_say_what_the_model_says(tmp_path):
+def test_compiled_stages_say_what_the_model_says(tmp_path, monkeypatch):
+    """Traced and made functional as for Inductor, which turns the graphs into C++; that takes a minute, and is torch's own."""
+    compiled = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda stage, dynamic: compiled(stage, dynamic=dynamic, backend="aot_eager"))
     one_layer = PERCEPTION | {"encoder": PERCEPTION["encoder"] | {"n_layers": 1}}
     model = tiny_model(tmp_path, perception=one_layer, llm=LLM | {"num_hidden_layers": 1})
     (call,) = expected(model, [speech_like(2.0)])

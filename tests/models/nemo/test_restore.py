@@ -25,6 +25,7 @@ from nemo_duplex.inputs import InputError
 from nemo_duplex.models.duplex_s2s import DuplexS2SModel
 from nemo_duplex.models.nemo.artifacts import kept_copy
 from nemo_duplex.models.nemo.restore_connector import RestoreConnector, check_restored_config
+from nemo_duplex.streaming.recording.reader import SessionRecording
 from tests.dummies import speech_like, tiny_config, tiny_model
 
 CONFIG, WEIGHTS = "model_config.yaml", "model_weights.ckpt"
@@ -118,7 +119,9 @@ for cls in (ModelPT, nemo_duplex.DuplexS2SModel):
     torch.save(model.offline_inference(signal, torch.tensor([32000])), f"{cls.__name__}.pt")
 model.save_to("again.nemo")
 os.remove("agent.nemo")
-nemo_duplex.DuplexS2SModel.restore_from("again.nemo", map_location="cpu")
+model = nemo_duplex.DuplexS2SModel.restore_from("again.nemo", map_location="cpu")
+model.open_session(record="talk").push(signal[0])
+raise KeyboardInterrupt
 """
 
 
@@ -136,7 +139,8 @@ def test_one_file_restores_without_network_and_with_everything_else_deleted(tmp_
     done = subprocess.run(
         [sys.executable, "-c", FRESH], cwd=tmp_path / "fresh", env=environment, capture_output=True, text=True
     )
-    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[-1:] == ["KeyboardInterrupt"], done.stderr
+    assert len(SessionRecording.read(tmp_path / "fresh" / "talk")) == 24, "a program that ends completes its recordings"
     here = model.offline_inference(signal, torch.tensor([32000]))
     for cls in ("ModelPT", "DuplexS2SModel"):
         there = torch.load(tmp_path / "fresh" / f"{cls}.pt")

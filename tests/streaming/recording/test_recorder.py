@@ -4,8 +4,6 @@ import json
 import logging
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -327,23 +325,6 @@ def test_a_crash_leaves_all_that_was_written(model, tmp_path, monkeypatch):
     assert [(command["frame"], command["wish"]) for command in recording.session["wishes"]] == [(0, "mute")]
     with pytest.raises(InputError, match="there is no folder"):
         recover(part, model)
-
-
-PROGRAM = """
-import numpy as np
-from nemo_duplex.models.duplex_s2s import DuplexS2SModel
-session = DuplexS2SModel.restore_from({agent!r}, map_location="cpu").open_session(record="talk")
-session.push(np.zeros(32000, np.float32))
-raise KeyboardInterrupt
-"""
-
-
-@pytest.mark.slow
-def test_a_program_that_ends_completes_its_recordings(model, tmp_path):
-    model.save_to(str(tmp_path / "agent.nemo"))
-    program = PROGRAM.format(agent=str(tmp_path / "agent.nemo"))
-    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, timeout=120)
-    assert len(SessionRecording.read(tmp_path / "talk")) == 24
 
 
 def test_recover_says_what_cannot_be(model, tmp_path):
