@@ -228,3 +228,14 @@ def test_bytes_that_never_make_a_character_cost_no_more(tokenizer):
         text.add(rng.choice(half))
     assert counted.decoded < 100 * 1000
     assert len(str(text)) > 100
+
+
+def test_what_follows_such_bytes_is_shown_at_once(tmp_path):
+    byte_level(("<pad>", "<bos>", "<eos>")).save(str(tmp_path / "tokenizer.json"))
+    tokenizer = HFTokenizer(tmp_path / "tokenizer.json", "<pad>", "<bos>", "<eos>")
+    half, letters = tokenizer.text_to_ids("😀")[0], tokenizer.text_to_ids("ok")
+    text = TurnText(tokenizer)
+    before = [text.add(half) for _ in range(64)]
+    assert before == [""] * 63 + ["\ufffd" * 64], "held back until 64 are open"
+    assert "".join(text.add(letter) for letter in letters) == "ok"
+    assert str(text) == "\ufffd" * 64 + "ok"

@@ -41,6 +41,13 @@ def test_energy_finds_edges_within_20_ms(noise_db, loudness, rng):
     assert np.asarray(found) == pytest.approx(np.asarray(spans), abs=0.02)
 
 
+def test_a_last_window_that_is_short_counts_by_its_own_length():
+    """30 samples of 220, 30 dB below the vowels as a consonant is."""
+    audio = tones((1, None), (1, -10), (0.1 + 30 / RATE, -40))
+    ((start, end),) = energy_vad(audio, RATE)
+    assert (start, end) == (pytest.approx(1, abs=0.01), pytest.approx(len(audio) / RATE, abs=1e-9))
+
+
 def test_energy_hears_nothing_in_silence_or_faint_noise(rng):
     assert energy_vad(np.zeros(RATE * 5), RATE) == []
     assert energy_vad(np.zeros(0), RATE) == []

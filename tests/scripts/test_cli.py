@@ -151,6 +151,8 @@ def test_a_group_is_chosen_by_its_name(conf):
     shout = load("shout")
     assert (shout.voice.pitch, shout.rate) == (200, 2.0)
     assert config.ScriptConfig("shout").groups == {"voice": "high"}
+    quiet = config.ScriptConfig("shout", ["voice=low"])
+    assert quiet.groups == {"voice": "low"} and quiet.explanation("voice.pitch") == "Hz." and quiet.values.voice.pitch == 80
     assert config.ScriptConfig("speak", ["voice=high"]).explanation("voice.pitch") == "Hz, high."
     assert "Did you mean 'voice/high'?" in refused("voice=hihg", name="speak")
 

@@ -14,7 +14,7 @@ from nemo_duplex.synthesis.text_sources import Dialogue, Exchange
 from nemo_duplex.synthesis.timing import Rhythm
 from nemo_duplex.synthesis.tts.espeak import EspeakEngine
 from nemo_duplex.synthesis.tts.utterance import Voice
-from nemo_duplex.synthesis.tts.voices import AGENT_VOICE, voice_data
+from nemo_duplex.synthesis.tts.voices import AGENT_VOICE, NUM_SPEAKERS, voice_data
 from tests.synthesis.tones import ToneEngine
 
 CLEAN = Acoustics(noise=0.0, room=0.0, leak=0.0)
@@ -33,6 +33,13 @@ def test_channels_have_the_same_frames():
         assert cut.custom["voice"].startswith("train" if set_name == "train" else "dev")
         assert user.shape[1] // 1280 == agent.shape[1] // 1764 == round(cut.duration / 0.08)
         assert cut.duration == 6.4 or set_name != "train"
+
+
+def test_all_speakers_of_a_split_are_drawn():
+    source = cuts(quiet=0.0, duration=4.0)
+    for split in ("train", "dev"):
+        numbers = [int(source.spoken(split, index).conversation.custom["voice"].removeprefix(split)) for index in range(150)]
+        assert min(numbers) < 0.05 * NUM_SPEAKERS[split] and 0.95 * NUM_SPEAKERS[split] < max(numbers) < NUM_SPEAKERS[split]
 
 
 def test_supervisions_are_where_the_sound_is():

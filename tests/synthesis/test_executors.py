@@ -62,6 +62,6 @@ def test_a_killed_worker_is_one_line_and_no_hang():
 
 def test_slices_share_out_the_jobs():
     assert parse_slice("0/1") == (0, 1) and parse_slice("3/4") == (3, 4)
-    for wrong in ("4/4", "-1/4", "1", "a/b", "1/0", ""):
+    for wrong in ("4/4", "-1/4", "1", "a/b", "1/0", "", "1/4x", "1/4/5", "x1/4"):
         with pytest.raises(InputError, match=f"slice={wrong}: expected i/n"):
             parse_slice(wrong)

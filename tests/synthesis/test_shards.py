@@ -102,8 +102,9 @@ def test_a_damaged_shard_is_not_done(tmp_path, harm):
 def test_a_shard_of_other_settings_is_an_error_that_says_what_to_do(tmp_path):
     write(tmp_path)
     other = Shard("train", 3, 6, 2, "other")
-    with pytest.raises(InputError, match="train was made with other settings.*overwrite=true"):
-        other.done(tmp_path)
+    for check_content in (True, False):
+        with pytest.raises(InputError, match="train was made with other settings.*overwrite=true"):
+            other.done(tmp_path, check_content)
     clear(tmp_path, "train")
     assert other.done(tmp_path) is None and files(tmp_path) == {}
 

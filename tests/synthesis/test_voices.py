@@ -49,6 +49,8 @@ def test_the_data_is_made_once_and_by_many_at_a_time(tmp_path):
     variants = [(folder / "voices" / "!v" / f"train{number:03d}").read_text() for number in range(160)]
     assert len(set(text.split("pitch")[1] for text in variants)) == 160
     assert sum("gender female" in text for text in variants) == 80
+    dev = [(folder / "voices" / "!v" / f"dev{number:03d}").read_text() for number in range(40)]
+    assert not {text.split("pitch")[1] for text in dev} & {text.split("pitch")[1] for text in variants}
     assert all(text.startswith("language variant\n") for text in variants)
     made = folder.stat().st_mtime_ns
     assert voice_data(tmp_path) == folder and folder.stat().st_mtime_ns == made

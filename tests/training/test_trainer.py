@@ -42,6 +42,10 @@ def test_fsdp2_shares_layers_between_as_many_gpus_as_asked():
     strategy = arguments.pop("strategy")
     assert arguments == {"devices": 4} and isinstance(strategy, ShardedStrategy)
     assert (strategy._tensor_parallel_size, strategy._save_distributed_checkpoint) == (2, False)
+    theirs = {"_target_": "lightning.pytorch.strategies.ModelParallelStrategy", "data_parallel_size": 2}
+    for keys, size in (({}, 1), ({"tensor_parallel_size": 4}, 4)):
+        strategy = trainer_arguments({"strategy": theirs | keys, "devices": 4})["strategy"]
+        assert isinstance(strategy, ShardedStrategy) and strategy._tensor_parallel_size == size
 
 
 @pytest.mark.parametrize("gpus, shared, replicas", [(8, 2, 4), (8, 8, 1), (6, 4, None)])
