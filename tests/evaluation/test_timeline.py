@@ -92,3 +92,4 @@ def test_an_envelope_keeps_the_peaks_where_they_are():
     levels = envelope(audio, 10)
     assert levels.argmax() == 5 and levels[5] == 1 and levels.sum() == 1
     assert envelope(np.zeros(0), 4).tolist() == [0, 0, 0, 0]
+    assert envelope(np.array([-32768, 16384], np.int16), 2).tolist() == [1, 0.5], "the lowest sample has no positive twin"

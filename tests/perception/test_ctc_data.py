@@ -67,6 +67,17 @@ def test_room_and_level_vary_but_no_word_is_lost(tmp_path):
     assert min(gains) < -5 and max(gains) > 2 and GAIN_DB[0] - 0.1 < min(gains) and max(gains) < GAIN_DB[1] + 0.1
 
 
+def test_what_is_drawn_begins_at_the_sample_that_is_named(tmp_path):
+    turns = (Turn("user", 0.1, 0.5, "one"), Turn("user", 2.1, 2.9, "two"))
+    for utterance in read_utterances(shar(tmp_path, cut(turns=turns)))[0]:
+        for seed in range(20):
+            audio, first = utterance.draw(np.random.default_rng(seed))
+            assert utterance.earliest <= first <= utterance.first
+            whole = utterance.audio[first : first + len(audio)] / 32768
+            gain = float(audio.abs().max()) / np.abs(whole).max()
+            torch.testing.assert_close(audio, torch.from_numpy(whole * gain).float(), atol=1e-4, rtol=0)
+
+
 def batches(tmp_path, seconds=8.0, seed=0):
     many = [cut(f"c{i}", turns=(Turn("user", 0.5, 0.7 + 0.1 * i, "x" * (i + 1)),)) for i in range(20)]
     return UtteranceBatches(read_utterances(shar(tmp_path, *many))[0], Letters(), seconds, seed)
