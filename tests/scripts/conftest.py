@@ -1,0 +1,41 @@
+"""Two configurations and the folder that they are in, for the tests of config.py and cli.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nemo_duplex.scripts import config
+
+TRAIN = """\
+# Trains a thing.
+
+# Hours of speech to make.
+# All sets together.
+hours: 1.0
+out: ???  # Folder to write, "#" is allowed.
+title: "a # b"  # Any text.
+# Steps and their rates.
+steps:
+  # Between validations.
+  every: 200
+  rate: 0.5  # Of learning.
+llm: {}  # Any key of transformers.
+source: []  # Files.
+flag: true  # Yes or no.
+limit: null  # Of anything.
+most: 3  # Files that are read; null: all.
+twice: ${hours}  # As many.
+"""
+DERIVED = "defaults: [train, _self_]\nhours: 2.0\nllm:\n  hidden_size: 64\n"
+
+
+@pytest.fixture
+def conf(tmp_path, monkeypatch) -> Path:
+    folder = tmp_path / "conf"
+    folder.mkdir()
+    (folder / "train.yaml").write_text(TRAIN)
+    (folder / "tiny.yaml").write_text(DERIVED)
+    monkeypatch.setattr(config, "conf_folder", lambda: folder)
+    return folder
