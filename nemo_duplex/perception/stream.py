@@ -209,9 +209,8 @@ class ConformerStream:
             ring[layer].index_select(0, past.rows).unflatten(2, heads).transpose(1, 2) for ring in (rings.keys, rings.values)
         )
         position_query = ((query + attention.pos_bias_v) / attention.s_d_k).permute(2, 0, 1, 3).flatten(1, 2)
-        by_distance = (
-            (position_query @ self._positions[layer]).unflatten(1, query.shape[:2]).transpose(0, 1)
-        )  # (n, heads, b, P)
+        # (n, heads, b, P)
+        by_distance = (position_query @ self._positions[layer]).unflatten(1, query.shape[:2]).transpose(0, 1)
         bias = by_distance.gather(3, past.position.expand(-1, attention.h, -1, -1)).masked_fill(past.before_start, -torch.inf)
         content = (query + attention.pos_bias_u).transpose(1, 2)
         return attention.linear_out(F.scaled_dot_product_attention(content, keys, values, bias).transpose(1, 2).flatten(2))

@@ -31,7 +31,7 @@ def entry_point(main):
     return enter
 
 
-def test_the_door_opens():
+def test_the_entry_point_runs():
     seen = []
     assert entry_point(seen.append)("out=x", "hours=3") == 0
     assert seen[0].out == "x" and seen[0].hours == 3.0
