@@ -43,6 +43,7 @@ setup(
         "numpy",
         "omegaconf>=2.3",
         "pyyaml",
+        "regex",
         "safetensors",
         "scipy",
         "sentencepiece",

@@ -20,7 +20,7 @@ PACKAGE = ROOT / "nemo_duplex"
 # A room imports only rooms of the lines above its own; those of one line do not know each other. The first line is the
 # vocabulary, single files that may import each other.
 ROOMS = [
-    {"frames", "inputs", "plugin", "version", "bundled"},
+    {"frames", "inputs", "plugin", "version", "words", "bundled"},
     {"files", "conversation"},
     {"channels", "scripts", "training"},
     {"codec", "llm"},

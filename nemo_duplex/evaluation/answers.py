@@ -6,7 +6,6 @@ counted separately: right as far as they go.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,6 +13,7 @@ from typing import Any, Literal
 from nemo_duplex.conversation import Turn
 from nemo_duplex.evaluation.confidence import Estimate, estimate_ratio
 from nemo_duplex.evaluation.outcome import Outcome, Question, Reference
+from nemo_duplex.words import words
 
 Verdict = Literal["right", "wrong", "missing"]
 
@@ -36,11 +36,6 @@ class Answer:
     @property
     def text(self) -> str:
         return self.said.text if self.said else ""
-
-
-def words(text: str) -> list[str]:
-    """Lower-case words without punctuation: "It's Paris, France." -> its paris france."""
-    return re.sub(r"[^\w\s]|_", " ", re.sub(r"['’]", "", text.lower())).split()
 
 
 def answers(outcome: Outcome) -> list[Answer]:
@@ -71,7 +66,7 @@ def _begins(said: list[str], reference: list[str]) -> bool:
 
 
 def _contains(said: list[str], part: list[str]) -> bool:
-    return any(said[i : i + len(part)] == part for i in range(len(said) - len(part) + 1))
+    return bool(part) and any(said[i : i + len(part)] == part for i in range(len(said) - len(part) + 1))
 
 
 def exact_match(marked: Sequence[Sequence[Answer]], seed: int = 0) -> dict[str, Any]:

@@ -16,12 +16,12 @@ from typing import Any
 from lhotse.cut import Cut
 
 from nemo_duplex.conversation import Conversation
-from nemo_duplex.evaluation.answers import words
 from nemo_duplex.evaluation.confidence import Estimate, estimate_ratio
 from nemo_duplex.evaluation.outcome import Question
 from nemo_duplex.evaluation.scores import Scored
 from nemo_duplex.evaluation.turn_taking import BargeIn
 from nemo_duplex.frames import Seconds
+from nemo_duplex.words import words
 
 #: text, as words -> how long the agent takes to say it.
 Lengths = Mapping[tuple[str, ...], Seconds]

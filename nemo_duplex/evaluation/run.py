@@ -134,6 +134,8 @@ def _compare_voice_and_text(report: dict[str, Any], scored: Mapping[str, Sequenc
         missing = missing or (None if texts else "no reference texts to build the recogniser from")
     except ImportError as error:
         recogniser, missing = None, f"the package pocketsphinx is not installed ({error})"
+    except InputError as error:
+        recogniser, missing = None, str(error)
     for name, rows in scored.items():
         found = spoken_text(rows, recogniser, asr_turns, seed) if recogniser else {"spoken_wer": {"not_run": missing}}
         report["sets"][name] |= found

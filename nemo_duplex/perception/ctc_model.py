@@ -22,6 +22,7 @@ from nemo_duplex.perception.config import perception_config
 from nemo_duplex.perception.ctc_data import Utterance, UtteranceBatch, collate
 from nemo_duplex.perception.perception import FrameEncoder
 from nemo_duplex.training.evaluation_mode import evaluating
+from nemo_duplex.words import words
 
 
 def ctc_model(preprocessor: Mapping[str, Any], encoder: Mapping[str, Any], tokenizer: str | Path) -> EncDecCTCModelBPE:
@@ -83,12 +84,7 @@ def transcribe(asr: EncDecCTCModelBPE, utterances: Sequence[Utterance], batch_si
 
 def error_rate(transcripts: Sequence[str], utterances: Sequence[Utterance]) -> float:
     """Word error rate over all utterances together; case and punctuation do not count."""
-    return word_error_rate([_words(t) for t in transcripts], [_words(u.text) for u in utterances])
-
-
-def _words(text: str) -> str:
-    kept = "".join(c if c.isalnum() or c in "' " else " " for c in text.lower())
-    return " ".join(kept.split())
+    return word_error_rate([" ".join(words(t)) for t in transcripts], [" ".join(words(u.text)) for u in utterances])
 
 
 def save_ctc_model(asr: EncDecCTCModelBPE, path: str | Path) -> None:

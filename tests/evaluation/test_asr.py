@@ -14,6 +14,7 @@ from nemo_duplex.evaluation.asr import (
     word_errors,
 )
 from nemo_duplex.evaluation.outcome import Outcome, questions
+from nemo_duplex.inputs import InputError
 from tests.evaluation.agents import cut_of, dialogue
 
 
@@ -22,6 +23,19 @@ def test_word_errors_ignore_case_and_punctuation():
     assert word_errors("one two three", "one too three four") == (2, 3)
     assert word_errors("one two", "") == (2, 2)
     assert word_errors("one", "one two three") == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("reference", "transcript", "errors", "counted"),
+    [
+        ("आज दिन", "आज दीन", 1, 2),  # "day" for "poor"
+        ("un été", "un e\u0301te\u0301", 0, 2),
+        ("今日は晴れ", "明日は 晴れ。", 1, 5),
+        ("ผมรัก", "ผมรก", 1, 4),
+    ],
+)
+def test_word_errors_in_any_language(reference, transcript, errors, counted):
+    assert word_errors(reference, transcript) == (errors, counted)
 
 
 def test_every_history_of_the_bigram_model_sums_to_one():
@@ -96,6 +110,26 @@ def test_nothing_is_heard_in_silence_and_unknown_words_are_listed():
     assert recogniser.unknown == ["zzyqx"]
     assert recogniser.transcribe(np.zeros(22050), 22050) == ""
     assert recogniser.transcribe(np.zeros(0), 22050) == ""
+
+
+@pytest.mark.parametrize(
+    ("texts", "refusal"),
+    [
+        (["आज दिन अच्छा है।"], "its dictionary lacks 100% of the words of the texts (अच्छा, आज, दिन)"),
+        (["Die Hauptstadt von Frankreich ist Paris."], "lacks 50% of the words of the texts (frankreich, hauptstadt, ist)"),
+        (["…"], "lacks 100%"),
+    ],
+)
+def test_other_languages_are_refused(texts, refusal):
+    with pytest.raises(InputError, match="knows English alone") as error:
+        BigramRecogniser(texts)
+    assert refusal in str(error.value)
+
+
+def test_a_quarter_of_unknown_words_is_still_english():
+    assert BigramRecogniser(["It is Paris zzyqx."]).unknown == ["zzyqx"]
+    with pytest.raises(InputError, match="lacks 40%"):
+        BigramRecogniser(["It is Paris zzyqx zzyqy."])
 
 
 def test_the_agent_voice_is_understood():

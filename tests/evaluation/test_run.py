@@ -5,6 +5,7 @@ import json
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import soundfile
 
@@ -127,6 +128,16 @@ def test_a_missing_recogniser_is_said_and_not_replaced(cuts, tmp_path, monkeypat
     monkeypatch.setitem(__import__("sys").modules, "pocketsphinx", None)
     found = run(Silent(), cuts, tmp_path, asr_turns=4)
     assert "pocketsphinx is not installed" in found["spoken_wer"]["not_run"]
+
+
+def test_a_voice_that_speaks_no_english_is_not_scored(cuts, tmp_path):
+    class Hindi(Silent):
+        def does(self, user):
+            return np.zeros(0), [Turn("agent", 3.2, 4.8, "आज दिन अच्छा है आज दिन अच्छा है आज दिन अच्छा है आज दिन अच्छा है")]
+
+    found = run(Hindi(), cuts, tmp_path, asr_turns=4)
+    assert found["spoken_wer"]["not_run"].startswith("the offline recogniser knows English alone")
+    assert "not run: the offline recogniser knows English alone" in (tmp_path / "report.html").read_text()
 
 
 def test_the_worst_are_shown_and_a_third_of_good_ones():

@@ -214,4 +214,6 @@ def test_the_first_convolution_starts_with_normal_input(folder):
 def test_errors_are_counted_without_case_and_punctuation():
     references = [utterance(1.0, "What is one?"), utterance(1.0, "It's two.")]
     assert error_rate(["what is, ONE", "It's two"], references) == 0
-    assert error_rate(["what is", "its two too"], references) == pytest.approx(3 / 5)
+    assert error_rate(["what is", "It’s too, two"], references) == pytest.approx(2 / 5)
+    hindi = [utterance(1.0, "आज दिन"), utterance(1.0, "été")]
+    assert error_rate(["आज दीन", "e\u0301te\u0301"], hindi) == pytest.approx(1 / 3)
