@@ -23,7 +23,7 @@ def main(cfg: DictConfig) -> None:
     from nemo_duplex.inputs import InputError
     from nemo_duplex.synthesis.cuts import DialogueSpec
     from nemo_duplex.synthesis.executors import parse_slice
-    from nemo_duplex.synthesis.pipeline import CorpusSpec, synthesize
+    from nemo_duplex.synthesis.pipeline import CorpusSpec, source_summary, synthesize
     from nemo_duplex.synthesis.timing import Rhythm
 
     if cfg.executor != "local":
@@ -36,7 +36,9 @@ def main(cfg: DictConfig) -> None:
         codec = FSQCodec.restore_from(cfg.codec)
     rhythm = Rhythm(response_gap=cfg.response_gap, barge_in=cfg.barge_in, long_silence=cfg.long_silence)
     dialogues = DialogueSpec(cfg.seed, cfg.pause, quiet=cfg.quiet, duration=cfg.duration, rhythm=rhythm)
-    spec = CorpusSpec(cfg.hours, cfg.dev, cfg.agent_utterances, tuple(cfg.source), dialogues)
+    spec = CorpusSpec(cfg.hours, cfg.dev, cfg.agent_utterances, tuple(cfg.source), dialogues, cfg.max_odd_rows)
+    for line in source_summary(spec):
+        print(line)
     workers = cfg.workers or os.cpu_count() or 1
     summary = synthesize(spec, Path(cfg.out), cfg.sets, workers, parse_slice(cfg.slice), cfg.overwrite)
     if summary is None:

@@ -206,7 +206,8 @@ def train_tokenizer(texts: str | Path, model_path: str | Path, size: int) -> Pat
         InputError: if `texts` is missing, or too small to train on.
     """
     texts = existing_file(texts, "texts of the corpus")
-    lines = [line for line in texts.read_text().splitlines() if line.strip()]
+    with open(texts, encoding="utf-8-sig") as file:  # a line ends at a line feed alone: a text may hold U+2028
+        lines = [line.rstrip("\n") for line in file if line.strip()]
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(

@@ -50,6 +50,7 @@ class CorpusSpec:
         agent_utterances: `count` of `TextSource.agent_texts`, the sentences for the codec.
         source: files of dialogues; none: the built-in grammar.
         dialogues: how they are made.
+        max_odd_rows: largest share of the rows of `source` that may be left out because they cannot be used.
 
     Examples:
         >>> CorpusSpec(hours=5, dialogues=DialogueSpec(duration=12.8)).dev
@@ -61,10 +62,11 @@ class CorpusSpec:
     agent_utterances: int = 1500
     source: tuple[str, ...] = ()
     dialogues: DialogueSpec = field(default_factory=DialogueSpec)
+    max_odd_rows: float = 0.5
 
     def __post_init__(self) -> None:
         dialogues = self.dialogues
-        shares = {"pause": dialogues.pause, "quiet": dialogues.quiet}
+        shares = {"pause": dialogues.pause, "quiet": dialogues.quiet, "max_odd_rows": self.max_odd_rows}
         shares |= {"barge_in": dialogues.rhythm.barge_in, "long_silence": dialogues.rhythm.long_silence}
         for name, share in shares.items():
             if not 0 <= share <= 1:
@@ -130,13 +132,19 @@ def synthesize(
     return _summarize(maker, out)
 
 
+def source_summary(spec: CorpusSpec) -> list[str]:
+    """What was imported of a corpus' source and what was left out, as lines to print; none for the built-in dialogues."""
+    source = _maker(spec).source
+    return source.summary() if isinstance(source, DialogueFiles) else []
+
+
 class _Maker:
     """Makes the shards of one spec in one process."""
 
     def __init__(self, spec: CorpusSpec) -> None:
         self.spec = spec
         self.engine = EspeakEngine(voice_data())
-        self.source: TextSource = DialogueFiles(spec.source) if spec.source else Grammar()
+        self.source: TextSource = DialogueFiles(spec.source, spec.max_odd_rows) if spec.source else Grammar()
         self.dialogues = DialogueCuts(spec.dialogues, self.source, self.engine)
         self._seconds: dict[str, Seconds] = {}
 
@@ -176,9 +184,11 @@ class _Maker:
 
     @cached_property
     def _fingerprint(self) -> str:
+        spec = _as_written(replace(self.spec, source=()))  # a source is known by its content, not by its path
+        del spec["max_odd_rows"]  # it ends a run or changes nothing
         made_of = {
             "format": _FORMAT,
-            "spec": _as_written(replace(self.spec, source=())),  # a source is known by its content, not by its path
+            "spec": spec,
             "source": self.source.describe()["sha256"],
             "engine": [self.engine.name, self.engine.version],
             "agent": asdict(AGENT_VOICE),
@@ -254,7 +264,7 @@ def _summarize(maker: _Maker, out: Path) -> dict[str, Any]:
             if name == "train":
                 texts = sorted({text for marker in whole for text in marker["texts"]})
                 with whole_file(out / "texts.txt") as path:
-                    path.write_text("\n".join(texts) + "\n", encoding="utf-8")
+                    path.write_text("".join(f"{' '.join(text.split())}\n" for text in texts), encoding="utf-8")
     summary = {
         "sets": sets,
         "source": maker.source.describe(),

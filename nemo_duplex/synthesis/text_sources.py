@@ -6,15 +6,20 @@ A source is a `TextSource`. It gives text only: exchanges of one user turn and o
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterator, Sequence
+import itertools
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from nemo_duplex.files.atomic import sha256
+from nemo_duplex.files.json_rows import json_rows
+from nemo_duplex.files.odd_rows import OddRow, OddRows
 from nemo_duplex.inputs import InputError, existing_file
+from nemo_duplex.synthesis.dialogue_rows import dialogue_id, rows_inside, spoken_turns
 
 Split = Literal["train", "dev"]
 
@@ -76,8 +81,6 @@ class TextSource(Protocol):
         ...
 
 
-_USER_ROLES = {"user", "human", "prompter"}
-_AGENT_ROLES = {"agent", "assistant", "gpt", "chatgpt", "bot", "model"}
 _MAX_CHARACTERS = 420  # 25 s of speech, the longest turn of the paper (section 4.1)
 
 
@@ -85,17 +88,24 @@ class DialogueFiles:
     """Dialogues from files: JSON lines, or one JSON list. Each row is one of
 
         {"id": ..., "turns": [{"role": "user", "text": ...}, {"role": "agent", "text": ...}]}
-        {"messages": [{"role": "user", "content": ...}, ...]}              ultrachat_200k, OpenAI
+        {"messages": [{"role": "user", "content": ...}, ...]}              ultrachat_200k, OpenAI, Anthropic
         {"conversations": [{"from": "human", "value": ...}, ...]}          ShareGPT
+        {"contents": [{"role": "user", "parts": [{"text": ...}]}, ...]}    Gemini
         {"id": ..., "data": ["user text", "agent text", ...]}              UltraChat
         {"instruction": ..., "input": ..., "output": ...}                  Alpaca
 
-    A system message before the first turn is left out; anything else that is unusual is an error that names the row.
+    System messages before the first turn and the use of tools are left out of a dialogue. A row with anything else that is
+    unusual is left out as a whole, counted by its reason, and named in `describe()`.
     Every tenth dialogue by the hash of its id is kept for dev. Dialogue `index` of a split is row `index` modulo their number.
 
+    Args:
+        paths: of the files.
+        max_odd_rows: largest share of all rows that may be left out, 0 to 1.
+        cannot_say: called with every text; what it returns is why no voice can say it, or None. So a row is left out.
+
     Raises:
-        InputError: if a file is missing, empty or not readable as above, an id occurs twice, turns do not alternate from user
-            to agent, a turn is empty or longer than 25 s of speech, or there are fewer than two dialogues.
+        InputError: if a file is missing, empty, not JSON or without a usable row, if more rows than allowed are left out, or
+            there are fewer than two dialogues.
 
     Examples:
         >>> from pathlib import Path
@@ -105,21 +115,63 @@ class DialogueFiles:
         {'dev': 1, 'train': 1}
     """
 
-    def __init__(self, paths: Sequence[str | Path]) -> None:
+    def __init__(
+        self,
+        paths: Sequence[str | Path],
+        max_odd_rows: float = 0.5,
+        cannot_say: Callable[[str], OddRow | None] | None = None,
+    ) -> None:
         self._paths = [existing_file(path, "source") for path in paths]
+        self._cannot_say = cannot_say
+        self._odd = OddRows()
+        self._taken_out: Counter[str] = Counter()
         dialogues: dict[str, Dialogue] = {}
         for path in self._paths:
-            for number, row in _rows(path):
-                dialogue = _dialogue(row, path, number)
-                if dialogue.id in dialogues:
-                    raise InputError(f"{path}:{number}: the id {dialogue.id!r} occurs twice. Give every dialogue its own id.")
-                dialogues[dialogue.id] = dialogue
+            self._read(path, dialogues)
+        self._odd.check("source", len(dialogues), max_odd_rows, "max_odd_rows")
         if len(dialogues) < 2:
-            raise InputError(f"source: {len(dialogues)} dialogue in {len(self._paths)} file; train and dev need at least two.")
+            raise InputError(
+                f"source: 1 dialogue in {', '.join(map(str, self._paths))}; train and dev need at least two. "
+                f"{self._odd.most_frequent()}"
+            )
         order = sorted(dialogues.values(), key=lambda d: _digest(d.id))
         num_dev = max(1, len(order) // 10)
         self._splits: dict[str, list[Dialogue]] = {"dev": order[:num_dev], "train": order[num_dev:]}
         self._seen = {exchange.user for dialogue in self._splits["train"] for exchange in dialogue.exchanges}
+
+    def _read(self, path: Path, dialogues: dict[str, Dialogue]) -> None:
+        """Adds the dialogues of a file to those of the files before it."""
+        names = [other.name for other in set(self._paths)]
+        prefix = path.name if names.count(path.name) == 1 else path.resolve().as_posix()
+        odd, before = OddRows(), len(dialogues)
+        for row in json_rows(path, "source"):
+            inside = rows_inside(row.value)
+            for position, value in enumerate(inside, start=1):
+                number = f"{row.number}.{position}" if len(inside) > 1 else str(row.number)
+                name = dialogue_id(value) or f"{prefix}:{number}"
+                try:
+                    if row.odd is not None:
+                        raise row.odd
+                    if name in dialogues:
+                        raise OddRow("an id that occurs twice", cure="Give every dialogue an id of its own, or none of them.")
+                    dialogues[name] = Dialogue(name, self._exchanges(value))
+                except OddRow as reason:
+                    odd.add(reason, f"{path}:{row.line}" + (f" (dialogue {name})" if row.odd is None else ""))
+        if not odd and len(dialogues) == before:
+            raise InputError(f"source: {path} holds no rows. Give a file of JSON lines.")
+        odd.check(f"source: {path}", len(dialogues) - before, most=1.0, key="max_odd_rows")
+        self._odd.update(odd)
+
+    def _exchanges(self, row: Any) -> tuple[Exchange, ...]:
+        pairs = spoken_turns(row)
+        for speech in itertools.chain(*pairs):
+            if len(speech.text) > _MAX_CHARACTERS:
+                cure = f"Shorten them to {_MAX_CHARACTERS} characters."
+                raise OddRow("a turn of over 25 s of speech", f"{len(speech.text)} characters: {speech.text[:40]!r} ...", cure)
+            if self._cannot_say is not None and (reason := self._cannot_say(speech.text)):
+                raise reason
+        self._taken_out.update(kind for speech in itertools.chain(*pairs) for kind in speech.taken_out)
+        return tuple(Exchange(user.text, agent.text, agent.text, "imported") for user, agent in pairs)
 
     def dialogue(self, split: Split, index: int, rng: np.random.Generator) -> Dialogue:
         dialogues = self._splits[split]
@@ -132,94 +184,29 @@ class DialogueFiles:
         return sorted(texts, key=_digest)[:count]
 
     def describe(self) -> dict[str, Any]:
+        """What `corpus.json` says. Where something is left out, `sha256` changes with what is left, too."""
+        digests = [sha256(path) for path in self._paths]
+        if self._odd or self._taken_out:
+            digests.append(hashlib.sha256(repr(self._splits).encode()).hexdigest())
         return {
             "kind": "files",
             "files": [str(path) for path in self._paths],
-            "sha256": [hashlib.sha256(path.read_bytes()).hexdigest() for path in self._paths],
+            "sha256": digests,
             "dialogues": {split: len(found) for split, found in self._splits.items()},
+            "left_out": self._odd.describe(),
+            "taken_out": dict(self._taken_out.most_common()),
         }
+
+    def summary(self) -> list[str]:
+        """What was imported and what was not, as lines to print."""
+        num_usable = sum(len(dialogues) for dialogues in self._splits.values())
+        lines = [f"source: {num_usable} dialogues, {len(self._odd)} rows left out"]
+        lines += [f"  {found['count']} x {reason}: {found['first'][0]}" for reason, found in self._odd.describe().items()]
+        if self._taken_out:
+            counts = ", ".join(f"{kind} ({count})" for kind, count in self._taken_out.most_common())
+            lines.append(f"  taken out of the texts, because nobody says it: {counts}")
+        return lines
 
 
 def _digest(text: str) -> int:
     return int(hashlib.md5(text.encode()).hexdigest(), 16)
-
-
-def _rows(path: Path) -> Iterator[tuple[int, Any]]:
-    """Rows of a JSON list or of JSON lines, with their number: of the row, or of the line."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise InputError(f"source: {path} is not UTF-8 text, expected JSON lines.") from None
-    try:
-        if text.lstrip().startswith("["):
-            yield from enumerate(json.loads(text), start=1)
-            return
-        for number, line in enumerate(text.splitlines(), start=1):
-            if line.strip():
-                yield number, json.loads(line)
-    except json.JSONDecodeError as error:
-        line_number = error.lineno if text.lstrip().startswith("[") else number
-        raise InputError(f"{path}:{line_number}: not a row of JSON ({error.msg}).") from None
-
-
-def _dialogue(row: Any, path: Path, number: int) -> Dialogue:
-    if not isinstance(row, dict):
-        raise InputError(f"{path}:{number}: expected an object with turns, got {type(row).__name__}.")
-    name = str(row.get("id", row.get("prompt_id", f"{path.name}:{number}")))
-    where = f"{path}:{number} (dialogue {name})"
-    turns = _turns(row, where)
-    if turns and turns[0][0] == "system":
-        turns = turns[1:]
-    if not turns or len(turns) % 2:
-        raise InputError(f"{where}: {len(turns)} turns, expected pairs of a user turn and an agent turn.")
-    for i, (role, text) in enumerate(turns):
-        expected = ("user", "agent")[i % 2]
-        if role != expected:
-            raise InputError(f"{where}: turn {i + 1} is by {role!r}, expected {expected!r}: turns must alternate, user first.")
-        if not any(character.isalnum() for character in text):
-            raise InputError(f"{where}: turn {i + 1} has nothing to say ({text!r}).")
-        if len(text) > _MAX_CHARACTERS:
-            raise InputError(
-                f"{where}: turn {i + 1} has {len(text)} characters, more than 25 s of speech; "
-                f"shorten it to {_MAX_CHARACTERS} or leave the dialogue out."
-            )
-    pairs = zip(turns[::2], turns[1::2])
-    return Dialogue(name, tuple(Exchange(user, agent, agent, "imported") for (_, user), (_, agent) in pairs))
-
-
-def _turns(row: dict[str, Any], where: str) -> list[tuple[str, str]]:
-    """(role, text) in order, with the roles user, agent and system."""
-    if "instruction" in row and "output" in row:
-        question = " ".join(str(row.get(key) or "").strip() for key in ("instruction", "input")).strip()
-        return [("user", _clean(question)), ("agent", _clean(row["output"]))]
-    for turns_key, role_key, text_key in (
-        ("turns", "role", "text"),
-        ("messages", "role", "content"),
-        ("conversations", "from", "value"),
-    ):
-        if isinstance(row.get(turns_key), list):
-            return [_turn(turn, role_key, text_key, where, i) for i, turn in enumerate(row[turns_key])]
-    if isinstance(row.get("data"), list):
-        return [(("user", "agent")[i % 2], _clean(text)) for i, text in enumerate(row["data"])]
-    raise InputError(
-        f"{where}: no dialogue in a row with the keys {', '.join(sorted(row)) or '(none)'}; "
-        "expected 'turns', 'messages', 'conversations', 'data', or 'instruction' and 'output'."
-    )
-
-
-def _turn(turn: Any, role_key: str, text_key: str, where: str, number: int) -> tuple[str, str]:
-    if not isinstance(turn, dict) or role_key not in turn or text_key not in turn:
-        given = str(turn)[:60]
-        raise InputError(f"{where}: turn {number + 1} is {given!r}, expected an object with {role_key!r} and {text_key!r}.")
-    role = str(turn[role_key]).lower()
-    if role in _USER_ROLES:
-        role = "user"
-    elif role in _AGENT_ROLES:
-        role = "agent"
-    elif role != "system":
-        raise InputError(f"{where}: turn {number + 1} has the role {role!r}, expected 'user' or 'agent' (or 'assistant').")
-    return role, _clean(turn[text_key])
-
-
-def _clean(text: Any) -> str:
-    return " ".join(str(text or "").split())

@@ -63,12 +63,13 @@ def test_every_key_reaches_the_corpus(monkeypatch, capsys, tmp_path):
     spec, out, sets, _, whole, overwrite = asked(monkeypatch, capsys, f"out={tmp_path / 'a'}")
     assert (spec, out, list(sets), whole, overwrite) == (CorpusSpec(), tmp_path / "a", list(SETS), (0, 1), False)
     source = tmp_path / "own.jsonl"
+    source.write_text("".join(f'{{"data": ["Number {i}?", "Yes."]}}\n' for i in range(2)))
     keys = "hours=2 dev=3 seed=4 barge_in=0.1 pause=0.2 quiet=0.3 long_silence=0.4 response_gap=0.8 duration=6.4".split()
-    more = f"agent_utterances=5 workers=6 slice=1/2 overwrite=true sets=[dev] source=[{source}]".split()
+    more = f"agent_utterances=5 workers=6 slice=1/2 overwrite=true sets=[dev] source=[{source}] max_odd_rows=0.25".split()
     spec, _, sets, workers, part, overwrite = asked(monkeypatch, capsys, f"out={tmp_path / 'a'}", *keys, *more)
     rhythm = Rhythm(response_gap=0.8, barge_in=0.1, long_silence=0.4)
     dialogues = DialogueSpec(seed=4, pause=0.2, quiet=0.3, duration=6.4, rhythm=rhythm)
-    assert spec == CorpusSpec(2, 3, 5, (str(source),), dialogues)
+    assert spec == CorpusSpec(2, 3, 5, (str(source),), dialogues, 0.25)
     assert (list(sets), workers, part, overwrite) == (["dev"], 6, (1, 2), True)
 
 

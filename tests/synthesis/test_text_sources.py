@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from nemo_duplex.files.odd_rows import OddRow
 from nemo_duplex.inputs import InputError
 from nemo_duplex.synthesis.text_sources import DialogueFiles
 
@@ -68,40 +69,80 @@ def pair(first: str, second: str) -> dict:
     return {"id": "x7", "turns": [{"role": first, "text": "a"}, {"role": second, "text": "b"}]}
 
 
+GOOD = [{"id": f"d{i}", "data": ["a", "b"]} for i in range(2)]
+
+
 @pytest.mark.parametrize(
-    ("row", "message"),
+    ("row", "reason", "where"),
     [
-        ({"id": "x7", "data": ["a", "b", "c"]}, r":2 \(dialogue x7\): 3 turns, expected pairs"),
-        ({"id": "x7", "data": []}, r"x7\): 0 turns"),
-        ({"id": "x7", "data": ["a", ""]}, r"x7\): turn 2 has nothing to say"),
-        ({"id": "x7", "data": ["?!", "b"]}, r"x7\): turn 1 has nothing to say"),
-        ({"id": "x7", "data": ["a", "b " * 400]}, r"x7\): turn 2 has 799 characters, more than 25 s"),
-        (pair("user", "user"), r"x7\): turn 2 is by 'user', expected 'agent'"),
-        (pair("agent", "user"), r"x7\): turn 1 is by 'agent', expected 'user'"),
-        (pair("user", "narrator"), r"x7\): turn 2 has the role 'narrator'"),
-        ({"id": "x7", "turns": ["a", "b"]}, r"x7\): turn 1 is 'a', expected an object with 'role' and 'text'"),
-        ({"id": "x7", "question": "a"}, r"x7\): no dialogue in a row with the keys id, question; expected 'turns'"),
-        (["a", "b"], r":2: expected an object with turns, got list"),
-        ({"id": "other", "data": ["a", "b"]}, r":2: the id 'other' occurs twice"),
+        ({"id": "x7", "data": ["a", "b", "c"]}, "no answer to the last user turn", "2 (dialogue x7): it is 'c'"),
+        ({"id": "x7", "data": []}, "no turns", "2 (dialogue x7)"),
+        ({"id": "x7", "data": ["a", ""]}, "nothing to say", "2 (dialogue x7): turn 2 is ''"),
+        ({"id": "x7", "data": ["?!", "b"]}, "nothing to say", "2 (dialogue x7): turn 1 is '?!'"),
+        (pair("user", "user"), "two turns of one speaker in a row", "2 (dialogue x7): turn 2 is by 'user' again"),
+        (pair("agent", "user"), "the agent speaks first", "2 (dialogue x7): turn 1 is by 'agent'"),
+        (pair("user", "narrator"), "a role that is not known", "2 (dialogue x7): turn 2 is by 'narrator'"),
+        (
+            {"id": "x7", "turns": ["a", "b"]},
+            "a turn that is no object with a role and a text",
+            "2 (dialogue x7): turn 1 is 'a'",
+        ),
+        ({"id": "x7", "question": "a"}, "no dialogue in the row", "2 (dialogue x7): its keys are 'id, question'"),
+        (["a", "b"], "a row that is no object", "2 (dialogue a.jsonl:2): it is ['a', 'b']"),
+        ({"id": "d0", "data": ["c", "d"]}, "an id that occurs twice", "2 (dialogue d0)"),
+        (
+            {"id": "x7", "data": ["a", "b " * 400]},
+            "a turn of over 25 s of speech",
+            "2 (dialogue x7): 799 characters: 'b b b b b b b b b b b b b b b b b b b b ' ...",
+        ),
     ],
 )
-def test_an_odd_row_is_named(tmp_path, row, message):
-    path = tmp_path / "a.json"
-    path.write_text(json.dumps([OTHER, row]))
-    with pytest.raises(InputError, match=message):
+def test_an_odd_row_is_left_out_and_counted(tmp_path, row, reason, where):
+    source = DialogueFiles([lines(tmp_path / "a.jsonl", GOOD[0], row, GOOD[1])])
+    assert set(both(source)) == {"d0", "d1"} and both(source)["d0"].exchanges[0].agent == "b"
+    assert source.describe()["left_out"] == {reason: {"count": 1, "first": [f"{tmp_path / 'a.jsonl'}:{where}"]}}
+
+
+def test_a_line_that_is_no_json_is_left_out_and_counted(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text(f'{json.dumps(GOOD[0])}\n{{"id": 2\n\n{json.dumps(GOOD[1])}')
+    source = DialogueFiles([path])
+    (reason,) = source.describe()["left_out"].items()
+    assert reason == ("not JSON", {"count": 1, "first": [f"{path}:2: Expecting ',' delimiter at character 10"]})
+    assert source.summary() == ["source: 2 dialogues, 1 rows left out", f"  1 x not JSON: {reason[1]['first'][0]}"]
+
+
+def test_more_odd_rows_than_a_share_end_the_run(tmp_path):
+    rows = [*GOOD, *(pair("user", "user") | {"id": f"x{i}"} for i in range(2)), pair("agent", "user")]
+    path = lines(tmp_path / "a.jsonl", *rows)
+    with pytest.raises(InputError) as error:
         DialogueFiles([path])
+    assert str(error.value) == (
+        "source: 3 of 5 rows cannot be used, more than max_odd_rows=0.5 allows. 2 of them: two turns of one speaker in a row, "
+        f"such as {path}:3 (dialogue x0): turn 2 is by 'user' again. Let the turns alternate, user first and agent last. "
+        "To go on with the other 2, set max_odd_rows=0.6."
+    )
+    assert len(both(DialogueFiles([path], max_odd_rows=0.6))) == 2
+
+
+def test_a_text_that_no_voice_can_say_is_an_odd_row(tmp_path):
+    def cannot_say(text: str) -> OddRow | None:
+        return OddRow("no voice for it", repr(text), "Install one.") if "я" in text else None
+
+    path = lines(tmp_path / "a.jsonl", *GOOD, {"id": "ru", "data": ["a", "Да, я."]})
+    source = DialogueFiles([path], cannot_say=cannot_say)
+    assert source.describe()["left_out"] == {"no voice for it": {"count": 1, "first": [f"{path}:3 (dialogue ru): 'Да, я.'"]}}
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (b"", r"a.jsonl is empty"),
-        (b"\n\n", r"0 dialogue"),
-        (b"hello\n", r"a.jsonl:1: not a row of JSON"),
-        (b'{"id": 1, "data": ["a", "b"]}\n{"id": 2', r"a.jsonl:2: not a row of JSON"),
-        (b'[{"id": 1},\n', r"a.jsonl:\d: not a row of JSON"),
-        (b'{"id": 1, "data": ["a", "b"]}\n', r"1 dialogue in 1 file; train and dev need at least two"),
-        (b"\xff\xfe\x00", r"a.jsonl is not UTF-8"),
+        (b"\n\n", r"a.jsonl holds no rows"),
+        (b"hello\n", r"a.jsonl:1: not JSON \(Expecting value\). Write one JSON object per line, or one JSON list"),
+        (b'[{"id": 1},\n', r"a.jsonl:2: not JSON"),
+        (b'{"id": 1, "data": ["a", "b"]}\n', r"1 dialogue in .*a.jsonl; train and dev need at least two"),
+        (b"\xff\xfe\x00", r"a.jsonl is not UTF-16-LE text"),
     ],
 )
 def test_an_unreadable_file_is_named(tmp_path, content, message):

@@ -1,0 +1,184 @@
+"""Rows of JSON from people's files, whatever editor or exporter wrote them: the only reader of such files."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import itertools
+import json
+import re
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from nemo_duplex.files.odd_rows import OddRow
+from nemo_duplex.inputs import InputError, existing_file, one_line
+
+# How other files begin that people give for JSON, and what to do with them.
+_OTHER_FORMATS = {
+    b"PAR1": ("a Parquet file", "Write its rows as JSON lines."),
+    b"PK\x03\x04": ("a zip archive", "Unpack it."),
+    b"BZh": ("packed by bzip2", "Unpack it."),
+    b"\xfd7zXZ": ("packed by xz", "Unpack it."),
+    b"\x28\xb5\x2f\xfd": ("packed by zstd", "Unpack it."),
+}
+_GZIP = b"\x1f\x8b"
+_DECODER = json.JSONDecoder(strict=False)  # control characters inside strings, as some exporters leave them
+_BLANKS = re.compile(r"[ \t\r\n\ufeff]*")  # a byte order mark stands inside a file where files were joined
+_NO_TEXT = re.compile(r"[\udc80-\udcff]")  # what is left of bytes that are no UTF-8
+_CURE = "Write one JSON object per line, or one JSON list."
+
+
+@dataclass(frozen=True)
+class JsonRow:
+    """A row of a file.
+
+    Args:
+        number: its number, from 1: of the line in a file of JSON lines (blank lines count), else of the row.
+        line: the line on which it begins.
+        value: what it holds.
+        odd: why it cannot be read; `value` is None then.
+    """
+
+    number: int
+    line: int
+    value: Any = None
+    odd: OddRow | None = None
+
+
+def json_rows(path: str | Path, what: str) -> Iterator[JsonRow]:
+    """The rows of a JSON file, one by one; `what` names the file in an error ("source").
+
+    Reads JSON lines, a JSON list, and objects one after the other over any number of lines; UTF-8, UTF-16 and UTF-32 with or
+    without a byte order mark; gzip. Rows end at line feeds and carriage returns alone: U+2028, U+0085, form feeds and the like
+    are a part of the text that holds them. Of JSON lines, no more than one line is in memory.
+
+    Yields:
+        A `JsonRow` for every row; of JSON lines also for a line that cannot be read, so that the others can be used.
+
+    Raises:
+        InputError: if the file is missing, empty, no text or damaged, or a list or an object over many lines is not JSON.
+
+    Examples:
+        >>> _ = Path("rows.jsonl").write_text('{"text": "one"}\\n\\n{"text": "tw\\n', encoding="utf-16")
+        >>> [(row.line, row.value, str(row.odd)) for row in json_rows("rows.jsonl", "source")]
+        [(1, {'text': 'one'}, 'None'), (3, None, 'not JSON (Unterminated string starting at character 10)')]
+    """
+    path = existing_file(path, what)
+    try:
+        with open(path, "rb") as file, _text(file, path, what) as text:
+            yield from _rows(text, path)
+    except UnicodeDecodeError as error:
+        raise InputError(f"{what}: {path} is not {error.encoding.upper()} text. Save it as UTF-8.") from None
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise InputError(f"{what}: {path} is damaged ({one_line(error)}). Copy or write it again.") from None
+
+
+def _text(file: io.BufferedReader, path: Path, what: str) -> TextIO:
+    """The text of a file, in its encoding, with line feeds alone between lines."""
+    for start, (kind, cure) in _OTHER_FORMATS.items():
+        if file.peek(8).startswith(start):
+            raise InputError(f"{what}: {path} is {kind}, expected JSON lines or a JSON list. {cure}")
+    packed = file.peek(2).startswith(_GZIP)
+    binary = io.BufferedReader(gzip.GzipFile(fileobj=file)) if packed else file
+    encoding = json.detect_encoding(binary.peek(4)[:4])
+    # So one line with a wrong byte is one odd row. Half a pair of UTF-16 is for whoever uses the text.
+    errors = "surrogateescape" if encoding.startswith("utf-8") else "surrogatepass"
+    return io.TextIOWrapper(binary, encoding, errors, newline=None)
+
+
+def _rows(text: TextIO, path: Path) -> Iterator[JsonRow]:
+    lines = ((number, line) for number, line in enumerate(text, start=1) if line.strip("\ufeff \t\n"))
+    first = next(lines, None)
+    if first is None:
+        return
+    second = None
+    if first[1].lstrip("\ufeff \t").startswith("["):  # one list, unless there is a list on every line
+        second = next(lines, None)
+        row = _of_line(*first) if second and first[1].rstrip().endswith("]") else None
+    else:
+        row = _of_line(*first)
+    if row is not None and row.odd is None:
+        yield from itertools.chain(
+            [row], itertools.starmap(_of_line, [second] if second else []), itertools.starmap(_of_line, lines)
+        )
+        return
+    whole = "\n" * (first[0] - 1) + first[1]
+    if second is not None:
+        whole += "\n" * (second[0] - first[0] - 1) + second[1]
+    yield from _of_whole(whole + text.read(), path)
+
+
+def _of_line(number: int, line: str) -> JsonRow:
+    if _NO_TEXT.search(line):
+        return JsonRow(number, number, odd=_not_utf8())
+    try:
+        value, end = _decode(line, _BLANKS.match(line).end())
+        if rest := line[end:].strip():
+            raise json.JSONDecodeError(f"more than one value, {rest[:20]!r}", line, end)
+        return JsonRow(number, number, value)
+    except json.JSONDecodeError as error:
+        message = f"{error.msg.removesuffix(' at')} at character {error.pos + 1}"
+        return JsonRow(number, number, odd=OddRow("not JSON", message, _CURE))
+
+
+def _not_utf8() -> OddRow:
+    return OddRow("not UTF-8 text", cure="Save the file as UTF-8.")
+
+
+def _of_whole(text: str, path: Path) -> Iterator[JsonRow]:
+    """Rows of a text that is no JSON lines, or whose first line is broken."""
+    is_list = text.lstrip("\ufeff \t\n").startswith("[")
+    try:
+        if is_list:
+            yield from _values(text, is_list)
+            return
+        for _ in _values(text, is_list):
+            pass
+    except json.JSONDecodeError as error:
+        rows = [_of_line(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip("\ufeff \t")]
+        if is_list or not any(isinstance(row.value, dict) for row in rows):
+            raise InputError(f"{path}:{error.lineno}: not JSON ({error.msg}). {_CURE}") from None
+        yield from rows
+        return
+    yield from _values(text, is_list)
+
+
+def _values(text: str, is_list: bool) -> Iterator[JsonRow]:
+    """The elements of a list, or values one after the other."""
+    position = _BLANKS.match(text).end()
+    if is_list:
+        position = _BLANKS.match(text, position + 1).end()
+    end_of_text, line, counted = len(text), 1, 0
+    for number in itertools.count(1):
+        if is_list and text.startswith("]", position) and number == 1:
+            break
+        if not is_list and position == end_of_text:
+            return
+        line, counted = line + text.count("\n", counted, position), position
+        start, (value, position) = position, _decode(text, position)
+        broken = _NO_TEXT.search(text, start, position)
+        yield JsonRow(number, line, odd=_not_utf8()) if broken else JsonRow(number, line, value)
+        position = _BLANKS.match(text, position).end()
+        if is_list and text.startswith("]", position):
+            break
+        if is_list:
+            if not text.startswith(",", position):
+                raise json.JSONDecodeError("Expecting ',' or ']'", text, position)
+            position = _BLANKS.match(text, position + 1).end()
+    if _BLANKS.match(text, position + 1).end() != end_of_text:
+        raise json.JSONDecodeError("Extra data after the list", text, position + 1)
+
+
+def _decode(text: str, position: int) -> tuple[Any, int]:
+    """The value that begins at `position`, and where it ends."""
+    try:
+        return _DECODER.raw_decode(text, position)
+    except json.JSONDecodeError:
+        raise
+    except RecursionError:
+        raise json.JSONDecodeError("nested too deep", text, position) from None
+    except ValueError as error:  # an integer of over 4300 digits
+        raise json.JSONDecodeError(one_line(error), text, position) from None
