@@ -1,18 +1,52 @@
-"""Turns: who speaks when, and what. On disk a conversation is a Lhotse cut; only this file knows both."""
+"""Turns: who speaks when, and what. On disk a conversation is a Lhotse cut; only this file knows both.
+
+The times of a corpus need not fit its audio: annotations are not exact, and Lhotse keeps turns whole when it cuts audio.
+`Conversation.from_cut` is the one place with a rule for that; what it returns fits.
+
+    a turn that ...                        becomes
+    ends up to 0.5 s after the audio       a turn that ends with the audio, without words whose times are after it
+    ends later than that                   the same with `unfinished` in its `custom`, and the text as far as it was begun
+    begins before the audio                a turn that begins with the audio, without the words said before it;
+                                           by more than 0.5 s: with `begun_before` in its `custom`
+    is then shorter than a frame           left out
+    lies outside of the audio              left out
+    has times that are not numbers         left out
+
+What is left out, unfinished or begun before is said in the log, each kind once per run, for the first cut that has it.
+"""
 
 from __future__ import annotations
 
+import logging
+import math
+import multiprocessing
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from nemo_duplex.frames import Seconds
+from nemo_duplex.frames import FRAME_RATE, FrameRate, Seconds
 from nemo_duplex.inputs import InputError
 
 if TYPE_CHECKING:
     from lhotse import SupervisionSegment
     from lhotse.cut import Cut
+
+_log = logging.getLogger(__name__)
+
+#: By as much a turn may begin before the audio, or end after it, and still be a whole turn.
+TOLERANCE: Seconds = 0.5
+_INSTANT: Seconds = 1e-6  # times are written with as many digits
+
+# What can be wrong with the times of turns, as the log says it. The flags are shared with processes that are forked later,
+# such as the workers of a data loader, so that each is said once per run.
+_UNFINISHED = f"end more than {TOLERANCE} s after the audio: taken as unfinished"
+_BEGUN_BEFORE = f"begin more than {TOLERANCE} s before the audio: taken without the words said before it"
+_SHORT = "are shorter than a frame: left out"
+_OUTSIDE = "lie outside of the audio: left out"
+_NO_TIMES = "have times that are not numbers or run backwards: left out"
+_said = {odd: multiprocessing.Value("b", False) for odd in (_UNFINISHED, _BEGUN_BEFORE, _SHORT, _OUTSIDE, _NO_TIMES)}
 
 Speaker = Literal["user", "agent"]
 SPEAKERS: tuple[Speaker, Speaker] = ("user", "agent")
@@ -92,11 +126,32 @@ class Turn:
         kept = tuple(w for w in self.words if w.start < time)
         if self.words:
             text = self.text[: kept[-1].offset + len(kept[-1].text)] if kept else ""
+            text = self.text if len(kept) == len(self.words) else text
         else:
             spoken = self.text[: round(len(self.text) * (time - self.start) / self.duration)]
             text = spoken if spoken == self.text else spoken[: spoken.rfind(" ") + 1].rstrip()
         kept = tuple(replace(w, end=min(w.end, time)) for w in kept)
         return replace(self, end=time, text=text, full_text=self.full_text or self.text, words=kept)
+
+    def cut_before(self, time: Seconds) -> Turn:
+        """The turn as it is heard by someone who listens from `time` on, within the turn: it starts then.
+
+        The text keeps the words of which the larger part is said after `time`; without word times, in proportion to the
+        duration.
+        """
+        assert self.start <= time < self.end, f"A turn of {self.start} to {self.end} s cannot start at {time} s."
+        if self.words:
+            kept = [w for w in self.words if (w.start + w.end) / 2 >= time]
+            first = kept[0].offset if kept else len(self.text)
+        else:
+            kept, said = [], len(self.text) * (time - self.start) / self.duration
+            places = (match.span() for match in re.finditer(r"\S+", self.text))
+            first = next((begin for begin, end in places if (begin + end) / 2 >= said), len(self.text))
+        text, full = self.text[first:], self.full_text
+        if full is not None:
+            full = full[first:] if full.startswith(self.text) else text
+        words = tuple(replace(w, offset=max(0, w.offset - first), start=max(w.start, time)) for w in kept)
+        return replace(self, start=time, text=text, full_text=full, words=words)
 
 
 @dataclass(frozen=True)
@@ -105,7 +160,7 @@ class Conversation:
 
     Args:
         id: names the conversation in files, reports and errors.
-        duration: Seconds; no turn ends later.
+        duration: Seconds; no turn ends later. (Of a cut, `from_cut` sees to it.)
         turns: any order; they are sorted.
         custom: what belongs to the whole conversation and can be written as JSON.
 
@@ -167,29 +222,85 @@ class Conversation:
         return supervisions
 
     @classmethod
-    def from_cut(cls, cut: Cut, speakers: Mapping[str, Speaker] | None = None) -> Conversation:
-        """The conversation that a cut holds.
+    def from_cut(
+        cls, cut: Cut, speakers: Mapping[str, Speaker] | None = None, frame_rate: FrameRate = FRAME_RATE
+    ) -> Conversation:
+        """The conversation that a cut holds, its turns fitted to its audio by the rule at the top of this file.
 
         Args:
             speakers: which of the two each speaker of the supervisions is; None takes them to be called `user` and `agent`.
+            frame_rate: a turn shorter than one of its frames is left out.
 
         Raises:
             InputError: with the cut's id, if a supervision has another speaker.
         """
-        turns = []
+        turns, odd = [], Counter[str]()
         speakers = speakers or dict(zip(SPEAKERS, SPEAKERS))
-        for s in cut.supervisions:
+        for s, words_late in _supervisions(cut):
             if s.speaker not in speakers:
                 raise InputError(
                     f"Cut {cut.id}: supervision {s.id} has speaker {s.speaker!r}, expected one of "
                     f"{', '.join(map(repr, speakers))}. Rename the speakers of the corpus."
                 )
-            custom = dict(s.custom or {})
-            full_text = custom.pop("full_text", None)
-            text = _spoken(s.text or "")
-            turns.append(Turn(speakers[s.speaker], max(0.0, s.start), s.end, text, full_text, _words(s, text), custom))
+            turn = _turn(s, words_late, speakers[s.speaker], cut.duration, frame_rate.seconds, odd)
+            turns += [turn] if turn else []
+        _say_once(cut.id, odd)
         own = {k: v for k, v in (cut.custom or {}).items() if isinstance(v, (str, int, float, bool, list, dict))}
         return cls(cut.id, cut.duration, tuple(turns), own)
+
+
+def _supervisions(cut: Cut) -> Iterator[tuple[SupervisionSegment, Seconds]]:
+    """The supervisions of a cut, and by how much their word times are late if Lhotse has moved the supervisions alone.
+
+    Lhotse 1.33 leaves word times where they were in the recording when audio is cut, padded or joined.
+    """
+    for track in getattr(cut, "tracks", [None]):
+        part, offset = (cut, 0.0) if track is None else (track.cut, track.offset)
+        for s in part.supervisions:
+            yield s.with_offset(offset) if offset else s, getattr(part, "start", 0.0) - offset
+
+
+def _turn(
+    s: SupervisionSegment, words_late: Seconds, speaker: Speaker, duration: Seconds, shortest: Seconds, odd: Counter[str]
+) -> Turn | None:
+    """The turn of a supervision within audio of `duration`, or None; counts in `odd` what is wrong with its times."""
+    start, end = s.start, s.end
+    if not (math.isfinite(start) and math.isfinite(end) and start <= end):
+        odd[_NO_TIMES] += 1
+        return None
+    if end < _INSTANT or start > duration - _INSTANT:
+        odd[_OUTSIDE] += 1
+        return None
+    custom = dict(s.custom or {})
+    full_text = custom.pop("full_text", None)
+    text = _spoken(s.text or "")
+    before = max(0.0, -start)  # a turn has no negative times: one that began before the audio is moved while it is cut
+    words = tuple(w.shifted(before) for w in _in_time(_words(s, text), s, words_late))
+    turn = Turn(speaker, start + before, end + before, text, full_text, words, custom)
+    if before:
+        turn = turn.cut_before(before).shifted(-before)
+    if before > TOLERANCE:
+        odd[_BEGUN_BEFORE] += 1
+        turn = replace(turn, custom=custom | {"begun_before": True})
+    if end > duration + TOLERANCE:
+        odd[_UNFINISHED] += 1
+        turn = replace(turn.cut_at(duration), custom={**turn.custom, "unfinished": True})
+    elif end > duration:
+        said = turn.cut_at(duration)  # words known to come after the audio are not said; of others the times are not exact
+        text = said.text if turn.words else turn.text
+        turn = replace(said, text=text, full_text=turn.full_text)
+    if turn.duration < shortest - _INSTANT:
+        odd[_SHORT] += 1
+        return None
+    return turn
+
+
+def _say_once(cut_id: str, odd: Counter[str]) -> None:
+    for what, count in odd.items():
+        with _said[what]:
+            first, _said[what].value = not _said[what].value, True
+        if first:
+            _log.warning("Cut %s has turns (%d) that %s. Further cuts with such turns are not named.", cut_id, count, what)
 
 
 def _spoken(text: str) -> str:
@@ -200,10 +311,26 @@ def _spoken(text: str) -> str:
 def _words(supervision: SupervisionSegment, text: str) -> tuple[Word, ...]:
     """Word times of a supervision, each word found again in the text from the end of the one before it."""
     words, position = [], 0
+    lowered = text.lower() if len(text.lower()) == len(text) else text  # aligners often write words in lower case
     for item in (supervision.alignment or {}).get("word", []):
-        offset = text.find(item.symbol, position)
-        if offset < 0:  # an aligner's own spelling: keep the time, stay where we are
+        symbol = item.symbol.strip()
+        offset = lowered.find(symbol.lower(), position)
+        if offset < 0 and not symbol.startswith(("<", "[")):  # an aligner's own spelling: keep the time, stay where we are
             offset = position
-        position = offset + len(item.symbol)
-        words.append(Word(item.symbol, offset, item.start, item.end))
+        elif offset >= 0:
+            position = offset + len(symbol)
+        # Without text, or with a mark such as <eps>, it is a pause.
+        if symbol and offset >= 0 and math.isfinite(item.start) and math.isfinite(item.end):
+            words.append(Word(symbol, offset, item.start, item.end))
     return tuple(words)
+
+
+def _in_time(words: tuple[Word, ...], s: SupervisionSegment, late: Seconds) -> tuple[Word, ...]:
+    """The words, `late` Seconds earlier if they fit their supervision better then; if they fit neither way, from its start."""
+    if not words:
+        return words
+    first, last = words[0].start, words[-1].end
+    over = {by: max(0.0, s.start - first + by) + max(0.0, last - by - s.end) for by in (late, 0.0)}
+    by = min(over, key=over.__getitem__)
+    by = first - s.start if over[by] > TOLERANCE else by
+    return tuple(w.shifted(-by) for w in words) if by else words

@@ -28,7 +28,8 @@ def lay_out(tokens: Tensor, codes: Tensor, valid: Tensor, layout: ChannelLayout)
         valid: (B, T) bool, frames that are no padding.
         layout: the special ids, the delay and the place of the marks.
 
-    A turn that starts too early for its lead has its BOS in the first frame.
+    A turn that starts too early for its lead has its BOS in the first frame; if its EOS would be there too, or earlier, it has
+    neither.
     """
     batch, frames = tokens.shape
     assert codes.shape[::2] == (batch, frames), f"Codes {tuple(codes.shape)} do not fit tokens {tuple(tokens.shape)}."
@@ -38,8 +39,8 @@ def lay_out(tokens: Tensor, codes: Tensor, valid: Tensor, layout: ChannelLayout)
     speech, speaking = marked(codes, starts, ends, layout)
 
     text = _earlier(tokens, layout.text_shift, layout.text_pad)
-    early = starts[:, : layout.text_shift].any(dim=1) & (text[:, 0] != layout.text_bos)
-    text[:, 0] = torch.where(early, layout.text_bos, text[:, 0])
+    goes_on = _inside(starts, ends)[:, min(layout.text_shift, frames - 1)]  # in the frame whose text is the first now
+    text[:, 0] = torch.where(goes_on, layout.text_bos, text[:, 0].where(text[:, 0] != layout.text_eos, layout.text_pad))
     if layout.turn_marks == "in_place":  # the frame after the last one is unknown
         valid = _earlier(valid, 1, False)
     return AgentTargets(text, speech, speaking, valid)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -69,8 +69,14 @@ def text_channel(
 
     Text that does not fit its turn ends at EOS: what would come later must not be learnt. The text runs ahead of the voice, so
     a turn that the user cuts off has its `full_text` up to the cut: when its words were written the cut was not known, and a
-    model that had to leave out the unsaid ones would learn to stop writing at random. A turn that is marked `unfinished` or
-    runs past the last frame has no EOS. Where a turn starts before the one before it ended, its BOS closes the earlier one.
+    model that had to leave out the unsaid ones would learn to stop writing at random.
+
+    Every BOS has its EOS, except where the next BOS or the last frame comes first: from BOS to EOS the speaker speaks.
+
+    - A turn that starts and ends in the same frame is left out.
+    - Where a turn starts before the one before it ended, or in the frame where it ends, its BOS closes the earlier text. The
+      EOS is where the last of them ends. Of turns that start in the same frame the longest is written.
+    - A turn that runs past the last frame has no EOS; nor has one that is marked `unfinished` and ends with the last frame.
 
     Aligned by word, a token is at the frame where its word begins, or in the next free one, and a turn that was cut off
     has the words that were begun.
@@ -79,24 +85,33 @@ def text_channel(
         InputError: aligned by word, for a turn with text and without word times.
     """
     tokens = torch.full((num_frames,), pad, dtype=torch.long)
-    for turn in turns:
-        start, end = frame_rate.nearest(turn.start), frame_rate.nearest(turn.end)
-        if start >= num_frames:
-            continue  # rounding at the very end of a cut; a conversation never holds a later turn
-        stop = min(end, num_frames)
-        tokens[start:stop] = pad
-        tokens[start] = bos
+    placed = [_Placed(frame_rate.nearest(turn.start), frame_rate.nearest(turn.end), turn) for turn in turns]
+    placed = [p for p in placed if p.start < min(p.end, num_frames)]
+    written = list({p.start: p for p in sorted(placed, key=lambda p: (p.start, p.end))}.values())
+    end, unfinished = 0, False  # of the turn that ends last, of those that began
+    for one, next_start in zip(written, [*(p.start for p in written[1:]), num_frames]):
+        tokens[one.start] = bos
         if alignment == "word":
-            placed = words_at_frames(turn, tokenizer, frame_rate, first=start + 1)
+            text = words_at_frames(one.turn, tokenizer, frame_rate, first=one.start + 1)
         else:
-            placed = enumerate(tokenizer.text_to_ids(turn.full_text or turn.text), start + 1)
-        for frame, token in placed:
-            if frame >= stop:
+            text = enumerate(tokenizer.text_to_ids(one.turn.full_text or one.turn.text), one.start + 1)
+        for frame, token in text:
+            if frame >= min(one.end, next_start):
                 break
             tokens[frame] = token
-        if end < num_frames and end > start and not turn.custom.get("unfinished", False):
+        if one.end > end:
+            end, unfinished = one.end, bool(one.turn.custom.get("unfinished"))
+        if end < next_start and not (unfinished and end == num_frames - 1):
             tokens[end] = eos
     return tokens
+
+
+class _Placed(NamedTuple):
+    """A turn in the frames from `start` to the one before `end`."""
+
+    start: int
+    end: int
+    turn: Turn
 
 
 def words_at_frames(

@@ -73,7 +73,7 @@ class DuplexS2SDataset(torch.utils.data.Dataset):
         user_audio, user_lens = collate_audio(cuts.resample(self.user_sample_rate))
         # Frames are counted on the audio that the user encoder gets, so that both always agree.
         counts = [self.frame_rate.count_samples(int(n), self.user_sample_rate) for n in user_lens]
-        conversations = [Conversation.from_cut(cut, self.speakers) for cut in cuts]
+        conversations = [Conversation.from_cut(cut, self.speakers, self.frame_rate) for cut in cuts]
         batch = {
             "ids": [cut.id for cut in cuts],
             "user_audio": user_audio,

@@ -126,10 +126,10 @@ def check(cut: Cut, sample_rate: int) -> None:
         raise InputError(
             f"Cut {cut.id}: the user channel has {cut.sampling_rate} Hz, the model hears {sample_rate} Hz. Resample the corpus."
         )
-    if not any(s.speaker == "user" for s in cut.supervisions):
+    if not Conversation.from_cut(cut).user:
         raise InputError(
-            f"Cut {cut.id} has no supervisions of the user, so it is unknown when the user speaks. Write the corpus with "
-            "examples/synthesize.py, or add supervisions with speaker 'user'."
+            f"Cut {cut.id} has no supervisions of the user within its audio, so it is unknown when the user speaks. Write the "
+            "corpus with examples/synthesize.py, or add supervisions with speaker 'user'."
         )
     agent = cut.target_audio.duration if cut.has_custom("target_audio") else cut.duration
     if abs(agent - cut.duration) > FRAME_RATE.seconds:
@@ -159,8 +159,8 @@ def questions(cut: Cut) -> tuple[Question, ...]:
     found = []
     for i, (user, following) in enumerate(zip(users, nexts, strict=True)):
         answers = [t for t in conversation.agent if user.start < t.start < following]
-        if user.custom.get("unfinished"):
-            reference = None  # the recording ends within the question
+        if user.custom.get("unfinished") or user.custom.get("begun_before"):
+            reference = None  # the recording ends or begins within the question
         elif listed is not None:
             reference = _reference(listed[i], user.custom)
         else:

@@ -100,7 +100,7 @@ def read_utterances(shar: str | Path, sample_rate: int = USER_SAMPLE_RATE) -> tu
         raise InputError(f"data: {shar} holds no Lhotse Shar (cuts.*.jsonl.gz). Write it with examples/synthesize.py.")
     turns, conversations = [], []
     for cut in tqdm(_cuts(shar), desc=f"Reading {shar}", unit=" conversations", delay=2, leave=False):
-        users = Conversation.from_cut(cut).user
+        users = [turn for turn in Conversation.from_cut(cut).user if turn.text.strip() or not _in_part(turn)]
         if not users:
             continue
         audio = _user_audio(cut, sample_rate)
@@ -121,12 +121,19 @@ def _cuts(shar: str | Path) -> Iterator[Cut]:
         ) from error
 
 
+def _in_part(turn: Turn) -> bool:
+    """Whether the audio begins or ends within the turn; it may then hold no whole word."""
+    return bool(turn.custom.get("unfinished") or turn.custom.get("begun_before"))
+
+
 def _utterance(cut: Cut, audio: np.ndarray, turns: Sequence[Turn], earliest: int, latest: int) -> Utterance:
     if not all(turn.text.strip() for turn in turns):
         raise InputError(f"Cut {cut.id}: a turn of the user has no text, expected what is said. Add it.")
-    first, last = round(turns[0].start * USER_SAMPLE_RATE), round(turns[-1].end * USER_SAMPLE_RATE)
+    first, last = (round(time * USER_SAMPLE_RATE) for time in (turns[0].start, max(turn.end for turn in turns)))
+    last = min(last, len(audio))
     text = " ".join(turn.text for turn in turns)
-    return Utterance(cut.id, audio, text, first, min(last, len(audio)), earliest, latest, tuple(turns))
+    # Turns that overlap have no silence between them.
+    return Utterance(cut.id, audio, text, first, last, min(earliest, first), max(latest, last), tuple(turns))
 
 
 def _user_audio(cut: Cut, sample_rate: int) -> np.ndarray:

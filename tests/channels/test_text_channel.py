@@ -1,5 +1,6 @@
 """Exact token rows: what is written where, in turns that fit, overflow, are cut off, or run over the end."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -49,17 +50,36 @@ def test_a_turn_that_was_cut_off_holds_what_had_been_written_by_then():
     assert row(turn.cut_at(0.4)) == [0, 0, BOS, 11, 12, EOS, 0, 0, 0, 0, 0, 0]
 
 
-def test_a_turn_that_ends_with_the_cut_or_is_unfinished_has_no_eos():
+def test_a_turn_that_ends_with_the_conversation_has_no_eos():
     assert row(Turn("agent", 0.72, 0.96, "w1")) == [0] * 9 + [BOS, 11, 0]
-    assert row(Turn("agent", 0.16, 0.4, "w1", custom={"unfinished": True}))[5] == PAD
-    too_long = "w1 w2 w3 w4 w5"
-    assert row(Turn("agent", 0.16, 0.4, too_long, custom={"unfinished": True})) == [0, 0, BOS, 11, 12] + [0] * 7
-    assert row(Turn("agent", 0.72, 2.0, too_long)) == [0] * 9 + [BOS, 11, 12]
+    assert row(Turn("agent", 0.88, 0.96, "w1")) == [0] * 11 + [BOS], "A turn of the last frame."
+    assert row(Turn("agent", 0.72, 2.0, "w1 w2 w3 w4 w5")) == [0] * 9 + [BOS, 11, 12]
 
 
-def test_a_turn_of_less_than_a_frame_is_its_bos():
-    assert row(Turn("agent", 0.16, 0.17, "w1")) == [0, 0, BOS] + [0] * 9
-    assert row(Turn("agent", 0.95, 0.96, "w1")) == [0] * 12, "rounded to the end of the last frame"
+def test_an_unfinished_turn_goes_on_to_the_end_of_the_audio():
+    """0.9 s are 11.25 frames: the turn ends with the audio, within the last of 12 frames. Another turn there has ended."""
+    turn = Turn("agent", 0.72, 0.9, "w1", custom={"unfinished": True})
+    assert row(turn) == [0] * 9 + [BOS, 11, PAD]
+    assert row(replace(turn, custom={})) == [0] * 9 + [BOS, 11, EOS]
+
+
+def test_an_unfinished_turn_in_the_middle_ends_where_it_is_cut():
+    """In padded audio silence follows it, and in joined audio another turn."""
+    turn = Turn("agent", 0.16, 0.4, "w1 w2 w3 w4 w5", custom={"unfinished": True})
+    assert row(turn) == [0, 0, BOS, 11, 12, EOS] + [0] * 6
+    assert row(turn, Turn("agent", 0.56, 0.72, "w7")) == [0, 0, BOS, 11, 12, EOS, 0, BOS, 17, EOS, 0, 0]
+
+
+@pytest.mark.parametrize(("start", "end"), [(0.16, 0.17), (0.25, 0.27), (0.95, 0.96), (0.2, 0.2)])
+def test_a_turn_within_one_frame_is_left_out(start, end):
+    """A BOS without EOS would make everything that follows speech."""
+    assert row(Turn("agent", start, end, "w1")) == [0] * 12
+    later = Turn("agent", 0.4, 0.56, "w2")
+    assert row(Turn("agent", start, end, "w1"), later) == row(later)
+
+
+def test_a_short_turn_over_a_frame_edge_has_that_frame():
+    assert row(Turn("agent", 0.19, 0.21, "w1"))[:4] == [0, 0, BOS, EOS]
 
 
 def test_turns_that_touch():
@@ -72,9 +92,17 @@ def test_times_off_the_grid_go_to_the_nearest_frame(start):
     assert row(Turn("agent", 0.08, 0.48 + start, "w1")).index(EOS) == 8
 
 
-def test_a_later_turn_closes_one_that_has_not_ended():
-    got = row(Turn("agent", 0, 0.8, "w1 w2 w3 w4 w5 w6"), Turn("agent", 0.32, 0.64, "w7"))
-    assert got[:9] == [BOS, 11, 12, 13, BOS, 17, 0, 0, EOS]
+def test_overlapping_turns_end_where_the_last_of_them_ends():
+    """The speaker is heard until then; the text of a turn ends at the next BOS."""
+    long, inside, after = Turn("agent", 0, 0.8, "w1 w2 w3 w4 w5 w6"), Turn("agent", 0.32, 0.64, "w7"), Turn("agent", 0.72, 0.88)
+    assert row(long, inside) == [BOS, 11, 12, 13, BOS, 17, 0, 0, 0, 0, EOS, 0]
+    assert row(long, inside, after) == [BOS, 11, 12, 13, BOS, 17, 0, 0, 0, BOS, 0, EOS]
+    assert row(inside, long) == row(long, inside)
+
+
+def test_of_turns_that_start_together_the_longest_is_written():
+    assert row(Turn("agent", 0.16, 0.48, "w1"), Turn("agent", 0.18, 0.32, "w2 w3"))[:7] == [0, 0, BOS, 11, 0, 0, EOS]
+    assert row(Turn("agent", 0.16, 0.24, "w1"), Turn("agent", 0.18, 0.24, "w2")).count(BOS) == 1
 
 
 def test_words_stand_where_they_begin():

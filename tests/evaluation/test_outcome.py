@@ -47,6 +47,24 @@ def test_a_question_that_the_recording_breaks_off_has_no_reference():
     assert questions(cut_of(Conversation("c", 10.0, turns)))[0].reference is None
 
 
+def test_a_question_of_which_the_recording_has_a_part_has_no_reference():
+    made = cut_of(Conversation("c", 10.0, (Turn("user", 0, 3, "q r s"), Turn("agent", 4, 5, "a"), Turn("user", 6, 8, "t u v"))))
+    made.supervisions[0].start, made.supervisions[2].duration = -1.0, 9.0
+    first, last = questions(made)
+    assert (first.turn.start, first.turn.end, first.reference) == (0.0, 2.0, None)
+    assert (last.turn.start, last.turn.end, last.reference) == (6.0, 10.0, None)
+    made.supervisions[0].start, made.supervisions[0].duration = -0.005, 3.0
+    assert questions(made)[0].reference == Reference(("a",))
+
+
+def test_a_user_of_whom_nothing_is_heard_is_refused():
+    made = cut_of(Conversation("c", 10.0, (Turn("user", 0, 3, "q"), Turn("agent", 4, 5, "a"))))
+    check(made, made.sampling_rate)
+    made.supervisions[0].start = 20.0
+    with pytest.raises(InputError, match="Cut c has no supervisions of the user within its audio"):
+        check(made, made.sampling_rate)
+
+
 def test_the_user_is_left_and_the_agent_right_at_any_rate():
     cut = cut_of(Conversation("c", 2.0, (Turn("user", 0.5, 1.0, "q"),)))
     agent = np.zeros(2 * 22050, np.int16)

@@ -58,6 +58,26 @@ def test_the_audio_is_that_of_the_turn(tmp_path):
     torch.testing.assert_close(whole, expected.float(), atol=1e-3, rtol=0)
 
 
+def test_turns_that_the_audio_does_not_hold_whole_have_the_words_that_it_holds(tmp_path):
+    """Lhotse cuts audio and keeps supervisions whole. Of 2 s before the cut three words are gone, of "five" its sound is."""
+    made = cut(
+        turns=(Turn("user", 0.0, 1.0, "one two three four"), Turn("user", 2.0, 3.0, "two"), Turn("user", 5.0, 6.0, "five"))
+    )
+    before, _, after = made.supervisions
+    before.start, before.duration, after.duration = -3.0, 4.0, 9.0
+    turns, (whole,) = read_utterances(shar(tmp_path, made))
+    assert [(u.text, u.first, u.last) for u in turns] == [("four", 0, 16000), ("two", 32000, 48000)]
+    assert whole.text == "four two"
+
+
+def test_overlapping_turns_have_all_of_their_audio(tmp_path):
+    overlapping = (Turn("user", 1.0, 5.0, "long"), Turn("user", 1.5, 2.0, "short"))
+    turns, (whole,) = read_utterances(shar(tmp_path, cut(turns=overlapping)))
+    for utterance in (*turns, whole):
+        assert utterance.earliest <= utterance.first < utterance.last <= utterance.latest
+    assert (whole.first, whole.last) == (16000, 80000)
+
+
 def test_room_and_level_vary_but_no_word_is_lost(tmp_path):
     utterance = read_utterances(shar(tmp_path, cut()))[0][0]
     drawn = [utterance.draw(np.random.default_rng(seed))[0] for seed in range(30)]
