@@ -13,7 +13,7 @@ from nemo_duplex.synthesis.mix import Acoustics, resample
 from nemo_duplex.synthesis.text_sources import Dialogue, Exchange
 from nemo_duplex.synthesis.timing import Rhythm
 from nemo_duplex.synthesis.tts.espeak import EspeakEngine
-from nemo_duplex.synthesis.tts.utterance import Voice
+from nemo_duplex.synthesis.tts.utterance import Utterance, Voice
 from nemo_duplex.synthesis.tts.voices import AGENT_VOICE, NUM_SPEAKERS, voice_data
 from tests.synthesis.tones import ToneEngine
 
@@ -54,6 +54,27 @@ def test_supervisions_are_where_the_sound_is():
         edge = round(0.01 * rate)  # the resampler's filter rings
         outside = ~np.convolve(speaking, np.ones(2 * edge + 1), "same").astype(bool)
         assert outside.any() and np.abs(audio[outside]).max() < 1e-3
+
+
+class Padding(ToneEngine):
+    """An engine of others: 0.4 s of a low hiss before and after the speech, and no word times."""
+
+    def speak(self, text, voice):
+        spoken = super().speak(text, voice)
+        hiss = 1e-4 * np.random.default_rng(0).standard_normal(round(0.4 * self.sample_rate)).astype(np.float32)
+        return Utterance(text, np.concatenate([hiss, spoken.audio, hiss]), self.sample_rate)
+
+
+def test_turns_are_where_the_sound_is_whatever_silence_an_engine_adds():
+    cuts = DialogueCuts(DialogueSpec(acoustics=CLEAN, pause=0.0, rhythm=Rhythm(barge_in=0.0)), Grammar(), Padding())
+    cut = cuts.cut("dev", 3)
+    for speaker, audio, rate in (("user", cut.load_audio()[0], 16000), ("agent", cut.load_target_audio()[0], 22050)):
+        for turn in Conversation.from_cut(cut).of(speaker):
+            start, end = round(turn.start * rate), round(turn.end * rate)
+            loud = np.flatnonzero(np.abs(audio[start:end]) > 0.01 * np.abs(audio).max())
+            assert loud[0] <= 0.012 * rate and end - start - loud[-1] <= 0.012 * rate
+    ((_, audio),) = agent_utterances(["Two words."], Padding())
+    assert len(audio) == pytest.approx((2 * 0.3 + 0.02) * 22050, abs=30)
 
 
 def test_turns_come_back_from_the_cut():

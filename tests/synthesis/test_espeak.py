@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from nemo_duplex.inputs import InputError
+from nemo_duplex.synthesis.tts import espeak
 from nemo_duplex.synthesis.tts.espeak import EspeakEngine, _unmap, espeak_paths, word_times
-from nemo_duplex.synthesis.tts.utterance import Voice
+from nemo_duplex.synthesis.tts.utterance import Utterance, Voice
 from nemo_duplex.synthesis.tts.voices import AGENT_VOICE, user_voice, voice_data
 
 TEXT = "The capital of France is Paris."
@@ -32,6 +33,38 @@ def test_speech_has_the_codecs_rate_and_no_silence_around_it(engine):
     assert 1.2 < spoken.duration < 3.0
     loud = np.flatnonzero(np.abs(spoken.audio) > 0.01)
     assert loud[0] < 0.08 * 22050 and len(spoken.audio) - loud[-1] < 0.08 * 22050
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'He said "yes."', '"Yes," he said, "no."', "(Yes.)", "“Tell me.”", "— yes —", "[yes]", "«Yes.»", "'Hi.'", '"Is it?"',
+        "...yes...", "… yes …", "¿Qué tal?", "> yes", '"One. Two." (Three.)', "One.\n\nTwo.\n", "„Ja.“", "(yes) .",
+    ],
+)  # fmt: skip
+def test_quotation_marks_and_brackets_add_no_silence(engine, text):
+    """eSpeak adds 128 ms before an opening one, 308 ms where one follows the full stop: four frames of "speech"."""
+    spoken = engine.speak(text, AGENT_VOICE)
+    sound = np.flatnonzero(np.abs(spoken.audio) > 1e-3 * np.abs(spoken.audio).max())
+    assert sound[0] <= 0.062 * 22050, "At most the closure of a stop."
+    assert len(spoken.audio) - sound[-1] <= 0.016 * 22050
+    assert spoken.words[0].start <= 0.0101 and spoken.words[-1].end == pytest.approx(spoken.duration)
+    assert all(0 <= w.start < w.end <= spoken.duration for w in spoken.words)
+
+
+def test_a_plain_text_loses_no_sample(engine, monkeypatch):
+    """So corpora made before keep their bytes. "Tell" begins with the closure of its stop, 60 ms in the slowest voices."""
+    given = []
+    monkeypatch.setattr(espeak, "Utterance", lambda text, audio, *more: given.append(audio) or Utterance(text, audio, *more))
+    slowest = min((user_voice("train", number) for number in range(480)), key=lambda voice: voice.rate)
+    for text in (
+        "Tell me where the fish sleeps.",
+        "Please count from two up until eight.",
+        "Tell me what the cat does.",
+        "Half.",
+    ):
+        for voice in (AGENT_VOICE, slowest):
+            assert np.array_equal(engine.speak(text, voice).audio, given[-1]), text
 
 
 def test_every_word_has_its_place_and_time(engine):
@@ -97,7 +130,6 @@ def test_threads_wait_for_each_other(engine):
 
 def test_ctrl_c_while_espeak_speaks_is_not_lost(engine, monkeypatch):
     """ctypes drops what a callback raises, and a signal that comes while eSpeak works is raised in the callback."""
-    from nemo_duplex.synthesis.tts import espeak
 
     def interrupted(events):
         raise KeyboardInterrupt

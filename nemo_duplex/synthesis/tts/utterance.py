@@ -9,9 +9,21 @@ import numpy as np
 
 from nemo_duplex.conversation import Word
 from nemo_duplex.frames import Seconds
+from nemo_duplex.inputs import InputError
 
 #: A waveform that is cut without a fade clicks; a fade this short is not noticed.
 PAUSE_FADE: Seconds = 0.005
+
+# Speech and silence are told apart by the RMS of 5 ms: a single sample of noise is not speech, and 5 ms of a fricative are.
+_WINDOW: Seconds = 0.005
+# Silence is 50 dB below the loudest window. The softest fricative of eSpeak is 40 dB below it, the pauses of neural engines 60.
+_SILENCE = 10 ** (-50 / 20)
+# No speech is this soft against full scale, however soft the rest is: 16 bits keep hardly anything of it.
+_INAUDIBLE = 10 ** (-80 / 20)
+# A word may begin with the closure of a stop ("Tell" at 135 words per minute: 60 ms), which belongs to it. More is a pause.
+_CLOSURE: Seconds = 0.065
+# What stays of a pause: soft beginnings and ends of sounds are in it.
+_MARGIN: Seconds = 0.010
 
 
 @dataclass(frozen=True)
@@ -38,26 +50,53 @@ class Voice:
 
 @dataclass(frozen=True)
 class Utterance:
-    """A text, spoken.
+    """A text, spoken, without silence around the speech.
+
+    Engines add silence before and after the speech: eSpeak 0.31 s after a quotation mark, others always. It is cut off here,
+    where the utterances of all engines are made, because a turn lasts as long as its utterance: silence in it would be
+    labelled as speech. The word times move with the speech. Pauses inside stay.
 
     Args:
         text: what is said.
-        audio: (S,) float32 in -1..1, without silence around the speech.
+        audio: (S,) floats in -1..1, kept as float32.
         sample_rate: Hz.
-        words: times from the start of the utterance; none where the engine does not know them.
+        words: times from the start of `audio`; none where the engine does not know them.
+
+    Raises:
+        InputError: if the audio is silent, or is not a waveform of that form.
 
     Examples:
         >>> from nemo_duplex.conversation import Word
-        >>> words = (Word("Good", 0, 0.0, 0.5), Word("day", 5, 0.5, 1.0))
-        >>> spoken = Utterance("Good day", np.zeros(16000, np.float32), 16000, words)
+        >>> words = (Word("Good", 0, 0.25, 0.75), Word("day", 5, 0.75, 1.25))
+        >>> audio = np.concatenate([np.zeros(4000), np.ones(16000), np.zeros(4000)])
+        >>> spoken = Utterance("Good day", audio, 16000, words)
+        >>> spoken.duration, round(spoken.words[0].start, 3), round(spoken.words[1].start, 3)
+        (1.02, 0.01, 0.51)
         >>> spoken.with_pause(offset=5, length=0.25).duration
-        1.25
+        1.27
     """
 
     text: str
     audio: np.ndarray
     sample_rate: int
     words: tuple[Word, ...] = ()
+
+    def __post_init__(self) -> None:
+        audio = np.asarray(self.audio)
+        if audio.ndim != 1 or not np.issubdtype(audio.dtype, np.floating) or not np.isfinite(audio).all():
+            raise InputError(
+                f"The speech of {self.text!r} has the shape {audio.shape} and the type {audio.dtype}; "
+                "an engine gives (S,) finite floats in -1..1."
+            )
+        first, end = _speech(audio, self.sample_rate)
+        if first == end:
+            raise InputError(f"The engine makes no sound of the text {self.text!r}: give it words to say.")
+        by, last = first / self.sample_rate, (end - first) / self.sample_rate
+        words = tuple(
+            replace(w, start=min(max(w.start - by, 0.0), last), end=min(max(w.end - by, 0.0), last)) for w in self.words
+        )
+        object.__setattr__(self, "audio", audio[first:end].astype(np.float32, copy=False))
+        object.__setattr__(self, "words", words)
 
     @property
     def duration(self) -> Seconds:
@@ -81,6 +120,23 @@ class Utterance:
         by = len(silence) / self.sample_rate
         words = tuple(w if w.start < word.start else w.shifted(by) for w in self.words)
         return replace(self, audio=np.concatenate([before, silence, after]), words=words)
+
+
+def _speech(audio: np.ndarray, sample_rate: int) -> tuple[int, int]:
+    """The first sample of the speech in (S,) and the one behind its last; the same twice where there is none."""
+    width = max(1, min(round(_WINDOW * sample_rate), len(audio)))
+    energy = np.concatenate([[0.0], np.square(audio, dtype=np.float64).cumsum()])
+    power = (energy[width:] - energy[:-width]) / width  # of the window that begins at each sample
+    loudest = power.max(initial=0.0)
+    if loudest <= _INAUDIBLE**2:
+        return 0, 0
+    loud = np.flatnonzero(power > max(_SILENCE**2 * loudest, _INAUDIBLE**2))
+    first, end = int(loud[0]) + width - 1, int(loud[-1]) + 1  # the samples that make these windows loud
+    closure, margin = _CLOSURE * sample_rate, round(_MARGIN * sample_rate)
+    return (
+        0 if first <= closure else first - margin,
+        len(audio) if len(audio) - end <= closure else end + margin,
+    )
 
 
 class SpeechEngine(Protocol):
