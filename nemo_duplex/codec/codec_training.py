@@ -86,6 +86,11 @@ class CodecTraining(PartTraining):
         self.indices = indices
         self.loss = ReconstructionLoss(codec.sample_rate)
         codec.model.audio_encoder.requires_grad_(not config.freeze_encoder)
+        if config.crop_frames < codec.fewest_frames:
+            raise InputError(
+                f"crop_frames={config.crop_frames}: the networks of this codec need {codec.fewest_frames} frames at least. "
+                f"Give crop_frames={codec.fewest_frames} or more."
+            )
 
     @property
     def share(self) -> float:
@@ -121,9 +126,13 @@ class CodecTraining(PartTraining):
         """Audio (B, S) of whole frames through encoder, quantizer (gradients pass straight through) and decoder."""
         model = self.codec.model
         lengths = torch.full((len(audio),), audio.shape[1], device=audio.device)
-        encoded, frames = model.audio_encoder(audio=audio, audio_len=lengths)
-        with default_precision(torch.float32):
-            quantized, _ = model.vector_quantizer(inputs=encoded.float(), input_len=frames)
+        if self.config.freeze_encoder:  # the very codes that the decoder will get
+            codes, frames = self.codec.encode(audio, lengths)
+            quantized = self.codec.dequantize(codes)
+        else:
+            encoded, frames = model.audio_encoder(audio=audio, audio_len=lengths)
+            with default_precision(torch.float32):
+                quantized, _ = model.vector_quantizer(inputs=encoded.float(), input_len=frames)
         decoded, _ = model.audio_decoder(inputs=quantized, input_len=frames)
         return decoded
 
@@ -146,12 +155,12 @@ def train_codec(config: CodecTrainingConfig) -> dict[str, Any]:
     pl.seed_everything(config.seed, verbose=False)
     codec = FSQCodec.restore_from(config.init) if config.init else FSQCodec(config.codec)
     recordings = Recordings(config.data, codec.sample_rate)
-    claim(out, config)
     kept, held_out = recordings.split(_MAX_HELD_OUT)
     training = CodecTraining(codec, config, recordings, kept, TimeBudget(config.minutes))
+    claim(out, config)
     fit(training, "codec", out, config.accelerator)
 
-    codec.cpu().save_to(codec_file, half=config.half)
+    codec.cpu().save_to(codec_file, half=config.half, keep_codes=config.freeze_encoder)
     quality = measure_quality(FSQCodec.restore_from(codec_file), [recordings.audio(i) for i in held_out])
     quality |= {"steps": training.step, "minutes": config.minutes, "seed": config.seed, "sha256": sha256(codec_file)}
     finish(out, quality)

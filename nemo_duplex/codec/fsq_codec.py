@@ -68,6 +68,7 @@ class FSQCodec(nn.Module):
         frame_rate: frames per second.
         num_codebooks: K.
         codebook_size: V.
+        fewest_frames: frames that the networks need at least; shorter audio is filled up for them, and its result cut.
         silence_codes: (K,) codes that sound as silence, measured by encoding zeros.
 
     Raises:
@@ -101,6 +102,7 @@ class FSQCodec(nn.Module):
         self.codebook_size: int = self.model.codebook_size
         self.register_buffer("_codebooks", _codebooks(self.model.vector_quantizer), persistent=False)
         self.register_buffer("silence_codes", torch.zeros(self.num_codebooks, dtype=torch.long))
+        self.fewest_frames = self._find_fewest_frames()
         self.measure_silence()
 
     @property
@@ -144,11 +146,12 @@ class FSQCodec(nn.Module):
         """Reads a codec of the Hugging Face Hub (`org/name`); arguments and errors as `restore_from`."""
         return cls.restore_from(model_name, map_location)
 
-    def save_to(self, path: str | Path, half: bool = False) -> None:
+    def save_to(self, path: str | Path, half: bool = False, keep_codes: bool = False) -> None:
         """Writes a `.nemo` file, completely or not at all; NeMo's own `AudioCodecModel.restore_from` reads it too.
 
         Args:
             half: whether to store the weights in 16 bits, compressed; they are read back into 32.
+            keep_codes: whether `half` spares the encoder, so that the codec which is read back gives the same codes.
         """
         if Path(path).suffix != ".nemo":
             raise InputError(f"A codec is written to a .nemo file, got {path}.")
@@ -156,7 +159,7 @@ class FSQCodec(nn.Module):
         if half:
             model = _build(self._config)
             model.load_state_dict(self.model.state_dict())
-            model.half()
+            _halve(model.audio_decoder if keep_codes else model)
         with whole_file(path) as part:
             model.save_to(str(part))
             if half:
@@ -230,7 +233,10 @@ class FSQCodec(nn.Module):
         inside = torch.arange(codes.shape[-1], device=codes.device) < lens[:, None]
         codes = torch.where(inside[:, None], codes, self.silence_codes[:, None])
         if self._frame_decoder() is None:
-            audio, _ = self.model.audio_decoder(inputs=self.dequantize(codes) * inside[:, None], input_len=lens)
+            inputs = self.dequantize(codes) * inside[:, None]
+            missing = max(0, self.fewest_frames - codes.shape[-1])
+            audio, _ = self.model.audio_decoder(inputs=nn.functional.pad(inputs, (0, missing)), input_len=lens)
+            audio = audio[:, : codes.shape[-1] * self.samples_per_frame]
         else:
             audio = self._decode_in_blocks(codes)
         return audio * inside.repeat_interleave(self.samples_per_frame, dim=1), lens * self.samples_per_frame
@@ -281,11 +287,36 @@ class FSQCodec(nn.Module):
 
     def _encode_whole(self, audio: torch.Tensor) -> torch.Tensor:
         """(B, S) of whole frames -> (B, K, T). In float32 under any autocast, so that the same audio gives the same codes."""
+        count = audio.shape[1] // self.samples_per_frame
+        audio = nn.functional.pad(audio, (0, max(0, self.fewest_frames - count) * self.samples_per_frame))
         lengths = torch.full((len(audio),), audio.shape[1], device=audio.device)
         with default_precision(torch.float32), torch.autocast(audio.device.type, enabled=False):
             encoded, frames = self.model.audio_encoder(audio=audio, audio_len=lengths)
             codes = self.model.vector_quantizer.encode(inputs=encoded, input_len=frames)
-        return codes.transpose(0, 1).long()
+        return codes.transpose(0, 1).long()[..., :count]
+
+    @torch.no_grad()
+    def _find_fewest_frames(self) -> int:
+        """The least number of frames that go through all networks: `reflect`, NeMo's default padding, needs some.
+
+        Raises:
+            InputError: if no number does: the networks do not belong together.
+        """
+        problem = ""
+        for count in range(1, _SILENCE_FRAMES + 1):
+            frames, samples = torch.tensor([count]), count * self.samples_per_frame
+            try:
+                with default_precision(torch.float32):
+                    encoded, _ = self.model.audio_encoder(audio=torch.zeros(1, samples), audio_len=torch.tensor([samples]))
+                    codes = self.model.vector_quantizer.encode(inputs=encoded, input_len=frames).transpose(0, 1).long()
+                    audio, _ = self.model.audio_decoder(inputs=self.dequantize(codes), input_len=frames)
+            except Exception as error:  # torch and NeMo raise different ones
+                problem = one_line(error)
+                continue
+            if (codes.shape[-1], audio.shape[-1]) == (count, samples):
+                return count
+            problem = f"{samples} samples become {codes.shape[-1]} frames, and those {audio.shape[-1]} samples"
+        raise InputError(f"This codec config does not build: its networks fail on {_SILENCE_FRAMES} frames: {problem}.")
 
     def _frame_decoder(self, fold: bool = False) -> FrameDecoder | None:
         decoder = self.model.audio_decoder
@@ -297,7 +328,7 @@ class FSQCodec(nn.Module):
         decoder = self.streaming_decoder(fold=False)
         state = decoder.init_state(len(codes))
         pieces = [self._codebooks.new_zeros(len(codes), 0)]
-        for block in codes.split(_BLOCK_FRAMES, dim=-1):
+        for block in codes.split(_BLOCK_FRAMES, dim=-1) if codes.shape[-1] else ():
             audio, state = decoder.step(block, state)
             pieces.append(audio)
         return torch.cat(pieces, dim=1)
@@ -352,3 +383,10 @@ def _codebooks(quantizer: nn.Module) -> torch.Tensor:
     with default_precision(torch.float32):
         vectors = quantizer.decode(indices=codes, input_len=torch.tensor([size]))  # (1, D, V)
     return vectors.view(count, -1, size).transpose(1, 2).contiguous()
+
+
+def _halve(module: nn.Module) -> None:
+    """Rounds weights to 16 bits, in place, except tensors that hold a number beyond 65504, their largest one."""
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.is_floating_point() and (half := tensor.detach().half()).isfinite().all():
+            tensor.data = half

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from nemo_duplex.codec.fsq_codec import FSQCodec
 from nemo_duplex.codec.reconstruction import mel_distance
+from nemo_duplex.inputs import InputError
 
 _TIMED_STEPS = 50
 
@@ -20,8 +21,8 @@ def measure_quality(codec: FSQCodec, utterances: list[torch.Tensor]) -> dict[str
 
     Returns:
         `mel_distance`: mean absolute difference of natural log-mel magnitudes; `held_out`: utterances measured on;
-        `codes_used`: share of each codebook that they use; `kbps`: bit rate; `step_ms`: median time of one streamed frame;
-        `parameters`: weights.
+        `codes_used`: share of each codebook that they use; `kbps`: bit rate; `step_ms`: median time of one streamed frame,
+        None if the decoder looks ahead and cannot stream; `parameters`: weights.
     """
     distances, used = [], [set[int]() for _ in range(codec.num_codebooks)]
     for audio in tqdm(utterances, desc="Measuring quality", unit="utterance", leave=False, delay=5):
@@ -35,16 +36,20 @@ def measure_quality(codec: FSQCodec, utterances: list[torch.Tensor]) -> dict[str
         "held_out": len(utterances),
         "codes_used": [round(len(book) / codec.codebook_size, 3) for book in used],
         "kbps": round(codec.num_codebooks * math.log2(codec.codebook_size) * float(codec.frame_rate.hz) / 1000, 3),
-        "step_ms": round(_step_milliseconds(codec), 2),
+        "step_ms": _step_milliseconds(codec),
         "parameters": sum(p.numel() for p in codec.parameters()),
     }
 
 
-def _step_milliseconds(codec: FSQCodec) -> float:
-    decoder, times = codec.streaming_decoder(), []
+def _step_milliseconds(codec: FSQCodec) -> float | None:
+    try:
+        decoder = codec.streaming_decoder()
+    except InputError:
+        return None
+    times = []
     state = decoder.init_state(1)
     for _ in range(_TIMED_STEPS):
         started = time.perf_counter()
         _, state = decoder.step(codec.silence_codes[None, :, None], state)
         times.append(1000 * (time.perf_counter() - started))
-    return sorted(times)[len(times) // 2]
+    return round(sorted(times)[len(times) // 2], 2)

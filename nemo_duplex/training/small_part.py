@@ -68,7 +68,8 @@ class PartTraining(pl.LightningModule):
         """
         warmup = min(1.0, (self.step + 1) / self.config.warmup_steps) if self.config.warmup_steps else 1.0
         factor = warmup * (_FINAL_RATE + (1 - _FINAL_RATE) * 0.5 * (1 + math.cos(math.pi * self.share)))
-        optimizers = self.optimizers()
+        given = self.optimizers()
+        optimizers = given if isinstance(given, list) else [given]  # Lightning gives a single one without its list
         for optimizer in optimizers:
             optimizer.zero_grad()
             peak = self.config.matrix_rate if isinstance(optimizer.optimizer, torch.optim.Muon) else self.config.rate

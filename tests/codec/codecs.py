@@ -51,6 +51,57 @@ def nanocodec_config() -> dict[str, Any]:
     return hifigan_config(4, [9, 8, 8, 7], [7, 7, 6, 3, 2])
 
 
+_MEL = {"_target_": f"{MODULES}.MelSpectrogramProcessor", "sample_rate": 22050, "mel_dim": 8}
+_RESNET = {"out_channels": 16, "num_layers": 1, "hidden_channels": 4, "filters": 4}
+
+
+def of_kind(kind: str) -> dict[str, Any]:
+    """A tiny codec with one of NeMo's other networks, or another padding, in place of NanoCodec's.
+
+    `reflect`, `causal`, `mel`, `bands`, `stft` are encoders; `looking ahead`, `resnet` are decoders that cannot stream.
+    """
+    config = hifigan_config(4, [9, 8, 8, 7], [4, 4, 3, 2])
+    encoder, decoder = config["audio_encoder"], config["audio_decoder"]
+    mel = {**_MEL, "hop_length": config["samples_per_frame"], "win_length": 256}
+    if kind == "reflect":
+        del encoder["pad_mode"]  # NeMo's default
+    elif kind == "causal":
+        encoder |= {"_target_": f"{MODULES}.CausalHiFiGANEncoder", "pad_mode": "reflect"}
+    elif kind == "mel":
+        resnet = {"_target_": f"{MODULES}.ResNetEncoder", "in_channels": 8, **_RESNET}
+        config["audio_encoder"] = {"_target_": f"{MODULES}.FullBandMelEncoder", "mel_processor": mel, "encoder": resnet}
+    elif kind == "bands":
+        bands = {"mel_bands": [[0, 4], [4, 8]], "mel_processor": mel, **_RESNET, "out_channels": 8}
+        config["audio_encoder"] = {"_target_": f"{MODULES}.MultiBandMelEncoder", **bands}
+    elif kind == "stft":
+        config["audio_encoder"] = {
+            "_target_": f"{MODULES}.MultiResolutionSTFTEncoder",
+            "out_dim": 16,
+            "resolutions": [[128, 16, 128], [256, 32, 256]],
+            "resolution_filter_list": [4, 8],
+            "down_sample_filter_list": [8],
+            "down_sample_rate_list": [3],
+            "pad_mode": "reflect",
+        }
+    elif kind == "looking ahead":
+        decoder["_target_"] = f"{MODULES}.HiFiGANDecoder"
+    elif kind == "resnet":
+        config["audio_decoder"] = {
+            "_target_": f"{MODULES}.ResNetDecoder",
+            "input_dim": 16,
+            "input_filters": 4,
+            "pre_up_sample_rates": [4],
+            "pre_up_sample_filters": [4],
+            "n_hidden_layers": 1,
+            "hidden_filters": 4,
+            "resblock_up_sample_rates": [4, 6],
+            "resblock_up_sample_filters": [4, 4],
+        }
+    else:
+        raise AssertionError(f"no kind {kind}")
+    return config
+
+
 def lively(config: dict[str, Any], seed: int = 1) -> FSQCodec:
     """A random codec whose codes differ from frame to frame, and whose codes of zeros differ from those of other codecs."""
     torch.manual_seed(seed)

@@ -21,6 +21,7 @@ from nemo_duplex.inputs import InputError
 from nemo_duplex.scripts.config import load
 from nemo_duplex.training import small_part as part_training
 from nemo_duplex.training.time_budget import TimeBudget
+from tests.codec.codecs import hifigan_config, lively, of_kind
 from tests.dummies import CODEC, speech_like
 
 RATE = 22050
@@ -174,6 +175,106 @@ def test_personalised_with_a_frozen_encoder_codes_stay_valid(wavs, tmp_path):
     assert frozen.model.audio_decoder.head.weight.equal(frozen.model.audio_decoder.head.weight.half().float()), "16 bits."
     assert not torch.equal(frozen.model.audio_decoder.head.weight, general.model.audio_decoder.head.weight)
     assert FSQCodec.restore_from(tmp_path / "whole" / "codec.nemo").fingerprint != general.fingerprint
+
+
+NEMO_NETWORKS = hifigan_config(4, [9, 8, 8, 7], [4, 4, 3, 2])
+
+
+@pytest.fixture(scope="module")
+def nemo_codec(tmp_path_factory) -> Path:
+    """A codec of NanoCodec's networks, in 32 bits as NeMo writes them; all of its weights are of convolutions."""
+    path = tmp_path_factory.mktemp("nemo") / "nano.nemo"
+    lively(NEMO_NETWORKS).save_to(path)
+    return path
+
+
+def test_a_codec_of_convolutions_has_one_optimizer_and_learns(wavs, tmp_path, nemo_codec):
+    settings = config(wavs, tmp_path, init=str(nemo_codec), steps=20, rate=3e-3, crop_frames=40)
+    training = CodecTraining(FSQCodec.restore_from(nemo_codec), settings, Recordings(wavs, RATE), [1], TimeBudget(9))
+    (adamw,) = training.configure_optimizers()
+    held = [parameter for group in adamw.param_groups for parameter in group["params"]]
+    assert type(adamw) is torch.optim.AdamW and {*map(id, held)} == {*map(id, training.codec.model.parameters())}
+
+    quality = train_codec(settings)
+    before = measure_quality(FSQCodec.restore_from(nemo_codec), [speech_like(0.7, seed=0, sample_rate=RATE)])
+    assert quality["steps"] == 20 and quality["mel_distance"] < 0.95 * before["mel_distance"]
+    personalised = FSQCodec.restore_from(tmp_path / "codec.nemo")
+    codes, frames = personalised.encode(speech_like(0.7, seed=0, sample_rate=RATE)[None], torch.tensor([15435]))
+    decoder, parts = personalised.streaming_decoder(), []
+    state = decoder.init_state(1)
+    for frame in codes.split(1, dim=2):
+        audio, state = decoder.step(frame, state)
+        parts.append(audio)
+    torch.testing.assert_close(torch.cat(parts, dim=1), personalised.decode(codes, frames)[0], atol=1e-5, rtol=0)
+
+
+def test_a_codec_of_convolutions_resumes_exactly(wavs, tmp_path, nemo_codec, monkeypatch):
+    settings = dict(init=str(nemo_codec), steps=6, rate=3e-3)
+    train_codec(config(wavs, tmp_path / "whole", **settings))
+    step = CodecTraining.training_step
+
+    def killed(self, audio, batch_index):
+        if self.step == 5:
+            raise RuntimeError("kill -9")
+        return step(self, audio, batch_index)
+
+    monkeypatch.setattr(CodecTraining, "training_step", killed)
+    with pytest.raises(RuntimeError):
+        train_codec(config(wavs, tmp_path / "parts", **settings))
+    monkeypatch.setattr(CodecTraining, "training_step", step)
+    train_codec(config(wavs, tmp_path / "parts", **settings))
+    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert whole.keys() == parts.keys()
+    for key, value in whole.items():
+        torch.testing.assert_close(parts[key], value, atol=1e-6, rtol=1e-5, msg=key)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_with_a_frozen_encoder_a_codec_keeps_its_codes_though_it_is_stored_in_sixteen_bits(
+    wavs, tmp_path, nemo_codec, precision
+):
+    general = FSQCodec.restore_from(nemo_codec)
+    frozen = dict(init=str(nemo_codec), freeze_encoder=True, half=True, precision=precision, steps=2)
+    train_codec(config(wavs, tmp_path, **frozen))
+    personalised = FSQCodec.restore_from(tmp_path / "codec.nemo")
+    assert personalised.fingerprint == general.fingerprint
+    audio = speech_like(0.7, seed=0, sample_rate=RATE)[None]
+    codes, _ = general.encode(audio, torch.tensor([15435]))
+    assert personalised.encode(audio, torch.tensor([15435]))[0].equal(codes)
+    last, before = (codec.model.audio_decoder.post_conv.conv.bias for codec in (personalised, general))
+    assert last.equal(last.half().float()) and not last.equal(before.half().float())
+
+
+@pytest.mark.parametrize("freeze_encoder", [True, False])
+def test_what_a_step_decodes_are_the_codes_of_the_codec(wavs, tmp_path, nemo_codec, monkeypatch, freeze_encoder):
+    """Of a frozen encoder under any autocast; else the rounded vectors with a gradient to the encoder."""
+    settings = config(wavs, tmp_path, init=str(nemo_codec), freeze_encoder=freeze_encoder)
+    codec = FSQCodec.restore_from(nemo_codec)
+    training = CodecTraining(codec, settings, Recordings(wavs, RATE), [1], TimeBudget(9))
+    audio = torch.stack([speech_like(0.5, seed=seed, sample_rate=RATE)[: 96 * 100] for seed in (1, 2)])
+    seen = []
+    codec.model.audio_decoder.register_forward_hook(
+        lambda module, args, given, made: seen.append(given["inputs"]), with_kwargs=True
+    )
+    with torch.autocast("cpu", torch.bfloat16, enabled=freeze_encoder):
+        training._reconstruct(audio)
+    codes, _ = codec.encode(audio, torch.tensor([9600, 9600]))
+    assert seen[0].equal(codec.dequantize(codes)) and seen[0].requires_grad is not freeze_encoder
+
+
+@pytest.mark.parametrize("kind, step_ms", [("reflect", True), ("looking ahead", False)])
+def test_utterances_shorter_than_the_networks_need(tmp_path, kind, step_ms):
+    """Three frames of 96 samples are held out, and five trained on; `reflect` needs seven."""
+    (tmp_path / "wavs").mkdir()
+    for i in range(3):
+        soundfile.write(tmp_path / "wavs" / f"{i}.wav", speech_like(0.0125 + 0.01 * i, seed=i, sample_rate=RATE), RATE)
+    lively(of_kind(kind)).save_to(tmp_path / "short.nemo")
+    settings = dict(init=str(tmp_path / "short.nemo"), steps=2, crop_frames=8)
+    with pytest.raises(InputError, match="crop_frames=3: the networks of this codec need [47] frames .* Give crop_frames=[47]"):
+        train_codec(config(tmp_path / "wavs", tmp_path / "out", **settings | {"crop_frames": 3}))
+    quality = train_codec(config(tmp_path / "wavs", tmp_path / "out", **settings))
+    assert quality["held_out"] == 1 and 0 < quality["mel_distance"] < 10
+    assert (quality["step_ms"] is not None) == step_ms, "Looking ahead, it is trained, but never streamed."
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from nemo.collections.tts.models.audio_codec import AudioCodecModel
 
 from nemo_duplex.codec.fsq_codec import FSQCodec
 from nemo_duplex.inputs import InputError
-from tests.codec.codecs import MODULES, hifigan_config, lively, nanocodec_config
+from tests.codec.codecs import MODULES, hifigan_config, lively, nanocodec_config, of_kind
 from tests.dummies import CODEC, speech_like
 
 GEOMETRIES = {
@@ -75,6 +75,30 @@ def test_the_last_frame_is_filled_up_with_zeros_behind_it(nano, samples, frames)
     assert lens.tolist() == [frames] and codes.shape[2] == frames
     filled = torch.cat([audio[:, :samples], torch.zeros(1, frames * 1764 - samples)], dim=1)
     assert torch.equal(codes, nano.encode(filled, torch.tensor([frames * 1764]))[0])
+
+
+SHORT = {"reflect": 7, "causal": 1, "mel": 2, "bands": 2, "stft": 2, "looking ahead": 4, "resnet": 2}
+
+
+@pytest.mark.parametrize("kind, fewest", SHORT.items())
+def test_audio_of_any_length_has_codes_and_sounds_whatever_the_networks(kind, fewest):
+    """NeMo's default padding `reflect` mirrors more than a short utterance has, and torch refuses."""
+    torch.manual_seed(0)
+    codec = FSQCodec(of_kind(kind))
+    assert codec.fewest_frames == fewest
+    frame, speech = codec.samples_per_frame, 0.1 * torch.randn(1, 12 * codec.samples_per_frame)
+    for samples, frames in {0: 0, 1: 1, frame: 1, 3 * frame: 3, 3 * frame + 1: 4, 12 * frame: 12}.items():
+        codes, count = codec.encode(speech[:, :samples], torch.tensor([samples]))
+        assert (codes.shape, count.item()) == ((1, 4, frames), frames)
+        if samples:
+            behind = max(frames, fewest) * frame - samples
+            filled, _ = codec.encode(
+                torch.nn.functional.pad(speech[:, :samples], (0, behind)), torch.tensor([samples + behind])
+            )
+            assert codes.equal(filled[..., :frames]), "As if silence came behind it."
+        audio, decoded = codec.decode(codes, count)
+        assert (audio.shape, decoded.item()) == ((1, frames * frame), frames * frame)
+        assert audio.isfinite().all() and (samples == 0 or audio.std() > 0)
 
 
 def test_codes_do_not_depend_on_the_batch(nano):
@@ -181,6 +205,23 @@ def test_half_the_bits_are_half_the_file_and_read_back_into_float32(nano, tmp_pa
     assert all(p.dtype == torch.float32 for p in nano.parameters())
 
 
+def test_sixteen_bits_can_spare_the_encoder_and_what_they_cannot_hold(nano, tmp_path):
+    """Rounding the encoder changes codes, so a codec whose codes must stay valid keeps it."""
+    whole = lively(hifigan_config(4, [9, 8, 8, 7], [4, 4, 3, 2]))
+    scale = whole.model.audio_decoder.pre_conv.conv.parametrizations.weight.original0
+    with torch.no_grad():
+        scale[0] = 1e5  # beyond the largest number of 16 bits
+    whole.save_to(tmp_path / "half.nemo", half=True)
+    whole.save_to(tmp_path / "same_codes.nemo", half=True, keep_codes=True)
+    half, same_codes = (FSQCodec.restore_from(tmp_path / f"{name}.nemo") for name in ("half", "same_codes"))
+    assert (half.fingerprint == whole.fingerprint, same_codes.fingerprint == whole.fingerprint) == (False, True)
+    for codec in (half, same_codes):
+        weights = codec.model.audio_decoder.state_dict()
+        assert weights["pre_conv.conv.parametrizations.weight.original0"].equal(scale)
+        last, own = (m.post_conv.conv.bias for m in (codec.model.audio_decoder, whole.model.audio_decoder))
+        assert last.equal(own.half().float()) and not last.equal(own)
+
+
 def test_the_fingerprint_names_what_decides_the_codes():
     codec = FSQCodec(CODEC)
     before = codec.fingerprint
@@ -263,6 +304,8 @@ def test_files_that_are_no_codec(tmp_path, nano):
         ({"vector_quantizer": {"_target_": f"{MODULES}.MultiBandMelEncoder"}}, "does not build"),
         ({"audio_encoder": {"_target_": "os.system"}}, "no part of a codec"),
         ({"output_sample_rate": 44100}, "44100"),
+        ({"samples_per_frame": 1763}, r"44075 samples become 24 frames, and those 42336 samples"),
+        ({"audio_encoder": hifigan_config(3, [9, 8, 8, 7], [7, 7, 6, 3, 2])["audio_encoder"]}, "networks fail on 25 frames"),
         ({"semantic_codec_path": "other.nemo"}, "semantic"),
         ({"audio_decoder": None}, "lacks audio_decoder"),
     ],

@@ -62,13 +62,20 @@ class Line(PartTraining):
         self.drawn.append(noise[0].item())
         self.act(self.step)
         self.descend(((batch + noise) @ self.matrix * self.vector).square().sum())
-        self.rates.append(tuple(group["lr"] for optimizer in self.optimizers() for group in optimizer.param_groups))
+        self.rates.append(tuple(group["lr"] for optimizer in self.trainer.optimizers for group in optimizer.param_groups))
         self.budget.spent = self.step / STEPS
 
 
 def trained(out: Path, line: Line) -> Line:
     fit(line, "line", out, "cpu")
     return line
+
+
+class OneOptimizer(Line):
+    """No matrices: Lightning gives the only optimizer without a list."""
+
+    def configure_optimizers(self):
+        return [torch.optim.AdamW([self.matrix, self.vector], lr=9.0)]
 
 
 def cosine(share: float) -> float:
@@ -79,20 +86,23 @@ def test_rates_rise_and_fall_each_from_its_own_peak(tmp_path):
     factors = [cosine(step / STEPS) * min(1.0, (step + 1) / 4) for step in range(STEPS)]
     line = trained(tmp_path, Line(warmup_steps=4))
     assert line.rates == [pytest.approx((0.5 * factor, 0.1 * factor)) for factor in factors]
+    alone = trained(tmp_path / "alone", OneOptimizer(warmup_steps=4))
+    assert alone.rates == [pytest.approx((0.1 * factor,)) for factor in factors]
     assert [rates[0] for rates in trained(tmp_path / "2", Line()).rates][:2] == pytest.approx([0.5, 0.5 * cosine(1 / STEPS)])
 
 
+@pytest.mark.parametrize("kind", [Line, OneOptimizer])
 @pytest.mark.parametrize("step", [1, 3, 4])
-def test_interrupted_it_goes_on_from_its_last_epoch_and_ends_the_same(tmp_path, step):
+def test_interrupted_it_goes_on_from_its_last_epoch_and_ends_the_same(tmp_path, step, kind):
     def interrupt(now: int) -> None:
         if now == step:
             raise KeyboardInterrupt
 
-    whole = trained(tmp_path / "whole", Line())
+    whole = trained(tmp_path / "whole", kind())
     assert len(set(whole.drawn)) == whole.step == STEPS
     with pytest.raises(KeyboardInterrupt):
-        trained(tmp_path / "run", Line(interrupt))
-    line = trained(tmp_path / "run", Line())
+        trained(tmp_path / "run", kind(interrupt))
+    line = trained(tmp_path / "run", kind())
     assert line.step == STEPS and line.drawn == whole.drawn[step // 2 * 2 :]
     assert torch.equal(line.matrix, whole.matrix) and torch.equal(line.vector, whole.vector)
 
