@@ -221,13 +221,17 @@ class DuplexS2SModel(DuplexAgent, ModelPT):
             compile_layers(self.lm.backbone.llm, self.cfg.compile)
 
     def training_step(self, batch: DuplexBatch | Mapping[str, Any], batch_idx: int) -> dict[str, Any]:
-        """One batch: `loss` to minimise, the losses of both channels (means over the global batch) and its `StepSums`."""
+        """One batch: `loss` to minimise, the losses of both channels (means over the global batch) and its `StepSums`.
+
+        A channel of which no frame has a weight, on any rank, has a loss of 0, and gradients of 0.
+        """
         text, speech, sums = self._losses(self._as_our_batch(batch))
         sums = parallel.summed_over_ranks(sums, self.device_mesh)
         # Gradients are averaged over ranks, so each rank divides by the average weight: a frame counts the same on all ranks.
         text_share, speech_share = (sums.count(name) / sums.ranks for name in ("text_loss", "speech_loss"))
-        loss = self.loss_weights.text * text.total / text_share + self.loss_weights.speech * speech.total / speech_share
-        return {"loss": loss, "text_loss": sums.mean("text_loss"), "audio_loss": sums.mean("speech_loss"), "sums": sums}
+        loss = self.loss_weights.text * text.over(text_share) + self.loss_weights.speech * speech.over(speech_share)
+        means = {name: sums.mean(name).where(sums.count(name) > 0, 0.0) for name in ("text_loss", "speech_loss")}
+        return {"loss": loss, "text_loss": means["text_loss"], "audio_loss": means["speech_loss"], "sums": sums}
 
     def configure_callbacks(self) -> list[Callback]:
         """Lightning's hook: a `Throughput`, unless the trainer has one."""

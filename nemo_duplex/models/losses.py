@@ -9,6 +9,7 @@ much again for their gradient). They are computed for valid frames only, a chunk
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -20,6 +21,7 @@ from torch.utils.checkpoint import checkpoint
 
 from nemo_duplex.channels.layout import ChannelLayout
 from nemo_duplex.channels.targets import AgentTargets
+from nemo_duplex.inputs import InputError
 
 
 @dataclass(frozen=True)
@@ -29,10 +31,13 @@ class LossWeights:
     Args:
         text, speech: weights of the two losses in their sum (paper: 3 and 1).
         text_pad: weight of a text pad, where a text token weighs 1 (paper: 1). Most frames are pad: a small model that is
-            trained briefly learns to write nothing else, unless this is lower.
+            trained briefly learns to write nothing else, unless this is lower. With 0 a silent batch has no text loss.
         turn: added to the weight of text BOS and EOS, which are rare and decide turn-taking (paper: 0).
-        silence: share of the silent frames on which speech is trained; each of them weighs 1 / share (paper: 1).
+        silence: share of the silent frames on which speech is trained, above 0; each of them weighs 1 / share (paper: 1).
         chunk: frames whose logits exist at one time; 0: all at once, which is faster and takes more memory.
+
+    Raises:
+        InputError: for a weight that is negative or not finite, a share outside of its range, or if nothing is trained.
     """
 
     text: float = 3.0
@@ -41,6 +46,23 @@ class LossWeights:
     turn: float = 0.0
     silence: float = 1.0
     chunk: int = 1024
+
+    def __post_init__(self) -> None:
+        for name in ("text", "speech", "text_pad", "turn"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise InputError(f"model.loss.{name} is {value}, expected a weight of 0 or more.")
+        if self.text == self.speech == 0:
+            raise InputError(
+                "model.loss.text and model.loss.speech are both 0: nothing is trained. Give one a weight, such as 1."
+            )
+        if not 0 < self.silence <= 1:
+            raise InputError(
+                f"model.loss.silence is {self.silence}, expected a share above 0, up to 1. "
+                "0.01 trains on every hundredth silent frame."
+            )
+        if self.chunk < 0:
+            raise InputError(f"model.loss.chunk is {self.chunk}, expected a number of frames, or 0 for all at once.")
 
 
 class ChannelLoss(NamedTuple):
@@ -54,7 +76,11 @@ class ChannelLoss(NamedTuple):
     @property
     def mean(self) -> Tensor:
         """The loss of this batch alone; scalar."""
-        return self.total / self.weight.clamp(min=1e-8)
+        return self.over(self.weight)
+
+    def over(self, weight: Tensor) -> Tensor:
+        """The sum divided by a weight (scalar): 0 if no frame has any, and with a gradient of 0, so that all ranks have one."""
+        return self.total / weight.where(weight > 0, 1.0)
 
 
 LogitsOf = Callable[[Tensor], Tensor]
@@ -102,8 +128,9 @@ def _in_chunks(logits_of: LogitsOf, hidden: Tensor, targets: Tensor, weight: Ten
 
     def cost(hidden: Tensor, targets: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         logits = logits_of(hidden).float()
-        each = cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="none").view(len(targets), -1)
-        return (each.mean(dim=1) * weight).sum(), logits.detach().argmax(-1)
+        each = cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="none")
+        frames = each.view(len(targets), targets.shape[1:].numel())  # (N, K), or (N, 1); N may be 0
+        return (frames.mean(dim=1) * weight).sum(), logits.detach().argmax(-1)
 
     if chunk <= 0 or len(hidden) <= chunk:
         return cost(hidden, targets, weight)

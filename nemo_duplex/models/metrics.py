@@ -67,10 +67,14 @@ class StepSums:
         return StepSums(self.names, self.sums.to(device), self.counts.to(device), self.ranks)
 
     def logged(self, weights: LossWeights) -> dict[str, float]:
-        """All means of which something was counted, and `loss`, the weighted sum that is minimised. A loss of NaN is kept."""
+        """All means of which something was counted, and `loss`, the weighted sum that is minimised. A loss of NaN is kept.
+
+        A channel of which no frame has a weight adds nothing to `loss`, as in training.
+        """
         sums = self.cpu()
         counted = [name for name in sums.names if sums.count(name) > 0]
         means = {name: sums.mean(name).item() for name in counted}
-        if {"text_loss", "speech_loss"} <= means.keys():
-            means["loss"] = weights.text * means["text_loss"] + weights.speech * means["speech_loss"]
+        losses = {"text_loss": weights.text, "speech_loss": weights.speech}
+        if losses.keys() & means.keys():
+            means["loss"] = sum(weight * means.get(name, 0.0) for name, weight in losses.items())
         return means

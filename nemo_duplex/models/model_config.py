@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from types import UnionType
@@ -66,12 +67,17 @@ class ModelConfig:
     target: str | None = None  # written by NeMo: the class of the model
     nemo_version: str | None = None  # written by NeMo
 
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.user_weight) and self.user_weight >= 0):
+            raise InputError(f"model.user_weight is {self.user_weight}, expected a factor of 0 or more, such as 1.")
+
     @classmethod
     def of(cls, section: DictConfig | Mapping[str, Any]) -> ModelConfig:
         """Reads a `model:` section; keys that are not given, or null where null means nothing, have their defaults.
 
         Raises:
-            InputError: for an unknown key (naming the nearest), a value of another type, or a model of a newer format.
+            InputError: for an unknown key (naming the nearest), a value of another type, a weight that trains nothing or is not
+                finite, or a model of a newer format.
         """
         given = plain(section)
         version = given.get("format_version", FORMAT_VERSION)

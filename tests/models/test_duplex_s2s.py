@@ -70,6 +70,38 @@ def test_a_step_is_the_weighted_sum_of_both_means(model):
     assert step["loss"].item() == pytest.approx(3 * text.mean.item() + speech.mean.item(), rel=1e-6)
 
 
+def test_a_quiet_batch_has_no_text_loss_where_pads_have_no_weight(tmp_path):
+    model = DuplexS2SModel(tiny_config(tmp_path, loss={"text_pad": 0.0, "silence": 1e-9}))
+    quiet = batch(model)
+    quiet.agent_tokens.fill_(model.layout.text_pad)
+    step = model.training_step(quiet, 0)
+    assert [step[name].item() for name in ("loss", "text_loss", "audio_loss")] == [0.0, 0.0, 0.0]
+    assert "loss" not in step["sums"].logged(model.loss_weights)
+    step["loss"].backward()
+    gradients = [p.grad for name, p in model.named_parameters() if p.requires_grad]
+    assert all(g is not None and not g.any() for g in gradients), "every rank reduces the same gradients"
+
+
+def test_a_quiet_batch_trains_speech_alone(tmp_path):
+    model = DuplexS2SModel(tiny_config(tmp_path, loss={"text_pad": 0.0}))
+    quiet = batch(model)
+    quiet.agent_tokens.fill_(model.layout.text_pad)
+    step = model.training_step(quiet, 0)
+    assert step["text_loss"] == 0 and step["loss"].item() == pytest.approx(step["audio_loss"].item()) and step["loss"] > 1
+
+
+def test_a_quiet_batch_leaves_the_mean_over_ranks_as_it_is(tmp_path, monkeypatch):
+    model = DuplexS2SModel(tiny_config(tmp_path, loss={"text_pad": 0.0, "speech": 0.0})).eval()
+    spoken, quiet = batch(model), batch(model)
+    quiet.agent_tokens.fill_(model.layout.text_pad)
+    with torch.no_grad():
+        (text, _, sums), (_, _, none) = model._losses(spoken), model._losses(quiet)
+        together = StepSums(sums.names, sums.sums + none.sums, sums.counts + none.counts, 2)
+        monkeypatch.setattr(parallel, "summed_over_ranks", lambda own, mesh: together)
+        losses = [model.training_step(one, 0)["loss"].item() for one in (spoken, quiet)]
+    assert losses[1] == 0 and sum(losses) / 2 == pytest.approx(3 * text.mean.item(), rel=1e-5)
+
+
 def test_a_frame_counts_the_same_on_every_rank(model, monkeypatch):
     """Gradients are averaged over ranks, so the average of what two ranks minimise is the loss of both their batches."""
     batches = [batch(model, (20, 15)), batch(model, (13,))]

@@ -59,6 +59,40 @@ def test_text_weights_are_what_they_say():
     assert text_loss(written, logits, targets, LAYOUT, weights).mean.item() == pytest.approx(expected, rel=1e-5)
 
 
+def test_frames_without_weight_have_no_loss_and_a_gradient_of_0():
+    """`text_pad=0` in a batch in which nobody speaks: 0 / 0 must not become NaN, nor may a rank have no gradient."""
+    tokens = torch.zeros(1, 4, dtype=torch.long)
+    targets = AgentTargets(tokens, tokens[:, None], tokens > 0, torch.ones(1, 4, dtype=torch.bool))
+    logits = torch.randn(1, 4, 9, requires_grad=True)
+    loss = text_loss(written, logits, targets, LAYOUT, LossWeights(text_pad=0.0))
+    assert loss.weight == 0 and loss.mean == 0
+    loss.over(torch.tensor(0.0)).backward()
+    assert torch.equal(logits.grad, torch.zeros_like(logits))
+    assert loss.over(torch.tensor(2.5)) == 0, "other ranks have frames with a weight"
+
+
+@pytest.mark.parametrize("chunk", [0, 2])
+def test_a_batch_of_which_no_frame_is_drawn_has_no_speech_loss(chunk):
+    targets = AgentTargets(
+        torch.zeros(1, 4, dtype=torch.long),
+        torch.zeros(1, 2, 4, dtype=torch.long),
+        torch.zeros(1, 4, dtype=torch.bool),
+        torch.ones(1, 4, dtype=torch.bool),
+    )
+    head = torch.nn.Linear(3, 10)
+    loss = speech_loss(lambda h: spoken(head(h)), torch.randn(1, 4, 3), targets, LossWeights(silence=1e-9, chunk=chunk))
+    assert loss.mean == 0 and loss.predicted.shape == loss.targets.shape == (0, 2)
+    loss.mean.backward()
+    assert torch.equal(head.weight.grad, torch.zeros(10, 3))
+
+
+def test_a_sum_is_divided_by_the_weight_that_is_given():
+    _, hidden, targets = example()
+    loss = speech_loss(spoken, hidden, targets, PAPER)
+    assert loss.weight == targets.valid.sum()
+    assert torch.equal(loss.over(torch.tensor(1e-9)), loss.total / 1e-9), "however small it is"
+
+
 @pytest.mark.parametrize("chunk", [1, 3, 10, 0])
 def test_chunks_change_neither_loss_nor_gradient_nor_prediction(chunk):
     text, hidden, targets = example()

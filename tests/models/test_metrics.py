@@ -70,6 +70,16 @@ def test_what_was_not_counted_is_not_logged():
     assert logged["loss"] == pytest.approx(3 * 0.5 + 0.5)
 
 
+def test_a_channel_without_weight_adds_nothing_to_the_logged_loss():
+    found = sums(TEXT, SPEECH)
+    text, speech = found.names.index("text_loss"), found.names.index("speech_loss")
+    found.sums[text] = found.counts[text] = 0.0
+    logged = found.logged(LossWeights())
+    assert "text_loss" not in logged and logged["loss"] == logged["speech_loss"] == pytest.approx(0.5)
+    found.sums[speech] = found.counts[speech] = 0.0
+    assert not {"text_loss", "speech_loss", "loss"} & found.logged(LossWeights()).keys()
+
+
 def test_a_loss_that_is_nan_is_seen():
     broken = StepSums.of(
         loss([0], [0], total=float("nan")),

@@ -1,5 +1,7 @@
 """The `model:` section: its defaults, what is refused, and that reading and writing it loses nothing."""
 
+import math
+
 import pytest
 from omegaconf import OmegaConf
 
@@ -67,6 +69,37 @@ def test_what_is_given_is_read_and_written_again():
     assert config.as_dict() == given
     assert config.loss == LossWeights(1.0, 4.0, 0.3, 2.0, 0.1, 7)
     assert config.tokenizer == TokenizerConfig("a.json", "<p>", "<b>", "<e>", 512)
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"loss": {"silence": 0}}, "model.loss.silence is 0, expected a share above 0, up to 1"),
+        ({"loss": {"silence": 1.5}}, "model.loss.silence is 1.5, expected a share above 0, up to 1"),
+        ({"loss": {"silence": math.nan}}, "model.loss.silence is nan, expected a share"),
+        ({"loss": {"chunk": -1}}, "model.loss.chunk is -1, expected a number of frames, or 0"),
+        ({"loss": {"text": 0, "speech": 0}}, "model.loss.text and model.loss.speech are both 0: nothing is trained"),
+        *[
+            ({"loss": {name: value}}, f"model.loss.{name} is {value}, expected a weight of 0 or more")
+            for name in ("text", "speech", "text_pad", "turn")
+            for value in (-1, -1e-9, math.nan, math.inf)
+        ],
+        *[
+            ({"user_weight": v}, f"model.user_weight is {v}, expected a factor of 0 or more")
+            for v in (-1.0, math.nan, -math.inf)
+        ],
+    ],
+)
+def test_weights_that_train_nothing_or_are_no_weights_are_refused(section, message):
+    with pytest.raises(InputError, match=f"^{message}"):
+        ModelConfig.of(section)
+
+
+def test_weights_may_be_0_where_something_is_left():
+    loss = {"text": 0, "speech": 1, "text_pad": 0, "turn": 0.0, "silence": 1e-6, "chunk": 0}
+    read = ModelConfig.of({"loss": loss, "user_weight": 0})
+    assert read.loss == LossWeights(**loss) and read.user_weight == 0
+    assert ModelConfig.of({"loss": {"speech": 0}}).loss.text == 3
 
 
 def test_null_stands_for_the_default_where_it_means_nothing_else():

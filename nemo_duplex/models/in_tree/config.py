@@ -81,9 +81,9 @@ def our_config(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
         perception.pop("output_dim", None)  # as theirs, which takes the language model's size in any case
         ours["perception"] = perception
     weights = {"text": theirs.get("text_loss_weight"), "speech": theirs.get("audio_loss_weight")}
-    ours["loss"] = {name: float(weight) for name, weight in weights.items() if weight is not None}
+    ours["loss"] = {name: weight for name, weight in weights.items() if weight is not None}
     if (weight := theirs.get("duplex_user_channel_weight")) is not None:
-        ours["user_weight"] = float(weight)
+        ours["user_weight"] = weight
     if optimizer := theirs.get("optimizer"):
         ours["optim"] = _optim(optimizer, theirs.get("lr_scheduler"))
     ours["tokenizer"] = _tokenizer(theirs)
