@@ -49,7 +49,7 @@ def _answer(question: Question, reference: Reference, agent: Sequence[Turn]) -> 
         return Answer(question, reference, None, "missing", False, False)
     said_words = words(said.text)
     cut_off = said.end > question.next_start or bool(said.custom.get("unfinished"))
-    matches = _begins if cut_off else _equals
+    matches = begins if cut_off else _equals
     right = any(matches(said_words, words(text)) for text in reference.texts)
     has_answer = bool(reference.answer) and _contains(said_words, words(reference.answer))
     return Answer(question, reference, said, "right" if right else "wrong", cut_off, has_answer)
@@ -59,7 +59,7 @@ def _equals(said: list[str], reference: list[str]) -> bool:
     return said == reference
 
 
-def _begins(said: list[str], reference: list[str]) -> bool:
+def begins(said: list[str], reference: list[str]) -> bool:
     """Whether `said` is how `reference` begins; its last word may be half of one. Nothing said begins nothing."""
     *whole, last = said or [""]
     return bool(last) and whole == reference[: len(whole)] and "".join(reference[len(whole) : len(said)]).startswith(last)

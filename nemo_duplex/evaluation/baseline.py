@@ -74,7 +74,7 @@ def yields(scored: Sequence[Scored], lengths: Lengths, seed: int = 0) -> Estimat
 
 def own_stop(scored: Scored, event: BargeIn, lengths: Lengths) -> Seconds | None:
     """When after the user's onset the answer would have ended by itself, if it is the reference; None where it is unknown."""
-    question = _interrupted(scored, event)
+    question = interrupted_question(scored, event)
     if question is None or question.reference is None:
         return None
     whole = lengths.get(tuple(words(question.reference.texts[0])))
@@ -83,7 +83,7 @@ def own_stop(scored: Scored, event: BargeIn, lengths: Lengths) -> Seconds | None
 
 def says_the_reference(scored: Scored, event: BargeIn) -> bool:
     """Whether the turn that the user breaks into is the right answer, as far as it goes; of another one the end is unknown."""
-    return _interrupted(scored, event) in [a.question for a in scored.answers if a.verdict == "right"]
+    return interrupted_question(scored, event) in [a.question for a in scored.answers if a.verdict == "right"]
 
 
 def _onset(scored: Scored, event: BargeIn) -> Seconds:
@@ -91,7 +91,7 @@ def _onset(scored: Scored, event: BargeIn) -> Seconds:
     return next(a for a, b in scored.turn_taking.agent if a < event.user_onset < b)
 
 
-def _interrupted(scored: Scored, event: BargeIn) -> Question | None:
+def interrupted_question(scored: Scored, event: BargeIn) -> Question | None:
     """The question that this turn answers; None if it came before any question."""
     onset = _onset(scored, event)
     return next((q for q in scored.outcome.questions if q.turn.start < onset < q.next_start), None)

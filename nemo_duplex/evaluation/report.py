@@ -97,9 +97,19 @@ def table(report: Mapping[str, Any]) -> str:
     ]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    failed = [f"control fails: {c['name']}: {c['detail']}" for c in report["controls"] if not c["passed"]]
-    held = f"controls: {len(report['controls']) - len(failed)} of {len(report['controls'])} hold"
-    return "\n".join([*lines, *([held] if report["controls"] else []), *failed])
+    return "\n".join([*lines, *_controls(report)])
+
+
+def _controls(report: Mapping[str, Any]) -> list[str]:
+    """How many controls hold, fail, and cannot tell; then those that do not hold, with their reasons."""
+    if not report["controls"]:
+        return []
+    found = report["control_counts"]
+    head = f"controls: {found['passed']} hold, {found['failed']} fail, {found['inconclusive']} inconclusive"
+    head += ": they do not tell whether the agent listens" if not found["passed"] + found["failed"] else ""
+    failed = [f"control fails: {c['name']}: {c['detail']}" for c in report["controls"] if c["passed"] is False]
+    unknown = [f"control inconclusive: {c['name']}: {c['detail']}" for c in report["controls"] if c["passed"] is None]
+    return [head, *failed, *unknown]
 
 
 def _with_count(estimate: Mapping[str, Any], shown: Callable[[float | None], str]) -> str:

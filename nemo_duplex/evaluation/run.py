@@ -20,7 +20,7 @@ from nemo_duplex.evaluation.activity import voice_activity
 from nemo_duplex.evaluation.answers import reference_texts
 from nemo_duplex.evaluation.asr import BigramRecogniser
 from nemo_duplex.evaluation.baseline import lengths_of_answers, never_listens, yields
-from nemo_duplex.evaluation.control_experiments import control_experiments
+from nemo_duplex.evaluation.control_experiments import control_experiments, counts
 from nemo_duplex.evaluation.generation import Agent, run_conversations
 from nemo_duplex.evaluation.picture import write_png
 from nemo_duplex.evaluation.report import Example, write_html
@@ -84,7 +84,8 @@ def evaluate(
         batch_size: conversations played at a time.
         vad: what finds the agent's speech: energy or silero.
         asr_turns: agent turns per set and voice that the offline recogniser transcribes; 0 leaves it out.
-        control_turns: conversations in which the interrupter is muted, besides noise and silence; 0 leaves all of them out.
+        control_turns: conversations in which the interrupter is muted and the agent's answer tells something, besides noise and
+            silence; 0 leaves all of them out.
         examples: conversations in report.html, with picture and sound, the worst first.
         seed: of everything random.
         device: where the user's audio is put; that of the agent.
@@ -115,8 +116,11 @@ def evaluate(
     for name, rows in scored.items():
         report["sets"][name]["never_listens"] = never_listens(rows, lengths, seed)
         report["sets"][name]["yield_rate"] = yields(rows, lengths, seed).as_dict()
-    experiments = control_experiments(agent, everything, lengths, control_turns, device) if control_turns else []
+    experiments = (
+        control_experiments(agent, everything, lengths, control_turns, device, detector, seed) if control_turns else []
+    )
     report["controls"] = [experiment.as_dict() for experiment in experiments]
+    report["control_counts"] = counts(experiments)
     _compare_voice_and_text(report, scored, asr_turns, seed)
     report["provenance"]["seconds"] = round(time.perf_counter() - started, 1)
     _write(Path(out), report, scored, choose_examples(scored, examples))

@@ -120,7 +120,7 @@ class Oracle(FakeAgent):
         late = [t.shifted(self.delay) for t in turns]
         if turns == list(recorded.agent):
             return np.concatenate([np.zeros(round(self.delay * AGENT_SAMPLE_RATE)), cut.load_target_audio()[0]]), late
-        return voice(late, cut.duration, AGENT_SAMPLE_RATE), late
+        return voice(late, len(user) / USER_SAMPLE_RATE, AGENT_SAMPLE_RATE), late
 
     def turns(self, recorded, hears):
         """What it says to those user turns that it hears."""

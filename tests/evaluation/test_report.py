@@ -1,10 +1,14 @@
 import base64
 import io
+import json
 import re
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import soundfile
 
+from nemo_duplex.conversation import Turn
 from nemo_duplex.evaluation.activity import energy_vad
 from nemo_duplex.evaluation.generation import run_conversations
 from nemo_duplex.evaluation.report import _cards, _faults, interval, percent, seconds, table
@@ -65,7 +69,7 @@ def test_the_table_tells_the_headline(oracle):
         "No response",
         "Exact answers, seen",
         "Exact answers, unseen",
-        "controls: 3 of 3 hold",
+        "controls: 3 hold, 0 fail, 0 inconclusive",
     ]
     assert rows[1] == ["Barge-in success", "100.0 % (n 3)", "83.0 %", "94.5 %"]
     assert rows[2][1] == "0.0 %" and rows[3][1] == "100.0 % (n 3)"
@@ -95,8 +99,10 @@ def test_the_table_holds_every_number_in_its_row():
     report = some_report(dev=0.5, impatient=0.25)
     report["controls"] = [
         {"name": "silence", "passed": True, "detail": "silent"},
+        {"name": "interrupter muted", "passed": None, "detail": "d0: its answer ends there by itself"},
         {"name": "noise alone", "passed": False, "detail": "spoke over white -28 dB"},
     ]
+    report["control_counts"] = {"passed": 1, "failed": 2, "inconclusive": 3}
     rows = [re.split(r"  +", line.strip()) for line in table(report).splitlines()]
     assert rows[0][:2] == ["dev", "impatient"]
     assert rows[1:] == [
@@ -109,9 +115,61 @@ def test_the_table_holds_every_number_in_its_row():
         ["No response", "37.5 %", "37.5 %"],
         ["Exact answers, seen", "90.0 % (n 10)", "90.0 % (n 10)"],
         ["Exact answers, unseen", "60.0 % (n 5)", "60.0 % (n 5)"],
-        ["controls: 1 of 2 hold"],
+        ["controls: 1 hold, 2 fail, 3 inconclusive"],
         ["control fails: noise alone: spoke over white -28 dB"],
+        ["control inconclusive: interrupter muted: d0: its answer ends there by itself"],
     ]
+    report["control_counts"] = {"passed": 0, "failed": 1, "inconclusive": 3}
+    assert "controls: 0 hold, 1 fail, 3 inconclusive\n" in table(report), "a control that fails does tell"
+    assert "controls" not in table(some_report(dev=0.5))
+
+
+def controls_of(agent, cuts, folder):
+    """What the screen and the page say about the controls: lines, and (state, name) of the page's rows."""
+    report = evaluate(agent, {"dev": cuts}, folder, asr_turns=0, control_turns=3, examples=0, progress=False)
+    page = (folder / "report.html").read_text()
+    rows = re.findall(r'<span class="(chip[ a-z]*)">(\w+)</span></td><th scope="row">([\w ]+)</th>', page)
+    return [line for line in table(report).splitlines() if line.startswith("control")], page, rows
+
+
+def test_controls_that_hold_fail_and_tell_nothing_are_told_apart(cuts, tmp_path):
+    class Mixed(Oracle):
+        """When nobody interrupts, it is at its end in d0 and breaks off in d1; it answers noise."""
+
+        def turns(self, recorded, hears):
+            said = super().turns(recorded, hears)
+            alone = {"d0": {"end": 5.92}, "d1": {"end": 5.68, "text": "the capital"}}.get(recorded.id, {})
+            return said if hears(recorded.user[1]) else [replace(said[0], **alone)]
+
+        def does(self, user):
+            said = super().does(user)
+            return (said[0], [Turn("agent", 1.6, 2.4, "pardon")]) if np.abs(user).mean() > 0.02 and not said[1] else said
+
+    lines, page, rows = controls_of(Mixed(cuts), cuts, tmp_path)
+    assert lines[0] == "controls: 2 hold, 2 fail, 1 inconclusive"
+    assert [line.split(": ")[:2] for line in lines[1:]] == [
+        ["control fails", "noise alone"],
+        ["control fails", "interrupter muted"],
+        ["control inconclusive", "interrupter muted"],
+    ]
+    assert "2 hold, 2 fail, 1 inconclusive.</p>" in page
+    assert sorted(rows) == [
+        ("chip", "inconclusive", "interrupter muted"),
+        ("chip bad", "fails", "interrupter muted"),
+        ("chip bad", "fails", "noise alone"),
+        ("chip good", "holds", "interrupter muted"),
+        ("chip good", "holds", "silence"),
+    ]
+    written = json.loads((tmp_path / "report.json").read_text())
+    assert written["control_counts"] == {"passed": 2, "failed": 2, "inconclusive": 1}
+    assert {c["passed"] for c in written["controls"]} == {True, False, None}
+
+
+def test_an_evaluation_whose_controls_tell_nothing_says_so(cuts, tmp_path):
+    lines, page, _ = controls_of(Silent(), cuts, tmp_path)
+    assert lines[0] == "controls: 0 hold, 0 fail, 3 inconclusive: they do not tell whether the agent listens"
+    assert [line.split(":")[0] for line in lines[1:]] == ["control inconclusive"] * 3
+    assert "0 hold, 0 fail, 3 inconclusive: they do not tell whether the agent listens.</p>" in page
 
 
 @pytest.mark.parametrize(
