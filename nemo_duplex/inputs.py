@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,6 +58,19 @@ def plain(section: Any) -> dict[str, Any]:
 
     config = section if OmegaConf.is_config(section) else OmegaConf.create(dict(section))
     return OmegaConf.to_container(config, resolve=True)
+
+
+def at_home(path: str, what: str) -> str:
+    """`path` with the home folder for a leading `~` or `~user`; `what` names it in the error ("out").
+
+    Raises:
+        InputError: if there is no such user.
+    """
+    found = os.path.expanduser(path)
+    if found.startswith("~"):
+        user = path.split("/")[0][1:]
+        raise InputError(f"{what}={path}: there is no user {user!r}. If a name begins with '~': {what}=./{path}")
+    return found
 
 
 def existing_file(path: str | Path, what: str) -> Path:

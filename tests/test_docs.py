@@ -329,7 +329,7 @@ KEYS = sorted({key for page in TEXT for key in re.findall(r"`((?:model|trainer|d
 
 @pytest.mark.parametrize("key", KEYS)
 def test_a_key_in_a_sentence_is_a_key(key):
-    ScriptConfig("duplex_paper", [key])
+    ScriptConfig("duplex_paper", shlex.split(key))  # as a shell passes it on
 
 
 # ------------------------------------------------------------------ links

@@ -40,6 +40,8 @@ OPTIONS = {
     "--traceback": "Show where an error came from.",
 }
 
+VALUES = "Paths and texts are taken as they are typed, with ~ for the home folder in paths; a list is [a,b]."
+
 
 def script(name: str) -> Callable[[Callable[[DictConfig], None]], Callable[..., None]]:
     """Makes `main(cfg)` a script that reads `conf/<name>.yaml` and the command line, and ends in an exit code.
@@ -131,14 +133,14 @@ def _parse_arguments(arguments: Sequence[str]) -> tuple[dict[str, str], list[str
 
 def _help(main: Callable, name: str, config: Any) -> str:
     """What the script does, its options, and every key with its default and explanation."""
-    from nemo_duplex.scripts.config import REQUIRED
+    from nemo_duplex.scripts.values import REQUIRED, as_typed
 
     width = min(shutil.get_terminal_size((100, 24)).columns, 120)
     paragraph = " ".join((inspect.getdoc(main) or "").split("\n\n")[0].split())
     lines = [*textwrap.wrap(f"{name}: {paragraph}", width), "", "Usage: key=value ... [option ...]", ""]
     for option, explanation in OPTIONS.items():
         lines += _entry(f"  {option}", explanation, width)
-    lines += ["", "Keys, with their defaults:", ""]
+    lines += ["", *textwrap.wrap(f"Keys, with their defaults. {VALUES}", width), ""]
     for group, option in config.groups.items():
         lines += _entry(f"  {group}={option}", f"Chooses conf/{group}/{option}.yaml.", width)
     explained: set[str] = set()
@@ -147,24 +149,16 @@ def _help(main: Callable, name: str, config: Any) -> str:
             if parent not in explained and config.explanation(parent):
                 lines += ["", *textwrap.wrap(f"{parent}: {config.explanation(parent)}", width, initial_indent="  ")]
             explained.add(parent)
-        explanation = config.explanation(key)
-        default = "" if value == REQUIRED else _shown(value)
-        lines += _entry(f"  {key}={default}", f"(required) {explanation}" if value == REQUIRED else explanation, width)
+        default = "" if value == REQUIRED else as_typed(value)
+        note = f"{'required ' if value == REQUIRED else ''}{config.keys[key].type.note if key in config.keys else ''}".strip()
+        explanation = f"({note}) {config.explanation(key)}" if note else config.explanation(key)
+        lines += _entry(f"  {key}={default}", explanation, width)
     return "\n".join(lines)
 
 
 def _parents(key: str) -> list[str]:
     parts = key.split(".")
     return [".".join(parts[:n]) for n in range(1, len(parts))]
-
-
-def _shown(value: Any) -> str:
-    """A default as one would type it."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, list):
-        return f"[{','.join(_shown(v) for v in value)}]"
-    return str(value)
 
 
 def _entry(head: str, explanation: str, width: int, column: int = 36) -> list[str]:

@@ -2,9 +2,9 @@
 
     # Hours of speech to make.        <- explains the key below it
     hours: 1.0                        <- the default, and so the type
-    out: ???  # Folder to write.      <- required; a short explanation may follow its key
+    out: ???  # (path) Folder.        <- required; its type, and a short explanation
     llm: {}                           <- open: any key may be given below it
-    seed: null                        <- any type
+    seed: null                        <- any type, unless the explanation begins with one
     most: 3  # null: all              <- null is possible where the explanation says what it means
 
 A key that no YAML of ours has is an error, wherever it comes from: nothing is silently ignored.
@@ -19,31 +19,32 @@ from typing import Any
 
 import yaml
 from hydra import compose, initialize_config_dir
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
-from nemo_duplex.inputs import InputError, did_you_mean, one_line
-
-REQUIRED = "???"
-_EXPECTED = {
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number",
-    str: "text",
-    list: "a list: [a,b]",
-    dict: "keys below it",
-}
+from nemo_duplex.inputs import InputError, at_home, did_you_mean, one_line
+from nemo_duplex.scripts.values import REQUIRED, KeyType, Unquoted, as_typed, plain_tree, yaml_tree
 
 
 @dataclass(frozen=True)
 class Key:
-    """A key of a YAML file: its dotted name, its explanation ("" if none), whether its value is `{}`, its place."""
+    """A key of a YAML file.
+
+    Attributes:
+        name: dotted.
+        explanation: the comment, without the type that it may begin with; "" if there is none.
+        type: of its value.
+        is_open: whether any key may be given below it.
+        given: its value in the file, as `KeyType.convert` reads it.
+        place: file and line.
+    """
 
     name: str
     explanation: str
+    type: KeyType
     is_open: bool
+    given: Any
     place: str
 
 
@@ -79,10 +80,11 @@ class ScriptConfig:
 
     def __init__(self, name: str, overrides: Sequence[str] = (), folder: str | Path | None = None) -> None:
         self._folders = [conf_folder()]
-        if folder is not None and Path(folder).resolve() != conf_folder().resolve():
-            if not Path(folder).is_dir():
-                raise InputError(f"--config-dir: there is no folder {folder}.")
-            self._folders.insert(0, Path(folder).resolve())
+        own = conf_folder().resolve() if folder is None else Path(at_home(str(folder), "--config-dir")).resolve()
+        if own != conf_folder().resolve():
+            if not own.is_dir():
+                raise InputError(f"--config-dir: there is no folder {own}.")
+            self._folders.insert(0, own)
         self.keys: dict[str, Key] = {}
         self.groups: dict[str, str] = {}
         self._foreign: list[Key] = []
@@ -91,10 +93,11 @@ class ScriptConfig:
         self._read(name, "", dict(pairs))
         self._check_foreign()
         self.values = self._compose(name, [f"{key}={value}" for key, value in pairs if key in self.groups])
+        self._convert_foreign()
         for key, text in pairs:
             if key not in self.groups:
                 self._require_known(key)
-                self._set(key, _parse(text, self._default(key)))
+                self._set(key, self._type(key).read(text))
 
     def checked(self) -> DictConfig:
         """The values, every one of them given and resolved."""
@@ -102,10 +105,22 @@ class ScriptConfig:
         if missing:
             named = "; ".join(f"{key} ({self.explanation(key).rstrip('.') or 'required'})" for key in missing)
             raise InputError(f"Not given: {named}. Add {' '.join(f'{key}=...' for key in missing)}")
+        interpolated = [key for key, value in self.leaves() if isinstance(value, str) and "${" in value]
+        for key in interpolated:
+            if "\\${" in self._value(key):  # OmegaConf unescapes it once, then takes it for another key
+                raise InputError(f"{key}={self._value(key)}: '${{' stands for another value. Choose a text without it.")
         try:
             OmegaConf.resolve(self.values)
+        except InterpolationKeyError as error:
+            cure = "${NAME} stands for another key, ${oc.env:NAME} for a variable of the environment."
+            raise InputError(f"Configuration: {one_line(error, 400)}. {cure}") from error
         except OmegaConfBaseException as error:
-            raise InputError(f"Configuration: {one_line(error, 400)}") from error
+            raise InputError(f"Configuration: {one_line(error, 400).split(' full_key:')[0]}.") from error
+        for key in interpolated:
+            self._convert_resolved(key)
+        for key, value in list(self.leaves()):
+            if (path := self._type(key).with_home(key, value)) != value:
+                self._update(key, path)
         return self.values
 
     def explanation(self, key: str) -> str:
@@ -123,6 +138,7 @@ class ScriptConfig:
         path = self._find(name, referrer)
         try:
             root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+            includes = OmegaConf.load(path).get("defaults") or [] if isinstance(root, yaml.MappingNode) else []
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise InputError(f"{path} is not readable as YAML: {one_line(error, 400)}") from error
         if not isinstance(root, yaml.MappingNode):
@@ -135,7 +151,6 @@ class ScriptConfig:
                 self._foreign.append(key)
             elif key.name not in self.keys or not self.keys[key.name].explanation:
                 self.keys[key.name] = key
-        includes = OmegaConf.load(path).get("defaults") or []
         overrides = [(str(key), option) for i in includes if not isinstance(i, str) for key, option in i.items()]
         chosen = {key.split()[-1].lstrip("/"): option for key, option in overrides if key.startswith("override ")}
         choices = {**chosen, **choices}
@@ -180,6 +195,17 @@ class ScriptConfig:
                 )
                 raise InputError(f"{key.place}: unknown key {key.name!r}.{advice}")
 
+    def _convert_foreign(self) -> None:
+        """Gives what the user's own files say the types of our keys: text where a key is text (`out: 007`)."""
+        for key in reversed(self._foreign):
+            value = plain_tree(key.given)
+            is_section = isinstance(value, dict) and isinstance(self.keys.get(key.name, key).given, dict)
+            if not is_section and repr(value) == repr(self._value(key.name)):
+                try:
+                    self._set(key.name, key.given)
+                except InputError as error:
+                    raise InputError(f"{key.place}: {error}") from error
+
     # --- overrides ---------------------------------------------------------------------------------------------------
 
     def _is_known(self, key: str) -> bool:
@@ -191,22 +217,35 @@ class ScriptConfig:
         if not self._is_known(key):
             raise InputError(f"Unknown key {key!r}.{did_you_mean(key, self.keys)} --help explains every key.")
 
-    def _default(self, key: str) -> Any:
+    def _convert_resolved(self, key: str) -> None:
+        """Gives what an interpolation stands for the type of its key: `${oc.env:HOURS}` is text."""
+        value, type_ = self._value(key), self._type(key)
+        if type_.kind != "any" and value is not None:
+            self._set(key, type_.read(value) if isinstance(value, str) else Unquoted(as_typed(value), value))
+
+    def _type(self, key: str) -> KeyType:
+        return self.keys[key].type if key in self.keys else KeyType()
+
+    def _value(self, key: str) -> Any:
         node: Any = OmegaConf.to_container(self.values, resolve=False)
         for part in key.split("."):
             node = node.get(part) if isinstance(node, dict) else None
         return node
 
-    def _set(self, key: str, value: Any) -> None:
-        default = self._default(key)
-        if isinstance(value, dict) and isinstance(default, dict):
-            for name, item in value.items():
+    def _set(self, key: str, given: Any) -> None:
+        if isinstance(given, dict) and isinstance(self._value(key), dict) and self._type(key).kind in ("keys", "any"):
+            for name, item in given.items():
                 self._require_known(f"{key}.{name}")
                 self._set(f"{key}.{name}", item)
             return
-        if value is not None or "null:" not in self.explanation(key):
-            value = _typed(key, value, default)
-        OmegaConf.update(self.values, key, value, force_add=True)
+        self._update(key, self._type(key).convert(key, given))
+
+    def _update(self, key: str, value: Any) -> None:
+        try:
+            OmegaConf.update(self.values, key, value, force_add=True)
+        except OmegaConfBaseException as error:
+            said = one_line(error, 400).split(" full_key:")[0]
+            raise InputError(f"{key}={value}: '${{' stands for another value ({said}). Choose a text without it.") from error
 
 
 def _split(override: str) -> tuple[str, str]:
@@ -216,34 +255,6 @@ def _split(override: str) -> tuple[str, str]:
     if key.startswith(("+", "~")):
         raise InputError(f"{override!r}: keys are neither added nor removed, only set: key=value.")
     return key, value
-
-
-def _parse(text: str, default: Any) -> Any:
-    """The value that `text` stands for. Where text is expected it is taken as it is: paths hold blanks, '=' and '('."""
-    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "\"'"
-    if isinstance(default, str) and default != REQUIRED and "${" not in default and not quoted:
-        return None if text == "null" else text
-    try:
-        override = OverridesParser.create().parse_override(f"key={text}")
-    except HydraException:
-        return text
-    return text if override.is_sweep_override() else override.value()
-
-
-def _typed(key: str, value: Any, default: Any) -> Any:
-    """`value`, if it has the type of `default`; a single value where a list is expected becomes a list of one."""
-    if default is None or default == REQUIRED or (isinstance(default, str) and (value is None or "${" in default)):
-        return value
-    if isinstance(value, str) and "${" in value:
-        return value
-    if isinstance(default, list):
-        return value if isinstance(value, list) else [value]
-    expected = type(default)
-    if isinstance(value, expected) and not (expected is int and isinstance(value, bool)):
-        return value
-    if expected is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    raise InputError(f"{key}={value}: expected {_EXPECTED[expected]}, such as the default {default!r}.")
 
 
 def _leaves(tree: Any, prefix: str) -> Iterator[tuple[str, Any]]:
@@ -258,8 +269,10 @@ def _keys_of(node: yaml.MappingNode, package: str, path: Path, lines: Sequence[s
     lines = path.read_text(encoding="utf-8").splitlines() if lines is None else lines
     for key, value in node.value:
         name = f"{package}.{key.value}" if package else str(key.value)
-        is_open = isinstance(value, yaml.MappingNode) and not value.value
-        yield Key(name, _explanation(lines, key, value), is_open, f"{path}, line {key.start_mark.line + 1}")
+        given = yaml_tree(value)
+        type_, explanation = KeyType.of(plain_tree(given), _explanation(lines, key, value))
+        is_open = given == {} or type_.kind == "keys" and not isinstance(given, dict)
+        yield Key(name, explanation, type_, is_open, given, f"{path}, line {key.start_mark.line + 1}")
         if isinstance(value, yaml.MappingNode):
             yield from _keys_of(value, name, path, lines)
 

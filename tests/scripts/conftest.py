@@ -14,7 +14,7 @@ TRAIN = """\
 # Hours of speech to make.
 # All sets together.
 hours: 1.0
-out: ???  # Folder to write, "#" is allowed.
+out: ???  # (path) Folder to write, "#" is allowed.
 title: "a # b"  # Any text.
 # Steps and their rates.
 steps:
@@ -22,7 +22,12 @@ steps:
   every: 200
   rate: 0.5  # Of learning.
 llm: {}  # Any key of transformers.
-source: []  # Files.
+source: []  # (paths) Files.
+codec: null  # (path) File; null: none.
+count: null  # (whole number) How many.
+sets: [dev]  # Which.
+pairs: [1.5]  # Numbers.
+lora: null  # (keys) Any key of peft.
 flag: true  # Yes or no.
 limit: null  # Of anything.
 most: 3  # Files that are read; null: all.

@@ -158,7 +158,7 @@ def test_help_explains_every_key(option, capsys):
     words = " ".join(text.split())
     for line in (
         "hours=1.0 Hours of speech to make. All sets together.",
-        'out= (required) Folder to write, "#" is allowed.',
+        'out= (required path) Folder to write, "#" is allowed.',
         "title=a # b Any text.",
         "steps: Steps and their rates.",
         "steps.every=200 Between validations.",
@@ -166,7 +166,10 @@ def test_help_explains_every_key(option, capsys):
         "flag=true Yes or no.",
         "llm={} Any key of transformers.",
         "limit=null Of anything.",
-        "source=[] Files.",
+        "source=[] (paths) Files.",
+        "codec=null (path) File; null: none.",
+        "count=null (whole number) How many.",
+        "sets=[dev] Which.",
         "--config-name=NAME",
     ):
         assert line in words, text

@@ -43,6 +43,23 @@ def test_every_key_is_explained(name):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
+def test_every_key_has_a_type(name):
+    """Where the default does not tell it, the explanation does; what names a file or a folder is a path, with `~` for home."""
+    config = ScriptConfig(name)
+    kinds = {
+        key: config.keys[key].type.kind for key, value in config.leaves() if not (isinstance(value, str) and "${" in value)
+    }
+    assert [key for key, kind in kinds.items() if kind == "any" and key != "data.train_loader.input_cfg"] == []
+    named = re.compile(
+        r"^(corpus |agent |loadable )?(file|folder|recorded session)\b|\.nemo\b|Hugging Face id or", re.IGNORECASE
+    )
+    paths = {key for key in kinds if named.search(config.explanation(key)) and config.explanation(key)}
+    assert [key for key in sorted(paths) if kinds[key] != "path"] == []
+    always = {"out", "model", "data", "user", "record", "replay", "source", "yaml", "init", "encoder", "codec", "data.train"}
+    assert [key for key in kinds if key in always and not {"path", "keys"} & {kinds[key]}] == []
+
+
+@pytest.mark.parametrize("name", CONFIGS)
 def test_every_key_is_known_to_the_door(name):
     """ScriptConfig checks overrides against what it reads from the files: it must not miss a key that hydra composes."""
     config = ScriptConfig(name)

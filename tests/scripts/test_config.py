@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from nemo_duplex.inputs import InputError
 from nemo_duplex.scripts import config
@@ -40,7 +42,7 @@ def refused(*overrides: str, name: str = "train", folder: Path | None = None) ->
         ("title=007", "title", "007"),
         ("title=my file (1) = x, y.wav", "title", "my file (1) = x, y.wav"),
         ("out=/tmp/my file (1).wav", "out", "/tmp/my file (1).wav"),
-        ("title=null", "title", None),
+        ("title=null", "title", "null"),
         ("title='null'", "title", "null"),
         ('title="a b"', "title", "a b"),
         ("title=a,b", "title", "a,b"),
@@ -61,8 +63,117 @@ def test_an_override(override, key, value):
     assert node == value and isinstance(node, float) == isinstance(value, float)
 
 
-def test_a_required_key_takes_any_type():
-    assert load("train", ["out=3"]).out == 3 and load("train", ["out=[1,2]"]).out == [1, 2]
+#: What people give as names of files and folders, of which a parser makes numbers, lists, nothing, or an error.
+NAMES = [
+    *["20261128", "1e5", "007", "1_000", "0x10", "0o17", "1:30", "1.0", ".5", "5.", "-3", "+5", "nan", "inf", "2026-11-28"],
+    *["true", "false", "no", "on", "a,b", "[x]", "[a,b]", "{x}", "{a: b}", "x=y", "my corpus", "it's", "#", "a #b", "%", "-"],
+    *[
+        "C:\\x",
+        "a\\,b",
+        "$HOME",
+        "range(1,3)",
+        "glob(*)",
+        "str(7)",
+        "&a",
+        "*a",
+        "!x",
+        "a: b",
+        "@",
+        "'a' and 'b'",
+        '"a',
+        "ä/ü",
+        "=",
+    ],
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_text_is_what_was_typed(name):
+    for key in ("out", "codec", "title"):
+        assert load("train", ["out=x", f"{key}={name}"])[key] == name
+    if not name.startswith("["):
+        assert load("train", ["out=x", f"source={name}"]).source == [name]
+    if "," not in name and not name.startswith(("'", '"')):
+        assert load("train", ["out=x", f"source=[b, {name}]"]).source == ["b", name]
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("-", "#", "=")])
+def test_text_is_what_a_file_of_ones_own_says(tmp_path, name):
+    """Where YAML makes a number, a date or a truth value of it; what YAML itself needs quotes for is between quotes here."""
+    needs_quotes = name.startswith(("[", "{", "%", "@", "&", "*", "!", "'", '"')) or ": " in name or " #" in name
+    written = "'" + name.replace("'", "''") + "'" if needs_quotes else name
+    (tmp_path / "mine.yaml").write_text(
+        "defaults: [train, _self_]\n"
+        + "".join(f"{key}: {written}\n" for key in ("out", "codec", "title", "sets"))
+        + f"source:\n  - {written}\n"
+    )
+    cfg = load("mine", [], tmp_path)
+    assert (cfg.out, cfg.codec, cfg.title, cfg.source, cfg.sets) == (name, name, name, [name], [name])
+
+
+def test_home(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", "/home/ann")
+    for given, path in (("~/x", "/home/ann/x"), ("~", "/home/ann"), ("~root", os.path.expanduser("~root")), ("a~", "a~")):
+        cfg = load("train", [f"out={given}", f"codec={given}", f"source=[a,{given}]", f"title={given}"])
+        assert (cfg.out, cfg.codec, cfg.source, cfg.title) == (path, path, ["a", path], given)
+    assert load("train", ["out=./~/x"]).out == "./~/x"
+    assert load("train", ["out='~/x'"]).out == "/home/ann/x"
+    cfg = load("train", ["out=x", "llm.file=~/a", "llm.files=[{at: ~/b}]", "limit=~/c", "lora={at: ~/d, r: 8}"])
+    assert cfg.llm == {"file": "/home/ann/a", "files": [{"at": "/home/ann/b"}]}
+    assert (cfg.limit, cfg.lora) == ("/home/ann/c", {"at": "/home/ann/d", "r": 8})
+    assert load("train", ["out=x", "llm.name=~x", "limit=~"]).llm.name == "~x", "no path, as far as anyone can tell"
+    monkeypatch.setenv("CORPORA", "~/corpora")
+    assert load("train", ["out=${oc.env:CORPORA}/a"]).out == "/home/ann/corpora/a"
+    (tmp_path / "mine.yaml").write_text("defaults: [train, _self_]\nout: ~/x\nsource: [~/y]\nllm: {file: ~/z}\n")
+    cfg = load("mine", [], tmp_path)
+    assert (cfg.out, cfg.source, cfg.llm.file) == ("/home/ann/x", ["/home/ann/y"], "/home/ann/z")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert load("mine", [], "~").out == f"{tmp_path}/x", "a shell leaves the ~ of --config-dir=~/conf as it is"
+
+
+def test_a_home_that_nobody_has_and_its_cure():
+    said = refused("out=~nobody-here/x")
+    assert said == "out=~nobody-here/x: there is no user 'nobody-here'. If a name begins with '~': out=./~nobody-here/x"
+    assert load("train", ["out=./~nobody-here/x"]).out == "./~nobody-here/x"
+
+
+@pytest.mark.parametrize(
+    "override, key, value",
+    [
+        ("codec=null", "codec", None),
+        ("codec='null'", "codec", "null"),
+        ("out=null", "out", "null"),
+        ("out='a b'", "out", "a b"),
+        ("source=[]", "source", []),
+        ("source=[1.jsonl,2]", "source", ["1.jsonl", "2"]),
+        ("source=[x y (1).jsonl, ^z]", "source", ["x y (1).jsonl", "^z"]),
+        ("source=[\"a,b.jsonl\", 'c']", "source", ["a,b.jsonl", "c"]),
+        ("source=[a,]", "source", ["a"]),
+        ("sets=[^a\\.b(c|d),[e]+]", "sets", ["^a\\.b(c|d)", "[e]+"]),
+        ("sets=train", "sets", ["train"]),
+        ("count=3", "count", 3),
+        ("count=null", "count", None),
+        ("count=1_000", "count", 1000),
+        ("pairs=[1,2.5]", "pairs", [1.0, 2.5]),
+        ("pairs=[[1,2],[3,4]]", "pairs", [[1, 2], [3, 4]]),
+        ("hours=${oc.env:HOURS}", "hours", 3.0),
+        ("out=${hours}", "out", "1.0"),
+        ("lora={r: 8}", "lora.r", 8),
+        ("lora.r=8", "lora.r", 8),
+        ("llm={a: 007, b: 1e5, c: true, d: '3'}", "llm", {"a": "007", "b": 1e5, "c": True, "d": "3"}),
+    ],
+)
+def test_values_of_typed_keys(override, key, value, monkeypatch):
+    monkeypatch.setenv("HOURS", "3")
+    found = OmegaConf.select(load("train", ["out=x", override]), key)
+    assert found == value and type(found) is type(OmegaConf.create([value])[0])
+
+
+def test_text_in_braces_is_what_was_typed(conf):
+    (conf / "more.yaml").write_text("data:\n  train: a  # (path) Folder.\n  epochs: 3  # Passes.\n")
+    for name in ("20261128", "1e5", "true", "1_000", "007"):
+        assert load("more", [f"data={{train: {name}, epochs: 4}}"]).data == {"train": name, "epochs": 4}
+    assert load("more", ["data={train: ./~x y/z.wav, epochs: 5}"]).data == {"train": "./~x y/z.wav", "epochs": 5}
 
 
 def test_a_derived_configuration_keeps_explanations_and_adds_below_open_keys():
@@ -162,10 +273,67 @@ def test_a_configuration_of_ones_own_builds_on_ours(tmp_path):
         ("~hours", "'~hours' is not key=value"),
         ("hours", "'hours' is not key=value"),
         ("title=${nothing}", "nothing"),
+        ("out=${HOME}/x", "${NAME} stands for another key, ${oc.env:NAME} for a variable of the environment."),
+        ("out=a${b", "out=a${b: '${' stands for another value"),
+        ("out=a\\${b}", "'${' stands for another value. Choose a text without it."),
+        ("out=", "out=: expected a path."),
+        ("out=  ", "expected a path."),
+        ("codec=", "codec=: expected a path or null."),
+        ("source=", "source=: expected a list, each item a path."),
+        ("source=[a,,b]", "source=: expected a list, each item a path."),
+        ("count=x", "count=x: expected a whole number or null."),
+        ("count=1.5", "expected a whole number or null"),
+        ("count='3'", "count='3': expected a whole number or null."),
+        ("pairs=[1,x]", "pairs=x: expected a list, each item a number, such as the default [1.5]."),
+        ("hours=nan", "hours=nan: expected a finite number."),
+        ("hours=1e999", "expected a finite number"),
+        ("hours=1,2", "hours=1,2: expected a number, such as the default 1.0."),
+        ("hours=", "hours=: expected a number"),
+        ("lora=8", "lora=8: expected keys below it or null."),
+        ("hours=${title}", "hours=a # b: expected a number"),
     ],
 )
 def test_a_wrong_override_is_named_in_one_line(override, said):
     assert said in refused("out=x", override)
+
+
+@pytest.mark.parametrize(
+    "line, said",
+    [
+        ("hours: abc", "hours=abc: expected a number, such as the default 1.0."),
+        ('hours: "3"', "hours='3': expected a number"),
+        ("hours: 1:30", "hours=1:30: expected a number"),
+        ("hours: 010", "hours=010: expected a number"),
+        ("hours: 0x10", "hours=0x10: expected a number"),
+        ("hours: true", "hours=true: expected a number"),
+        ("hours: .nan", "hours=.nan: expected a finite number"),
+        ("hours: null", "hours=null: expected a number"),
+        ("hours: {}", "hours={}: expected a number"),
+        ("title: null", "title=null: expected text"),
+        ("out: ~", "out=null: expected a path."),
+        ("source: [a, null]", "source=null: expected a list, each item a path."),
+        ("source: [[a]]", "source=[a]: expected a list, each item a path."),
+        ("count: x", "count=x: expected a whole number or null."),
+        ("steps: 3", "steps=3: expected keys below it."),
+        ("steps: {every: 1.5}", "steps.every=1.5: expected a whole number"),
+        ("flag: 1", "flag=1: expected true or false"),
+    ],
+)
+def test_a_wrong_value_in_a_file_of_ones_own_is_named_with_its_line(tmp_path, line, said):
+    (tmp_path / "mine.yaml").write_text(f"defaults: [train, _self_]\n{line}\n")
+    assert refused(name="mine", folder=tmp_path).startswith(f"{tmp_path / 'mine.yaml'}, line 2: {said}")
+
+
+def test_the_value_that_counts_is_converted(tmp_path):
+    """Of several files of one's own, and where the command line overrides them."""
+    (tmp_path / "mine.yaml").write_text("defaults: [train, other, _self_]\nout: 007\nhours: 2\n")
+    (tmp_path / "other.yaml").write_text("out: 1e5\ncodec: 010\nhours: 3\n")
+    cfg = load("mine", ["codec=0x1"], tmp_path)
+    assert (cfg.out, cfg.codec, cfg.hours) == ("007", "0x1", 2.0) and isinstance(cfg.hours, float)
+    assert load("mine", [], tmp_path).codec == "010"
+    (tmp_path / "mine.yaml").write_text("defaults: [train, _self_, other]\nout: 007\nhours: 2\n")
+    cfg = load("mine", [], tmp_path)
+    assert (cfg.out, cfg.hours) == ("1e5", 3.0)
 
 
 def test_a_required_key_is_asked_for_with_its_explanation():

@@ -12,6 +12,7 @@ from yaml import YAMLError
 
 from nemo_duplex.inputs import InputError, existing_file, one_line
 from nemo_duplex.models.in_tree.config import in_tree_run
+from nemo_duplex.scripts.values import KeyType
 
 _log = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ def in_tree_training(cfg: DictConfig) -> DictConfig:
             raise InputError(f"yaml: {path} holds a list, expected the sections {', '.join(sections)}.")
         merged = OmegaConf.merge(theirs, {name: cfg[name] for name in sections})
         _complete(merged, path)
-        run = in_tree_run(OmegaConf.to_container(merged, resolve=True))
+        run = in_tree_run(KeyType().with_home("yaml", OmegaConf.to_container(merged, resolve=True)))
     except (OmegaConfBaseException, YAMLError) as error:
         raise InputError(f"yaml: {path} is not readable ({one_line(error)}).") from error
     if run.pop("exp_manager"):

@@ -109,6 +109,14 @@ def test_their_words_and_keys_that_replace_them(tmp_path):
     assert run.minutes is None and run.out == "run"
 
 
+def test_home_in_their_file_and_in_keys_that_replace_theirs(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ann")
+    run = in_tree_training(keys(their_yaml(tmp_path, "~/corpora/train/shar")))
+    assert run.data.train_loader.input_cfg[0].shar_path == "/home/ann/corpora/train/shar"
+    replaced = keys(their_yaml(tmp_path, "x/train/y"), "data.train_ds.input_cfg=[{type: lhotse_shar, shar_path: ~/other}]")
+    assert in_tree_training(replaced).data.train_loader.input_cfg[0].shar_path == "/home/ann/other"
+
+
 def test_what_cannot_be_read_is_one_line(tmp_path):
     with pytest.raises(InputError, match="yaml: there is no file nowhere.yaml"):
         in_tree_training(keys("nowhere.yaml"))
