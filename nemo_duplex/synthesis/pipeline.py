@@ -191,7 +191,7 @@ class _Maker:
             "spec": spec,
             "source": self.source.describe()["sha256"],
             "engine": [self.engine.name, self.engine.version],
-            "agent": asdict(AGENT_VOICE),
+            "agent": {key: value for key, value in asdict(AGENT_VOICE).items() if value is not None},
         }
         return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import shutil
 import subprocess
 import sys
 import threading
+import unicodedata
 import zlib
 from dataclasses import replace
 
@@ -14,9 +16,10 @@ import pytest
 
 from nemo_duplex.inputs import InputError
 from nemo_duplex.synthesis.tts import espeak
-from nemo_duplex.synthesis.tts.espeak import EspeakEngine, _unmap, espeak_paths, word_times
+from nemo_duplex.synthesis.tts.espeak import EspeakEngine, _unmap, espeak_paths
 from nemo_duplex.synthesis.tts.utterance import Utterance, Voice
 from nemo_duplex.synthesis.tts.voices import AGENT_VOICE, user_voice, voice_data
+from nemo_duplex.synthesis.tts.word_times import word_times
 
 TEXT = "The capital of France is Paris."
 
@@ -80,12 +83,6 @@ def test_every_word_has_its_place_and_time(engine):
     assert sum(shift > 0.02 for shift in shifts) >= 5, "Times are eSpeak's, not shares by letters."
 
 
-def test_words_that_are_not_reported_share_the_time_by_their_letters():
-    words = word_times("a bcd ef", {0: 0, 6: 800}, 1000, 1000)
-    assert [(w.text, w.start, w.end) for w in words] == [("a", 0.0, 0.2), ("bcd", 0.2, 0.8), ("ef", 0.8, 1.0)]
-    assert word_times("?!", {}, 1000, 1000) == ()
-
-
 def test_the_same_text_is_the_same_samples_whatever_was_said_before(engine):
     """eSpeak's state leaks between utterances: unless it is opened anew, four times the same text are four waveforms."""
     breathy = next(voice for voice in (user_voice("train", i) for i in range(99)) if "breath" in _variant(voice))
@@ -146,6 +143,158 @@ def test_an_unknown_voice_is_an_error_that_names_it(engine, name):
     """eSpeak takes an unknown variant for none, and all speakers would sound alike."""
     with pytest.raises(InputError, match="no voice.*nosuchvariant|no voice.*xx-nowhere"):
         engine.speak("hello", Voice("somebody", name))
+
+
+SENTENCES = {
+    "en": ("The weather is fine today.", "My sister lives in London."),
+    "hi": ("आज मौसम बहुत अच्छा है।", "मेरी बहन दिल्ली में रहती है।"),
+    "ru": ("Сегодня хорошая погода.", "Моя сестра живёт в Москве."),
+    "uk": ("Сьогодні гарна погода, її сестра каже.", "Моя сестра живе у Києві."),
+    "ko": ("오늘 날씨가 아주 좋습니다.", "제 여동생은 서울에 삽니다."),
+    "zh": ("今天天气很好，我们去公园。", "我妹妹住在北京，她是医生。"),
+    "ja": ("きょうは てんきが いいです。", "カタカナもよめますか。"),
+    "el": ("Σήμερα ο καιρός είναι καλός.", "Η αδελφή μου μένει στην Αθήνα."),
+    "ar": ("الطقس جميل جدا هذا اليوم.", "أختي تسكن في القاهرة."),
+    "fa": ("امروز هوا خیلی خوب است، گفت.", "خواهر من پزشک است."),
+    "ur": ("آج موسم بہت اچھا ہے۔", "میری بہن لاہور میں رہتی ہے۔"),
+    "hy": ("Այսօր եղանակը շատ լավ է։", "Քույրս ապրում է Երևանում։"),
+    "ka": ("დღეს კარგი ამინდია.", "ჩემი და თბილისში ცხოვრობს."),
+    "ta": ("இன்று வானிலை நன்றாக உள்ளது.", "என் சகோதரி சென்னையில் வசிக்கிறாள்."),
+    "te": ("ఈరోజు వాతావరణం బాగుంది.", "మా చెల్లి హైదరాబాద్లో ఉంటుంది."),
+    "kn": ("ಇಂದು ಹವಾಮಾನ ಚೆನ್ನಾಗಿದೆ.", "ನನ್ನ ತಂಗಿ ಬೆಂಗಳೂರಿನಲ್ಲಿ ಇದ್ದಾಳೆ."),
+    "ml": ("ഇന്ന് കാലാവസ്ഥ നല്ലതാണ്.", "എന്റെ സഹോദരി കൊച്ചിയിൽ താമസിക്കുന്നു."),
+    "bn": ("আজ আবহাওয়া খুব ভালো।", "আমার বোন ঢাকায় থাকে।"),
+    "gu": ("આજે હવામાન સારું છે.", "મારી બહેન સુરતમાં રહે છે."),
+    "pa": ("ਅੱਜ ਮੌਸਮ ਬਹੁਤ ਚੰਗਾ ਹੈ।", "ਮੇਰੀ ਭੈਣ ਦਿੱਲੀ ਵਿੱਚ ਰਹਿੰਦੀ ਹੈ।"),
+    "or": ("ଆଜି ପାଗ ବହୁତ ଭଲ ଅଛି।", "ମୋ ଭଉଣୀ କଟକରେ ରହେ।"),
+    "si": ("අද කාලගුණය ඉතා හොඳයි.", "මගේ සහෝදරිය කොළඹ ජීවත් වෙනවා."),
+    "am": ("ዛሬ አየሩ በጣም ጥሩ ነው።", "እህቴ በአዲስ አበባ ትኖራለች።"),
+    "he": ("הַיּוֹם מֶזֶג הָאֲוִיר יָפֶה.", "שלום, אני רוצה תודה."),
+}
+
+
+@pytest.mark.parametrize("language", SENTENCES)
+def test_every_script_is_spoken_in_its_language(engine, language):
+    """In the English voice, letters were named, different sentences were one sound, and a turn took 0.01 s."""
+    spoken = [engine.speak(text, AGENT_VOICE) for text in SENTENCES[language]]
+    for text, utterance in zip(SENTENCES[language], spoken):
+        assert utterance.language == language and utterance.text == text
+        letters = len(text.replace(" ", ""))
+        seconds_per_letter = utterance.duration / letters
+        assert (0.15 < seconds_per_letter < 0.35) if language in ("zh", "ko") else (0.05 < seconds_per_letter < 0.2)
+        assert len(utterance.words) == len(word_times(text, {}, 1, 1)) >= 3
+        assert all(text[w.offset :].startswith(w.text) for w in utterance.words)
+        assert all(a.start < a.end == b.start for a, b in zip(utterance.words, utterance.words[1:]))
+        assert utterance.words[0].start == 0.0 and utterance.words[-1].end == pytest.approx(utterance.duration)
+    assert spoken[0].duration != spoken[1].duration
+    other = engine.speak(SENTENCES[language][0], user_voice("train", 3))
+    assert not np.array_equal(other.audio[:8000], spoken[0].audio[:8000]), "Each speaker has a voice in every language."
+
+
+def test_word_times_are_espeaks_in_other_scripts_too(engine):
+    for text in (
+        "मेरा नाम Ada है, क्या हाल है?",
+        "今天天气很好，我们去银行。",
+        unicodedata.normalize("NFD", "été à Paris, déjà vu"),
+    ):
+        spoken = engine.speak(text, AGENT_VOICE)
+        guessed = word_times(text, {}, len(spoken.audio), engine.sample_rate)
+        shifts = [abs(said.start - letters.start) for said, letters in zip(spoken.words, guessed)]
+        assert sum(shift > 0.02 for shift in shifts) >= 0.4 * len(shifts)
+
+
+def test_texts_in_other_normal_forms_and_fancy_letters_sound_the_same(engine):
+    for text in ("été, naïve café", "오늘 날씨가 좋습니다.", "Tiếng Việt"):
+        voice = replace(AGENT_VOICE, language="vi") if "V" in text else AGENT_VOICE
+        spoken, apart = (engine.speak(unicodedata.normalize(form, text), voice) for form in ("NFC", "NFD"))
+        assert spoken.duration == apart.duration
+        assert [w.start for w in spoken.words] == [w.start for w in apart.words]
+        assert [unicodedata.normalize("NFC", w.text) for w in apart.words] == [w.text for w in spoken.words]
+    assert engine.speak("𝐇𝐞𝐥𝐥𝐨 ｗｏｒｌｄ", AGENT_VOICE).duration == engine.speak("Hello world", AGENT_VOICE).duration
+
+
+@pytest.mark.parametrize(
+    ("text", "culprit"),
+    [
+        ("วันนี้อากาศดีมาก", "'วันนี้อากาศดีมาก' (Thai letters)"),
+        ("ဒီနေ့ရာသီဥတု", "(Myanmar letters)"),
+        ("ថ្ងៃនេះអាកាសធាតុល្អ", "(Khmer letters)"),
+        ("ມື້ນີ້ອາກາດດີ", "(Lao letters)"),
+        ("ᎣᏏᏲ", "(Cherokee letters)"),
+        ("ᠮᠣᠩᠭᠣᠯ", "(Mongolian letters)"),
+        ("今日は天気がいいです。", "the kanji '今', '日', '天' and 1 more: write the text in kana"),
+        ("היום מזג האוויר יפה.", "'מזג', 'האוויר', 'יפה' without vowels: write the vowel points"),
+        ("My friend Дмитрий lives here now.", "'Дмитрий' (Cyrillic letters) in English: write it in Latin letters, or name"),
+        ("She said hello to 日本.", "'日', '本' (Han letters) in English"),
+        ("The city of Αθήνα is old.", "'Αθήνα' (Greek letters) in English"),
+        ("I met Nguyễn here.", "'ễ' in English: write it with other letters, or name the language of the text"),
+        ("That is 5‰ or ₿2.", "drops '‰', '₿' in English: write it in words"),
+        ("मैं 5₹ दूँगा", "drops '₹' in Hindi"),
+        ("Это 5 ₽", "drops '₽' in Russian"),
+        ("한국 and Россия", "'Россия' (Cyrillic letters) in Korean: write it in Hangul or Latin letters."),
+    ],
+)
+def test_what_espeak_cannot_say_is_refused_before_it_speaks(engine, text, culprit):
+    reason = engine.cannot_say(text, AGENT_VOICE)
+    assert reason is not None and culprit in reason and reason.startswith(f"eSpeak NG cannot say {text!r}: it ")
+    assert "\n" not in reason and len(reason) < 250
+    with pytest.raises(InputError) as refused:
+        engine.speak(text, AGENT_VOICE)
+    assert str(refused.value) == reason
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        ("My friend Дмитрий lives here now.", "ru"), ("I met Nguyễn here.", "vi"), ("My friend Dmitry lives here now.", None),
+        ("今天，謝謝", "Chinese"), ("今日天氣好好", "yue"), ("きょうは てんきが いい", None), ("That is 5 per mille.", None),
+        ("מֶזֶג", None),
+        ("मैं 5 रुपये दूँगा", None), ("Łódź ist schön", "de"), ("Xin chào, bạn khỏe không?", "vi-VN"),
+    ],
+)  # fmt: skip
+def test_the_cures_work(engine, text, language):
+    voice = replace(AGENT_VOICE, language=language)
+    assert engine.cannot_say(text, voice) is None and engine.speak(text, voice).duration > 0.4
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["naïve café", "The value of π is three.", "A → B", "№ 5, ½ cup, €5, 5€", "H₂O at 20℃", "Erdős, Škoda", "“Hi” … — ★"],
+)
+def test_what_english_reads_is_spoken(engine, text):
+    assert engine.cannot_say(text, AGENT_VOICE) is None and engine.speak(text, AGENT_VOICE).language == "en"
+
+
+def test_a_language_that_is_named_is_spoken(engine):
+    text = "Die Straße ist lang."
+    german, english = (engine.speak(text, replace(AGENT_VOICE, language=name)) for name in ("de-AT", None))
+    assert (german.language, english.language) == ("de", "en") and german.duration != english.duration
+    assert np.array_equal(engine.speak(text, Voice("agent", "de+klatt2", rate=160)).audio, german.audio)
+    assert np.array_equal(
+        engine.speak(TEXT, replace(AGENT_VOICE, language="English")).audio, engine.speak(TEXT, AGENT_VOICE).audio
+    )
+    assert np.array_equal(engine.speak(TEXT, replace(AGENT_VOICE, language="und")).audio, engine.speak(TEXT, AGENT_VOICE).audio)
+    assert "no language 'xx'" in engine.cannot_say(TEXT, replace(AGENT_VOICE, language="xx"))
+    assert "does not say Thai so that it is understood" in engine.cannot_say(TEXT, replace(AGENT_VOICE, language="th"))
+    assert "'आज' (Devanagari letters) in English" in engine.cannot_say("आज", replace(AGENT_VOICE, language="en"))
+
+
+def test_the_wheels_own_data_speaks_the_same(engine):
+    for text in (TEXT, "आज मौसम अच्छा है।"):
+        assert np.array_equal(EspeakEngine().speak(text, AGENT_VOICE).audio, engine.speak(text, AGENT_VOICE).audio)
+
+
+def test_data_without_a_language_cannot_say_it(engine, tmp_path):
+    shutil.copytree(voice_data(), tmp_path / "data")
+    (tmp_path / "data" / "hi_dict").unlink()
+    assert "'आज' (Devanagari letters) in English" in EspeakEngine(tmp_path / "data").cannot_say("आज", AGENT_VOICE)
+
+
+def test_a_long_text_is_shown_in_part(engine):
+    reason = engine.cannot_say("A word. " * 30 + "Иван", AGENT_VOICE)
+    assert reason.startswith(
+        "eSpeak NG cannot say 'A word. A word. A word. A word. A word. A word. A word. A wo...': it does not"
+    )
 
 
 @pytest.mark.parametrize("text", ["", "?!", " - "])

@@ -14,20 +14,26 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
-import re
 import threading
 import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from nemo_duplex.conversation import Word
 from nemo_duplex.inputs import InputError
+from nemo_duplex.synthesis.tts.languages import Languages, language_of, tag
+from nemo_duplex.synthesis.tts.readable import readable, why_unreadable
 from nemo_duplex.synthesis.tts.utterance import Utterance, Voice
+from nemo_duplex.synthesis.tts.word_times import word_spans, word_times
 
 # Values of espeak-ng/speak_lib.h.
 _SYNCHRONOUS, _BUFFER_MS, _DONT_EXIT = 2, 200, 0x8000
 _POSITION_CHARACTER, _UTF8 = 1, 1
+_IPA_WITH_BOUNDARIES = 2 | ord("_") << 8
 _RATE, _PITCH, _RANGE = 1, 3, 4
 _EVENT_END_OF_LIST, _EVENT_WORD = 0, 1
 
@@ -49,6 +55,8 @@ class _Event(ctypes.Structure):
     ]
 
 
+_SHOWN = 60  # characters of a text in a message
+
 _Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
 _lock = threading.Lock()
 _log = logging.getLogger(__name__)
@@ -68,7 +76,10 @@ def espeak_paths() -> tuple[Path, Path]:
 
 
 class EspeakEngine:
-    """Speaks with eSpeak NG.
+    """Speaks with eSpeak NG, in about 80 languages.
+
+    A text is said in the language of its script, or in the one that the voice names; the speaker stays the same
+    (`en-us+klatt2` says Hindi as `hi+klatt2`). Latin letters are read in the voice's own language.
 
     Args:
         data: a data folder of eSpeak, for example one with generated voices (`voices.py`); default: the wheel's own.
@@ -81,11 +92,11 @@ class EspeakEngine:
 
     def __init__(self, data: Path | None = None) -> None:
         library, own_data = espeak_paths()
-        self._path, self._data = str(library), os.fsencode(data or own_data)
-        with _lock:
-            opened = _Library(self._path, self._data)
+        self._path, self._data = str(library), Path(data or own_data)
+        with self._mapped() as opened:
             self.version, self.sample_rate = opened.version, opened.sample_rate
-            opened.close()
+        self._languages = Languages(self._data)
+        self._phonemes: dict[tuple[str, str], str] = {}  # those that were asked for, by language and text: letters, mostly
         first, second = (self.speak("Hello.", Voice("self-test", "en-us+klatt2")).audio for _ in range(2))
         if not np.array_equal(first, second):
             _log.warning("eSpeak NG cannot be unloaded in this process: the same text is not the same samples twice.")
@@ -94,26 +105,67 @@ class EspeakEngine:
         """Says `text` in `voice`, with the same samples every time.
 
         Raises:
-            InputError: if eSpeak does not know the voice or makes no sound of the text.
+            InputError: if eSpeak does not know the voice, or cannot say the text (`cannot_say`).
         """
         self._check_variant(voice)
+        if (reason := self.cannot_say(text, voice)) is not None:
+            raise InputError(reason)
+        language, name = self._language(text, voice)
+        said = readable(text)
+        with self._mapped() as library:
+            samples, onsets = library.speak(said, replace(voice, name=name), seed=zlib.crc32(f"{voice.id}|{text}".encode()))
+        audio = samples.astype(np.float32) / 32768
+        if said != text:
+            begins = [begin for begin, _ in word_spans(text)]
+            onsets = {begin: onsets[at] for begin in begins if (at := len(readable(text[:begin]))) in onsets}
+        return Utterance(text, audio, self.sample_rate, word_times(text, onsets, len(audio), self.sample_rate), tag(language))
+
+    def cannot_say(self, text: str, voice: Voice) -> str | None:
+        """Why eSpeak cannot say `text` in `voice`: a sentence with the culprit and a cure; None if it can. Nothing is said."""
+        if not any(character.isalnum() for character in text):
+            return f"eSpeak NG makes no sound of the text {text!r}: give it words to say."
+        try:
+            language, _ = self._language(text, voice)
+        except InputError as error:
+            return str(error)
+        name = self._languages.name(language)
+        reason = why_unreadable(readable(text), language, name, partial(self._phonemes_of, language))
+        shown = text if len(text) <= _SHOWN else text[:_SHOWN].rstrip() + "..."
+        return reason and f"eSpeak NG cannot say {shown!r}: {reason}."
+
+    def _language(self, text: str, voice: Voice) -> tuple[str, str]:
+        """The language that a text is said in, and eSpeak's name of the voice in it."""
+        accent, plus, variant = voice.name.partition("+")
+        own = accent.split("-")[0]
+        language = self._languages.find(voice.language) if voice.language is not None else None
+        language = language or language_of(readable(text), own)
+        if language.split("-")[0] == own or language not in self._languages:
+            return accent, voice.name
+        return language, f"{language}{plus}{variant}"
+
+    def _phonemes_of(self, language: str, texts: Iterable[str]) -> list[str]:
+        """The phonemes of each text, as eSpeak would say it alone."""
+        keys = [(language, text) for text in texts]
+        if unknown := [key for key in dict.fromkeys(keys) if key not in self._phonemes]:
+            with self._mapped() as library:
+                self._phonemes.update((key, library.phonemes(key[1], language)) for key in unknown)
+        return [self._phonemes[key] for key in keys]
+
+    @contextmanager
+    def _mapped(self) -> Iterator[_Library]:
+        """The library with a fresh state, for one thread."""
         with _lock:
-            library = _Library(self._path, self._data)
+            library = _Library(self._path, os.fsencode(self._data))
             try:
-                samples, onsets = library.speak(text, voice, seed=zlib.crc32(f"{voice.id}|{text}".encode()))
+                yield library
             finally:
                 library.close()
-        if not len(samples) or not any(character.isalnum() for character in text):
-            raise InputError(f"eSpeak NG makes no sound of the text {text!r}: give it words to say.")
-        audio = samples.astype(np.float32) / 32768
-        words = word_times(text, onsets, len(audio), self.sample_rate)
-        return Utterance(text, audio, self.sample_rate, words)
 
     def _check_variant(self, voice: Voice) -> None:
         """Refuses an unknown variant: eSpeak would use the voice without it, and say nothing."""
         _, plus, variant = voice.name.partition("+")
-        if plus and not (Path(os.fsdecode(self._data)) / "voices" / "!v" / variant).is_file():
-            raise InputError(f"eSpeak NG has no voice variant {variant!r} (speaker {voice.id}) in {os.fsdecode(self._data)}.")
+        if plus and not (self._data / "voices" / "!v" / variant).is_file():
+            raise InputError(f"eSpeak NG has no voice variant {variant!r} (speaker {voice.id}) in {self._data}.")
 
 
 class _Library:
@@ -151,8 +203,7 @@ class _Library:
     def speak(self, text: str, voice: Voice, seed: int) -> tuple[np.ndarray, dict[int, int]]:
         """(S,) int16, and for each word that eSpeak reports {its first character: its first sample}."""
         self._library.espeak_ng_SetRandSeed(ctypes.c_long(seed))
-        if self._library.espeak_SetVoiceByName(voice.name.encode()):
-            raise InputError(f"eSpeak NG has no voice {voice.name!r} (speaker {voice.id}).")
+        self._set_voice(voice.name, voice.id)
         for parameter, value in ((_RATE, voice.rate), (_PITCH, voice.pitch), (_RANGE, voice.pitch_range)):
             self._library.espeak_SetParameter(parameter, value, 0)
         data = text.encode() + b"\0"
@@ -163,6 +214,22 @@ class _Library:
         if self._failure is not None:
             raise self._failure
         return np.frombuffer(b"".join(self._samples), np.int16), self._onsets
+
+    def phonemes(self, text: str, voice: str) -> str:
+        """What a voice would say, in letters of the IPA; "(en)" where it changes to another language."""
+        self._set_voice(voice, "of phonemes")
+        translate = self._library.espeak_TextToPhonemes
+        translate.restype = ctypes.c_char_p
+        buffer = ctypes.create_string_buffer(text.encode())
+        rest = ctypes.c_void_p(ctypes.addressof(buffer))
+        clauses = []
+        while rest.value:  # one clause at a time; None after the last
+            clauses.append((translate(ctypes.byref(rest), _UTF8, _IPA_WITH_BOUNDARIES) or b"").decode(errors="replace"))
+        return " ".join(clauses)
+
+    def _set_voice(self, name: str, speaker: str) -> None:
+        if self._library.espeak_SetVoiceByName(name.encode()):
+            raise InputError(f"eSpeak NG has no voice {name!r} (speaker {speaker}).")
 
     def close(self) -> None:
         self._library.espeak_Terminate()
@@ -184,25 +251,3 @@ def _unmap(library: ctypes.CDLL) -> None:
         import _ctypes
 
         _ctypes.dlclose(library._handle)
-
-
-def word_times(text: str, onsets: dict[int, int], num_samples: int, sample_rate: int) -> tuple[Word, ...]:
-    """Every word of `text` with its time, from the onsets that eSpeak reports.
-
-    eSpeak joins some words ("the day") and reports only the first of them. They share the time up to the next reported word
-    by their number of letters. A word lasts until the next one starts.
-    """
-    spans = [m.span() for m in re.finditer(r"[^\W_]+(?:['’\-][^\W_]+)*", text)]
-    if not spans:
-        return ()
-    starts: list[float | None] = [onsets.get(begin) for begin, _ in spans]
-    starts[0] = 0.0 if starts[0] is None else starts[0]
-    known = [i for i, start in enumerate(starts) if start is not None] + [len(spans)]
-    edges = [float(s) if s is not None else 0.0 for s in starts] + [float(num_samples)]
-    for first, last in zip(known, known[1:]):
-        letters = np.cumsum([end - begin for begin, end in spans[first:last]])
-        for i in range(first + 1, last):
-            edges[i] = edges[first] + (edges[last] - edges[first]) * letters[i - first - 1] / letters[-1]
-    return tuple(
-        Word(text[begin:end], begin, edges[i] / sample_rate, edges[i + 1] / sample_rate) for i, (begin, end) in enumerate(spans)
-    )

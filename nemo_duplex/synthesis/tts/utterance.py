@@ -35,6 +35,7 @@ class Voice:
         name: what the engine calls the voice.
         rate: words per minute.
         pitch, pitch_range: 0 to 100, 50 is the voice's own.
+        language: that the speaker speaks, a tag such as `de` or its English name; None: what the engine takes the text for.
 
     Examples:
         >>> Voice("agent", "en-us+klatt2", rate=150).pitch
@@ -46,6 +47,7 @@ class Voice:
     rate: int = 160
     pitch: int = 50
     pitch_range: int = 50
+    language: str | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class Utterance:
         audio: (S,) floats in -1..1, kept as float32.
         sample_rate: Hz.
         words: times from the start of `audio`; none where the engine does not know them.
+        language: that was spoken, a tag such as `en`; None where the engine does not know it.
 
     Raises:
         InputError: if the audio is silent, or is not a waveform of that form.
@@ -80,6 +83,7 @@ class Utterance:
     audio: np.ndarray
     sample_rate: int
     words: tuple[Word, ...] = ()
+    language: str | None = None
 
     def __post_init__(self) -> None:
         audio = np.asarray(self.audio)
@@ -141,6 +145,9 @@ def _speech(audio: np.ndarray, sample_rate: int) -> tuple[int, int]:
 
 class SpeechEngine(Protocol):
     """A text-to-speech engine. Implement this to add one; `EspeakEngine` is the example.
+
+    An engine that knows before it speaks what it cannot say has a method `cannot_say(text, voice)` too, which returns a sentence
+    with the culprit and a cure, or None: rows of a file with such texts are left out before the synthesis starts.
 
     Attributes:
         name, version: are written into every cut; a corpus of another engine or version is not continued.

@@ -1,8 +1,8 @@
 """Speakers of the corpus: hundreds of generated eSpeak voices for the user, one fixed voice for the agent.
 
-An eSpeak voice is an accent (`en-gb-scotland`) plus a variant, a small text file of formants, pitch and tone. Our own
-variants are written into a copy of the English part of eSpeak's data (2 MB). Their speakers differ as people do, in the length
-of the vocal tract and the pitch of the voice: a simple classifier tells 400 of them apart in 97 % of the cases.
+An eSpeak voice is an accent (`en-gb-scotland`) or a language plus a variant, a small text file of formants, pitch and tone.
+Our own variants are written into a copy of eSpeak's data (19 MB). Their speakers differ as people do, in the length of the
+vocal tract and the pitch of the voice: a simple classifier tells 400 of them apart in 97 % of the cases.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ NUM_SPEAKERS = {"train": 480, "dev": 80}
 
 _ACCENTS = ("en-us", "en-us", "en", "en-gb-x-rp", "en-gb-scotland", "en-us-nyc", "en-gb-x-gbclan")
 _SEED = 1234  # of the variants and speakers: part of who they are, not of a corpus
+_LAYOUT = "all languages"  # of the data folder: another one gets another name
 _MAX_PATH = 140  # eSpeak keeps its data path in 160 bytes and silently cuts a longer one
 
 
@@ -54,7 +55,7 @@ def voice_data(cache: Path | None = None) -> Path:
     """
     variants = {_variant_name(split, i): _variant_file(split, i) for split, count in NUM_VARIANTS.items() for i in range(count)}
     library, source = espeak_paths()
-    content = "".join(variants.values()) + str(library.stat().st_size)
+    content = "".join(variants.values()) + str(library.stat().st_size) + _LAYOUT
     home = cache or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nemo_duplex"
     folder = home / f"espeak-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
     if len(os.fsencode(folder)) > _MAX_PATH:
@@ -66,7 +67,7 @@ def voice_data(cache: Path | None = None) -> Path:
     home.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=home) as unfinished:
         data = Path(unfinished) / "data"
-        _copy_english(source, data)
+        _copy_languages(source, data)
         for name, text in variants.items():
             (data / "voices" / "!v" / name).write_text(text)
         try:
@@ -77,13 +78,19 @@ def voice_data(cache: Path | None = None) -> Path:
     return folder
 
 
-def _copy_english(source: Path, target: Path) -> None:
-    """eSpeak's data without the other hundred languages: opening it takes 1 ms instead of 7."""
-    (target / "lang" / "gmw").mkdir(parents=True)
-    for name in ("phondata", "phonindex", "phontab", "intonations", "en_dict"):
-        shutil.copy(source / name, target / name)
-    for file in (source / "lang" / "gmw").glob("en*"):
-        shutil.copy(file, target / "lang" / "gmw" / file.name)
+def _copy_languages(source: Path, target: Path) -> None:
+    """eSpeak's data with the files of all languages in one folder, by their names in lower case.
+
+    There eSpeak finds a voice at once. In its own folders it reads the files of all voices to find one, which takes 10 ms of
+    every utterance instead of 1, and it reads no more than 349: there are 240 of its own, and 200 of ours.
+    """
+    (target / "lang").mkdir(parents=True)
+    for file in source.iterdir():
+        if file.is_file():
+            shutil.copy(file, target / file.name)
+    for file in (source / "lang").rglob("*"):
+        if file.is_file():
+            shutil.copy(file, target / "lang" / file.name.lower())
     shutil.copytree(source / "voices" / "!v", target / "voices" / "!v")
 
 
