@@ -146,7 +146,7 @@ def _speech(audio: np.ndarray, sample_rate: int) -> tuple[int, int]:
 class SpeechEngine(Protocol):
     """A text-to-speech engine. Implement this to add one; `EspeakEngine` is the example.
 
-    An engine that knows before it speaks what it cannot say has a method `cannot_say(text, voice)` too, which returns a sentence
+    An engine that knows before it speaks what it cannot say also has a method `cannot_say(text, voice)`. It returns a sentence
     with the culprit and a cure, or None: rows of a file with such texts are left out before the synthesis starts.
 
     Attributes:
