@@ -130,7 +130,14 @@ PREFIX, OTHER = "the capital of France", "the capital of France was Rome"
     ("end", "about", "passed", "reason"),
     [
         (7.2, {}, True, "it goes on to its own end"),
-        (6.08, {}, True, "it goes on to its own end"),
+        (6.88, {}, True, "it goes on to its own end"),
+        (6.16, {}, None, "that is 74% of the time that the whole answer takes in the corpus, so it may be broken off"),
+        (
+            6.72,
+            {"text": OTHER},
+            None,
+            "that is 88% of the time that the whole answer takes in the corpus, so it may be broken off",
+        ),
         (7.2, {"text": OTHER}, True, "it goes on to its own end"),
         (5.92, {}, None, "its answer ends there by itself, so nothing can be told"),
         (5.92, {"text": OTHER}, None, "it says something else, which may end there by itself, so nothing can be told"),
@@ -170,22 +177,24 @@ def test_where_the_recording_ends_before_the_answer_it_is_played_for_longer():
     assert control.passed and control.figures["stop_muted"] == pytest.approx(17.2, abs=0.03), control.detail
 
 
-def test_an_agent_that_stops_at_random_never_passes(cuts):
-    class Random(Oracle):
-        """Stops somewhere in every answer, whatever it hears."""
+class Random(Oracle):
+    """Breaks every answer off before nine tenths of it, whatever it hears; has written what it has said, or everything."""
 
-        def __init__(self, cuts, seed):
-            super().__init__(cuts)
-            self.draw = np.random.default_rng(seed)
+    def __init__(self, cuts, seed, writes_ahead):
+        super().__init__(cuts)
+        self.draw, self.writes_ahead = np.random.default_rng(seed), writes_ahead
 
-        def turns(self, recorded, hears):
-            whole = super().turns(recorded, lambda turn: turn.start != recorded.user[1].start)[0]
-            ends = whole.start + self.draw.uniform(0.3, 0.95) * whole.duration
-            spoken = whole.text.split()[: int(6 * (ends - whole.start) / whole.duration)]
-            return [replace(whole, end=ends, text=" ".join(spoken))]
+    def turns(self, recorded, hears):
+        whole = super().turns(recorded, lambda turn: turn.start != recorded.user[1].start)[0]
+        end = whole.start + self.draw.uniform(0.3, 0.88) * whole.duration
+        spoken = whole.text.split()[: int(6 * (end - whole.start) / whole.duration)]
+        return [replace(whole, end=end, text=whole.text if self.writes_ahead else " ".join(spoken))]
 
-    results = [without_interrupter(Random(cuts, seed), cuts).passed for seed in range(40)]
-    assert results.count(True) == 0 and results.count(False) > 10
+
+@pytest.mark.parametrize("writes_ahead", [False, True])
+def test_an_agent_that_stops_at_random_never_passes(cuts, writes_ahead):
+    results = [without_interrupter(Random(cuts, seed, writes_ahead), cuts).passed for seed in range(40)]
+    assert results.count(True) == 0 and results.count(False) > 7
 
 
 def test_a_deaf_or_an_endless_agent_is_found_out(cuts):
