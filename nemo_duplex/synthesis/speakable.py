@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import math
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from nemo_duplex.synthesis.markup import REASONING, TOOL_CALLS, NotSpeech, without_markup
+
 #: Reason of a value that only calls a tool, or is what a tool returns: nobody says it, so the turn is left out.
 TOOL_CALL = "a call of a tool"
+
+_DEEPEST = 4  # parts inside of parts
+_TEXT = ("text", "input_text", "output_text", "summary_text", "multimodal_text")
+_SOUND = ("audio", "input_audio", "output_audio")
+_THOUGHT = ("thinking", "redacted_thinking", "reasoning", "reasoning_text", "thought", "thoughts")
+_TOOL = re.compile(r"tool|function|_call(?:_output)?$")
+_TOOL_KEYS = {"functionCall", "functionResponse", "function_call", "function_response", "executableCode", "codeExecutionResult"}
+
+
+_KINDS = {bool: "true or false", float: "an odd number", list: "lists in lists"}
 
 
 @dataclass(frozen=True)
@@ -16,11 +31,11 @@ class Speakable:
     Args:
         text: what is said, on one line; "" if nothing can be.
         reason: why nothing can be said; "" if something can.
-        taken_out: the kinds of things that were no speech and are not in `text`.
+        taken_out: the kinds of things that nobody says and that are not in `text`.
 
     Examples:
-        >>> speakable([{"type": "text", "text": "Two."}])
-        Speakable(text='Two.', reason='', taken_out=())
+        >>> speakable([{"type": "text", "text": "It is **two**. 😀"}])
+        Speakable(text='It is two.', reason='', taken_out=('Markdown', 'emoji'))
         >>> speakable({"a": 1}).reason
         'an object instead of a text'
     """
@@ -31,35 +46,67 @@ class Speakable:
 
     def __add__(self, other: Speakable) -> Speakable:
         """One text after the other, both said in one turn."""
-        return Speakable(f"{self.text} {other.text}", "", self.taken_out + other.taken_out)
-
-
-class _NotSpeech(Exception):
-    """Why a value cannot be spoken."""
+        return Speakable(f"{self.text} {other.text}", "", (*self.taken_out, *other.taken_out))
 
 
 def speakable(value: Any) -> Speakable:
-    """The text of a turn that can be spoken, whatever JSON value holds it.
+    """What of a JSON value can be spoken.
+
+    A text is spoken without reasoning, calls of tools, tokens of chat templates, HTML and Markdown (their words stay),
+    citations, URLs that stand alone, emoji, and characters that nobody sees. What would be no sentence without them is refused:
+    code, tables, formulas, URLs inside a sentence, placeholders, several turns in one text, characters that were lost. A number
+    is spoken as it is written. Of parts, in the forms of OpenAI, Anthropic, Gemini and Hugging Face, the text is spoken (also
+    that of a refusal, and the transcript of a sound); an image, a sound or a file is refused: what is said needs it.
 
     Args:
-        value: a text, a number, or parts in the forms of OpenAI, Anthropic, Gemini and Hugging Face.
+        value: a text, a number, a part or a list of parts.
     """
+    taken_out: list[str] = []
     try:
-        text = " ".join(" ".join(_texts(value)).split())
+        whole = re.sub(r"\n(?=[.,;:!?])", "", "\n".join(_texts(value, taken_out)))  # parts that end inside a sentence
+        text, kinds = without_markup(whole)
+        taken_out += kinds
         if not any(character.isalnum() for character in text):
-            raise _NotSpeech("nothing to say")
-    except _NotSpeech as refused:
+            alone = {TOOL_CALLS: TOOL_CALL, REASONING: "reasoning without an answer"}
+            raise NotSpeech(next((alone[kind] for kind in alone if kind in taken_out), "nothing to say"))
+    except NotSpeech as refused:
         return Speakable(reason=str(refused))
-    return Speakable(text)
+    return Speakable(" ".join(text.split()), "", tuple(dict.fromkeys(taken_out)))
 
 
-def _texts(value: Any) -> list[str]:
+def _texts(value: Any, taken_out: list[str], depth: int = 0) -> Iterator[str]:
+    """The texts in a value; adds the kinds of parts that nobody says to `taken_out`."""
     if value is None:
-        return []
+        return
     if isinstance(value, str):
-        return [value]
-    if isinstance(value, list):
-        return [text for part in value for text in _texts(part)]
-    if isinstance(value, dict) and isinstance(value.get("text"), str):
-        return [value["text"]]
-    raise _NotSpeech("an object instead of a text")
+        yield value
+    elif isinstance(value, list) and depth < _DEEPEST:
+        for part in value:
+            yield from _texts(part, taken_out, depth + 1)
+    elif isinstance(value, dict) and depth < _DEEPEST:
+        yield from _texts(_said_by(value, taken_out), taken_out, depth + 1)
+    elif isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and "e" not in str(value):
+        yield str(value)
+    else:
+        raise NotSpeech(f"{_KINDS.get(type(value), 'an object')} instead of a text")
+
+
+def _said_by(part: dict[str, Any], taken_out: list[str]) -> Any:
+    """What a part holds of speech; None if nobody says it."""
+    kind = part.get("type", part.get("content_type"))
+    if (isinstance(kind, str) and _TOOL.search(kind)) or (kind is None and _TOOL_KEYS & part.keys()):
+        taken_out.append(TOOL_CALLS)
+        return None
+    if kind in _THOUGHT or part.get("thought") is True:
+        taken_out.append(REASONING)
+        return None
+    if kind in _SOUND and isinstance(part.get("transcript"), str):
+        return part["transcript"]
+    if kind == "refusal":
+        return part.get("refusal")
+    if kind is not None and kind not in _TEXT:
+        raise NotSpeech("an image, a sound or another part that is no text")
+    for key in ("text", "content", "value", "parts"):
+        if key in part:
+            return part[key]
+    raise NotSpeech("an object instead of a text")
