@@ -104,6 +104,9 @@ LLM = {
     "max_position_embeddings": 128,
 }
 
+#: LLM with four experts in each layer, of which two compute a frame.
+EXPERTS = {**LLM, "model_type": "mixtral", "num_local_experts": 4, "num_experts_per_tok": 2, "router_aux_loss_coef": 0.02}
+
 
 def tiny_config(folder: Path, **changes: Any) -> DictConfig:
     """The config of a model that has every part and no training; `folder` gets its tokenizer."""

@@ -18,6 +18,7 @@ from nemo_duplex.llm.cache import (
     RingSpan,
     RowCache,
 )
+from nemo_duplex.llm.experts import ExpertsLoss, Routing
 from nemo_duplex.llm.pretrained import random_llm
 from nemo_duplex.llm.rope import (
     EndlessRotary,
@@ -75,6 +76,10 @@ class Backbone(nn.Module):
         self.attention_window = attention_window
         self.sinks = sinks if sinks is not None else 0 if self.windowed else _SINKS
         check_architecture(model)
+        #: The load-balancing loss of the family's experts; None without experts, or without such a loss.
+        self.experts_loss = ExpertsLoss.of(model)
+        if getattr(self.config, "output_router_logits", False):  # only `forward` needs them, and asks for them
+            self.config.output_router_logits = False
         self.llm = model.base_model
         self.lm_head = model.get_output_embeddings()
         # Outside of the layers, because the model adds embeddings of speech before it calls them.
@@ -102,12 +107,20 @@ class Backbone(nn.Module):
         cap = getattr(self.config, "final_logit_softcapping", None)
         return logits if cap is None else cap * torch.tanh(logits / cap)
 
-    def forward(self, embeddings: Tensor) -> Tensor:
-        """Embeddings (B, T, H) -> hidden states (B, T, H); each frame attends to itself and to those before it."""
+    def forward(self, embeddings: Tensor, routing: Routing | None = None) -> Tensor:
+        """Embeddings (B, T, H) -> hidden states (B, T, H); each frame attends to itself and to those before it.
+
+        Args:
+            routing: takes what the routers said, for `experts_loss`; None where that is not needed.
+        """
         length = embeddings.shape[1]
         all_seen = all(sum(reach) >= length for reach in self._reaches(length, self.sinks).values())
         mask = None if all_seen else self._causal(embeddings, self.sinks)  # None: transformers has a faster path for that
-        return self.llm(inputs_embeds=embeddings, attention_mask=mask, use_cache=False).last_hidden_state
+        asked = {} if routing is None else {"output_router_logits": True}
+        output = self.llm(inputs_embeds=embeddings, attention_mask=mask, use_cache=False, **asked)
+        if routing is not None:
+            routing.logits = output.router_logits
+        return output.last_hidden_state
 
     def empty_cache(self, batch_size: int, prompt_frames: int = 0, frames: int | None = None) -> RowCache:
         """The cache of `batch_size` sessions of age 0.

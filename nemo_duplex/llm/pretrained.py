@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Pre
 
 from nemo_duplex.files.hub import local_folder, reading
 from nemo_duplex.inputs import InputError, existing_file, one_line
+from nemo_duplex.llm.streamable import llm_name
 
 _WHAT = "pretrained_llm"  # the key of the config that these errors name
 
@@ -76,12 +77,18 @@ def resize_vocabulary(model: PreTrainedModel, rows: int) -> PreTrainedModel:
     """`model` with at least `rows` text tokens: new rows of the embedding and of the output layer are the mean of the old ones.
 
     So a new token starts without a meaning and with the probability of an average one. Tied weights stay tied, rows are never
-    removed, and `model.config` describes the changed model.
+    removed, and `model.config` describes the changed model. Rows of the embedding that are no tokens stay after the last token
+    (Moshi has one more than `config.vocab_size`, Mllama eight).
     """
-    old = model.get_input_embeddings().num_embeddings
+    head = model.get_output_embeddings()
+    if head is None:  # `check_architecture` refuses it
+        return model
+    embedded, predicted = len(model.get_input_embeddings().weight), len(head.weight)
+    old = min(embedded, predicted)
     if rows <= old:
         return model
-    model.resize_token_embeddings(rows, mean_resizing=False)
+    surplus = model.get_input_embeddings().weight[predicted:].detach().clone()
+    model.resize_token_embeddings(max(rows, predicted), mean_resizing=False)
     layers = {id(layer.weight): layer for layer in (model.get_input_embeddings(), model.get_output_embeddings())}
     with torch.no_grad():
         for layer in layers.values():  # one, where they are tied
@@ -89,7 +96,37 @@ def resize_vocabulary(model: PreTrainedModel, rows: int) -> PreTrainedModel:
         bias = getattr(model.get_output_embeddings(), "bias", None)
         if isinstance(bias, nn.Parameter):
             _fill_with_mean(bias, old)
+    if len(surplus):
+        embedding = model.get_input_embeddings()
+        embedding.weight = nn.Parameter(torch.cat([embedding.weight.detach(), surplus]), embedding.weight.requires_grad)
+        embedding.num_embeddings = len(embedding.weight)
     return model
+
+
+def described_llm(config: Mapping[str, Any], rows: int) -> PreTrainedModel:
+    """`random_llm`, with at least `rows` text tokens."""
+    return random_llm({**config, "vocab_size": max(rows, config.get("vocab_size") or 0)})
+
+
+def check_description(model: PreTrainedModel, config: Mapping[str, Any], rows: int) -> None:
+    """Refuses a model that `described_llm(config, rows)` would not rebuild: its file could not be restored.
+
+    The shapes of all weights are compared. They are known without memory for the weights.
+
+    Raises:
+        InputError: naming a weight that would be missing or have another shape.
+    """
+    with torch.device("meta"):
+        rebuilt = described_llm(config, rows)
+    shapes, again = ({name: tuple(w.shape) for name, w in m.state_dict().items()} for m in (model, rebuilt))
+    different = sorted(name for name in shapes.keys() | again.keys() if shapes.get(name) != again.get(name))
+    if different:
+        name = different[0]
+        here, there = (", ".join(map(str, s[name])) if name in s else "missing" for s in (shapes, again))
+        raise InputError(
+            f"The language model {llm_name(model.config)} could not be restored from a file: with {rows} text tokens {name} is "
+            f"({here}), and ({there}) in a model that transformers builds from its config. Take another language model."
+        )
 
 
 #: Keys that tell where a model came from. `auto_map` names code there (Phi-3 has it); a `.nemo` with it is not restored.

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from nemo_duplex.channels.layout import ChannelLayout
 from nemo_duplex.llm.backbone import Backbone
 from nemo_duplex.llm.cache import RowCache
+from nemo_duplex.llm.experts import Routing
 
 
 class SpeechEmbedding(nn.Module):
@@ -114,12 +115,16 @@ class DuplexLM(nn.Module):
         agent = self.backbone.embed_tokens(tokens) + self.speech_embedding(codes)
         return (user if self.user_weight == 1 else user * self.user_weight) + agent
 
-    def forward(self, user: Tensor, tokens: Tensor, codes: Tensor) -> Tensor:
-        """Hidden states (B, T, H) that predict each frame of `tokens` (B, T) and `codes` (B, K, T) from those before it."""
+    def forward(self, user: Tensor, tokens: Tensor, codes: Tensor, routing: Routing | None = None) -> Tensor:
+        """Hidden states (B, T, H) that predict each frame of `tokens` (B, T) and `codes` (B, K, T) from those before it.
+
+        Args:
+            routing: takes what the routers of a mixture of experts said; None where that is not needed.
+        """
         start_tokens, start_codes = self._start(len(tokens), tokens.device)
         before_tokens = torch.cat([start_tokens[:, None], tokens[:, :-1]], dim=1)
         before_codes = torch.cat([start_codes[:, :, None], codes[:, :, :-1]], dim=2)
-        return self.backbone(self.embed_frames(user, before_tokens, before_codes))
+        return self.backbone(self.embed_frames(user, before_tokens, before_codes), routing)
 
     def text_logits(self, hidden: Tensor) -> Tensor:
         """(..., H) -> (..., V text)."""

@@ -11,6 +11,7 @@ from lightning.pytorch import Callback, Trainer
 from nemo.core.classes import ModelPT
 from nemo.core.classes.common import PretrainedModelInfo
 from nemo.core.connectors.save_restore_connector import SaveRestoreConnector
+from nemo.utils import logging
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import Tensor
 
@@ -20,12 +21,14 @@ from nemo_duplex.data.datamodule import duplex_dataloader
 from nemo_duplex.data.dataset import DuplexS2SDataset
 from nemo_duplex.files.hub import nemo_file
 from nemo_duplex.inputs import existing_file
+from nemo_duplex.llm.experts import Routing, said_of_experts
 from nemo_duplex.llm.lora import merged_state_dict
+from nemo_duplex.llm.streamable import llm_name
 from nemo_duplex.models import parallel
 from nemo_duplex.models.agent import DuplexAgent
 from nemo_duplex.models.duplex_lm import DuplexLM
 from nemo_duplex.models.in_tree.config import is_in_tree, our_config
-from nemo_duplex.models.losses import ChannelLoss, speech_loss, text_loss
+from nemo_duplex.models.losses import ChannelLoss, speech_loss, text_loss, with_experts
 from nemo_duplex.models.metrics import StepSums
 from nemo_duplex.models.model_config import FORMAT_VERSION, ModelConfig
 from nemo_duplex.models.nemo.hub import push_to_hub
@@ -78,7 +81,7 @@ class DuplexS2SModel(DuplexAgent, ModelPT):
         self.tokenizer, self.layout = parts.tokenizer, parts.layout
         self.perception, self.audio_codec = parts.perception, parts.codec
         self.lm = DuplexLM(self.layout, parts.backbone, config.user_weight)
-        self.loss_weights = config.loss
+        self.loss_weights = with_experts(config.loss, self.lm.backbone.experts_loss, llm_name(self.lm.backbone.config))
         self._validation: dict[str, StepSums] = {}
         freeze(self, config.freeze_params, [*config.prevent_freeze_params, *([r".+\.lora_"] if config.lora else [])])
         if config.activation_checkpointing:
@@ -173,11 +176,15 @@ class DuplexS2SModel(DuplexAgent, ModelPT):
 
     # ------------------------------------------------------------------ training
 
-    def forward(self, batch: DuplexBatch) -> tuple[Tensor, AgentTargets]:
-        """Teacher-forced: hidden states (B, T, H) and the targets that they predict."""
+    def forward(self, batch: DuplexBatch, routing: Routing | None = None) -> tuple[Tensor, AgentTargets]:
+        """Teacher-forced: hidden states (B, T, H) and the targets that they predict.
+
+        Args:
+            routing: takes what the routers of a mixture of experts said; None where that is not needed.
+        """
         user, _ = self.perception(batch.user_audio, batch.user_audio_lens)
         targets = lay_out(batch.agent_tokens, self._codes(batch), batch.valid, self.layout)
-        return self.lm(user, targets.tokens, targets.codes), targets
+        return self.lm(user, targets.tokens, targets.codes, routing), targets
 
     def _codes(self, batch: DuplexBatch) -> Tensor:
         """(B, K, T) codes of the batch: those of the data, or encoded now, without gradient."""
@@ -189,13 +196,15 @@ class DuplexS2SModel(DuplexAgent, ModelPT):
         frames = batch.agent_tokens.shape[1]
         return torch.nn.functional.pad(codes, (0, max(0, frames - codes.shape[2])))[:, :, :frames]
 
-    def _losses(self, batch: DuplexBatch) -> tuple[ChannelLoss, ChannelLoss, StepSums]:
-        """Text loss, speech loss and sums of one batch on this rank."""
-        hidden, targets = self(batch)
-        weights = self.loss_weights
+    def _losses(self, batch: DuplexBatch) -> tuple[ChannelLoss, ChannelLoss, StepSums, Tensor | None]:
+        """Text loss, speech loss, sums and the loss of the experts, if there is one, of one batch on this rank."""
+        weights, balance = self.loss_weights, self.lm.backbone.experts_loss
+        routing = Routing() if balance is not None and weights.experts else None
+        hidden, targets = self(batch, routing)
+        experts = None if balance is None or routing is None else balance(routing, targets.valid)
         text = text_loss(self.lm.text_logits, hidden, targets, self.layout, weights)
         speech = speech_loss(self.lm.speech_logits, hidden, targets, weights)
-        return text, speech, StepSums.of(text, speech, targets, self.layout)
+        return text, speech, StepSums.of(text, speech, targets, self.layout, experts), experts
 
     def configure_model(self) -> None:
         """Lightning's hook: spreads the weights over the ranks under a model-parallel strategy."""
@@ -216,7 +225,10 @@ class DuplexS2SModel(DuplexAgent, ModelPT):
             parallel.clip_gradients(self.parameters(), gradient_clip_val)
 
     def on_fit_start(self) -> None:
-        """Lightning's hook: compiles the language model, where the config says so."""
+        """Lightning's hook: compiles the language model, where the config says so; says how its experts are balanced."""
+        backbone = self.lm.backbone
+        if said := said_of_experts(backbone.llm, backbone.experts_loss, self.loss_weights.experts):
+            logging.info(said)
         if self.cfg.compile:
             compile_layers(self.lm.backbone.llm, self.cfg.compile)
 
@@ -225,11 +237,13 @@ class DuplexS2SModel(DuplexAgent, ModelPT):
 
         A channel of which no frame has a weight, on any rank, has a loss of 0, and gradients of 0.
         """
-        text, speech, sums = self._losses(self._as_our_batch(batch))
+        text, speech, sums, experts = self._losses(self._as_our_batch(batch))
         sums = parallel.summed_over_ranks(sums, self.device_mesh)
         # Gradients are averaged over ranks, so each rank divides by the average weight: a frame counts the same on all ranks.
         text_share, speech_share = (sums.count(name) / sums.ranks for name in ("text_loss", "speech_loss"))
         loss = self.loss_weights.text * text.over(text_share) + self.loss_weights.speech * speech.over(speech_share)
+        if experts is not None:  # a mean over the ranks that have frames
+            loss = loss + experts * self.loss_weights.experts * sums.ranks / sums.count("experts_loss").clamp(min=1)
         means = {name: sums.mean(name).where(sums.count(name) > 0, 0.0) for name in ("text_loss", "speech_loss")}
         return {"loss": loss, "text_loss": means["text_loss"], "audio_loss": means["speech_loss"], "sums": sums}
 
@@ -244,7 +258,7 @@ class DuplexS2SModel(DuplexAgent, ModelPT):
         sets: Mapping[str, Any] = {"": batch} if one_set else batch  # type: ignore[assignment]
         for name, one in sets.items():
             if one is not None:  # None: this set has no more batches
-                *_, sums = self._losses(self._as_our_batch(one))
+                _, _, sums, _ = self._losses(self._as_our_batch(one))
                 self._validation[name] = self._validation[name] + sums if name in self._validation else sums
 
     def on_validation_epoch_start(self) -> None:

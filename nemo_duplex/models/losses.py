@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -22,6 +22,7 @@ from torch.utils.checkpoint import checkpoint
 from nemo_duplex.channels.layout import ChannelLayout
 from nemo_duplex.channels.targets import AgentTargets
 from nemo_duplex.inputs import InputError
+from nemo_duplex.llm.experts import ExpertsLoss
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class LossWeights:
             trained briefly learns to write nothing else, unless this is lower. With 0 a silent batch has no text loss.
         turn: added to the weight of text BOS and EOS, which are rare and decide turn-taking (paper: 0).
         silence: share of the silent frames on which speech is trained, above 0; each of them weighs 1 / share (paper: 1).
+        experts: weight of the load-balancing loss of a mixture of experts in the sum; None: the one in the config of the
+            language model, 0: no such loss.
         chunk: frames whose logits exist at one time; 0: all at once, which is faster and takes more memory.
 
     Raises:
@@ -45,6 +48,7 @@ class LossWeights:
     text_pad: float = 1.0
     turn: float = 0.0
     silence: float = 1.0
+    experts: float | None = None
     chunk: int = 1024
 
     def __post_init__(self) -> None:
@@ -52,6 +56,10 @@ class LossWeights:
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise InputError(f"model.loss.{name} is {value}, expected a weight of 0 or more.")
+        if self.experts is not None and not (math.isfinite(self.experts) and self.experts >= 0):
+            raise InputError(
+                f"model.loss.experts is {self.experts}, expected a weight of 0 or more, or null for that of the language model."
+            )
         if self.text == self.speech == 0:
             raise InputError(
                 "model.loss.text and model.loss.speech are both 0: nothing is trained. Give one a weight, such as 1."
@@ -63,6 +71,25 @@ class LossWeights:
             )
         if self.chunk < 0:
             raise InputError(f"model.loss.chunk is {self.chunk}, expected a number of frames, or 0 for all at once.")
+
+
+def with_experts(weights: LossWeights, family: ExpertsLoss | None, name: str) -> LossWeights:
+    """`weights` whose `experts` is a number: for None that of the family, or 0 where the family has no such loss.
+
+    Args:
+        name: of the language model, for the error.
+
+    Raises:
+        InputError: for a weight of a loss that the language model does not have.
+    """
+    if family is None and weights.experts:
+        raise InputError(
+            f"model.loss.experts is {weights.experts:g}, but transformers defines no load-balancing loss of experts for the "
+            f"language model {name}. Set it to null."
+        )
+    if weights.experts is None:
+        return replace(weights, experts=0.0 if family is None else family.weight)
+    return weights
 
 
 class ChannelLoss(NamedTuple):

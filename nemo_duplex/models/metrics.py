@@ -13,7 +13,8 @@ from nemo_duplex.models.losses import ChannelLoss, LossWeights
 class StepSums:
     """Named sums and the counts to divide them by, in two tensors, so that one reduction over ranks adds them all.
 
-    The names: `text_loss`, `speech_loss`; `text_accuracy` (over frames whose token is not pad), `bos_accuracy`, `eos_accuracy`
+    The names: `text_loss`, `speech_loss`; `experts_loss` (the load-balancing loss of a mixture of experts, a mean over batches;
+    nothing is counted for other models); `text_accuracy` (over frames whose token is not pad), `bos_accuracy`, `eos_accuracy`
     (over the turn marks of the text channel); `speech_accuracy` (over frames in which the agent speaks, all codebooks) and
     `codebook_<k>_accuracy`; `padding_ratio` (share of padding in all frames of the batch).
     """
@@ -29,17 +30,30 @@ class StepSums:
         return StepSums(self.names, self.sums - other.sums, self.counts - other.counts, self.ranks)
 
     @classmethod
-    def of(cls, text: ChannelLoss, speech: ChannelLoss, targets: AgentTargets, layout: ChannelLayout) -> StepSums:
-        """The sums of one batch on one rank."""
+    def of(
+        cls,
+        text: ChannelLoss,
+        speech: ChannelLoss,
+        targets: AgentTargets,
+        layout: ChannelLayout,
+        experts: Tensor | None = None,
+    ) -> StepSums:
+        """The sums of one batch on one rank.
+
+        Args:
+            experts: load-balancing loss of a mixture of experts, a scalar; None where there is none.
+        """
         right = text.predicted == text.targets
         said = right & (text.targets != layout.text_pad)
         marks = {"bos": text.targets == layout.text_bos, "eos": text.targets == layout.text_eos}
         spoken = (speech.targets < layout.codebook_size).all(dim=1)
         hits = (speech.predicted == speech.targets) & spoken[:, None]  # (N, K)
         valid = targets.valid
+        none = torch.zeros((), device=valid.device)
         pairs = {
             "text_loss": (text.total, text.weight),
             "speech_loss": (speech.total, speech.weight),
+            "experts_loss": (none, none) if experts is None else (experts, valid.any()),
             "text_accuracy": (said.sum(), (text.targets != layout.text_pad).sum()),
             **{f"{name}_accuracy": ((right & mark).sum(), mark.sum()) for name, mark in marks.items()},
             "speech_accuracy": (hits.sum(), spoken.sum() * hits.shape[1]),
@@ -74,7 +88,7 @@ class StepSums:
         sums = self.cpu()
         counted = [name for name in sums.names if sums.count(name) > 0]
         means = {name: sums.mean(name).item() for name in counted}
-        losses = {"text_loss": weights.text, "speech_loss": weights.speech}
+        losses = {"text_loss": weights.text, "speech_loss": weights.speech, "experts_loss": weights.experts or 0.0}
         if losses.keys() & means.keys():
             means["loss"] = sum(weight * means.get(name, 0.0) for name, weight in losses.items())
         return means

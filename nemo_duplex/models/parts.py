@@ -24,9 +24,10 @@ from nemo_duplex.inputs import InputError, existing_file
 from nemo_duplex.llm.backbone import Backbone, check_streaming
 from nemo_duplex.llm.lora import add_lora
 from nemo_duplex.llm.pretrained import (
+    check_description,
+    described_llm,
     llm_config,
     load_llm,
-    random_llm,
     resize_vocabulary,
 )
 from nemo_duplex.models.in_tree.perception import is_in_tree_perception, our_perception
@@ -131,14 +132,16 @@ def _backbone(config: ModelConfig, layout: ChannelLayout) -> tuple[Backbone, dic
     if config.pretrained_llm:
         llm = load_llm(config.pretrained_llm, config.pretrained_weights)
     elif config.llm:
-        rows = max(layout.text_vocab_size, config.llm.get("vocab_size") or 0)
-        llm = random_llm({**config.llm, "vocab_size": rows})
+        llm = described_llm(config.llm, layout.text_vocab_size)
     else:
         raise InputError("The model has no language model: set model.pretrained_llm, or describe one in model.llm.")
     llm = resize_vocabulary(llm, layout.text_vocab_size)
     described = llm_config(llm)
+    new = not AppState().is_model_being_restored  # what is saved was checked when it was built
+    if new:
+        check_description(llm, described, layout.text_vocab_size)
     backbone = Backbone(described, config.attention_window, weights=llm, sinks=config.sinks)
-    if not AppState().is_model_being_restored:  # what is saved was checked when it was built
+    if new:
         check_streaming(llm, backbone)
     if config.lora:
         add_lora(backbone.llm, config.lora)

@@ -1,7 +1,8 @@
 """What a training shows while it runs: losses, speed and memory, in the progress bar and in every logger.
 
-    train/       text_loss, speech_loss, loss, accuracies of text, BOS, EOS and of every codebook: means since the last entry;
-                 lr of every parameter group, and grad_norm before clipping, of the last step
+    train/       text_loss, speech_loss, experts_loss (of a mixture of experts), loss, accuracies of text, BOS, EOS and of every
+                 codebook: means since the last entry; lr of every parameter group, and grad_norm before clipping, of the last
+                 step
     throughput/  frames and audio seconds per second, padding ratio, text tokens, waiting for data, memory
 
 Nothing is read from the device between two log entries, so a GPU does not wait for the log.
@@ -173,6 +174,7 @@ def _bar(trained: dict[str, float], speed: dict[str, float]) -> dict[str, float]
         "loss": trained.get("loss"),
         "text": trained.get("text_loss"),
         "speech": trained.get("speech_loss"),
+        "experts": trained.get("experts_loss"),
         "frames/s": round(speed["frames_per_second"]),
         "audio_s/s": round(speed["audio_seconds_per_second"], 1),
         "pad%": round(100 * speed["padding_ratio"], 1),

@@ -63,7 +63,7 @@ def test_the_loss_falls(tmp_path, codes):
 
 def test_a_step_is_the_weighted_sum_of_both_means(model):
     with torch.no_grad():
-        text, speech, _ = model._losses(batch(model))
+        text, speech, *_ = model._losses(batch(model))
         step = model.training_step(batch(model), 0)
     assert step["text_loss"].item() == pytest.approx(text.mean.item(), rel=1e-6)
     assert step["audio_loss"].item() == pytest.approx(speech.mean.item(), rel=1e-6)
@@ -106,7 +106,7 @@ def test_a_frame_counts_the_same_on_every_rank(model, monkeypatch):
     """Gradients are averaged over ranks, so the average of what two ranks minimise is the loss of both their batches."""
     batches = [batch(model, (20, 15)), batch(model, (13,))]
     with torch.no_grad():
-        texts, speeches, sums = zip(*(model._losses(one) for one in batches))
+        texts, speeches, sums, _ = zip(*(model._losses(one) for one in batches))
         together = StepSums(sums[0].names, sums[0].sums + sums[1].sums, sums[0].counts + sums[1].counts, 2)
         monkeypatch.setattr(parallel, "summed_over_ranks", lambda own, mesh: together)
         steps = [model.training_step(one, 0) for one in batches]

@@ -7,7 +7,9 @@ import torch
 
 from nemo_duplex.channels.layout import ChannelLayout
 from nemo_duplex.channels.targets import AgentTargets
-from nemo_duplex.models.losses import LossWeights, speech_loss, text_loss
+from nemo_duplex.inputs import InputError
+from nemo_duplex.llm.experts import ExpertsLoss
+from nemo_duplex.models.losses import LossWeights, speech_loss, text_loss, with_experts
 
 LAYOUT = ChannelLayout(text_vocab_size=9, text_pad=0, text_bos=1, text_eos=2, num_codebooks=2, codebook_size=5)
 PAPER = LossWeights()
@@ -176,3 +178,20 @@ def test_a_chunk_of_zero_makes_all_logits_at_once_and_chunks_hold_for_text_too()
     sizes.clear()
     text_loss(watched, text, targets, LAYOUT, LossWeights(chunk=0))
     assert sizes == [10]
+
+
+BALANCE = ExpertsLoss(lambda *_: torch.zeros(()), num_experts=4, top_k=2, weight=0.02)
+
+
+@pytest.mark.parametrize(
+    "given, family, expected",
+    [(None, BALANCE, 0.02), (0.0, BALANCE, 0.0), (0.5, BALANCE, 0.5), (None, None, 0.0), (0.0, None, 0.0)],
+)
+def test_the_weight_of_the_experts_is_the_familys_unless_it_is_given(given, family, expected):
+    assert with_experts(LossWeights(text=7.0, experts=given), family, "llama") == LossWeights(text=7.0, experts=expected)
+
+
+def test_a_weight_of_a_loss_that_there_is_not_is_refused():
+    message = r"^model.loss.experts is 0.5, but .* for the language model llama\. Set it to null\.$"
+    with pytest.raises(InputError, match=message):
+        with_experts(LossWeights(experts=0.5), None, "llama")

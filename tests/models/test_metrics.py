@@ -18,11 +18,11 @@ def loss(predicted, targets, total=2.0, weight=4.0):
     return ChannelLoss(torch.tensor(total), torch.tensor(weight), torch.tensor(predicted), torch.tensor(targets))
 
 
-def sums(text, speech, valid=(True, True, True, True)):
+def sums(text, speech, valid=(True, True, True, True), experts=None):
     frames = torch.tensor([valid])
     nothing = torch.zeros(frames.shape)
     targets = AgentTargets(nothing.long(), nothing.long()[:, None], nothing.bool(), frames)
-    return StepSums.of(loss(*text), loss(*speech), targets, LAYOUT)
+    return StepSums.of(loss(*text), loss(*speech), targets, LAYOUT, experts)
 
 
 TEXT = ([1, 5, 0, 3], [1, 6, 0, 2])  # BOS right, a word wrong, pad right, EOS wrong
@@ -30,11 +30,12 @@ SPEECH = ([[0, 1], [0, 3], [4, 4], [2, 2]], [[0, 1], [0, 2], [4, PAD], [3, 2]]) 
 
 
 def test_every_mean_is_over_what_it_names():
-    found = sums(TEXT, SPEECH, (True, True, True, False))
+    found = sums(TEXT, SPEECH, (True, True, True, False), torch.tensor(2.5))
     assert {name: found.mean(name).item() for name in found.names} == pytest.approx(
         {
             "text_loss": 0.5,
             "speech_loss": 0.5,
+            "experts_loss": 2.5,
             "text_accuracy": 1 / 3,
             "bos_accuracy": 1.0,
             "eos_accuracy": 0.0,
@@ -109,3 +110,12 @@ def test_the_logged_loss_is_the_weighted_sum():
     found = sums(TEXT, SPEECH)
     found.sums[found.names.index("text_loss")] = 8.0  # a mean of 2 beside 0.5
     assert found.logged(LossWeights(text=5.0, speech=7.0))["loss"] == pytest.approx(5 * 2 + 7 * 0.5)
+
+
+def test_the_loss_of_the_experts_is_a_mean_over_batches_with_frames_and_part_of_the_sum():
+    one, padding = sums(TEXT, SPEECH, experts=torch.tensor(2.0)), sums(TEXT, SPEECH, [False] * 4, torch.tensor(0.0))
+    both = one + padding + sums(TEXT, SPEECH, experts=torch.tensor(5.0))
+    assert both.count("experts_loss") == 2 and both.mean("experts_loss") == 3.5
+    logged = both.logged(LossWeights(experts=0.1))
+    assert logged["experts_loss"] == 3.5 and logged["loss"] == pytest.approx(3 * 0.5 + 0.5 + 0.1 * 3.5)
+    assert "experts_loss" not in sums(TEXT, SPEECH).logged(LossWeights(experts=0.0))
