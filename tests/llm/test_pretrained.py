@@ -17,6 +17,8 @@ from transformers import (
 from nemo_duplex.data.batch import DuplexBatch
 from nemo_duplex.inputs import InputError
 from nemo_duplex.llm.pretrained import (
+    check_description,
+    described_llm,
     llm_config,
     load_llm,
     random_llm,
@@ -25,7 +27,17 @@ from nemo_duplex.llm.pretrained import (
 from nemo_duplex.models import parts
 from nemo_duplex.models.duplex_s2s import DuplexS2SModel
 from tests.dummies import speech_like, talkative, tiny_config
-from tests.hf_families import FAMILIES, TIED, family_config, publish, random_family
+from tests.hf_families import (
+    FAMILIES,
+    SIZES,
+    TIED,
+    byte_level,
+    family_config,
+    lively,
+    publish,
+    random_family,
+    save_tokenizer,
+)
 
 TOKENS = torch.arange(20)[None]
 
@@ -72,6 +84,57 @@ def test_a_vocabulary_of_three_more_tokens(name):
     again = random_llm(llm_config(model))
     again.load_state_dict(model.state_dict())
     assert torch.equal(logits(again), logits(model))
+
+
+def moshi(**changes):
+    """Its embedding has a row more than there are tokens."""
+    torch.manual_seed(0)
+    return lively(random_llm({**SIZES, "model_type": "moshi", "head_dim": 8, "ffn_dim": 48, **changes}))
+
+
+@pytest.mark.parametrize("rows", [320, 321, 333])
+def test_a_row_that_is_no_token_stays_behind_the_tokens(rows):
+    model = moshi()
+    before, old = logits(model), model.get_input_embeddings().weight.detach().clone()
+    resize_vocabulary(model, rows)
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    assert (len(old), len(embedding.weight), embedding.num_embeddings) == (321, rows + 1, rows + 1)
+    assert len(head.weight) == model.config.vocab_size == rows
+    assert torch.equal(embedding.weight[:320], old[:320]) and torch.equal(embedding.weight[-1], old[-1])
+    assert torch.allclose(embedding.weight[320:-1], old[:320].mean(0).expand(rows - 320, -1), atol=1e-6)
+    assert embedding.weight.requires_grad and torch.allclose(logits(model)[..., :320], before, atol=1e-5)
+    config = llm_config(model)
+    check_description(model, config, rows)
+    again = described_llm(config, rows)
+    again.load_state_dict(model.state_dict())
+    assert torch.equal(logits(again), logits(model))
+
+
+@pytest.mark.parametrize("rows", [50, 323])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_what_a_config_describes_can_be_restored(name, rows):
+    model = resize_vocabulary(random_family(name), rows)
+    check_description(model, llm_config(model), rows)
+
+
+def test_what_a_config_does_not_describe_is_refused_before_it_is_trained():
+    """As of a family whose embedding does not follow its `vocab_size`: what is saved could not be read."""
+    model, message = random_family("llama"), "^The language model llama could not be restored from a file: with 40 text tokens "
+    config = llm_config(model)
+    with pytest.raises(InputError, match=message + r"lm_head.weight is \(320, 32\), and \(321, 32\) in a model"):
+        check_description(model, {**config, "vocab_size": 321}, 40)
+    with pytest.raises(InputError, match=message + r"model.layers.1.\S+ is \(32\), and \(missing\) in a model"):
+        check_description(model, {**config, "num_hidden_layers": 1}, 40)
+
+
+def test_the_bias_of_an_output_layer_is_resized_too():
+    torch.manual_seed(0)
+    model = random_llm({**SIZES, "model_type": "phi"})
+    torch.nn.init.normal_(model.lm_head.bias)
+    resize_vocabulary(model, 330)
+    bias = model.lm_head.bias
+    assert len(bias) == 330 and torch.allclose(bias[320:], bias[:320].mean().expand(10))
+    check_description(model, llm_config(model), 330)
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma3", "phi3"])
@@ -220,6 +283,29 @@ def test_an_agent_on_a_folder_trains_streams_and_restores_without_it(name, tmp_p
     after = again.offline_inference(audio[None], torch.tensor([len(audio)]), decode_audio=False)
     assert torch.equal(after["tokens_text"], before["tokens_text"]) and after["text"] == before["text"]
     assert torch.equal(after["tokens_audio"], before["tokens_audio"])
+
+
+def test_an_agent_with_more_tokens_than_moshi_is_restored(tmp_path):
+    published, audio = (
+        save_tokenizer(tmp_path, byte_level(), eos_token="<|endoftext|>", pad_token="<|endoftext|>"),
+        speech_like(1.5),
+    )
+    moshi(vocab_size=270).save_pretrained(published)
+    model = talkative(agent_on(published, tmp_path / "parts").eval())
+    assert model.layout.text_vocab_size > 271
+    arguments = {"input_signal": audio[None], "input_signal_lens": torch.tensor([len(audio)]), "decode_audio": False}
+    before = model.offline_inference(**arguments)
+    model.save_to(str(tmp_path / "agent.nemo"))
+    after = DuplexS2SModel.restore_from(str(tmp_path / "agent.nemo"), map_location="cpu").offline_inference(**arguments)
+    assert torch.equal(after["tokens_text"], before["tokens_text"]) and before["tokens_text"].unique().numel() > 3
+
+
+def test_a_file_that_could_not_be_read_back_is_not_made(tmp_path, monkeypatch):
+    """Whatever family it is: the check is made with the tokens and the config that the file will have."""
+    published = publish("llama", tmp_path / "published")
+    monkeypatch.setattr(parts, "llm_config", lambda model: {**llm_config(model), "intermediate_size": 40})
+    with pytest.raises(InputError, match=r"could not be restored from a file: with \d+ text tokens model\.layers\.0\.mlp"):
+        agent_on(published, tmp_path / "parts")
 
 
 def test_an_agent_is_not_built_on_a_model_that_does_not_stream(tmp_path):

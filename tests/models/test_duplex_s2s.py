@@ -3,13 +3,15 @@
 import pytest
 import torch
 from nemo.core.classes import ModelPT
+from omegaconf import OmegaConf
 
 from nemo_duplex.data.batch import DuplexBatch
 from nemo_duplex.inputs import InputError
+from nemo_duplex.llm.pretrained import random_llm
 from nemo_duplex.models import parallel
 from nemo_duplex.models.duplex_s2s import DuplexS2SModel
 from nemo_duplex.models.metrics import StepSums
-from tests.dummies import speech_like, tiny_config, tiny_model
+from tests.dummies import EXPERTS, speech_like, tiny_config, tiny_model
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +97,7 @@ def test_a_quiet_batch_leaves_the_mean_over_ranks_as_it_is(tmp_path, monkeypatch
     spoken, quiet = batch(model), batch(model)
     quiet.agent_tokens.fill_(model.layout.text_pad)
     with torch.no_grad():
-        (text, _, sums), (_, _, none) = model._losses(spoken), model._losses(quiet)
+        (text, _, sums, _), (_, _, none, _) = model._losses(spoken), model._losses(quiet)
         together = StepSums(sums.names, sums.sums + none.sums, sums.counts + none.counts, 2)
         monkeypatch.setattr(parallel, "summed_over_ranks", lambda own, mesh: together)
         losses = [model.training_step(one, 0)["loss"].item() for one in (spoken, quiet)]
@@ -153,6 +155,104 @@ def test_gradients_are_clipped_over_the_whole_mesh_where_there_is_one(tmp_path):
     weight.grad = torch.ones_like(weight)
     model.configure_gradient_clipping(None, 0.5)
     assert weight.grad.norm().item() == pytest.approx(0.5, rel=1e-5)
+
+
+# ---------------------------------------------------------------------- experts
+
+
+@pytest.fixture(scope="module")
+def experts(tmp_path_factory):
+    return tiny_model(
+        tmp_path_factory.mktemp("experts"), llm=EXPERTS, attention_window=32
+    )  # of 20 frames: transformers has none
+
+
+def balance(model, one):
+    """What transformers' own forward gives for the frames that the language model gets."""
+    lm, padding = model.lm, torch.arange(one.agent_tokens.shape[1]) < one.num_frames[:, None]
+    targets, given = model(one)[1], []
+    hook = lm.backbone.llm.register_forward_pre_hook(lambda *call: given.append(call[2]["inputs_embeds"]), with_kwargs=True)
+    model(one)
+    hook.remove()
+    assert torch.equal(targets.valid, padding)
+    whole = random_llm(OmegaConf.to_container(model.cfg.llm)).eval()
+    whole.model.load_state_dict(lm.backbone.llm.state_dict(), strict=False)
+    whole.lm_head.load_state_dict(lm.backbone.lm_head.state_dict())
+    return whole(
+        inputs_embeds=given[0], attention_mask=padding.long(), labels=targets.tokens, output_router_logits=True, use_cache=False
+    ).aux_loss
+
+
+@torch.no_grad()
+def test_the_loss_of_the_experts_is_added_with_the_weight_of_the_language_model(experts):
+    one = batch(experts)
+    text, speech, *_ = experts._losses(one)
+    step, expected = experts.training_step(one, 0), balance(experts, one).item()
+    assert step["sums"].mean("experts_loss").item() == pytest.approx(expected, rel=1e-6)
+    assert step["loss"].item() == pytest.approx((3 * text.mean + speech.mean).item() + 0.02 * expected, rel=1e-6)
+    logged = step["sums"].logged(experts.loss_weights)
+    assert logged["loss"] == pytest.approx(step["loss"].item(), rel=1e-6)
+    assert logged["experts_loss"] == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.5])
+def test_the_weight_of_the_experts_is_a_key_and_0_asks_no_router(tmp_path, monkeypatch, weight):
+    model, asked = tiny_model(tmp_path, llm=EXPERTS, loss={"experts": weight}), []
+    hook = model.lm.backbone.llm.register_forward_pre_hook(lambda *call: asked.append(call[2]), with_kwargs=True)
+    step = model.training_step(batch(model), 0)
+    hook.remove()
+    assert [kwargs.get("output_router_logits", False) for kwargs in asked] == [weight > 0]
+    sums = step["sums"].logged(model.loss_weights)
+    assert ("experts_loss" in sums) is (weight > 0)
+    expected = 3 * sums["text_loss"] + sums["speech_loss"] + weight * sums.get("experts_loss", 0.0)
+    assert step["loss"].item() == pytest.approx(expected, rel=1e-6)
+    assert model.cfg.loss.experts == weight
+
+
+@torch.no_grad()
+def test_the_loss_of_the_experts_is_a_mean_over_ranks_that_have_frames(experts, monkeypatch):
+    batches = [batch(experts, (20, 15)), batch(experts, (13,)), batch(experts, (20, 15))]
+    batches[2].num_frames.zero_()
+    losses = [experts._losses(one) for one in batches]
+    sums = [one[2] for one in losses]
+    together = StepSums(sums[0].names, sum(s.sums for s in sums), sum(s.counts for s in sums), 3)
+    monkeypatch.setattr(parallel, "summed_over_ranks", lambda own, mesh: together)
+    mean = sum(experts.training_step(one, 0)["loss"] for one in batches) / 3
+    balanced = (losses[0][3] + losses[1][3]) / 2
+    assert balanced > 1.9 and losses[2][3] == 0
+    channels = 3 * together.mean("text_loss") + together.mean("speech_loss")
+    assert mean.item() == pytest.approx((channels + 0.02 * balanced).item(), rel=1e-5)
+
+
+def test_a_training_says_how_its_experts_are_balanced(experts, model, monkeypatch):
+    said = []
+    monkeypatch.setattr("nemo_duplex.models.duplex_s2s.logging.info", said.append)
+    experts.on_fit_start()
+    model.on_fit_start()  # has none
+    assert said == ["The load-balancing loss of the experts is added with weight 0.02 (model.loss.experts)."]
+
+
+@torch.no_grad()
+def test_the_loss_of_the_experts_is_validated(experts, monkeypatch):
+    values: dict[str, float] = {}
+    monkeypatch.setattr(experts, "log_dict", values.update)
+    monkeypatch.setattr(experts, "_trainer", object())
+    one = batch(experts)
+    validate(experts, one)
+    assert values["val_experts_loss"] == pytest.approx(balance(experts, one).item(), rel=1e-6)
+    channels = 3 * values["val_text_loss"] + values["val_speech_loss"]
+    assert values["val_loss"] == pytest.approx(channels + 0.02 * values["val_experts_loss"], rel=1e-6)
+
+
+def test_an_agent_with_experts_streams_what_it_says_offline_and_asks_no_router(experts, monkeypatch):
+    audio, asked = speech_like(1.2), []
+    hook = experts.lm.backbone.llm.register_forward_pre_hook(lambda *call: asked.append(call[2]), with_kwargs=True)
+    offline = experts.offline_inference(audio[None], torch.tensor([len(audio)]), decode_audio=False)
+    session = experts.open_session()
+    tokens = [frame.token for frame in [*session.push(audio.numpy()), *session.flush()]]
+    hook.remove()
+    assert tokens == offline["tokens_text"][0].tolist() and len(set(tokens)) > 2
+    assert len(asked) >= 30 and not any("output_router_logits" in kwargs for kwargs in asked)
 
 
 # ---------------------------------------------------------------------- validation

@@ -14,7 +14,7 @@ from nemo_duplex.models.duplex_s2s import DuplexS2SModel
 from nemo_duplex.models.losses import LossWeights
 from nemo_duplex.models.metrics import StepSums
 from nemo_duplex.models.throughput import Throughput, group_names, memory, throughput
-from tests.dummies import speech_like, tiny_config
+from tests.dummies import EXPERTS, speech_like, tiny_config
 
 FRAMES = (20, 15)  # of the two conversations of every batch
 
@@ -116,6 +116,14 @@ def test_the_progress_bar_shows_the_main_figures(run):
     assert list(shown) == ["loss", "text", "speech", "frames/s", "audio_s/s", "pad%", "tokens", "GB", "wait%"]
     assert shown["pad%"] == 12.5 and shown["tokens"] == 10
     assert run[0].callback_metrics["train/loss"] == pytest.approx(shown["loss"])
+
+
+def test_the_loss_of_experts_is_logged_beside_the_channels(tmp_path):
+    trainer, _, notebook = fit(tmp_path, model_keys={"llm": EXPERTS}, max_steps=2)
+    entry = notebook.named("train/")[2]
+    parts = 3 * entry["train/text_loss"] + entry["train/speech_loss"] + 0.02 * entry["train/experts_loss"]
+    assert entry["train/experts_loss"] > 1.9 and entry["train/loss"] == pytest.approx(parts, rel=1e-5)
+    assert trainer.progress_bar_metrics["experts"] == pytest.approx(entry["train/experts_loss"])
 
 
 def test_what_a_batch_does_not_have_is_not_logged(tmp_path):

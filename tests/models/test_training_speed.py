@@ -6,7 +6,7 @@ import torch
 from nemo_duplex.inputs import InputError
 from nemo_duplex.models.duplex_s2s import DuplexS2SModel
 from nemo_duplex.models.training_speed import compile_layers, freeze, recompute_activations
-from tests.dummies import PERCEPTION, tiny_config
+from tests.dummies import EXPERTS, LLM, PERCEPTION, tiny_config
 from tests.models.test_duplex_s2s import batch
 
 CONFORMER = {**PERCEPTION, "adapter": {"kind": "conformer", "n_layers": 1}}
@@ -35,10 +35,11 @@ def assert_same(one, other):
         assert torch.allclose(a, b, atol=1e-6), name
 
 
-def test_recomputed_activations_give_the_same_gradients_and_hold_less(tmp_path):
+@pytest.mark.parametrize("llm", [LLM, EXPERTS], ids=["dense", "experts"])
+def test_recomputed_activations_give_the_same_gradients_and_hold_less(tmp_path, llm):
     held = []
-    whole = gradients(tmp_path, held)
-    recomputed = gradients(tmp_path, held, activation_checkpointing=True)
+    whole = gradients(tmp_path, held, llm=llm)
+    recomputed = gradients(tmp_path, held, activation_checkpointing=True, llm=llm)
     assert_same(whole, recomputed)
     assert held[1] < 0.7 * held[0]
 
@@ -52,9 +53,10 @@ def test_a_model_that_recomputes_is_saved_under_the_same_names(tmp_path):
 
 
 @pytest.mark.slow
-def test_compiled_layers_give_the_same_gradients(tmp_path):
+@pytest.mark.parametrize("llm", [LLM, EXPERTS], ids=["dense", "experts"])
+def test_compiled_layers_give_the_same_gradients(tmp_path, llm):
     """`aot_eager` traces forward and backward as `inductor` does, without a C compiler."""
-    assert_same(gradients(tmp_path), gradients(tmp_path, backend="aot_eager"))
+    assert_same(gradients(tmp_path, llm=llm), gradients(tmp_path, backend="aot_eager", llm=llm))
 
 
 def test_the_language_model_is_compiled_once_for_any_length_as_the_config_says(tmp_path, monkeypatch):
