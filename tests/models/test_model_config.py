@@ -27,7 +27,7 @@ DEFAULTS = {
     "turn_marks": "beside",
     "text_alignment": "turn",
     "user_weight": 1.0,
-    "loss": {"text": 3.0, "speech": 1.0, "text_pad": 1.0, "turn": 0.0, "silence": 1.0, "chunk": 1024},
+    "loss": {"text": 3.0, "speech": 1.0, "text_pad": 1.0, "turn": 0.0, "silence": 1.0, "experts": None, "chunk": 1024},
     "freeze_params": [],
     "prevent_freeze_params": [],
     "lora": None,
@@ -56,7 +56,7 @@ def test_what_is_given_is_read_and_written_again():
         "turn_marks": "in_place",
         "text_alignment": "word",
         "user_weight": 0.5,
-        "loss": {"text": 1.0, "speech": 4.0, "text_pad": 0.3, "turn": 2.0, "silence": 0.1, "chunk": 7},
+        "loss": {"text": 1.0, "speech": 4.0, "text_pad": 0.3, "turn": 2.0, "silence": 0.1, "experts": 0.5, "chunk": 7},
         "freeze_params": ["^llm"],
         "prevent_freeze_params": ["a"],
         "lora": {"r": 2},
@@ -77,6 +77,8 @@ def test_what_is_given_is_read_and_written_again():
         ({"loss": {"silence": 0}}, "model.loss.silence is 0, expected a share above 0, up to 1"),
         ({"loss": {"silence": 1.5}}, "model.loss.silence is 1.5, expected a share above 0, up to 1"),
         ({"loss": {"silence": math.nan}}, "model.loss.silence is nan, expected a share"),
+        ({"loss": {"experts": -0.1}}, "model.loss.experts is -0.1, expected a weight of 0 or more, or null"),
+        ({"loss": {"experts": float("nan")}}, "model.loss.experts is nan, expected a weight of 0 or more, or null"),
         ({"loss": {"chunk": -1}}, "model.loss.chunk is -1, expected a number of frames, or 0"),
         ({"loss": {"text": 0, "speech": 0}}, "model.loss.text and model.loss.speech are both 0: nothing is trained"),
         *[
@@ -96,7 +98,7 @@ def test_weights_that_train_nothing_or_are_no_weights_are_refused(section, messa
 
 
 def test_weights_may_be_0_where_something_is_left():
-    loss = {"text": 0, "speech": 1, "text_pad": 0, "turn": 0.0, "silence": 1e-6, "chunk": 0}
+    loss = {"text": 0, "speech": 1, "text_pad": 0, "turn": 0.0, "silence": 1e-6, "experts": 0.0, "chunk": 0}
     read = ModelConfig.of({"loss": loss, "user_weight": 0})
     assert read.loss == LossWeights(**loss) and read.user_weight == 0
     assert ModelConfig.of({"loss": {"speech": 0}}).loss.text == 3
