@@ -1,7 +1,8 @@
 """Train the agent's codec on one speaker, or personalise a trained one, and write it as codec.nemo.
 
 python examples/train_codec.py data=corpus out=codec minutes=20
-python examples/train_codec.py data=wavs out=codec init=codec.nemo freeze_encoder=true matrix_rate=3e-3 rate=1e-3
+python examples/train_codec.py data=wavs out=personal init=codec/codec.nemo freeze_encoder=true matrix_rate=3e-3 rate=1e-3
+python examples/train_codec.py data=wavs out=nanocodec init=nvidia/nemo-nano-codec-22khz-0.6kbps-12.5fps rate=1e-4
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ def main(cfg: DictConfig) -> None:
     if threads := settings.pop("threads"):
         torch.set_num_threads(threads)
     quality = train_codec(CodecTrainingConfig(**settings))
-    print(f"{cfg.out}/codec.nemo: {', '.join(f'{key} {value}' for key, value in quality.items())}")
+    figures = {key: value for key, value in quality.items() if key != "data"}
+    print(f"{cfg.out}/codec.nemo: {', '.join(f'{key} {value}' for key, value in figures.items())}")
 
 
 if __name__ == "__main__":

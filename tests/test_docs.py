@@ -62,6 +62,8 @@ def desk(model, tmp_path_factory):
     (folder / "demo").mkdir()
     model.save_to(str(folder / "demo" / "agent.nemo"))
     FSQCodec(CODEC).save_to(folder / "codec.nemo")
+    (folder / "codec").mkdir()
+    shutil.copy(folder / "codec.nemo", folder / "codec")
     shutil.copy(model.cfg.tokenizer.model_path, folder / "tokenizer.model")
     (folder / "dialogues.jsonl").write_text(DIALOGUES)
     (folder / "nemo_duplex").symlink_to(PACKAGE)

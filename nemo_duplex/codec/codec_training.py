@@ -7,6 +7,7 @@ otherwise everything that was encoded before has to be encoded again.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from nemo.collections.tts.modules.audio_codec_modules import default_precision
 from torch.utils.data import DataLoader
 
 from nemo_duplex.codec.fsq_codec import FSQCodec
-from nemo_duplex.codec.quality import measure_quality
+from nemo_duplex.codec.quality import mean_mel_distance, measure_quality
 from nemo_duplex.codec.reconstruction import ReconstructionLoss
 from nemo_duplex.codec.recordings import Crops, Recordings
 from nemo_duplex.files.atomic import sha256
@@ -32,6 +33,8 @@ from nemo_duplex.training.small_part import (
 from nemo_duplex.training.time_budget import TimeBudget
 
 _MAX_HELD_OUT = 40
+_FREE = ("max_odd_rows",)  # it ends a run or changes nothing
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,8 @@ class CodecTrainingConfig:
     steps: int | None
     init: str | None
     freeze_encoder: bool
+    channel: int | None
+    max_odd_rows: float
     seed: int
     batch_size: int
     crop_frames: int
@@ -59,6 +64,10 @@ class CodecTrainingConfig:
         for name in ("minutes", "batch_size", "crop_frames", "matrix_rate", "rate"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name}={getattr(self, name)}: expected more than zero.")
+        if not 0 <= self.max_odd_rows <= 1:
+            raise InputError(f"max_odd_rows={self.max_odd_rows}: expected a share from 0 to 1.")
+        if self.channel is not None and self.channel < 0:
+            raise InputError(f"channel={self.channel}: expected 0 for the first channel, 1 for the second, ...")
         if self.freeze_encoder and self.init is None:
             raise InputError(
                 "freeze_encoder=true keeps the codes of a trained codec, but none is given: add init=<codec .nemo>."
@@ -148,20 +157,30 @@ def train_codec(config: CodecTrainingConfig) -> dict[str, Any]:
     out = Path(config.out)
     codec_file, quality_file = out / "codec.nemo", out / "quality.json"
     if (out / "training.json").is_file():
-        claim(out, config)
+        claim(out, config, _FREE)
     if codec_file.is_file() and quality_file.is_file():
         return json.loads(quality_file.read_text())
 
     pl.seed_everything(config.seed, verbose=False)
     codec = FSQCodec.restore_from(config.init) if config.init else FSQCodec(config.codec)
-    recordings = Recordings(config.data, codec.sample_rate)
+    recordings = Recordings(config.data, codec.sample_rate, config.channel, config.max_odd_rows)
+    for line in recordings.summary():
+        _log.info(line)
     kept, held_out = recordings.split(_MAX_HELD_OUT)
+    utterances = [recordings.audio(i) for i in held_out]
     training = CodecTraining(codec, config, recordings, kept, TimeBudget(config.minutes))
-    claim(out, config)
+    claim(out, config, _FREE)
+    before = {"mel_distance_before": mean_mel_distance(codec, utterances)} if config.init else {}
     fit(training, "codec", out, config.accelerator)
 
     codec.cpu().save_to(codec_file, half=config.half, keep_codes=config.freeze_encoder)
-    quality = measure_quality(FSQCodec.restore_from(codec_file), [recordings.audio(i) for i in held_out])
+    quality = before | measure_quality(FSQCodec.restore_from(codec_file), utterances)
+    quality["held_out"] = 0 if kept == held_out else len(held_out)
+    quality["data"] = {
+        "utterances": len(recordings),
+        "minutes": round(recordings.seconds / 60, 2),
+        "left_out": recordings.left_out.describe(),
+    }
     quality |= {"steps": training.step, "minutes": config.minutes, "seed": config.seed, "sha256": sha256(codec_file)}
     finish(out, quality)
     return quality

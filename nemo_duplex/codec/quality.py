@@ -24,6 +24,24 @@ def measure_quality(codec: FSQCodec, utterances: list[torch.Tensor]) -> dict[str
         `codes_used`: share of each codebook that they use; `kbps`: bit rate; `step_ms`: median time of one streamed frame,
         None if the decoder looks ahead and cannot stream; `parameters`: weights.
     """
+    distances, used = _reconstruct(codec, utterances)
+    return {
+        "mel_distance": _mean(distances),
+        "held_out": len(utterances),
+        "codes_used": [round(len(book) / codec.codebook_size, 3) for book in used],
+        "kbps": round(codec.num_codebooks * math.log2(codec.codebook_size) * float(codec.frame_rate.hz) / 1000, 3),
+        "step_ms": _step_milliseconds(codec),
+        "parameters": sum(p.numel() for p in codec.parameters()),
+    }
+
+
+def mean_mel_distance(codec: FSQCodec, utterances: list[torch.Tensor]) -> float:
+    """The `mel_distance` of `measure_quality` alone."""
+    return _mean(_reconstruct(codec, utterances)[0])
+
+
+def _reconstruct(codec: FSQCodec, utterances: list[torch.Tensor]) -> tuple[list[float], list[set[int]]]:
+    """The mel distance of each utterance from its reconstruction, and the codes of each codebook that they use."""
     distances, used = [], [set[int]() for _ in range(codec.num_codebooks)]
     for audio in tqdm(utterances, desc="Measuring quality", unit="utterance", leave=False, delay=5):
         codes, frames = codec.encode(audio[None], torch.tensor([len(audio)]))
@@ -31,14 +49,11 @@ def measure_quality(codec: FSQCodec, utterances: list[torch.Tensor]) -> dict[str
         distances.append(mel_distance(audio, decoded[0, : len(audio)], codec.sample_rate))
         for book, row in zip(used, codes[0].tolist()):
             book.update(row)
-    return {
-        "mel_distance": round(sum(distances) / len(distances), 4),
-        "held_out": len(utterances),
-        "codes_used": [round(len(book) / codec.codebook_size, 3) for book in used],
-        "kbps": round(codec.num_codebooks * math.log2(codec.codebook_size) * float(codec.frame_rate.hz) / 1000, 3),
-        "step_ms": _step_milliseconds(codec),
-        "parameters": sum(p.numel() for p in codec.parameters()),
-    }
+    return distances, used
+
+
+def _mean(distances: list[float]) -> float:
+    return round(sum(distances) / len(distances), 4)
 
 
 def _step_milliseconds(codec: FSQCodec) -> float | None:

@@ -80,7 +80,7 @@ class OddRows:
         which = "All of them" if counted.count == len(self) > 1 else f"{counted.count} of them"
         return f"{which}: {reason}, such as {counted.first[0].rstrip('.')}. {counted.cure}".rstrip()
 
-    def check(self, what: str, num_usable: int, most: float, key: str) -> None:
+    def check(self, what: str, num_usable: int, most: float, key: str, rows: str = "rows") -> None:
         """Ends a run that would go on without most of what it was given.
 
         Args:
@@ -88,17 +88,18 @@ class OddRows:
             num_usable: rows that are not odd.
             most: largest share of all rows that may be odd, 0 to 1.
             key: of the configuration, in which `most` was given.
+            rows: what the error calls them ("files").
 
         Raises:
             InputError: if no row is usable, or the share of odd rows is larger than `most`.
         """
         num_odd = len(self)
         if num_odd and not num_usable:
-            raise InputError(f"{what}: none of {num_odd} rows can be used. {self.most_frequent()}")
+            raise InputError(f"{what}: none of {num_odd} {rows} can be used. {self.most_frequent()}")
         share = num_odd / max(1, num_odd + num_usable)
         if share > most:
             enough = math.ceil(100 * share) / 100
             raise InputError(
-                f"{what}: {num_odd} of {num_odd + num_usable} rows cannot be used, more than {key}={most:g} allows. "
+                f"{what}: {num_odd} of {num_odd + num_usable} {rows} cannot be used, more than {key}={most:g} allows. "
                 f"{self.most_frequent()} To go on with the other {num_usable}, set {key}={enough:g}."
             )

@@ -108,13 +108,16 @@ class ClockBar(pl.Callback):
         self.bar.close()
 
 
-def claim(out: Path, config: Any) -> None:
+def claim(out: Path, config: Any, free: tuple[str, ...] = ()) -> None:
     """Writes the settings of a training (a dataclass with a field `out`) to `out`, or checks that they are the same.
+
+    Args:
+        free: settings that may be others when the training resumes, besides `out`.
 
     Raises:
         InputError: if `out` holds a training with other settings.
     """
-    settings, note = json.loads(json.dumps(asdict(config) | {"out": None})), out / "training.json"
+    settings, note = json.loads(json.dumps(asdict(config) | dict.fromkeys(("out", *free)))), out / "training.json"
     if not note.is_file():
         write_json(note, settings)
         return

@@ -15,6 +15,7 @@ from nemo_duplex.codec import codec_training
 from nemo_duplex.codec.codec_training import CodecTraining, CodecTrainingConfig, train_codec
 from nemo_duplex.codec.fsq_codec import FSQCodec
 from nemo_duplex.codec.quality import measure_quality
+from nemo_duplex.codec.reconstruction import ReconstructionLoss
 from nemo_duplex.codec.recordings import Recordings
 from nemo_duplex.files.atomic import sha256
 from nemo_duplex.inputs import InputError
@@ -49,6 +50,8 @@ def config(data: Path, out: Path, **changes) -> CodecTrainingConfig:
         steps=10,
         init=None,
         freeze_encoder=False,
+        channel=None,
+        max_odd_rows=0.5,
         seed=0,
         batch_size=2,
         crop_frames=4,
@@ -134,6 +137,7 @@ def test_done_it_does_nothing_and_other_settings_are_refused(wavs, tmp_path, mon
     train_codec(config(wavs, tmp_path, steps=2))
     monkeypatch.setattr(codec_training, "fit", None)
     assert train_codec(config(wavs, tmp_path, steps=2))["steps"] == 2
+    assert train_codec(config(wavs, tmp_path, steps=2, max_odd_rows=0.9))["steps"] == 2, "It ends a run or changes nothing."
     with pytest.raises(InputError, match="another rate, seed"):
         train_codec(config(wavs, tmp_path, steps=2, seed=1, rate=1e-3))
 
@@ -178,6 +182,8 @@ def test_personalised_with_a_frozen_encoder_codes_stay_valid(wavs, tmp_path):
 
 
 NEMO_NETWORKS = hifigan_config(4, [9, 8, 8, 7], [4, 4, 3, 2])
+NEMO_NETWORKS["audio_encoder"]["resblock_kernel_sizes"] = [3]
+NEMO_NETWORKS["audio_decoder"] |= {"resblock_kernel_sizes": [3], "base_channels": 32}
 
 
 @pytest.fixture(scope="module")
@@ -188,17 +194,27 @@ def nemo_codec(tmp_path_factory) -> Path:
     return path
 
 
+def reconstruction_loss(codec: FSQCodec) -> float:
+    """At all resolutions, of the utterance that is held out."""
+    loss, audio = ReconstructionLoss(RATE), speech_like(0.7, seed=0, sample_rate=RATE)[None]
+    decoded, _ = codec.decode(*codec.encode(audio, torch.tensor([audio.shape[1]])))
+    return sum(float(loss._at(audio, decoded[:, : audio.shape[1]], *at)) for at in zip(loss.windows, loss.filters)) / 5
+
+
 def test_a_codec_of_convolutions_has_one_optimizer_and_learns(wavs, tmp_path, nemo_codec):
-    settings = config(wavs, tmp_path, init=str(nemo_codec), steps=20, rate=3e-3, crop_frames=40)
+    settings = config(wavs, tmp_path, init=str(nemo_codec), steps=10, rate=3e-3, crop_frames=20)
     training = CodecTraining(FSQCodec.restore_from(nemo_codec), settings, Recordings(wavs, RATE), [1], TimeBudget(9))
     (adamw,) = training.configure_optimizers()
     held = [parameter for group in adamw.param_groups for parameter in group["params"]]
     assert type(adamw) is torch.optim.AdamW and {*map(id, held)} == {*map(id, training.codec.model.parameters())}
 
     quality = train_codec(settings)
-    before = measure_quality(FSQCodec.restore_from(nemo_codec), [speech_like(0.7, seed=0, sample_rate=RATE)])
-    assert quality["steps"] == 20 and quality["mel_distance"] < 0.95 * before["mel_distance"]
-    personalised = FSQCodec.restore_from(tmp_path / "codec.nemo")
+    general, personalised = FSQCodec.restore_from(nemo_codec), FSQCodec.restore_from(tmp_path / "codec.nemo")
+    held_out = [Recordings(wavs, RATE).audio(0)]
+    assert quality["steps"] == 10
+    assert quality["mel_distance_before"] == measure_quality(general, held_out)["mel_distance"]
+    assert quality["mel_distance"] == measure_quality(personalised, held_out)["mel_distance"]
+    assert reconstruction_loss(personalised) < 0.8 * reconstruction_loss(general)
     codes, frames = personalised.encode(speech_like(0.7, seed=0, sample_rate=RATE)[None], torch.tensor([15435]))
     decoder, parts = personalised.streaming_decoder(), []
     state = decoder.init_state(1)
@@ -282,6 +298,8 @@ def test_utterances_shorter_than_the_networks_need(tmp_path, kind, step_ms):
     [
         (dict(minutes=0.0), "minutes=0.0: expected more than zero"),
         (dict(freeze_encoder=True), "add init="),
+        (dict(max_odd_rows=50.0), "max_odd_rows=50.0: expected a share from 0 to 1"),
+        (dict(channel=-1), "channel=-1: expected 0"),
         (dict(init="missing.nemo"), "no file missing.nemo"),
     ],
 )
@@ -289,6 +307,33 @@ def test_settings_that_cannot_be(wavs, tmp_path, changes, words):
     with pytest.raises(InputError, match=words):
         train_codec(config(wavs, tmp_path / "out", **changes))
     assert not (tmp_path / "out").exists()
+
+
+def test_odd_files_are_left_out_and_written_down(wavs, tmp_path, caplog):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    soundfile.write(folder / "a.wav", speech_like(0.7, seed=0, sample_rate=RATE), RATE)
+    soundfile.write(folder / "b.wav", torch.stack([speech_like(0.5, s, RATE) for s in (1, 2)], 1), RATE)
+    (folder / "c.wav").write_bytes(b"")
+    with caplog.at_level("INFO", "nemo_duplex"):
+        quality = train_codec(config(folder, tmp_path / "out", steps=1, channel=1, max_odd_rows=0.4))
+    assert quality["data"] == {
+        "utterances": 2,
+        "minutes": 0.02,
+        "left_out": {"no samples": {"count": 1, "first": [f"{folder / 'c.wav'}: 0 bytes"]}},
+    }
+    assert quality["held_out"] == 1 and "mel_distance_before" not in quality
+    assert "training data: 2 utterances, 0.0 minutes, 1 left out" in caplog.messages
+    with pytest.raises(InputError, match="1 of 3 files cannot be used, more than max_odd_rows=0.3 allows"):
+        train_codec(config(folder, tmp_path / "strict", steps=1, channel=1, max_odd_rows=0.3))
+    assert not (tmp_path / "strict").exists()
+
+
+def test_a_single_utterance_is_trained_on_and_nothing_is_held_out(tmp_path):
+    (tmp_path / "one").mkdir()
+    soundfile.write(tmp_path / "one" / "a.wav", speech_like(0.02, sample_rate=RATE), RATE)
+    quality = train_codec(config(tmp_path / "one", tmp_path / "out", steps=1))
+    assert quality["held_out"] == 0 and 0 < quality["mel_distance"] < 10
 
 
 def test_bad_data_leaves_nothing_and_can_be_put_right(wavs, tmp_path):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import io
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +62,7 @@ def test_a_tree_of_wavs(tmp_path, monkeypatch):
     assert read.seconds == pytest.approx(0.3, abs=1e-3)
 
 
-def test_bad_data_is_named(tmp_path):
+def test_a_folder_without_audio(tmp_path):
     def refused(words):
         with pytest.raises(InputError) as error:
             Recordings(tmp_path / "data", RATE)
@@ -70,18 +72,157 @@ def test_bad_data_is_named(tmp_path):
     (tmp_path / "data").mkdir()
     refused("is empty")
     (tmp_path / "data" / "notes.txt").write_text("x")
-    refused("no wav or flac files")
-    wav = tmp_path / "data" / "a.wav"
-    soundfile.write(wav, tone(0.1), 16000)
-    refused("a.wav has 16000 Hz, expected 22050 Hz")
-    soundfile.write(wav, np.stack([tone(0.1)] * 2, 1), RATE)
-    refused("a.wav has 2 channels")
-    soundfile.write(wav, np.array([0.1, np.nan], np.float32), RATE, subtype="FLOAT")
-    refused("a.wav is not a number in places")
-    soundfile.write(wav, np.zeros(0), RATE)
-    refused("a.wav is empty")
-    wav.write_bytes(b"RIFF not quite")
-    refused("a.wav is unreadable")
+    soundfile.write(tmp_path / "data" / "._1.wav", tone(0.1), RATE)
+    refused("no audio files (wav, flac, ogg, mp3)")
+
+
+WAV = dict(format="WAV", subtype="FLOAT")
+ODD = {  # name: (samples or bytes, rate), reason, detail, cure
+    "a.wav": ((np.zeros(0), RATE), "no samples", "", "Remove it."),
+    "b.wav": ((b"", 0), "no samples", "0 bytes", "Remove it."),
+    "c.wav": (
+        (b"RIFF not quite", 0),
+        "not readable as audio",
+        "Format not recognised",
+        "Convert it to wav or flac, or remove it.",
+    ),
+    "d.m4a": ((b"ftypM4A ", 0), "not readable as audio", "Format not recognised", "Convert it to wav or flac, or remove it."),
+    "e.wav": ((np.array([0.1, np.nan]), RATE), "samples that are no numbers", "", "Write it again."),
+    "f.wav": ((np.full(400, 9e-5), 2 * RATE), "silence alone", "200 samples at 22050 Hz", "Remove it."),
+    "g.wav": ((1e4 * tone(0.1), RATE), "samples far beyond full scale", "up to 5000", "Scale them to -1 ... 1."),
+    "h.wav": (
+        (np.stack([tone(0.1), tone(0.1, 0.4)], 1), RATE),
+        "channels that differ",
+        "2 channels",
+        "Give channel=0 for the first of them, or the number of the speaker's.",
+    ),
+}
+
+
+def write(path: Path, content: np.ndarray | bytes, rate: int) -> None:
+    path.write_bytes(content) if isinstance(content, bytes) else soundfile.write(path, content, rate, **WAV)
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_file_that_cannot_be_used_is_left_out(tmp_path, name):
+    (content, rate), reason, detail, cure = ODD[name]
+    write(tmp_path / name, content, rate)
+    path = tmp_path / name
+    with pytest.raises(InputError) as error:
+        Recordings(tmp_path, RATE)
+    what = f"{reason}, such as {path}: {detail}" if detail else f"{reason}, such as {path}"
+    assert str(error.value) == f"training data: none of 1 files can be used. 1 of them: {what}. {cure}"
+    soundfile.write(tmp_path / "good.wav", tone(0.1), RATE)
+    read = Recordings(tmp_path, RATE)
+    assert read.ids == [str(tmp_path / "good.wav")] and len(read.left_out) == 1
+    found = f"{path}: {detail}" if detail else str(path)
+    assert read.left_out.describe() == {reason: {"count": 1, "first": [found]}}
+    assert read.summary() == ["training data: 1 utterances, 0.0 minutes, 1 left out", f"  1 x {reason}: {found}"]
+
+
+def test_a_folder_of_odd_files_goes_on_until_they_are_more_than_the_share(tmp_path):
+    for name, ((content, rate), *_) in ODD.items():
+        write(tmp_path / name, content, rate)
+    for i in range(2):
+        soundfile.write(tmp_path / f"good{i}.wav", tone(0.1), RATE)
+    assert len(Recordings(tmp_path, RATE, max_odd_rows=0.8)) == 2
+    with pytest.raises(InputError) as error:
+        Recordings(tmp_path, RATE, max_odd_rows=0.79)
+    words = str(error.value)
+    assert words.startswith(
+        "training data: 8 of 10 files cannot be used, more than max_odd_rows=0.79 allows. 2 of them: no samples"
+    )
+    assert words.endswith("To go on with the other 2, set max_odd_rows=0.8.")
+
+
+def test_any_rate_is_resampled_and_any_usual_format_read(tmp_path):
+    """One second of a tone of 441 Hz; a file of a lower rate lacks what is above."""
+    (tmp_path / "Take 1").mkdir()
+    names = {
+        "1.WAV": (44100, {"format": "WAV"}),
+        "Take 1/2.flac": (48000, {}),
+        "Take 1/3.ogg": (RATE, {}),
+        "4.Mp3": (44100, {"format": "MP3"}),
+        "5.opus": (48000, {"format": "OGG", "subtype": "OPUS"}),
+        "6.aiff": (8000, {}),
+        "7.wav": (16000, {}),
+    }
+    for name, (rate, form) in names.items():
+        wave = 0.5 * np.sin(2 * np.pi * 441 * np.arange(rate) / rate)
+        soundfile.write(tmp_path / name, wave, rate, **form)
+    read = Recordings(tmp_path, RATE)
+    assert read.ids == [
+        str(tmp_path / name) for name in ("1.WAV", "4.Mp3", "5.opus", "6.aiff", "7.wav", "Take 1/2.flac", "Take 1/3.ogg")
+    ]
+    assert len(read.left_out) == 0
+    expected = 0.5 * np.sin(2 * np.pi * 441 * np.arange(RATE) / RATE)
+    for name, samples in zip(read.ids, range(len(read))):
+        audio = read.audio(samples).numpy()
+        lossless = not name.endswith(("Mp3", "opus", "ogg"))
+        assert len(audio) == RATE if lossless else abs(len(audio) - RATE) < 2400, name
+        middle = audio[5000:15000]
+        if lossless:
+            assert np.abs(middle - expected[5000:15000]).max() < 0.01, name
+        else:
+            assert abs(np.abs(np.fft.rfft(middle)).argmax() * RATE / 10000 - 441) < 2 and 0.4 < middle.max() < 0.6, name
+    assert read.summary() == [
+        f"training data: 7 utterances, {read.seconds / 60:.1f} minutes, 0 left out",
+        "  resampled from 8000 to 22050 Hz: 1; they hold nothing above 4000 Hz",
+        "  resampled from 16000 to 22050 Hz: 1; they hold nothing above 8000 Hz",
+        "  resampled from 44100 to 22050 Hz: 2",
+        "  resampled from 48000 to 22050 Hz: 2",
+    ]
+
+
+def test_which_channel(tmp_path):
+    left, right, silence = tone(0.1, 0.5), tone(0.1, 0.25), np.zeros(2205, np.float32)
+
+    def read(*channels, channel=None):
+        soundfile.write(tmp_path / "a.wav", np.stack(channels, 1), RATE)
+        return float(Recordings(tmp_path, RATE, channel).audio(0).abs().max())
+
+    assert read(left, left) == pytest.approx(0.5, abs=1e-3)
+    assert read(left, 0.99 * left) == pytest.approx(0.4975, abs=1e-3), "The same voice: the mean of both."
+    assert read(silence, right) == pytest.approx(0.25, abs=1e-3), "A channel without sound is none."
+    assert read(left, right, channel=1) == pytest.approx(0.25, abs=1e-3)
+    assert read(left, right, channel=0) == pytest.approx(0.5, abs=1e-3)
+    assert read(left, channel=3) == pytest.approx(0.5, abs=1e-3), "A mono file has the speaker alone."
+    with pytest.raises(InputError, match="channels that differ, such as .*2 channels. Give channel=0"):
+        read(left, right)
+    with pytest.raises(
+        InputError, match="fewer channels than channel= asks for, .*2, asked for 2. Give a channel= from 0 to 1"
+    ):
+        read(left, right, channel=2)
+    with pytest.raises(InputError, match="silence alone"):
+        read(silence, silence)
+
+
+def test_a_long_recording_is_several_utterances(tmp_path):
+    soundfile.write(tmp_path / "a.wav", tone(20.0), RATE)
+    soundfile.write(tmp_path / "b.wav", tone(50.0), RATE)
+    read = Recordings(tmp_path, RATE)
+    assert read.ids == [str(tmp_path / "a.wav")] + [f"{tmp_path / 'b.wav'} part {number}" for number in (1, 2, 3)]
+    assert [len(samples) for samples in read.samples] == [20 * RATE, 367500, 367500, 367500]
+    whole = torch.cat([read.audio(i) for i in (1, 2, 3)])
+    torch.testing.assert_close(whole, torch.from_numpy(tone(50.0)), atol=1e-4, rtol=0)
+    assert read.split(40) == ([1, 2, 3], [0])
+
+
+def test_cuts_of_a_shar_that_cannot_be_used_are_left_out(tmp_path):
+    """A cut whose audio is broken, in a shard that is whole."""
+    write_agent_shar(tmp_path, 6)
+    tar = tmp_path / "agent" / "shar" / "recording.000000.tar"
+    with tarfile.open(tar) as archive:
+        members = [(member, archive.extractfile(member).read()) for member in archive.getmembers()]
+    with tarfile.open(tar, "w") as archive:
+        for member, content in members:
+            if member.name == "agent-1.flac":
+                content = b"\0" * len(content)
+            archive.addfile(member, io.BytesIO(content))
+    read = Recordings(tmp_path, RATE)
+    assert read.ids == [f"cut agent-{i}" for i in (0, 2, 3, 4, 5)]
+    ((reason, found),) = read.left_out.describe().items()
+    assert (reason, found["count"]) == ("not readable as audio", 1) and found["first"][0].startswith("cut agent-1: ")
 
 
 def test_a_broken_shar_is_named(tmp_path):
