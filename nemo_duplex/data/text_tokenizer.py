@@ -203,11 +203,14 @@ def train_tokenizer(texts: str | Path, model_path: str | Path, size: int) -> Pat
         size: pieces at most; a small corpus gets as many as it has.
 
     Raises:
-        InputError: if `texts` is missing, or too small to train on.
+        InputError: if `texts` is missing, not UTF-8, or too small to train on.
     """
     texts = existing_file(texts, "texts of the corpus")
-    with open(texts, encoding="utf-8-sig") as file:  # a line ends at a line feed alone: a text may hold U+2028
-        lines = [line.rstrip("\n") for line in file if line.strip()]
+    try:
+        with open(texts, encoding="utf-8-sig") as file:  # no splitlines(): a text goes on after U+2028
+            lines = [line.rstrip("\n") for line in file if line.strip()]
+    except UnicodeDecodeError:
+        raise InputError(f"texts of the corpus: {texts} is not UTF-8 text. Save it as UTF-8.") from None
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(

@@ -94,20 +94,20 @@ def _rows(text: TextIO, path: Path) -> Iterator[JsonRow]:
     first = next(lines, None)
     if first is None:
         return
-    second = None
-    if first[1].lstrip("\ufeff \t").startswith("["):  # one list, unless there is a list on every line
-        second = next(lines, None)
-        row = _of_line(*first) if second and first[1].rstrip().endswith("]") else None
-    else:
-        row = _of_line(*first)
-    if row is not None and row.odd is None:
-        yield from itertools.chain(
-            [row], itertools.starmap(_of_line, [second] if second else []), itertools.starmap(_of_line, lines)
-        )
+    begun, is_list = [first], first[1].lstrip("\ufeff \t").startswith("[")
+    if is_list:
+        begun += itertools.islice(lines, 1)
+    if is_list and (len(begun) == 1 or not first[1].rstrip().endswith("]")):
+        by_line = False
+    else:  # a list on every line is JSON lines too
+        by_line = _of_line(*first).odd is None
+    if by_line:
+        yield from itertools.starmap(_of_line, itertools.chain(begun, lines))
         return
-    whole = "\n" * (first[0] - 1) + first[1]
-    if second is not None:
-        whole += "\n" * (second[0] - first[0] - 1) + second[1]
+    before, whole = 0, ""
+    for number, line in begun:
+        whole += "\n" * (number - before - 1) + line
+        before = number
     yield from _of_whole(whole + text.read(), path)
 
 
@@ -115,7 +115,7 @@ def _of_line(number: int, line: str) -> JsonRow:
     if _NO_TEXT.search(line):
         return JsonRow(number, number, odd=_not_utf8())
     try:
-        value, end = _decode(line, _BLANKS.match(line).end())
+        value, end = _decode(line, _after_blanks(line, 0))
         if rest := line[end:].strip():
             raise json.JSONDecodeError(f"more than one value, {rest[:20]!r}", line, end)
         return JsonRow(number, number, value)
@@ -132,14 +132,11 @@ def _of_whole(text: str, path: Path) -> Iterator[JsonRow]:
     """Rows of a text that is no JSON lines, or whose first line is broken."""
     is_list = text.lstrip("\ufeff \t\n").startswith("[")
     try:
-        if is_list:
-            yield from _values(text, is_list)
-            return
         for _ in _values(text, is_list):
             pass
     except json.JSONDecodeError as error:
         rows = [_of_line(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip("\ufeff \t")]
-        if is_list or not any(isinstance(row.value, dict) for row in rows):
+        if 2 * sum(isinstance(row.value, dict) for row in rows) <= len(rows):
             raise InputError(f"{path}:{error.lineno}: not JSON ({error.msg}). {_CURE}") from None
         yield from rows
         return
@@ -148,9 +145,9 @@ def _of_whole(text: str, path: Path) -> Iterator[JsonRow]:
 
 def _values(text: str, is_list: bool) -> Iterator[JsonRow]:
     """The elements of a list, or values one after the other."""
-    position = _BLANKS.match(text).end()
+    position = _after_blanks(text, 0)
     if is_list:
-        position = _BLANKS.match(text, position + 1).end()
+        position = _after_blanks(text, position + 1)
     end_of_text, line, counted = len(text), 1, 0
     for number in itertools.count(1):
         if is_list and text.startswith("]", position) and number == 1:
@@ -161,15 +158,21 @@ def _values(text: str, is_list: bool) -> Iterator[JsonRow]:
         start, (value, position) = position, _decode(text, position)
         broken = _NO_TEXT.search(text, start, position)
         yield JsonRow(number, line, odd=_not_utf8()) if broken else JsonRow(number, line, value)
-        position = _BLANKS.match(text, position).end()
+        position = _after_blanks(text, position)
         if is_list and text.startswith("]", position):
             break
         if is_list:
             if not text.startswith(",", position):
                 raise json.JSONDecodeError("Expecting ',' or ']'", text, position)
-            position = _BLANKS.match(text, position + 1).end()
-    if _BLANKS.match(text, position + 1).end() != end_of_text:
+            position = _after_blanks(text, position + 1)
+    if _after_blanks(text, position + 1) != end_of_text:
         raise json.JSONDecodeError("Extra data after the list", text, position + 1)
+
+
+def _after_blanks(text: str, position: int) -> int:
+    found = _BLANKS.match(text, position)
+    assert found is not None  # it matches no blanks too
+    return found.end()
 
 
 def _decode(text: str, position: int) -> tuple[Any, int]:

@@ -142,7 +142,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         return _read_ckpt(existing_file(path, "in-tree checkpoint"))
     folder = existing_folder(path, "in-tree checkpoint")
     try:
-        config = json.loads(existing_file(folder / "config.json", "in-tree checkpoint").read_text())
+        config = json.loads(existing_file(folder / "config.json", "in-tree checkpoint").read_bytes())
         weights = load_file(existing_file(folder / "model.safetensors", "in-tree checkpoint"))
     except InputError:
         raise

@@ -35,7 +35,7 @@ class Speakable:
 
     Examples:
         >>> speakable([{"type": "text", "text": "It is **two**. 😀"}])
-        Speakable(text='It is two.', reason='', taken_out=('Markdown', 'emoji'))
+        Speakable(text='It is two.', reason='', taken_out=('emoji', 'Markdown'))
         >>> speakable({"a": 1}).reason
         'an object instead of a text'
     """

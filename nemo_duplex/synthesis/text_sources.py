@@ -10,10 +10,12 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
+from tqdm import tqdm
 
 from nemo_duplex.files.atomic import sha256
 from nemo_duplex.files.json_rows import json_rows
@@ -144,11 +146,14 @@ class DialogueFiles:
         names = [other.name for other in set(self._paths)]
         prefix = path.name if names.count(path.name) == 1 else path.resolve().as_posix()
         odd, before = OddRows(), len(dialogues)
-        for row in json_rows(path, "source"):
+        rows = json_rows(path, "source")
+        in_a_worker = parent_process() is not None
+        for row in tqdm(rows, desc=f"Reading {path}", unit=" rows", delay=2, leave=False, disable=in_a_worker):
             inside = rows_inside(row.value)
             for position, value in enumerate(inside, start=1):
                 number = f"{row.number}.{position}" if len(inside) > 1 else str(row.number)
-                name = dialogue_id(value) or f"{prefix}:{number}"
+                own = dialogue_id(value)
+                name = own or f"{prefix}:{number}"
                 try:
                     if row.odd is not None:
                         raise row.odd
@@ -156,7 +161,7 @@ class DialogueFiles:
                         raise OddRow("an id that occurs twice", cure="Give every dialogue an id of its own, or none of them.")
                     dialogues[name] = Dialogue(name, self._exchanges(value))
                 except OddRow as reason:
-                    odd.add(reason, f"{path}:{row.line}" + (f" (dialogue {name})" if row.odd is None else ""))
+                    odd.add(reason, f"{path}:{row.line}" + (f" (dialogue {own})" if own else ""))
         if not odd and len(dialogues) == before:
             raise InputError(f"source: {path} holds no rows. Give a file of JSON lines.")
         odd.check(f"source: {path}", len(dialogues) - before, most=1.0, key="max_odd_rows")
@@ -200,11 +205,11 @@ class DialogueFiles:
     def summary(self) -> list[str]:
         """What was imported and what was not, as lines to print."""
         num_usable = sum(len(dialogues) for dialogues in self._splits.values())
-        lines = [f"source: {num_usable} dialogues, {len(self._odd)} rows left out"]
+        lines = [f"source: {num_usable} dialogues; rows left out: {len(self._odd)}"]
         lines += [f"  {found['count']} x {reason}: {found['first'][0]}" for reason, found in self._odd.describe().items()]
         if self._taken_out:
             counts = ", ".join(f"{kind} ({count})" for kind, count in self._taken_out.most_common())
-            lines.append(f"  taken out of the texts, because nobody says it: {counts}")
+            lines.append(f"  taken out of turns, because nobody says it: {counts}")
         return lines
 
 

@@ -3,9 +3,11 @@
 import pickle
 import subprocess
 import sys
+from unittest import mock
 
 import pytest
 from nemo.collections.common.tokenizers.sentencepiece_tokenizer import SentencePieceTokenizer
+from sentencepiece import SentencePieceTrainer
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 
 from nemo_duplex.conversation import Turn, Word
@@ -243,6 +245,29 @@ def test_a_corpus_that_is_too_small_or_missing_is_named(tmp_path):
     with pytest.raises(InputError, match="holds? no texts.txt|has no texts.txt to train a tokenizer on"):
         corpus_tokenizer(tmp_path / "none", tmp_path / "t.model", 30)
     assert not (tmp_path / "t.model").exists()
+
+
+def test_a_text_ends_with_its_line_and_nowhere_else(tmp_path):
+    """Not at U+2028 either, which may stand in a text; whoever wrote the file, and whatever this machine's encoding is."""
+    text = "It is\u2028one.\x0cIt is\x85two."
+    (tmp_path / "texts.txt").write_bytes(f"{text}\n".encode() * 50)
+    given = []
+    train = SentencePieceTrainer.train
+
+    def spy(sentence_iterator, **settings):
+        given.extend(sentence_iterator)
+        train(sentence_iterator=iter(given), **settings)
+
+    with mock.patch.object(SentencePieceTrainer, "train", spy):
+        train_tokenizer(tmp_path / "texts.txt", tmp_path / "t.model", 30)
+        assert given == [text] * 50
+        given.clear()
+        (tmp_path / "texts.txt").write_bytes(b"\xef\xbb\xbfIt is one.\r\n\r\nIt is two.\r\n")
+        train_tokenizer(tmp_path / "texts.txt", tmp_path / "t.model", 20)
+        assert given == ["It is one.", "It is two."]
+    (tmp_path / "texts.txt").write_bytes("It is ñ.".encode("latin-1"))
+    with pytest.raises(InputError, match="texts of the corpus: .*texts.txt is not UTF-8 text. Save it as UTF-8."):
+        train_tokenizer(tmp_path / "texts.txt", tmp_path / "t.model", 30)
 
 
 def test_a_tokenizer_of_a_corpus_is_trained_once(tmp_path):

@@ -91,7 +91,7 @@ def test_lines_of_lists_are_rows_and_one_list_is_not(tmp_path):
         (b"# two", "not JSON", "Expecting value at character 1"),
         (b"{'text': 2}", "not JSON", "Expecting property name enclosed in double quotes at character 2"),
         (b'{"text": ' + b"9" * 5000 + b"}", "not JSON", "Exceeds the limit (4300 digits) for integer string conversion"),
-        (b'{"a":' * 100_000, "not JSON", "nested too deep at character 1"),
+        (b"[" * 100_000, "not JSON", "nested too deep at character 1"),
         (b'{"text": "caf\xe9"}', "not UTF-8 text", ""),
     ],
 )

@@ -196,6 +196,8 @@ def test_own_dialogues_from_a_file(tmp_path):
     assert facts["source"]["dialogues"] == {"dev": 1, "train": 2} and facts["sets"]["agent"]["cuts"] == 1
     texts = {s.text for cut in CutSet.from_shar(in_dir=tmp_path / "out" / "train" / "shar") for s in cut.supervisions}
     assert "On the table." in texts and len(texts) == 3
+    stricter = synthesize(replace(spec, max_odd_rows=0.1), tmp_path / "out")  # the key ends a run or changes nothing
+    assert stricter["sets"] == facts["sets"] and stricter["source"]["left_out"] == {} == stricter["source"]["taken_out"]
     path.rename(tmp_path / "moved.jsonl")  # what counts is what it says, not where it lies
     assert synthesize(replace(spec, source=(str(tmp_path / "moved.jsonl"),)), tmp_path / "out")["sets"] == facts["sets"]
     (tmp_path / "moved.jsonl").write_text((tmp_path / "moved.jsonl").read_text().replace("cup", "hat"))
@@ -215,6 +217,7 @@ def test_a_full_disk_is_noticed_before_anything_is_written(tmp_path, monkeypatch
     ("make", "message"),
     [
         (lambda: CorpusSpec(hours=-1), "hours=-1: expected 0 to 1000000"),
+        (lambda: CorpusSpec(max_odd_rows=1.1), "max_odd_rows=1.1: expected a share from 0 to 1"),
         (lambda: CorpusSpec(hours=1e9), "hours=1000000000.0: expected 0 to 1000000"),
         (lambda: CorpusSpec(dialogues=DialogueSpec(pause=1.5)), "pause=1.5: expected a share from 0 to 1"),
         (lambda: CorpusSpec(dialogues=DialogueSpec(rhythm=Rhythm(barge_in=-0.1))), "barge_in=-0.1: expected a share"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 
 import numpy as np
@@ -88,7 +89,7 @@ GOOD = [{"id": f"d{i}", "data": ["a", "b"]} for i in range(2)]
             "2 (dialogue x7): turn 1 is 'a'",
         ),
         ({"id": "x7", "question": "a"}, "no dialogue in the row", "2 (dialogue x7): its keys are 'id, question'"),
-        (["a", "b"], "a row that is no object", "2 (dialogue a.jsonl:2): it is ['a', 'b']"),
+        (["a", "b"], "a row that is no object", "2: it is ['a', 'b']"),
         ({"id": "d0", "data": ["c", "d"]}, "an id that occurs twice", "2 (dialogue d0)"),
         (
             {"id": "x7", "data": ["a", "b " * 400]},
@@ -109,7 +110,7 @@ def test_a_line_that_is_no_json_is_left_out_and_counted(tmp_path):
     source = DialogueFiles([path])
     (reason,) = source.describe()["left_out"].items()
     assert reason == ("not JSON", {"count": 1, "first": [f"{path}:2: Expecting ',' delimiter at character 10"]})
-    assert source.summary() == ["source: 2 dialogues, 1 rows left out", f"  1 x not JSON: {reason[1]['first'][0]}"]
+    assert source.summary() == ["source: 2 dialogues; rows left out: 1", f"  1 x not JSON: {reason[1]['first'][0]}"]
 
 
 def test_more_odd_rows_than_a_share_end_the_run(tmp_path):
@@ -155,3 +156,48 @@ def test_an_unreadable_file_is_named(tmp_path, content, message):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(InputError, match="source: there is no file .*nowhere.jsonl"):
         DialogueFiles([tmp_path / "nowhere.jsonl"])
+
+
+def test_what_was_left_out_is_part_of_what_a_corpus_is_made_of(tmp_path):
+    """A voice that is installed on one machine of two: their shards do not belong together."""
+    path = lines(tmp_path / "a.jsonl", *GOOD, OTHER)
+    whole = DialogueFiles([path]).describe()["sha256"]
+    assert whole == [hashlib.sha256((tmp_path / "a.jsonl").read_bytes()).hexdigest()]
+    less = DialogueFiles([path], cannot_say=lambda text: OddRow("no voice for it") if text == "One?" else None).describe()[
+        "sha256"
+    ]
+    assert less[:1] == whole and len(less) == 2
+    marked = lines(tmp_path / "b.jsonl", *GOOD, OTHER | {"data": ["One?", "**Two**."]})
+    assert len(DialogueFiles([marked]).describe()["sha256"]) == 2
+
+
+def test_what_was_taken_out_is_counted_in_turns_of_the_rows_that_are_used(tmp_path):
+    rows = [{"data": ["**One**, *two*?", "Two. 😀"]}, {"data": ["*a*", "b", "c"]}, {"data": ["`One`?", "Two."]}]
+    source = DialogueFiles([lines(tmp_path / "a.jsonl", *rows)])
+    assert source.describe()["taken_out"] == {"Markdown": 2, "emoji": 1}
+    assert source.summary()[-1] == "  taken out of turns, because nobody says it: Markdown (2), emoji (1)"
+    assert [e.agent for d in both(source).values() for e in d.exchanges] == ["Two.", "Two."]
+
+
+def test_rows_without_ids_are_named_by_file_and_line(tmp_path):
+    """In two files of one name by their paths: that is no id that occurs twice."""
+    rows = [{"data": [f"Number {i}?", "Yes."]} for i in range(2)]
+    (tmp_path / "b").mkdir()
+    first, second = lines(tmp_path / "a.jsonl", *rows), lines(tmp_path / "b" / "a.jsonl", *rows)
+    assert set(both(DialogueFiles([first]))) == {"a.jsonl:1", "a.jsonl:2"}
+    source = DialogueFiles([first, second])
+    assert source.describe()["dialogues"] == {"dev": 1, "train": 3} and source.describe()["left_out"] == {}
+    names = {source.dialogue("train", i, RNG).id for i in range(3)} | {source.dialogue("dev", 0, RNG).id}
+    assert names == {f"{path}:{line}" for path in (first, second) for line in (1, 2)}
+    with pytest.raises(
+        InputError, match=r"none of 2 rows can be used. All of them: an id that occurs twice, such as .*a.jsonl:1"
+    ):
+        DialogueFiles([first, first])
+
+
+def test_rows_inside_of_one_object_are_counted_from_one(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"data": [{"data": ["One?", "Two."]}, {"odd": 1}, OTHER]}, indent=1))
+    source = DialogueFiles([path])
+    assert set(both(source)) == {"a.json:1.1", "other"}
+    assert source.describe()["left_out"] == {"no dialogue in the row": {"count": 1, "first": [f"{path}:1: its keys are 'odd'"]}}
