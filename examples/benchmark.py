@@ -21,13 +21,20 @@ from nemo_duplex.scripts.cli import script
 def main(cfg: DictConfig) -> None:
     """Measures a training step beside one of NeMo's model (what=train), or streaming: how many callers an agent serves in time,
     the stages of a full-size model, NeMo's way to do the same, frames late in a conversation (what=stream)."""
-    from nemo_duplex.files.atomic import whole_file
-    from nemo_duplex.inputs import InputError
+    from nemo_duplex.files.atomic import require_writable, whole_file
+    from nemo_duplex.inputs import InputError, existing_file, existing_folder
 
     if cfg.what not in ("train", "stream"):
         raise InputError(f"what={cfg.what}: expected train or stream.")
     if cfg.out and Path(cfg.out).suffix not in (".json", ".md"):
         raise InputError(f"out={cfg.out}: expected a name that ends in .json or .md.")
+    if cfg.out:
+        pages = [str(Path(cfg.out).with_suffix(suffix).name) for suffix in (".json", ".md")]
+        require_writable(Path(cfg.out).parent, "out", pages)
+    if cfg.model:
+        existing_file(cfg.model, "model")
+    if cfg.data:
+        existing_folder(cfg.data, "data")
     from nemo_duplex.benchmark.streaming import StreamingSetting, benchmark_streaming, streaming_tables
     from nemo_duplex.benchmark.training_step import TrainingSetting, benchmark_training, training_table
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from nemo_duplex.files.atomic import require_space, whole_file
+from nemo_duplex.files.atomic import require_space, require_writable, whole_file
+from nemo_duplex.inputs import existing_file
 from nemo_duplex.scripts.cli import script
 from nemo_duplex.scripts.demo import BUNDLED_CODEC, BUNDLED_ENCODER, Demo
 from nemo_duplex.scripts.workflow import Workflow
@@ -34,7 +35,9 @@ def main(cfg: DictConfig) -> None:
     """Speaks a small corpus, trains a tiny duplex agent on it, lets it talk, and measures how it does. Interrupted and started
     again it resumes; after a change it repeats what depends on it."""
     out = Path(cfg.out)
-    encoder, codec = Path(cfg.encoder or BUNDLED_ENCODER), Path(cfg.codec or BUNDLED_CODEC)
+    encoder = existing_file(cfg.encoder or BUNDLED_ENCODER, "encoder")
+    codec = existing_file(cfg.codec or BUNDLED_CODEC, "codec")
+    require_writable(out, "out", ["agent.nemo"])
     demo = Demo(out, Path(__file__).parent, cfg.minutes, cfg.from_scratch, encoder, codec, cfg.seed)
     require_space(out, 3_000_000_000)
     done = Workflow(out, demo.plan()).run()

@@ -14,6 +14,8 @@ from omegaconf import DictConfig
 from nemo_duplex.inputs import InputError
 from nemo_duplex.scripts.cli import script
 
+_MOST_SECONDS = 3600
+
 
 @script("infer_duplex")
 def main(cfg: DictConfig) -> None:
@@ -22,13 +24,28 @@ def main(cfg: DictConfig) -> None:
         raise InputError("replay=... is a recorded session, which has its user audio: give it without user, out and record.")
     if cfg.replay is None and (cfg.user is None or cfg.out is None):
         raise InputError("Not given: user (what the user says), out (folder to write). Add user=... out=..., or replay=...")
-    import torch
-
+    from nemo_duplex.files.atomic import require_new_folder
     from nemo_duplex.inputs import existing_file
-    from nemo_duplex.models.duplex_s2s import DuplexS2SModel
 
-    torch.set_num_threads(cfg.threads)
-    model = DuplexS2SModel.restore_from(str(existing_file(cfg.model, "model")), map_location=cfg.device)
+    path = existing_file(cfg.model, "model")
+    if cfg.replay is None:
+        existing_file(cfg.user, "user")
+        require_new_folder(cfg.out, "out", replace=cfg.overwrite)
+        if cfg.record is not None:
+            require_new_folder(cfg.record, "record")
+            out, record = Path(cfg.out).resolve(), Path(cfg.record).resolve()
+            if out.is_relative_to(record) or record.is_relative_to(out):
+                raise InputError(f"record={cfg.record}: expected a folder beside out={cfg.out}, neither inside the other.")
+        if not 0 < cfg.chunk <= _MOST_SECONDS:
+            raise InputError(f"chunk={cfg.chunk}: expected seconds, more than 0 and up to {_MOST_SECONDS}.")
+        if not 0 <= cfg.tail <= _MOST_SECONDS:
+            raise InputError(f"tail={cfg.tail}: expected seconds, 0 to {_MOST_SECONDS}.")
+    from nemo_duplex.models.duplex_s2s import DuplexS2SModel
+    from nemo_duplex.scripts.hardware import require_device, use_threads
+
+    use_threads(cfg.threads)
+    device = require_device(cfg.device)
+    model = DuplexS2SModel.restore_from(str(path), map_location=device)
     (_answer if cfg.replay is None else _replay)(cfg, model)
 
 

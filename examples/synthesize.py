@@ -20,6 +20,7 @@ def main(cfg: DictConfig) -> None:
     """Speaks text dialogues into two-channel cuts (Lhotse Shar), with barge-in, pauses inside user turns, and noise."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # one thread per worker process
 
+    from nemo_duplex.files.atomic import require_writable
     from nemo_duplex.inputs import InputError
     from nemo_duplex.synthesis.cuts import DialogueSpec
     from nemo_duplex.synthesis.executors import parse_slice
@@ -28,6 +29,7 @@ def main(cfg: DictConfig) -> None:
 
     if cfg.executor != "local":
         raise InputError(f"executor={cfg.executor}: there is 'local' so far; spread jobs over machines with slice=i/n.")
+    require_writable(cfg.out, "out", ["corpus.json"])
     codec = None
     if cfg.codec is not None:  # NeMo takes ten seconds to import; but a wrong file must be known before hours of work
         from nemo_duplex.codec.fsq_codec import FSQCodec

@@ -15,13 +15,16 @@ from nemo_duplex.scripts.cli import script
 @script("train_codec")
 def main(cfg: DictConfig) -> None:
     """Trains the agent's codec on one speaker. Started again with the same `out`, it resumes."""
-    import torch
+    from nemo_duplex.files.atomic import require_writable
+    from nemo_duplex.inputs import existing_folder
 
+    existing_folder(cfg.data, "data")
+    require_writable(cfg.out, "out", ["codec.nemo", "quality.json", "training.json", "last.ckpt"])
     from nemo_duplex.codec.codec_training import CodecTrainingConfig, train_codec
+    from nemo_duplex.scripts.hardware import use_threads
 
     settings = OmegaConf.to_container(cfg)
-    if threads := settings.pop("threads"):
-        torch.set_num_threads(threads)
+    use_threads(settings.pop("threads"))
     quality = train_codec(CodecTrainingConfig(**settings))
     figures = {key: value for key, value in quality.items() if key != "data"}
     print(f"{cfg.out}/codec.nemo: {', '.join(f'{key} {value}' for key, value in figures.items())}")

@@ -18,8 +18,10 @@ from nemo_duplex.scripts.cli import script
 @script("duplex_tiny")
 def main(cfg: DictConfig) -> None:
     """Trains a duplex agent. Started again with the same `out`, it resumes."""
+    from nemo_duplex.files.atomic import require_writable
+
+    require_writable(cfg.out, "out", ["agent.nemo", "tokenizer.model"])
     import lightning.pytorch as pl
-    import torch
 
     from nemo_duplex.data.datamodule import DuplexDataModule
     from nemo_duplex.data.text_tokenizer import corpus_tokenizer
@@ -27,12 +29,13 @@ def main(cfg: DictConfig) -> None:
     from nemo_duplex.models.duplex_s2s import DuplexS2SModel
     from nemo_duplex.models.in_tree.training import in_tree_training
     from nemo_duplex.models.model_config import ModelConfig
+    from nemo_duplex.scripts.hardware import use_threads
     from nemo_duplex.training.trainer import duplex_trainer
 
     if "yaml" in cfg:  # a file of NeMo's in-tree examples
         cfg = in_tree_training(cfg)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
-    torch.set_num_threads(cfg.threads)
+    use_threads(cfg.threads)
     out = Path(cfg.out)
     config = ModelConfig.of(cfg.model)
     if config.tokenizer.model_path is None and not config.pretrained_llm:

@@ -13,13 +13,16 @@ from nemo_duplex.scripts.cli import script
 @script("train_encoder")
 def main(cfg: DictConfig) -> None:
     """Trains a streaming encoder for an agent. Started again with the same `out`, it continues from its last checkpoint."""
-    import torch
+    from nemo_duplex.files.atomic import require_writable
+    from nemo_duplex.inputs import existing_folder
 
+    existing_folder(cfg.data, "data")
+    require_writable(cfg.out, "out", ["encoder.nemo", "quality.json", "training.json", "last.ckpt"])
     from nemo_duplex.perception.ctc_training import EncoderTrainingConfig, train_encoder
+    from nemo_duplex.scripts.hardware import use_threads
 
     settings = OmegaConf.to_container(cfg)
-    if threads := settings.pop("threads"):
-        torch.set_num_threads(threads)
+    use_threads(settings.pop("threads"))
     quality = train_encoder(EncoderTrainingConfig(**settings))
     print(f"{cfg.out}/encoder.nemo: {', '.join(f'{key} {value}' for key, value in quality.items())}")
 

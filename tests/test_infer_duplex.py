@@ -74,6 +74,16 @@ WRONG = {
     "sampling.text.temprature=1": "temperature",
     "sampling.text.top_p=2": "top_p is 2",
     "seed=-1": "seed is -1",
+    "threads=0": "threads=0: expected 1 to 1024",
+    "device=gpu": "device=gpu: ",
+    "chunk=0": "chunk=0.0: expected seconds, more than 0",
+    "tail=-1": "tail=-1.0: expected seconds, 0 to 3600",
+    "tail=1e12": "tail=1000000000000.0: expected seconds, 0 to 3600",
+    "record=answer": "record=answer: expected a folder beside out=answer",
+    "record=answer/talk": "neither inside the other",
+    "record=.": "record: the folder . holds something already",
+    "out=question.wav": "question.wav is a file, expected a folder to write",
+    "out=": "out=: expected a path or null",
 }
 
 
@@ -87,6 +97,17 @@ def test_what_is_wrong_is_one_line(infer, agent, question, tmp_path, capsys, mon
     error = capsys.readouterr().err.strip()
     assert message in error and len(error.splitlines()) == 1
     assert not (tmp_path / "answer").exists()
+
+
+def test_names_that_look_like_numbers_and_a_home(infer, agent, question, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    question.rename(tmp_path / "007")
+    infer([f"model={agent}", "user=007", "out=20261128", "tail=0", "record=1e5"])
+    infer([f"model={agent}", "user=~/007", "out=~/a/b", "tail=0"])
+    for folder in ("20261128", "a/b"):
+        assert (tmp_path / folder / "agent.wav").is_file()
+    assert (tmp_path / "1e5" / "cut.jsonl").is_file() and not (tmp_path / "~").exists()
 
 
 # ---------------------------------------------------------------------- record and replay
@@ -135,7 +156,7 @@ WRONG_REPLAY = {
     "": "Not given: user",
     "replay=missing": "there is no file",
     "replay=question.wav": "is not the one cut of a recorded session",
-    "user=question.wav out=answer record=there": "is there already and not empty",
+    "user=question.wav out=answer record=there": "record: the folder there holds something already",
 }
 
 

@@ -33,6 +33,9 @@ from nemo_duplex.version import __version__
 SCHEMA_VERSION = 1
 _VERSIONS = ("torch", "nemo_toolkit", "lhotse", "numpy", "pocketsphinx", "silero-vad")
 
+#: Largest seed and number of turns: what random generators take.
+_MOST = 2**32 - 1
+
 
 def read_sets(data: str | Path, names: Sequence[str], limit: int | None = None) -> dict[str, list[Cut]]:
     """The cuts of a corpus' sets, in its order.
@@ -46,6 +49,8 @@ def read_sets(data: str | Path, names: Sequence[str], limit: int | None = None) 
     """
     if limit is not None and limit < 1:
         raise InputError(f"limit={limit}: expected at least 1, or null for all conversations.")
+    if not names:
+        raise InputError("sets=[]: expected at least one set of the corpus, such as sets=[dev].")
     sets = {}
     for name in names:
         folder = existing_folder(existing_folder(data, "data") / name / "shar", f"set {name!r}")
@@ -96,8 +101,13 @@ def evaluate(
         The content of report.json: `sets.<name>` as `scores.summary` returns it, with the baseline and the word error rates.
 
     Raises:
-        InputError: naming the set without cuts or the cut that cannot be evaluated.
+        InputError: for a number out of range; naming the set without cuts or the cut that cannot be evaluated.
     """
+    if batch_size < 1:
+        raise InputError(f"batch_size={batch_size}: expected 1 or more conversations at a time.")
+    for key, number in {"asr_turns": asr_turns, "control_turns": control_turns, "examples": examples, "seed": seed}.items():
+        if not 0 <= number <= _MOST:
+            raise InputError(f"{key}={number}: expected 0 to {_MOST}.")
     started = time.perf_counter()
     detector = voice_activity(vad)
     scored: dict[str, list[Scored]] = {}

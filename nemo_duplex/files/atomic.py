@@ -7,7 +7,8 @@ import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from nemo_duplex.inputs import InputError
@@ -67,6 +68,46 @@ def whole_folder(path: str | Path, replace: bool = False) -> Iterator[Path]:
             os.replace(path, old)
         os.replace(part, path)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def require_writable(folder: str | Path, what: str, files: Sequence[str] = (), folders: Sequence[str] = ()) -> None:
+    """Checks that `folder` can be written, or made: before work whose results go there. Leaves nothing behind.
+
+    Args:
+        folder: may not exist yet; `what` names it in the error ("out").
+        files, folders: names of what will be written into it, and replaced where it is there.
+
+    Raises:
+        InputError: if a file is in the way, or the folder, or the one in which it would be made, cannot be written.
+    """
+    folder = Path(folder).absolute()
+    try:
+        existing = next(p for p in (folder, *folder.parents) if os.path.lexists(p))
+        if not existing.is_dir():
+            kind = "a file" if existing.is_file() else "no folder"
+            raise InputError(f"{what}: {existing} is {kind}, expected a folder to write. Choose another name.")
+        tempfile.TemporaryFile(dir=existing).close()
+        for name in folder.relative_to(existing).parts:
+            with contextlib.suppress(FileNotFoundError):
+                _part_of(existing / name).lstat()  # fails for a name that is too long
+    except OSError as error:
+        raise InputError(f"{what}: {folder} cannot be written ({error.strerror}). Choose another folder.") from error
+    if in_the_way := next((folder / name for name in files if (folder / name).is_dir()), None):
+        raise InputError(f"{what}: {in_the_way} is a folder, expected the name of a file to write. Choose another {what}.")
+    if in_the_way := next((folder / name for name in folders if (folder / name).is_file()), None):
+        raise InputError(f"{what}: {in_the_way} is a file, expected the name of a folder to write. Choose another {what}.")
+
+
+def require_new_folder(path: str | Path, what: str, replace: bool = False) -> None:
+    """Checks that `whole_folder(path, replace)` can make its folder: before the work that fills it.
+
+    Raises:
+        InputError: if it holds something and `replace` is False, or as `require_writable`.
+    """
+    path = Path(path)
+    if path.is_dir() and any(path.iterdir()) and not replace:
+        raise InputError(f"{what}: the folder {path} holds something already. Choose another one.")
+    require_writable(path, what)
 
 
 def require_space(folder: str | Path, num_bytes: int) -> None:

@@ -43,11 +43,11 @@ class Unquoted:
 
     @property
     def decimal(self) -> Any:
-        """`value`; the text of a number that is not decimal, which YAML 1.1 knows: 010 are 8, 1:30 are 90, 0x10 are 16."""
+        """`value`, but the text of a number that is not decimal, which YAML 1.1 knows: 010 are 8, 1:30 are 90, 0x10 are 16."""
         if not isinstance(self.value, (int, float)) or isinstance(self.value, bool):
             return self.value
         try:
-            return self.value if math.isnan(self.value) or float(self.text) == self.value else self.text
+            return self.value if type(self.value)(self.text) == self.value or math.isnan(self.value) else self.text
         except ValueError:
             return self.text
 

@@ -11,7 +11,9 @@ from collections import namedtuple
 import pytest
 
 from nemo_duplex.files.atomic import (
+    require_new_folder,
     require_space,
+    require_writable,
     sha256,
     whole_file,
     whole_folder,
@@ -97,6 +99,48 @@ def test_an_empty_folder_may_be_filled_and_a_file_may_not(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="is a file, expected the name of a folder"), whole_folder(tmp_path / "file"):
         pass
+
+
+def test_what_can_be_written_is_known_before_the_work(tmp_path):
+    """And nothing is left of the check."""
+    for folder in (tmp_path, tmp_path / "new", tmp_path / "deep" / "er"):
+        require_writable(folder, "out", ["report.json"], ["pictures"])
+        require_new_folder(folder, "out")
+    assert names(tmp_path) == []
+    (tmp_path / "file").touch()
+    (tmp_path / "report.json").mkdir()
+    (tmp_path / "pictures").touch()
+    (tmp_path / "lost").symlink_to(tmp_path / "nowhere")
+    before = names(tmp_path)
+    for folder, given, said in (
+        ("file", {}, "file is a file, expected a folder to write. Choose another name."),
+        ("file/below", {}, "file is a file, expected a folder to write. Choose another name."),
+        ("lost", {}, "lost is no folder, expected a folder to write. Choose another name."),
+        ("", {"files": ["report.json"]}, "report.json is a folder, expected the name of a file to write. Choose another out."),
+        ("", {"folders": ["pictures"]}, "pictures is a file, expected the name of a folder to write. Choose another out."),
+        ("x" * 300, {}, "cannot be written (File name too long). Choose another folder."),
+        ("/proc/x", {}, "out: /proc/x cannot be written (No such file or directory). Choose another folder."),
+    ):
+        with pytest.raises(InputError) as caught:
+            require_writable(tmp_path / folder, "out", **given)
+        assert str(caught.value).startswith("out: /") and str(caught.value).endswith(said)
+    with pytest.raises(InputError, match="^out: the folder .* holds something already. Choose another one.$"):
+        require_new_folder(tmp_path, "out")
+    require_new_folder(tmp_path, "out", replace=True)
+    with pytest.raises(InputError, match="is a file, expected a folder to write"):
+        require_new_folder(tmp_path / "file", "out", replace=True)
+    assert names(tmp_path) == before
+
+
+def test_a_folder_without_the_right_to_write(tmp_path, monkeypatch):
+    """Root may write everywhere, so the refusal of the system is made up."""
+
+    def refuse(dir):
+        raise PermissionError(errno.EACCES, "Permission denied", str(dir))
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    with pytest.raises(InputError, match=r"^out: .*/x cannot be written \(Permission denied\). Choose another folder.$"):
+        require_writable(tmp_path / "x", "out")
 
 
 def test_a_full_disk_is_called_so_whatever_the_library_says(tmp_path, full_disk):
