@@ -7,14 +7,11 @@ python examples/infer_duplex.py model=agent.nemo replay=talk         exit code 0
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 from omegaconf import DictConfig
 
 from nemo_duplex.inputs import InputError
 from nemo_duplex.scripts.cli import script
-
-_MOST_SECONDS = 3600
 
 
 @script("infer_duplex")
@@ -24,62 +21,21 @@ def main(cfg: DictConfig) -> None:
         raise InputError("replay=... is a recorded session, which has its user audio: give it without user, out and record.")
     if cfg.replay is None and (cfg.user is None or cfg.out is None):
         raise InputError("Not given: user (what the user says), out (folder to write). Add user=... out=..., or replay=...")
-    from nemo_duplex.files.atomic import require_new_folder
     from nemo_duplex.inputs import existing_file
+    from nemo_duplex.streaming.answering import Answering
 
-    path = existing_file(cfg.model, "model")
+    path, question = existing_file(cfg.model, "model"), None
     if cfg.replay is None:
-        existing_file(cfg.user, "user")
-        require_new_folder(cfg.out, "out", replace=cfg.overwrite)
-        if cfg.record is not None:
-            require_new_folder(cfg.record, "record")
-            out, record = Path(cfg.out).resolve(), Path(cfg.record).resolve()
-            if out.is_relative_to(record) or record.is_relative_to(out):
-                raise InputError(f"record={cfg.record}: expected a folder beside out={cfg.out}, neither inside the other.")
-        if not 0 < cfg.chunk <= _MOST_SECONDS:
-            raise InputError(f"chunk={cfg.chunk}: expected seconds, more than 0 and up to {_MOST_SECONDS}.")
-        if not 0 <= cfg.tail <= _MOST_SECONDS:
-            raise InputError(f"tail={cfg.tail}: expected seconds, 0 to {_MOST_SECONDS}.")
+        question = Answering(cfg.user, cfg.out, cfg.record, cfg.chunk, cfg.tail, cfg.overwrite)
     from nemo_duplex.models.duplex_s2s import DuplexS2SModel
     from nemo_duplex.scripts.hardware import require_device, use_threads
 
     use_threads(cfg.threads)
-    device = require_device(cfg.device)
-    model = DuplexS2SModel.restore_from(str(path), map_location=device)
-    (_answer if cfg.replay is None else _replay)(cfg, model)
-
-
-def _answer(cfg: DictConfig, model) -> None:
-    import time
-
-    import numpy as np
-    import soundfile
-    import soxr
-
-    from nemo_duplex.files.atomic import whole_folder
-    from nemo_duplex.inputs import read_mono
-
-    user = read_mono(cfg.user, model.user_sample_rate, "user")
-    heard = np.concatenate([user, np.zeros(round(cfg.tail * model.user_sample_rate), np.float32)])
-    session = model.open_session(record=cfg.record, sampling=cfg.sampling, seed=cfg.seed)
-    frames, started = [], time.perf_counter()
-    chunk = max(1, round(cfg.chunk * model.user_sample_rate))
-    for start in range(0, len(heard), chunk):
-        frames += session.push(heard[start : start + chunk])
-    frames += session.flush()
-    seconds = time.perf_counter() - started
-    session.close()
-    agent, rate = np.concatenate([frame.audio for frame in frames]), model.agent_sample_rate
-    left = soxr.resample(heard, model.user_sample_rate, rate)[: len(agent)]
-    left = np.pad(left, (0, len(agent) - len(left)))
-    with whole_folder(Path(cfg.out), replace=cfg.overwrite) as out:
-        soundfile.write(out / "agent.wav", agent, rate)
-        soundfile.write(out / "conversation.wav", np.stack([left, agent], axis=1), rate)
-        lines = [f"{turn.start:7.2f} {turn.end:7.2f}  {turn.text}" for turn in session.transcript.agent]
-        (out / "transcript.txt").write_text("\n".join(lines) + "\n")
-    print("\n".join(lines) or "The agent said nothing.")
-    length = len(heard) / model.user_sample_rate
-    print(f"{cfg.out}: {length:.1f} s of conversation in {seconds:.1f} s (real-time factor {seconds / length:.2f})")
+    model = DuplexS2SModel.restore_from(str(path), map_location=require_device(cfg.device))
+    if question is None:
+        _replay(cfg, model)
+    else:
+        print(*question.answer(model, cfg.sampling, cfg.seed), sep="\n")
 
 
 def _replay(cfg: DictConfig, model) -> None:
