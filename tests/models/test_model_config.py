@@ -67,7 +67,7 @@ def test_what_is_given_is_read_and_written_again():
     }
     config = ModelConfig.of(OmegaConf.create(given))
     assert config.as_dict() == given
-    assert config.loss == LossWeights(1.0, 4.0, 0.3, 2.0, 0.1, 7)
+    assert config.loss == LossWeights(1.0, 4.0, 0.3, 2.0, 0.1, 0.5, 7)
     assert config.tokenizer == TokenizerConfig("a.json", "<p>", "<b>", "<e>", 512)
 
 
