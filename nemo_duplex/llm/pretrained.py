@@ -53,6 +53,8 @@ def load_llm(source: str, pretrained_weights: bool = True) -> PreTrainedModel:
 def random_llm(config: Mapping[str, Any]) -> PreTrainedModel:
     """A `...ForCausalLM` with random weights, float32, from a transformers config as a plain dict, `model_type` included.
 
+    Of a model with vision or audio, only the language model is built.
+
     Raises:
         InputError: for a config without `model_type`, or one that transformers cannot build.
     """
@@ -63,7 +65,7 @@ def random_llm(config: Mapping[str, Any]) -> PreTrainedModel:
     try:
         described = AutoConfig.for_model(model_type, **config)
         _check_decoder_only(described, "The language model")
-        return AutoModelForCausalLM.from_config(described, dtype=torch.float32)
+        return AutoModelForCausalLM.from_config(described.get_text_config(), dtype=torch.float32)
     except InputError:
         raise
     except Exception as error:  # a config that fits no model fails anywhere inside of it
@@ -105,7 +107,14 @@ def resize_vocabulary(model: PreTrainedModel, rows: int) -> PreTrainedModel:
 
 def described_llm(config: Mapping[str, Any], rows: int) -> PreTrainedModel:
     """`random_llm`, with at least `rows` text tokens."""
-    return random_llm({**config, "vocab_size": max(rows, config.get("vocab_size") or 0)})
+    return random_llm(_with_rows(config, rows))
+
+
+def _with_rows(config: Mapping[str, Any], rows: int) -> dict[str, Any]:
+    """The same config with `rows` text tokens or more; of a model with vision or audio, its text part's."""
+    if "text_config" in config:
+        return {**config, "text_config": _with_rows(config["text_config"], rows)}
+    return {**config, "vocab_size": max(rows, config.get("vocab_size") or 0)}
 
 
 def check_description(model: PreTrainedModel, config: Mapping[str, Any], rows: int) -> None:

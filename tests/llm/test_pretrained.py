@@ -163,6 +163,9 @@ def test_the_language_model_of_one_that_also_sees(tmp_path):
     assert torch.allclose(logits(model)[..., :320], logits(seeing), atol=1e-5)
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
     assert not any(p.is_meta for p in [*model.parameters(), *model.buffers()])
+    check_description(model, llm_config(model), 321)
+    described = described_llm(Gemma3Config(text_config=text, vision_config=sizes).to_dict(), 321)
+    assert type(described).__name__ == "Gemma3ForCausalLM" and described.config.vocab_size == 321
 
 
 def no_config(folder):
