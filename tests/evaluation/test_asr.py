@@ -130,6 +130,8 @@ def test_a_quarter_of_unknown_words_is_still_english():
     assert BigramRecogniser(["It is Paris zzyqx."]).unknown == ["zzyqx"]
     with pytest.raises(InputError, match="lacks 40%"):
         BigramRecogniser(["It is Paris zzyqx zzyqy."])
+    with pytest.raises(InputError, match="lacks 67%"):
+        BigramRecogniser(["It is zzyqx zzyqx zzyqx zzyqx."])
 
 
 def test_the_agent_voice_is_understood():

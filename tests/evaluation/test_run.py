@@ -167,12 +167,19 @@ def test_options_reach_their_parts(cuts, tmp_path, monkeypatch):
             batches.append(len(lens))
             return super().offline_inference(signal, lens)
 
-    for name in ("summary", "spoken_text", "never_listens", "yields"):
+    for name in ("summary", "spoken_text", "never_listens", "yields", "control_experiments"):
         real = getattr(run_module, name)
         monkeypatch.setattr(run_module, name, lambda *args, real=real: seeds.append(args[-1]) or real(*args))
-    monkeypatch.setattr(run_module, "voice_activity", lambda name: found.setdefault(name, energy_vad))
-    run(Asked(cuts), cuts, tmp_path, batch_size=2, seed=5, vad="silero", asr_turns=1)
-    assert batches == [2, 1] and seeds == [5] * 4 and list(found) == ["silero"]
+    heard = []
+
+    def vad(sound, rate):
+        heard.append(rate)
+        return energy_vad(sound, rate)
+
+    monkeypatch.setattr(run_module, "voice_activity", lambda name: found.setdefault(name, vad))
+    run(Asked(cuts), cuts, tmp_path, batch_size=2, seed=5, vad="silero", asr_turns=1, control_turns=1)
+    assert batches[:2] == [2, 1] and seeds == [5] * 5 and list(found) == ["silero"]
+    assert len(heard) == len(cuts) + 9 + 1 + 1, "conversations, noise, silence, and one with the interrupter muted"
 
 
 def test_the_conversation_to_listen_to_is_the_best_that_is_shown(cuts, tmp_path):
