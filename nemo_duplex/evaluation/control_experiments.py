@@ -40,6 +40,7 @@ _MUTE_BEFORE: Seconds = 0.03  # the manifest's onset may be a little late
 _CLEARLY: Seconds = 0.4  # five frames: stops of an agent that does not listen differ by less
 # Of the time that the corpus' voice takes; agents of the demo that say the whole answer take 0.76 to 1.23, 9 of 10 over 0.85.
 _BROKEN_OFF, _WHOLE = 0.67, 0.9
+_KEEPS_UP = 0.5  # of the answer's words have to be written when all of it was said; with fewer the voice says something else
 _PATIENCE: Seconds = 2.0  # after the end of the answer, where the recording ends before
 
 
@@ -96,7 +97,8 @@ def muted_interrupter(
 ) -> ControlExperiment:
     """Plays a conversation again without the user who interrupts: the agent must then finish its answer.
 
-    Takes the first barge-in for which the agent stops well before its answer would have ended by itself.
+    Takes the first barge-in for which the agent is saying the reference, its text not far behind its voice, and stops well
+    before its answer would have ended by itself.
 
     Args:
         scored: the conversation as recorded.
@@ -214,8 +216,16 @@ def muted_from(outcome: Outcome, time: Seconds, at_least: Seconds = 0.0) -> np.n
 
 
 def _cuts_off(scored: Scored, event: BargeIn, lengths: Lengths) -> bool:
+    """Whether the agent is saying the reference and stops well before its end."""
     own = own_stop(scored, event, lengths) if says_the_reference(scored, event) else None
-    return own is not None and event.stop_latency is not None and event.stop_latency + _CLEARLY <= own
+    if own is None or event.stop_latency is None or event.stop_latency + _CLEARLY > own:
+        return False
+    question = interrupted_question(scored, event)
+    answer = next(a for a in scored.answers if a.question == question)
+    assert answer.said is not None, "What is right was said."
+    before = event.user_onset - answer.said.start
+    spoken = (before + event.stop_latency) / (before + own)
+    return len(words(answer.text)) >= _KEEPS_UP * spoken * len(words(answer.reference.texts[0]))
 
 
 def _around(spans: Sequence[Span], time: Seconds) -> Span | None:

@@ -111,6 +111,18 @@ def test_an_answer_is_cut_off_if_0_4_seconds_of_it_are_left(cuts, length, plays)
     assert bool(without_interrupter(Oracle(cuts), cuts, lengths).figures) is plays
 
 
+@pytest.mark.parametrize(("text", "plays"), [("the", False), ("the capital", True), ("", False)])
+def test_a_voice_that_is_far_ahead_of_its_text_says_something_else(cuts, text, plays):
+    """It stops after 6 tenths of the answer; 2 of its 6 words are more than half of that."""
+
+    class Stalled(Oracle):
+        def turns(self, recorded, hears):
+            said = super().turns(recorded, hears)
+            return [replace(t, text=text) if t.was_cut else t for t in said]
+
+    assert bool(without_interrupter(Stalled(cuts), cuts).figures) is plays
+
+
 class Alone(Oracle):
     """Stops for the interrupter at 5.6 s as in the corpus; without one, says what is given from 3.2 s on (all: to 7.2 s)."""
 
