@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 REASONING, TOOL_CALLS = "reasoning", "calls of tools"
 _SPACE = "white space"
+_MOST_ROUNDS = 4  # what is taken out may leave something to take out: a heading inside a paragraph of HTML
 
 
 class NotSpeech(Exception):
@@ -103,7 +104,7 @@ _INLINE = (
     "|small|speak|span|strike|strong|sub|summary|sup|time|title|tt|u|var|voice|wbr"
 )
 _ATTRIBUTES = r"""(?:\s+[\w:@.-]+(?:\s*=\s*(?:"[^"]*"|'[^']*'|[^\s"'=<>`]+))?)*\s*/?"""
-_URL = r"<?\b(?:(?:https?|ftp)://|www\.|mailto:)[^\s<>]*[^\s<>.,;:!?)\]}'\"*_]>?"
+_URL = r"<?(?:(?:https?|ftp)://|(?<![A-Za-z0-9])www\.|\bmailto:)[^\s<>]*[^\s<>.,;:!?)\]}'\"*_]>?"
 _CITATION = r"【[^】]*†[^】]*】|\[\^[\w-]+\]|\[[1-9]\d{0,2}(?:\s*[,–-]\s*[1-9]\d{0,2})*\](?!\()|\[citation needed\]"
 _FORMULA = (
     r"\$\$|\\[()\[\]]|\\[a-zA-Z]+\{|\\(?:begin|sum|int|prod|lim|cdot|times|alpha|beta|pi|leq?|geq?|neq?)\b"
@@ -123,7 +124,7 @@ def _words_of_code(match: re.Match[str]) -> str:
 
 
 _MARKUP_RULES = [
-    *[_rule("HTML", r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,31});", lambda m: html.unescape(m[0]))] * 2,
+    _rule("HTML", r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,31});", lambda match: html.unescape(match[0])),
     _rule("HTML", r"(?s)<!--(?:(?!<!--).)*?-->", ""),
     _rule(
         "an image, a sound or a file", r"(?i)!\[[^\[\]]*\]\([^()]*\)|<(?:img|image|audio|video|picture|speech|file)\b[^<>]*>"
@@ -148,11 +149,11 @@ _MARKUP_RULES = [
     _rule("URLs", rf"(?m)(?:^|(?<=[.!?]))[ \t]*{_URL}[ \t]*$", ""),
     _rule("a URL inside a sentence", _URL),
     _rule("Markdown", r"(?m)^[ \t]{0,3}(?:(?:[-*_][ \t]*){3,}|=[= \t]{2,})$", ""),  # rules across the page
-    _rule("Markdown", r"(?m)^[ \t]{0,3}\#{1,6}[ \t]+|[ \t]+\#+[ \t]*$", ""),
+    _rule("Markdown", r"(?m)^[ \t]{0,3}\#{1,6}(?:[ \t]+|$)|[ \t]+\#+[ \t]*$", ""),
     _rule("Markdown", r"(?m)^[ \t]*(?:>[ \t]?)+", ""),
-    _rule("Markdown", r"(?m)^[ \t]*[-*+•●▪◦‣–—][ \t]+(?:\[[ xX]\][ \t]+)?", ""),
-    *[_rule("Markdown", r"(?<![\w*])(\*{1,3})(?=[^\s*])([^\n]+?)(?<=[^\s*])\1(?![\w*])", r"\2")] * 2,
-    *[_rule("Markdown", r"(?<!\w)(_{1,3})(?=[^\s_])([^\n]+?)(?<=[^\s_])\1(?!\w)", r"\2")] * 2,
+    _rule("Markdown", r"(?m)^[ \t]*[-*+•‣–—](?:[ \t]+|$)(?:\[[ xX]\][ \t]+)?", ""),
+    _rule("Markdown", r"(?<![\w*])(\*{1,3})(?=[^\s*])([^\n]+?)(?<=[^\s*])\1(?![\w*])", r"\2"),
+    _rule("Markdown", r"(?<!\w)(_{1,3})(?=[^\s_])([^\n]+?)(?<=[^\s_])\1(?!\w)", r"\2"),
     _rule("Markdown", r"~~(?=\S)([^\n]+?)(?<=\S)~~", r"\1"),
     _rule("Markdown", r"\*\*+|(?<=\w)\*(?!\w)|(?<![\w*])\*(?=\w)", ""),
     _rule("Markdown", r"\\([*_`~#+.!>-])", r"\1"),
@@ -178,12 +179,16 @@ def without_markup(text: str) -> tuple[str, list[str]]:
     if _PLAIN.fullmatch(text) and "www." not in text:
         return text, []
     kinds: list[str] = []
-    for name, pattern, replacement in _RULES:
-        if replacement is None:
-            if pattern.search(text):
-                raise NotSpeech(name)
-            continue
-        before, text = text, pattern.sub(replacement, text)
-        if text != before and name != _SPACE:
-            kinds.append(name)
+    for _ in range(_MOST_ROUNDS):
+        first = text
+        for name, pattern, replacement in _RULES:
+            if replacement is None:
+                if pattern.search(text):
+                    raise NotSpeech(name)
+                continue
+            before, text = text, pattern.sub(replacement, text)
+            if text != before and name != _SPACE:
+                kinds.append(name)
+        if text == first:
+            break
     return text, list(dict.fromkeys(kinds))
