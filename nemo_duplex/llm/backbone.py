@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from nemo_duplex.inputs import InputError, one_line
+from nemo_duplex.inputs import InputError
 from nemo_duplex.llm.cache import (
     KeyRecorder,
     KeyValueShape,
@@ -25,10 +25,11 @@ from nemo_duplex.llm.rope import (
     LayerKind,
     cos_sin,
     freeze_frequencies,
+    make_endless,
     rope_layout,
     trained_positions,
 )
-from nemo_duplex.llm.streamable import ADVICE, check_architecture, llm_name
+from nemo_duplex.llm.streamable import check_architecture, llm_name
 from nemo_duplex.training.evaluation_mode import evaluating
 
 #: First frames that a model without a window keeps permanently. Attention puts weight that it has no use for on frames that are
@@ -46,7 +47,7 @@ class Reach(NamedTuple):
 class Backbone(nn.Module):
     """The layers of a causal language model, with its token embedding and its output layer beside them.
 
-    Building one runs no layer and allocates no cache: it checks the config. `check_streaming` tests the rest with the layers.
+    Building one runs no layer and allocates no cache: it checks the config. `check_streaming` (`trial.py`) tests the rest.
 
     Args:
         config: a transformers config as a plain dict, `model_type` included.
@@ -70,12 +71,14 @@ class Backbone(nn.Module):
     ) -> None:
         super().__init__()
         model = weights if weights is not None else random_llm(config)
+        check_architecture(model)
         self.config = model.config
         #: Positions for which the model was trained: two frames are never further apart, however long a session lasts.
         self.positions = trained_positions(self.config)
+        #: Whether there are no others, as they are learnt or in a table; `check_streaming` finds out.
+        self.ends = False
         self.attention_window = attention_window
         self.sinks = sinks if sinks is not None else 0 if self.windowed else _SINKS
-        check_architecture(model)
         #: The load-balancing loss of the family's experts; None without experts, or without such a loss.
         self.experts_loss = ExpertsLoss.of(model)
         if getattr(self.config, "output_router_logits", False):  # only `forward` needs them, and asks for them
@@ -87,8 +90,7 @@ class Backbone(nn.Module):
         self.embed_tokens.padding_idx = None  # text pad is a token like any other: its embedding is learnt
         self.llm.set_input_embeddings(nn.Identity())
         freeze_frequencies(self.llm)
-        if hasattr(self.llm, "rotary_emb"):
-            self.llm.rotary_emb = EndlessRotary(self.llm.rotary_emb, self._kinds, self.positions)
+        make_endless(self.llm, self._kinds, self.positions)
         self._shapes: list[KeyValueShape] | None = None  # of each layer, once measured
         for reach in self._reaches(0, self.sinks).values():
             check_reach(self, *reach)
@@ -112,12 +114,21 @@ class Backbone(nn.Module):
 
         Args:
             routing: takes what the routers said, for `experts_loss`; None where that is not needed.
+
+        Raises:
+            InputError: for more frames than the model has positions, if these end.
         """
         length = embeddings.shape[1]
+        if self.ends and length > self.positions:
+            raise InputError(
+                f"A conversation has {length} frames, and the language model {llm_name(self.config)} has {self.positions} "
+                "positions and no others. Make the conversations shorter, or take a language model with rotary positions."
+            )
+        positions = torch.arange(length, device=embeddings.device)[None]
         all_seen = all(sum(reach) >= length for reach in self._reaches(length, self.sinks).values())
         mask = None if all_seen else self._causal(embeddings, self.sinks)  # None: transformers has a faster path for that
         asked = {} if routing is None else {"output_router_logits": True}
-        output = self.llm(inputs_embeds=embeddings, attention_mask=mask, use_cache=False, **asked)
+        output = self.llm(inputs_embeds=embeddings, attention_mask=mask, position_ids=positions, use_cache=False, **asked)
         if routing is not None:
             routing.logits = output.router_logits
         return output.last_hidden_state
@@ -164,7 +175,7 @@ class Backbone(nn.Module):
         visible = {span: view.visible(span)[:, None] for span in set(spans.values())}
         drift = (view.age - (self.positions - 1)).clamp(min=0)  # how much too far away the first frame would be
         moving = {ring.kind for ring in cache.rings if ring.moved}
-        rotations = {kind: cos_sin(self.llm.rotary_emb.frequencies(kind), drift) for kind in moving}
+        rotations = {kind: cos_sin(self._frequencies(kind), drift) for kind in moving}
         hidden = self.llm(
             inputs_embeds=embeddings.repeat_interleave(cache.memories, dim=0),
             attention_mask=_mask(spans, visible, embeddings.dtype),
@@ -186,8 +197,10 @@ class Backbone(nn.Module):
         Raises:
             InputError: naming the model.
         """
-        for kind, shape in zip(self._kinds, self._written):
-            if self.windowed and self.sinks and self._keeps(kind) and shape.layout is None:
+        if not self.windowed or not self.sinks:
+            return
+        for kind, shape in self._layers():
+            if self._keeps(kind) and shape.layout is None:
                 raise InputError(
                     f"The language model {llm_name(self.config)} rotates keys in a layout that is not known here, so its first "
                     "frames cannot be kept beside a window. Set model.sinks to 0."
@@ -205,7 +218,7 @@ class Backbone(nn.Module):
         """Frames of the longest system prompt that can be kept: the positions that the window leaves, or half of all."""
         if not self.windowed:
             return self.positions // 2
-        keeping = [(kind, shape) for kind, shape in zip(self._kinds, self._written) if self._keeps(kind)]
+        keeping = [(kind, shape) for kind, shape in self._layers() if self._keeps(kind)]
         if any(shape.layout is None for _, shape in keeping):
             return 0
         return self.positions - max(self._window(kind) or 0 for kind, _ in keeping)
@@ -249,7 +262,7 @@ class Backbone(nn.Module):
         """What each layer remembers, if prompts have at most so many frames."""
         self.check_kept_frames()
         shapes, keep = [], max(self.sinks, prompt_frames)
-        for kind, written in zip(self._kinds, self._written):
+        for kind, written in self._layers():
             window, moved = self._window(kind), 0
             if window is None:
                 span = RingSpan(positions, positions, keep)
@@ -262,12 +275,18 @@ class Backbone(nn.Module):
             shapes.append(RingShape(span, written, kind, moved))
         return shapes
 
-    @property
-    def _written(self) -> list[KeyValueShape]:
-        """What each layer writes into a cache."""
+    def _layers(self) -> list[tuple[LayerKind, KeyValueShape]]:
+        """The kind of each layer that has a cache, and what it writes there; there may be more or fewer than layers."""
         if self._shapes is None:
             self._shapes = self._measured()
-        return self._shapes
+        kinds = self._kinds if len(set(self._kinds)) > 1 else self._kinds[:1] * len(self._shapes)
+        assert len(kinds) >= len(self._shapes), "More layers have a cache than have a kind."
+        return list(zip(kinds, self._shapes))
+
+    def _frequencies(self, kind: LayerKind) -> Tensor | None:
+        """Radians per frame (F,) by which such layers rotate; None where they do not."""
+        rotary = next((module for module in self.llm.modules() if isinstance(module, EndlessRotary)), None)
+        return None if rotary is None else rotary.frequencies(kind)
 
     def _measured(self) -> list[KeyValueShape]:
         """What layers write for one frame at two positions. Measured, because families name it differently in their configs."""
@@ -285,10 +304,9 @@ class Backbone(nn.Module):
                 )
         here, there = recorders
         shapes = []
-        for layer, kind in enumerate(self._kinds):
-            keys, moved = here.keys[layer], there.keys[layer]
-            rotary = getattr(self.llm, "rotary_emb", None)
-            frequencies = rotary.frequencies(kind) if isinstance(rotary, EndlessRotary) else None
+        for layer, (keys, moved) in enumerate(zip(here.keys, there.keys)):
+            kind = self._kinds[min(layer, len(self._kinds) - 1)]
+            frequencies = self._frequencies(kind)
             turn = None if frequencies is None else cos_sin(frequencies, positions[1])
             layout = rope_layout(keys, moved, turn)
             shapes.append(KeyValueShape(keys.shape[1], keys.shape[3], here.values[layer].shape[3], layout))
@@ -340,53 +358,3 @@ def check_prompt(backbone: Backbone, frames: int) -> None:
             f"the language model {llm_name(backbone.config)} was trained, and it can keep {limit} beside the conversation. "
             "Shorten the prompt."
         )
-
-
-def check_streaming(model: PreTrainedModel, backbone: Backbone) -> None:
-    """Refuses a model that does not compute here, whole and frame by frame, what it computes in transformers.
-
-    Three frames and a window of two are enough. They go once through the whole model as transformers runs it, once through
-    `forward` and once through `step`. And once at positions beyond those that the model was trained for: the output may depend
-    on how far frames are apart, and on nothing else.
-
-    Args:
-        model: the `...ForCausalLM` around the layers of `backbone`.
-
-    Raises:
-        InputError: naming the model and what differs.
-    """
-    name, weight = llm_name(model.config), backbone.lm_head.weight
-    frames = torch.sin(torch.arange(3.0 * backbone.hidden_size)).view(1, 3, -1).to(weight.device, weight.dtype)
-    window, sinks = backbone.attention_window, backbone.sinks
-    backbone.attention_window, backbone.sinks = 2, 0
-    try:
-        with torch.no_grad(), evaluating(model):
-            expected = model(inputs_embeds=frames, use_cache=False).logits[:, :2]
-            whole = backbone(frames)
-            cache, live = backbone.empty_cache(1), torch.ones(1, dtype=torch.bool, device=weight.device)
-            stepped = torch.cat([backbone.step(frames[:, t : t + 1], cache, live) for t in range(3)], dim=1)
-            logits = backbone.text_logits(whole[:, :2])
-            positions = torch.arange(3, device=weight.device)[None]
-            early, late = (
-                backbone.llm(inputs_embeds=frames, position_ids=positions + start, use_cache=False).last_hidden_state
-                for start in (0, backbone.positions)
-            )
-    except Exception as error:  # a family that takes other arguments may raise anything
-        reason = f"{type(error).__name__}: {one_line(error)}"
-        raise InputError(f"The language model {name} cannot stream ({reason}). {ADVICE}") from error
-    finally:
-        backbone.attention_window, backbone.sinks = window, sinks
-    tolerance = 1e-3 if weight.dtype == torch.float32 else 0.1
-    same = {
-        "whole here than in transformers": (logits, expected),
-        "frame by frame here than in transformers": (stepped, whole),
-        "after a while than at the start": (late, early),
-    }
-    for where, (here, there) in same.items():
-        difference = ((here - there).abs().max() / there.float().std().clamp(min=1e-6)).item()
-        if not difference < tolerance:
-            raise InputError(
-                f"The language model {name} computes something else {where} "
-                f"(relative difference {difference:.2g}, expected below {tolerance:g}). {ADVICE}"
-            )
-    backbone.check_kept_frames()

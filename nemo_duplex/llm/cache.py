@@ -212,6 +212,7 @@ class LayerWriter:
     """
 
     is_compileable = False
+    is_initialized = True
     layers: tuple[()] = ()
 
     def __init__(self, cache: RowCache, view: StepView, rotations: Rotations) -> None:
@@ -244,6 +245,7 @@ class KeyRecorder:
     """A `past_key_values` that keeps the keys and values which each layer writes for the first frames of a conversation."""
 
     is_compileable = False
+    is_initialized = True
     layers: tuple[()] = ()
 
     def __init__(self) -> None:

@@ -7,6 +7,7 @@ difference of two positions. transformers computes angles in float32: after 10^6
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Iterable
 from typing import Any, Literal
@@ -77,19 +78,22 @@ class EndlessRotary(nn.Module):
         super().__init__()
         self.own: nn.Module = own.own if isinstance(own, EndlessRotary) else own
         self.positions = positions
+        self.config = getattr(self.own, "config", None)  # Granite SWA asks for it
         for kind in {None} if hasattr(self.own, "inv_freq") else set(kinds):
             self.register_buffer(f"{kind}_layout", self._layout(kind), persistent=False)
 
-    def forward(self, x: Tensor, position_ids: Tensor, layer_type: LayerKind = None) -> tuple[Tensor, Tensor]:
-        """Cosine and sine (B, T, D) at positions (B, T), in the dtype of `x` and in the family's layout."""
-        cos, sin = self.own(x, position_ids, **_keywords(layer_type))
+    def forward(self, x: Tensor, position_ids: Tensor, layer_type: LayerKind = None) -> tuple[Tensor, Tensor] | Tensor:
+        """Cosine and sine (B, T, D) at positions (B, T) as the family gives them, in a complex number too (DeepSeek-V2)."""
+        own = self.own(x, position_ids, **_keywords(layer_type))
         frequencies, layout = self.frequencies(layer_type), getattr(self, f"{layer_type}_layout", None)
         if frequencies is None or layout is None:
-            return cos, sin
+            return own
+        cos, sin = _parts(own)
         scaling = getattr(self.own, _attribute(layer_type, "attention_scaling"), 1.0)
-        far_cos, far_sin = ((part[..., layout] * scaling).to(x.dtype) for part in cos_sin(frequencies, position_ids))
+        far_cos, far_sin = ((part[..., layout] * scaling).to(cos.dtype) for part in cos_sin(frequencies, position_ids))
         beyond = (position_ids >= self.positions)[..., None]
-        return torch.where(beyond, far_cos, cos), torch.where(beyond, far_sin, sin)
+        both = torch.where(beyond, far_cos, cos), torch.where(beyond, far_sin, sin)
+        return both if isinstance(own, tuple) else torch.complex(*both)
 
     def frequencies(self, kind: LayerKind) -> Tensor | None:
         """Radians per frame (F,) of layers of this kind; None where they have none."""
@@ -103,9 +107,18 @@ class EndlessRotary(nn.Module):
             return None
         frequencies = frequencies.float()
         first = torch.ones(1, 1, dtype=torch.long, device=frequencies.device)
-        sines = self.own(frequencies, first, **_keywords(kind))[1][0, 0]
+        sines = _parts(self.own(frequencies, first, **_keywords(kind)))[1][0, 0]
         apart = (sines[:, None] / getattr(self.own, _attribute(kind, "attention_scaling"), 1.0) - frequencies.sin()).abs()
         return apart.argmin(dim=1) if apart.amin(dim=1).max() < 1e-6 else None
+
+
+def make_endless(llm: nn.Module, kinds: Iterable[LayerKind], positions: int) -> None:
+    """Puts an `EndlessRotary` around each rotary embedding of `llm`: one for all layers, or one in each (Moshi)."""
+    for parent in [module for module in llm.modules() if not isinstance(module, EndlessRotary)]:
+        for name, child in list(parent.named_children()):
+            rotates = any(buffer.endswith("inv_freq") for buffer, _ in child.named_buffers(recurse=False))
+            if isinstance(child, EndlessRotary) or rotates and "position_ids" in inspect.signature(child.forward).parameters:
+                parent.register_module(name, EndlessRotary(child, kinds, positions))
 
 
 def freeze_frequencies(llm: nn.Module) -> None:
@@ -122,13 +135,25 @@ def freeze_frequencies(llm: nn.Module) -> None:
             module.rope_type = _frozen(kind)
 
 
+def stated_positions(config: Any) -> int | None:
+    """The positions of a model as its family names them; None if its config does not say how many there are."""
+    named = (getattr(config, name, None) for name in ("max_position_embeddings", "max_seq_len", "model_max_length"))
+    return next((positions for positions in named if isinstance(positions, int) and positions > 0), None)
+
+
 def trained_positions(config: Any) -> int:
     """The positions that a model was trained for with the frequencies that `freeze_frequencies` keeps."""
     rope = getattr(config, "rope_parameters", None) or {}
     own = {kind: one for kind, one in rope.items() if isinstance(one, dict)} or {None: rope}
     changing = [one for one in own.values() if _frozen(one.get("rope_type", "default")) != one.get("rope_type", "default")]
-    positions = config.max_position_embeddings
+    positions = stated_positions(config)
+    assert positions is not None, "A config that states no positions is refused."
     return min([positions, *(one.get("original_max_position_embeddings") or positions for one in changing)])
+
+
+def _parts(rotation: tuple[Tensor, Tensor] | Tensor) -> tuple[Tensor, Tensor]:
+    """Cosine and sine, of a pair or of a complex number."""
+    return rotation if isinstance(rotation, tuple) else (rotation.real, rotation.imag)
 
 
 def _frozen(rope_type: str) -> str:

@@ -1,16 +1,18 @@
-"""Checks from its architecture whether a language model can stream; `backbone.check_streaming` tests the rest by running it."""
+"""Checks from its architecture whether a language model can stream; `trial.py` tests the rest by running it."""
 
 from __future__ import annotations
 
 import inspect
 
-from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from nemo_duplex.inputs import InputError
+from nemo_duplex.llm.rope import stated_positions
 
 #: The advice at the end of every message that refuses a language model.
 ADVICE = "Take a decoder-only one with rotary positions, such as Llama, Qwen, Gemma, Mistral, Phi-3 or SmolLM."
+
+_ATTENTION = {"full_attention", "sliding_attention"}
 
 
 def check_architecture(model: PreTrainedModel) -> None:
@@ -19,24 +21,35 @@ def check_architecture(model: PreTrainedModel) -> None:
     Raises:
         InputError: with the model's name and the reason.
     """
+    fault = _fault(model)
+    if fault is not None:
+        raise InputError(f"The language model {llm_name(model.config)} {fault}. {ADVICE}")
+
+
+def _fault(model: PreTrainedModel) -> str | None:
     config, kinds = model.config, set(getattr(model.config, "layer_types", None) or [])
     inputs = inspect.signature(model.base_model.forward).parameters
-    other_kinds = kinds - {"full_attention", "sliding_attention"}
+    others = ", ".join(sorted(kinds - _ATTENTION))
     if getattr(config, "is_encoder_decoder", False):
-        fault = "is an encoder-decoder"
-    elif "inputs_embeds" not in inputs:
-        fault = "takes no inputs_embeds"
-    elif getattr(model, "_is_stateful", False) or "past_key_values" not in inputs:
-        fault = "remembers by a recurrent state instead of keys and values"
-    elif other_kinds:
-        fault = f"has layers that cannot stream here ({', '.join(sorted(other_kinds))})"
-    elif model.get_output_embeddings() is None:
-        fault = "has no output layer"
-    elif sum(isinstance(m, nn.Embedding) for m in model.base_model.modules()) != 1:
-        fault = "has learned positions or other embeddings beside that of the tokens, so a session would end or differ"
-    else:
-        return
-    raise InputError(f"The language model {llm_name(config)} {fault}. {ADVICE}")
+        return "is an encoder-decoder"
+    if "inputs_embeds" not in inputs:
+        return "takes no inputs_embeds"
+    if getattr(model, "_is_stateful", False) and (others or not kinds):  # hybrids are, also those of attention layers alone
+        return "remembers by a recurrent state instead of keys and values" + (f" ({others})" if others else "")
+    if "past_key_values" not in inputs:
+        return "takes no past_key_values"
+    if others:
+        return f"has layers that cannot stream here ({others})"
+    if "position_ids" not in inputs:
+        return "takes no position_ids: it derives positions from the order of its cache, as models with ALiBi do"
+    if model.get_output_embeddings() is None:
+        return "has no output layer"
+    lacking = [name for name in ("hidden_size", "num_hidden_layers", "num_attention_heads") if not hasattr(config, name)]
+    if stated_positions(config) is None:
+        lacking.append("max_position_embeddings")
+    if lacking:
+        return f"does not state {', '.join(lacking)} in its config"
+    return None
 
 
 def llm_name(config: PretrainedConfig) -> str:

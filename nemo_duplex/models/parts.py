@@ -21,7 +21,7 @@ from nemo_duplex.channels.text_channel import PieceTokenizer, pad_of
 from nemo_duplex.codec.fsq_codec import FSQCodec
 from nemo_duplex.data.text_tokenizer import HFTokenizer
 from nemo_duplex.inputs import InputError, existing_file
-from nemo_duplex.llm.backbone import Backbone, check_streaming
+from nemo_duplex.llm.backbone import Backbone
 from nemo_duplex.llm.lora import add_lora
 from nemo_duplex.llm.pretrained import (
     check_description,
@@ -30,6 +30,7 @@ from nemo_duplex.llm.pretrained import (
     load_llm,
     resize_vocabulary,
 )
+from nemo_duplex.llm.trial import check_streaming
 from nemo_duplex.models.in_tree.perception import is_in_tree_perception, our_perception
 from nemo_duplex.models.model_config import ModelConfig, TokenizerConfig
 from nemo_duplex.models.nemo.artifacts import kept_copy
@@ -137,12 +138,10 @@ def _backbone(config: ModelConfig, layout: ChannelLayout) -> tuple[Backbone, dic
         raise InputError("The model has no language model: set model.pretrained_llm, or describe one in model.llm.")
     llm = resize_vocabulary(llm, layout.text_vocab_size)
     described = llm_config(llm)
-    new = not AppState().is_model_being_restored  # what is saved was checked when it was built
-    if new:
+    if not AppState().is_model_being_restored:  # what is saved was checked when it was built
         check_description(llm, described, layout.text_vocab_size)
     backbone = Backbone(described, config.attention_window, weights=llm, sinks=config.sinks)
-    if new:
-        check_streaming(llm, backbone)
+    check_streaming(llm, backbone)
     if config.lora:
         add_lora(backbone.llm, config.lora)
     return backbone, described
