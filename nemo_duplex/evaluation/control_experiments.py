@@ -152,7 +152,7 @@ def _judged(said: _Said, right: Sequence[str], stop: Seconds, own_end: Seconds) 
         reason = "its answer ends there by itself" if whole else "it says something else, which may end there by itself"
         return None, f"{reason}, so nothing can be told"
     if share < _WHOLE:
-        return None, f"that is {share:.0%} of the time that the whole answer takes in the corpus, so it may be broken off"
+        return None, f"that is {share:.1%} of the time that the whole answer takes in the corpus, so it may be broken off"
     return True, "it goes on to its own end"
 
 

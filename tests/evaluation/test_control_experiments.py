@@ -143,12 +143,12 @@ PREFIX, OTHER = "the capital of France", "the capital of France was Rome"
     [
         (7.2, {}, True, "it goes on to its own end"),
         (6.88, {}, True, "it goes on to its own end"),
-        (6.16, {}, None, "that is 74% of the time that the whole answer takes in the corpus, so it may be broken off"),
+        (6.16, {}, None, "that is 74.3% of the time that the whole answer takes in the corpus, so it may be broken off"),
         (
             6.72,
             {"text": OTHER},
             None,
-            "that is 88% of the time that the whole answer takes in the corpus, so it may be broken off",
+            "that is 88.3% of the time that the whole answer takes in the corpus, so it may be broken off",
         ),
         (7.2, {"text": OTHER}, True, "it goes on to its own end"),
         (5.92, {}, None, "its answer ends there by itself, so nothing can be told"),
