@@ -1,8 +1,8 @@
 """Train the agent's codec on one speaker, or personalise a trained one, and write it as codec.nemo.
 
 python examples/train_codec.py data=corpus out=codec minutes=20
-python examples/train_codec.py data=wavs out=personal init=codec/codec.nemo freeze_encoder=true matrix_rate=3e-3 rate=1e-3
-python examples/train_codec.py data=wavs out=nanocodec init=nvidia/nemo-nano-codec-22khz-0.6kbps-12.5fps rate=1e-4
+python examples/train_codec.py data=wavs out=personal init=codec/codec.nemo freeze_encoder=true
+python examples/train_codec.py data=wavs out=nanocodec init=nvidia/nemo-nano-codec-22khz-0.6kbps-12.5fps
 """
 
 from __future__ import annotations

@@ -224,6 +224,30 @@ def test_a_codec_of_convolutions_has_one_optimizer_and_learns(wavs, tmp_path, ne
     torch.testing.assert_close(torch.cat(parts, dim=1), personalised.decode(codes, frames)[0], atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize(
+    "init, rates", [(None, (3e-3, 1e-2)), ("small.nemo", (1e-3, 1e-2 / 3)), ("nano.nemo", (1e-4, 1e-2 / 3))]
+)
+def test_learning_rates_suit_the_codec_unless_they_are_given(wavs, tmp_path, init, rates):
+    codec = FSQCodec(NEMO_NETWORKS if init == "nano.nemo" else CODEC)
+
+    def used(**given):
+        settings = config(wavs, tmp_path, init=init, **{"rate": None, "matrix_rate": None} | given)
+        used = CodecTraining(codec, settings, Recordings(wavs, RATE), [1], TimeBudget(9)).config
+        return used.rate, used.matrix_rate
+
+    assert used() == pytest.approx(rates)
+    assert used(rate=0.5) == pytest.approx((0.5, rates[1])) and used(matrix_rate=0.5) == pytest.approx((rates[0], 0.5))
+    assert load("train_codec", ["data=d", "out=o"]).rate is None
+
+
+def test_a_codec_that_lost_its_codes_says_so(wavs, tmp_path, nemo_codec, caplog):
+    """Too high a rate drives an encoder beyond the range of its quantizer."""
+    train_codec(config(wavs, tmp_path / "good", init=str(nemo_codec), steps=1, rate=1e-6))
+    assert "one code" not in caplog.text
+    train_codec(config(wavs, tmp_path / "bad", init=str(nemo_codec), steps=8, rate=1.0, warmup_steps=0))
+    assert f"{tmp_path / 'bad' / 'codec.nemo'} has one code for all speech" in caplog.text
+
+
 def test_a_codec_of_convolutions_resumes_exactly(wavs, tmp_path, nemo_codec, monkeypatch):
     settings = dict(init=str(nemo_codec), steps=6, rate=3e-3)
     train_codec(config(wavs, tmp_path / "whole", **settings))
@@ -298,6 +322,7 @@ def test_utterances_shorter_than_the_networks_need(tmp_path, kind, step_ms):
     [
         (dict(minutes=0.0), "minutes=0.0: expected more than zero"),
         (dict(freeze_encoder=True), "add init="),
+        (dict(steps=0), "steps=0: expected more than zero"),
         (dict(max_odd_rows=50.0), "max_odd_rows=50.0: expected a share from 0 to 1"),
         (dict(channel=-1), "channel=-1: expected 0"),
         (dict(init="missing.nemo"), "no file missing.nemo"),
