@@ -38,7 +38,7 @@ def main(cfg: DictConfig) -> None:
         codec = FSQCodec.restore_from(cfg.codec)
     rhythm = Rhythm(response_gap=cfg.response_gap, barge_in=cfg.barge_in, long_silence=cfg.long_silence)
     dialogues = DialogueSpec(cfg.seed, cfg.pause, quiet=cfg.quiet, duration=cfg.duration, rhythm=rhythm)
-    spec = CorpusSpec(cfg.hours, cfg.dev, cfg.agent_utterances, tuple(cfg.source), dialogues, cfg.max_odd_rows)
+    spec = CorpusSpec(cfg.hours, cfg.dev, cfg.agent_utterances, tuple(cfg.source), dialogues, cfg.max_odd_rows, cfg.language)
     for line in source_summary(spec):
         print(line)
     workers = cfg.workers or os.cpu_count() or 1
@@ -47,7 +47,10 @@ def main(cfg: DictConfig) -> None:
         print(f"{cfg.out}: slice {cfg.slice} is done, others are not yet")
         return
     for name, facts in summary["sets"].items():
-        print(f"{name}: " + ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in facts.items()))
+        left_out = facts.get("left_out", {})
+        print(f"{name}: " + ", ".join(f"{key.replace('_', ' ')} {facts[key]}" for key in facts if key != "left_out"))
+        for reason, found in left_out.items():
+            print(f"  left out: {found['count']} x {reason}: {found['first'][0]}")
     for name in summary["sets"]:
         shar = Path(cfg.out, name, "shar")
         if codec is not None and any(shar.glob("target_audio.*")):

@@ -81,6 +81,7 @@ class Turn:
         full_text: what would have been said without the cut; None for a turn that was not cut off.
         words: word times where the synthesiser knows them.
         custom: anything else that belongs to the turn and can be written as JSON (answer, family, voice, events).
+        language: of the speech, a tag such as `en`; None: not known.
 
     Examples:
         >>> turn = Turn("agent", 1.0, 3.0, "The capital of France is Paris.")
@@ -96,6 +97,7 @@ class Turn:
     full_text: str | None = None
     words: tuple[Word, ...] = ()
     custom: Mapping[str, Any] = field(default_factory=dict)
+    language: str | None = None
 
     def __post_init__(self) -> None:
         if self.speaker not in SPEAKERS:
@@ -214,7 +216,7 @@ class Conversation:
                     duration=round(turn.duration, 6),
                     text=turn.text,
                     speaker=turn.speaker,
-                    language="en",
+                    language=turn.language,
                     custom=custom or None,
                     alignment={"word": words} if words else None,
                 )
@@ -276,7 +278,7 @@ def _turn(
     text = _spoken(s.text or "")
     before = max(0.0, -start)  # a turn has no negative times: one that began before the audio is moved while it is cut
     words = tuple(w.shifted(before) for w in _in_time(_words(s, text), s, words_late))
-    turn = Turn(speaker, start + before, end + before, text, full_text, words, custom)
+    turn = Turn(speaker, start + before, end + before, text, full_text, words, custom, s.language)
     if before:
         turn = turn.cut_before(before).shifted(-before)
     if before > TOLERANCE:

@@ -66,6 +66,14 @@ def dialogue_id(row: Any) -> str | None:
     return None
 
 
+def dialogue_language(row: Any) -> str | None:
+    """The language that a row names, as it writes it (`de`, `German`); None if it names none."""
+    for key in ("language", "lang"):
+        if isinstance(row, dict) and isinstance(row.get(key), str) and row[key].strip():
+            return row[key]
+    return None
+
+
 def spoken_turns(row: Any) -> list[tuple[Speakable, Speakable]]:
     """What is said in a row: a user turn and the agent's answer, as often as it has them.
 

@@ -126,6 +126,9 @@ class Grammar:
                 others.append(text)
         return answers + others
 
+    def language_of(self, agent_text: str) -> str | None:
+        return None
+
     @cached_property
     def _pools(self) -> dict[bool, tuple[list[Exchange], np.ndarray]]:
         """Seen and held-out questions, and the chance of each."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, lru_cache, partial
@@ -17,16 +18,19 @@ import numpy as np
 from lhotse import MonoCut
 from tqdm import tqdm
 
+from nemo_duplex.conversation import Speaker
 from nemo_duplex.files.atomic import require_space, whole_file
-from nemo_duplex.frames import AGENT_SAMPLE_RATE, FRAME_RATE, Seconds
+from nemo_duplex.files.odd_rows import OddRow, OddRows
+from nemo_duplex.frames import FRAME_RATE, Seconds
 from nemo_duplex.inputs import InputError
-from nemo_duplex.synthesis.cuts import DialogueCuts, DialogueSet, DialogueSpec, agent_utterances, utterance_cut
+from nemo_duplex.synthesis.cuts import DialogueCuts, DialogueSet, DialogueSpec, agent_utterance, spoken_turn, utterance_cut
 from nemo_duplex.synthesis.executors import run_locally
 from nemo_duplex.synthesis.grammar import Grammar
 from nemo_duplex.synthesis.shards import Shard, clear, shards_of
 from nemo_duplex.synthesis.text_sources import DialogueFiles, TextSource
 from nemo_duplex.synthesis.tts.espeak import EspeakEngine
-from nemo_duplex.synthesis.tts.voices import AGENT_VOICE, NUM_SPEAKERS, voice_data
+from nemo_duplex.synthesis.tts.utterance import Utterance
+from nemo_duplex.synthesis.tts.voices import AGENT_VOICE, FASTEST_USER, NUM_SPEAKERS, voice_data
 from nemo_duplex.version import __version__
 
 SETS = ("train", "dev", "impatient", "agent")
@@ -38,6 +42,9 @@ _BYTES_PER_HOUR = 130e6  # FLAC: 45 to 80 MB user (noise does not compress), 36 
 _SHORTEST: Seconds = 4.0  # of cuts of equal length: a shorter one holds no exchange
 _MOST = 1_000_000  # of anything: a typing error must not fill the memory
 _FORMAT = 1  # of what is written; shards of different formats are not mixed
+_SPEECH_OF_FILES = 2  # of the speech of people's own texts: without silence around it, in the language of its script
+
+_LeftOut = dict[str, dict[str, str]]  # {reason: {what: detail}}
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,7 @@ class CorpusSpec:
         source: files of dialogues; none: the built-in grammar.
         dialogues: how they are made.
         max_odd_rows: largest share of the rows of `source` that may be left out because they cannot be used.
+        language: of the dialogues of `source` that do not name theirs; None: the one of their script.
 
     Examples:
         >>> CorpusSpec(hours=5, dialogues=DialogueSpec(duration=12.8)).dev
@@ -63,9 +71,12 @@ class CorpusSpec:
     source: tuple[str, ...] = ()
     dialogues: DialogueSpec = field(default_factory=DialogueSpec)
     max_odd_rows: float = 0.5
+    language: str | None = None
 
     def __post_init__(self) -> None:
         dialogues = self.dialogues
+        if self.language is not None and not self.source:
+            raise InputError(f"language={self.language}: the built-in dialogues are English; give `source`, or leave it out.")
         shares = {"pause": dialogues.pause, "quiet": dialogues.quiet, "max_odd_rows": self.max_odd_rows}
         shares |= {"barge_in": dialogues.rhythm.barge_in, "long_silence": dialogues.rhythm.long_silence}
         for name, share in shares.items():
@@ -81,7 +92,7 @@ class CorpusSpec:
             whole = FRAME_RATE.time(FRAME_RATE.nearest(dialogues.duration))
             if dialogues.duration < _SHORTEST or abs(whole - dialogues.duration) > 1e-6:
                 raise InputError(
-                    f"duration={dialogues.duration}: expected {_SHORTEST:g} s or more, a multiple of {FRAME_RATE.seconds} s, "
+                    f"duration={dialogues.duration:g}: expected {_SHORTEST:g} s or more, a multiple of {FRAME_RATE.seconds} s, "
                     f"such as {max(whole, _SHORTEST):g}."
                 )
 
@@ -144,7 +155,10 @@ class _Maker:
     def __init__(self, spec: CorpusSpec) -> None:
         self.spec = spec
         self.engine = EspeakEngine(voice_data())
-        self.source: TextSource = DialogueFiles(spec.source, spec.max_odd_rows) if spec.source else Grammar()
+        self.source: TextSource = Grammar()
+        if spec.source:
+            cannot_say, too_long = partial(_cannot_say, self.engine), partial(_too_long, self.engine)
+            self.source = DialogueFiles(spec.source, spec.max_odd_rows, cannot_say, too_long, spec.language)
         self.dialogues = DialogueCuts(spec.dialogues, self.source, self.engine)
         self._seconds: dict[str, Seconds] = {}
 
@@ -160,18 +174,22 @@ class _Maker:
         """Mean length of the first items."""
         if set_name not in self._seconds:
             lengths = list(self._lengths(set_name))
-            self._seconds[set_name] = sum(lengths) / len(lengths)
+            self._seconds[set_name] = sum(lengths) / max(1, len(lengths))
         return self._seconds[set_name]
 
     def _lengths(self, set_name: str) -> Iterator[Seconds]:
         if set_name == "agent":
-            for _, audio in agent_utterances(self.agent_texts[:_PILOT], self.engine):
-                yield len(audio) / AGENT_SAMPLE_RATE
+            for text in self.agent_texts[:_PILOT]:
+                with contextlib.suppress(OddRow):  # counted where the set is made
+                    yield self._agent_utterance(text).duration
         elif set_name == "train" and self.spec.dialogues.duration is not None:
             yield self.spec.dialogues.duration
         else:
             for index in range(_PILOT if set_name == "train" else min(_PILOT, max(self.spec.dev, 1))):
                 yield self.dialogues.spoken(cast(DialogueSet, set_name), index).conversation.duration
+
+    def _agent_utterance(self, text: str) -> Utterance:
+        return agent_utterance(text, self.engine, self.source.language_of(text))
 
     @cached_property
     def agent_texts(self) -> list[str]:
@@ -184,7 +202,7 @@ class _Maker:
 
     @cached_property
     def _fingerprint(self) -> str:
-        spec = _as_written(replace(self.spec, source=()))  # a source is known by its content, not by its path
+        spec = _as_written(self.spec) | {"source": ()}  # a source is known by its content, not by its path
         del spec["max_odd_rows"]  # it ends a run or changes nothing
         made_of = {
             "format": _FORMAT,
@@ -193,27 +211,53 @@ class _Maker:
             "engine": [self.engine.name, self.engine.version],
             "agent": {key: value for key, value in asdict(AGENT_VOICE).items() if value is not None},
         }
+        if self.spec.source:
+            made_of["speech"] = _SPEECH_OF_FILES
         return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
 
     def _dialogues(self, shard: Shard, content: dict[str, Any]) -> Iterator[MonoCut]:
         counts: Counter[str] = Counter()
         texts: set[str] = set()
         voices: set[str] = set()
+        left_out: _LeftOut = {}
         for index in range(shard.first, shard.first + shard.count):
             cut = self.dialogues.cut(cast(DialogueSet, shard.set_name), index)
             counts.update(_events(cut))
+            for name, (reason, detail) in (cut.custom.get("left_out") or {}).items():
+                left_out.setdefault(reason, {})[f"dialogue {name}"] = detail
             texts |= {s.custom.get("full_text", s.text) for s in cut.supervisions}
             voices.add(cut.custom["voice"])
             yield cut
-        content |= {"counts": dict(counts), "texts": sorted(texts), "voices": sorted(voices)}
+        content |= {"counts": dict(counts), "texts": sorted(texts), "voices": sorted(voices), "left_out": left_out}
 
     def _utterances(self, shard: Shard, content: dict[str, Any]) -> Iterator[MonoCut]:
-        texts = self.agent_texts[shard.first : shard.first + shard.count]
-        seconds = 0.0
-        for index, (text, audio) in enumerate(agent_utterances(texts, self.engine), shard.first):
-            seconds += len(audio) / AGENT_SAMPLE_RATE
-            yield utterance_cut(f"agent-{index:06d}", text, audio)
-        content |= {"counts": {"cuts": len(texts), "seconds": round(seconds, 3)}, "texts": [], "voices": [AGENT_VOICE.id]}
+        num_cuts, seconds = 0, 0.0
+        left_out: _LeftOut = {}
+        for index, text in enumerate(self.agent_texts[shard.first : shard.first + shard.count], shard.first):
+            try:
+                spoken = self._agent_utterance(text)
+            except OddRow as odd:
+                left_out.setdefault(odd.reason, {})[f"answer {index}"] = odd.detail
+                continue
+            num_cuts, seconds = num_cuts + 1, seconds + spoken.duration
+            yield utterance_cut(f"agent-{index:06d}", spoken)
+        counts = {"cuts": num_cuts, "seconds": round(seconds, 3)}
+        content |= {"counts": counts, "texts": [], "voices": [AGENT_VOICE.id], "left_out": left_out}
+
+
+def _cannot_say(engine: EspeakEngine, text: str, language: str | None) -> OddRow | None:
+    reason = engine.cannot_say(text, replace(AGENT_VOICE, language=language))
+    return None if reason is None else OddRow("a text that the voices cannot say", reason)
+
+
+def _too_long(engine: EspeakEngine, speaker: Speaker, text: str, language: str | None) -> OddRow | None:
+    """Why a turn is too long for every voice that may speak it; None if it is not."""
+    voice = AGENT_VOICE if speaker == "agent" else FASTEST_USER
+    try:
+        spoken_turn(engine.speak, speaker, text, replace(voice, language=language))
+    except OddRow as odd:
+        return odd
+    return None
 
 
 @lru_cache(maxsize=1)
@@ -229,6 +273,8 @@ def _as_written(spec: CorpusSpec) -> dict[str, Any]:
     """The spec in the words of corpus.json and of the fingerprints in it."""
     written = asdict(spec)
     written["dialogues"]["surroundings"] = written["dialogues"].pop("acoustics")
+    if spec.language is None:  # so that corpora without it keep their fingerprint
+        del written["language"]
     return written
 
 
@@ -285,6 +331,20 @@ def _facts(markers: list[dict[str, Any]]) -> dict[str, Any]:
     facts: dict[str, Any] = {"hours": round(counts.pop("seconds", 0) / 3600, 3)}
     facts |= {key: count for key, count in counts.items() if count}
     facts["speakers"] = len({voice for marker in markers for voice in marker["voices"]})
+    left_out = OddRows()
+    for reason, found in _merged(marker.get("left_out", {}) for marker in markers).items():
+        for what, detail in found.items():
+            left_out.add(OddRow(reason, detail), what)
+    if left_out:
+        facts["left_out"] = left_out.describe()
     if counts["onsets_after_the_first"]:
         facts["interruption_rate"] = round(counts["interruptions"] / counts["onsets_after_the_first"], 4)
     return facts
+
+
+def _merged(parts: Iterable[_LeftOut]) -> _LeftOut:
+    whole: _LeftOut = {}
+    for part in parts:
+        for reason, found in part.items():
+            whole.setdefault(reason, {}).update(found)
+    return whole

@@ -96,7 +96,8 @@ class Shard:
                 for cut in cuts:
                     writer.write(cut)
                     let_through()
-            _forget_time(part / f"cuts{suffix}.jsonl.gz")
+            if (manifest := part / f"cuts{suffix}.jsonl.gz").exists():  # Lhotse writes none if there are no cuts
+                _forget_time(manifest)
             files = sorted(part.iterdir())
             marker = {"shard": asdict(self), "sha256": {f.name: sha256(f) for f in files}, **content}
             for file in files:

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from nemo_duplex.conversation import Conversation
+from nemo_duplex.files.odd_rows import OddRow
 from nemo_duplex.inputs import InputError
-from nemo_duplex.synthesis.cuts import DialogueCuts, DialogueSpec, agent_utterances, utterance_cut
+from nemo_duplex.synthesis.cuts import DialogueCuts, DialogueSpec, agent_utterance, utterance_cut
 from nemo_duplex.synthesis.grammar import Grammar
 from nemo_duplex.synthesis.mix import Acoustics, resample
 from nemo_duplex.synthesis.text_sources import Dialogue, Exchange
@@ -73,8 +75,7 @@ def test_turns_are_where_the_sound_is_whatever_silence_an_engine_adds():
             start, end = round(turn.start * rate), round(turn.end * rate)
             loud = np.flatnonzero(np.abs(audio[start:end]) > 0.01 * np.abs(audio).max())
             assert loud[0] <= 0.012 * rate and end - start - loud[-1] <= 0.012 * rate
-    ((_, audio),) = agent_utterances(["Two words."], Padding())
-    assert len(audio) == pytest.approx((2 * 0.3 + 0.02) * 22050, abs=30)
+    assert agent_utterance("Two words.", Padding()).duration == pytest.approx(2 * 0.3 + 0.02, abs=2e-3)
 
 
 def test_turns_come_back_from_the_cut():
@@ -206,14 +207,143 @@ def test_an_answer_is_the_same_samples_wherever_it_is_given():
     assert len(spoken) >= 2 and len({audio.tobytes() for audio in spoken}) == 1
 
 
-def test_a_dialogue_that_cannot_be_spoken_is_named():
+# --- dialogues that cannot be used -----------------------------------------------------------------------------------------
+
+
+class Numbered:
+    """Dialogue n of each split is one exchange, "Question n?", "Answer n."; the user of some numbers speaks for long."""
+
+    def __init__(self, long: Callable[[int], bool], agent: str = "Answer", count: int = 40) -> None:
+        self.long, self.agent, self.count = long, agent, count
+
+    def dialogue(self, split, index, rng) -> Dialogue:
+        number = index % self.count
+        user = "word " * 90 if self.long(number) else f"Question {number}?"
+        return Dialogue(f"n{number}", (Exchange(user, f"{self.agent} {number}.", "", "numbers"),), language="en")
+
+
+def numbered(source: Numbered, engine: ToneEngine | None = None, **spec) -> DialogueCuts:
+    return DialogueCuts(DialogueSpec(quiet=0.0, **spec), source, engine or ToneEngine())
+
+
+def test_a_dialogue_with_a_turn_of_over_25_s_is_not_used_and_another_takes_its_place():
+    """90 words of 0.3 s are 27 s. A dialogue of 420 characters passed, whatever it lasted."""
+    made, plain = numbered(Numbered(lambda n: n % 4 == 0)), numbered(Numbered(lambda n: False))
+    for set_name, index in (("train", 4), ("dev", 8), ("impatient", 8), ("train", 4)):
+        cut = made.cut(set_name, index)
+        assert int(cut.supervisions[0].text.removeprefix("Question ")[:-1]) % 4
+        assert cut.custom["left_out"][f"n{index}"] == [
+            "a turn of over 25 s of speech",
+            "the user says 'word word word word word word word word ' ... for 27.0 s",
+        ]
+        assert made.cut(set_name, index).to_dict() == numbered(Numbered(lambda n: n % 4 == 0)).cut(set_name, index).to_dict()
+    used = made.cut("train", 5)
+    assert "left_out" not in used.custom and used.supervisions == plain.cut("train", 5).supervisions, (
+        "Others stay as they were."
+    )
+
+
+def test_dev_and_impatient_replace_by_the_same_dialogue():
+    made = numbered(Numbered(lambda n: n % 4 == 0))
+    dev, impatient = made.cut("dev", 8), made.cut("impatient", 8)
+    assert [s.text for s in dev.supervisions if s.speaker == "user"] == [s.text for s in impatient.supervisions]
+
+
+def test_the_limit_holds_for_the_agent_and_with_dialogues_after_each_other():
+    made = numbered(Numbered(lambda n: False, agent="very long answer " * 28), duration=20.0)
+    with pytest.raises(
+        InputError, match="All of them: a turn of over 25 s of speech, such as dialogue n2: the agent says 'very long"
+    ):
+        made.cut("train", 2)
+    conversation = numbered(Numbered(lambda n: n % 2 == 0), duration=40.0).spoken("train", 1).conversation
+    assert conversation.duration == 40.0 and len(conversation.user) > 5
+    assert all(int(turn.text.split()[1][:-1]) % 2 for turn in conversation.user)
+
+
+@pytest.mark.parametrize(("words", "used"), [(83, True), (84, False)])
+def test_25_s_is_the_limit(words, used):
+    class Long(Numbered):
+        def dialogue(self, split, index, rng):
+            return Dialogue("d", (Exchange("a " * words, "b", "", "f"),))
+
+    made = numbered(Long(lambda n: False))
+    if used:
+        assert made.spoken("dev", 0).conversation.user[0].duration == pytest.approx(24.9, abs=1e-3)
+    else:
+        with pytest.raises(InputError, match="for 25.2 s"):
+            made.spoken("dev", 0)
+
+
+def test_a_pause_does_not_make_a_turn_longer_than_25_s():
+    class AlmostLong(Numbered):
+        def dialogue(self, split, index, rng):
+            return Dialogue("d", (Exchange("a " * 83, "b", "", "f", pauses=(2,)), Exchange("a a a", "b", "", "f", pauses=(2,))))
+
+    first, second = numbered(AlmostLong(lambda n: False), pause=1.0).spoken("dev", 0).conversation.user
+    assert first.duration == pytest.approx(24.9, abs=1e-3) and "pauses" not in first.custom
+    assert second.duration > 1.1 and len(second.custom["pauses"]) == 1
+
+
+def test_without_a_usable_dialogue_it_ends_in_one_line():
     class Mute(ToneEngine):
         def speak(self, text: str, voice: Voice):
-            raise InputError("no sound")
+            raise InputError("no sound of it")
 
-    mute = DialogueCuts(DialogueSpec(quiet=0.0), OneQuestion(), Mute())
-    with pytest.raises(InputError, match=r"Dialogue train-0-0000005 \(from one-5\): no sound"):
-        mute.cut("train", 5)
+    for engine, reason in ((Mute(), "a text that the engine does not speak, such as dialogue n5: no sound of it."), (None, "")):
+        made = numbered(Numbered(lambda n: True), engine)
+        with pytest.raises(InputError) as error:
+            made.cut("train", 5)
+        assert str(error.value).startswith(
+            "Dialogue train-0-0000005: none of 200 dialogues drawn for it from train can be used. "
+        )
+        assert reason in str(error.value) and "\n" not in str(error.value)
+    assert str(error.value).endswith("for 27.0 s. Split such turns into shorter ones.")
+
+
+def test_a_silent_engine_is_an_engine_that_does_not_speak():
+    class Silent(ToneEngine):
+        def speak(self, text: str, voice: Voice):
+            spoken = super().speak(text, voice)
+            return Utterance(text, 0 * spoken.audio, self.sample_rate)
+
+    with pytest.raises(InputError, match="such as dialogue n5: The engine makes no sound of the text 'Question 5"):
+        numbered(Numbered(lambda n: False), Silent()).cut("train", 5)
+
+
+def test_an_engine_without_word_times_has_no_pauses():
+    made = DialogueCuts(DialogueSpec(pause=1.0), Grammar(), Padding())
+    conversation = made.spoken("dev", 0).conversation
+    assert not any("pauses" in turn.custom for turn in conversation.user)
+    assert [t.text for t in conversation.user] == [t.text for t in cuts(pause=1.0).spoken("dev", 0).conversation.user]
+
+
+# --- languages -------------------------------------------------------------------------------------------------------------
+
+
+def test_supervisions_say_the_language_that_is_spoken():
+    class Hindi(Numbered):
+        def dialogue(self, split, index, rng):
+            return Dialogue("d", (Exchange("क्या हाल है?", "अच्छा है।", "", "f"), Exchange("How are you?", "Fine.", "", "f")))
+
+    made = DialogueCuts(DialogueSpec(rhythm=Rhythm(barge_in=0.0)), Hindi(lambda n: False), EspeakEngine(voice_data()))
+    cut = made.cut("dev", 0)
+    assert [s.language for s in cut.supervisions] == ["hi", "hi", "en", "en"]
+    assert [turn.language for turn in Conversation.from_cut(cut).turns] == ["hi", "hi", "en", "en"]
+    assert all(s.language is None for s in cuts().cut("dev", 0).supervisions), "Tones are in no language."
+
+
+def test_a_dialogue_speaks_its_language():
+    asked = []
+
+    class Asked(ToneEngine):
+        def speak(self, text, voice):
+            asked.append(voice.language)
+            return super().speak(text, voice)
+
+    numbered(Numbered(lambda n: False), Asked()).spoken("dev", 0)
+    assert asked == ["en", "en"]
+    DialogueCuts(DialogueSpec(quiet=0.0), OneQuestion(), Asked()).spoken("dev", 0)
+    assert set(asked[2:]) == {None}
 
 
 # --- the agent alone -----------------------------------------------------------------------------------------------------
@@ -224,18 +354,20 @@ def test_the_agent_says_texts_in_its_own_voice_at_the_codecs_rate():
         sample_rate = 11025
 
         def speak(self, text, voice):
-            assert voice == AGENT_VOICE
+            assert voice == replace(AGENT_VOICE, language="de")
             return super().speak(text, voice)
 
-    (text, audio), (_, longer) = agent_utterances(["Two words.", "These are three."], Engine())
-    assert text == "Two words." and audio.dtype == np.float32
-    assert len(longer) - len(audio) == pytest.approx(0.3 * 22050, abs=2), "Resampled from 11,025 Hz."
+    short, long = (agent_utterance(text, Engine(), "de") for text in ("Two words.", "These are three."))
+    assert short.text == "Two words." and short.audio.dtype == np.float32 and short.sample_rate == 22050
+    assert len(long.audio) - len(short.audio) == pytest.approx(0.3 * 22050, abs=2), "Resampled from 11,025 Hz."
+    with pytest.raises(OddRow, match="a turn of over 25 s of speech .the agent says 'a a a a a "):
+        agent_utterance("a " * 84, ToneEngine())
 
 
 def test_a_cut_of_an_utterance():
-    cut = utterance_cut("agent-0", "Goodbye.", np.full(22050, 0.25, np.float32))
+    cut = utterance_cut("agent-0", Utterance("Goodbye.", np.full(22050, 0.25, np.float32), 22050, (), "en"))
     assert (cut.id, cut.duration, cut.recording.sampling_rate) == ("agent-0", 1.0, 22050)
-    assert (cut.supervisions[0].text, cut.supervisions[0].speaker) == ("Goodbye.", "agent")
+    assert (cut.supervisions[0].text, cut.supervisions[0].speaker, cut.supervisions[0].language) == ("Goodbye.", "agent", "en")
     assert np.abs(cut.load_audio() - 0.25).max() < 1e-3
 
 

@@ -276,7 +276,13 @@ def test_a_language_that_is_named_is_spoken(engine):
     assert np.array_equal(engine.speak(TEXT, replace(AGENT_VOICE, language="und")).audio, engine.speak(TEXT, AGENT_VOICE).audio)
     assert "no language 'xx'" in engine.cannot_say(TEXT, replace(AGENT_VOICE, language="xx"))
     assert "does not say Thai so that it is understood" in engine.cannot_say(TEXT, replace(AGENT_VOICE, language="th"))
-    assert "'आज' (Devanagari letters) in English" in engine.cannot_say("आज", replace(AGENT_VOICE, language="en"))
+    for name, text, language in (
+        ("de", "आज मौसम", "hi"),
+        ("en", "Привет", "ru"),
+        ("zh", "Hello", "zh"),
+        ("yue", "你好", "yue"),
+    ):
+        assert engine.speak(text, replace(AGENT_VOICE, language=name)).language == language, "Of texts in its script."
 
 
 def test_the_wheels_own_data_speaks_the_same(engine):

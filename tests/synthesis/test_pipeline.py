@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import re
 import shutil
 from collections import Counter
 from dataclasses import replace
@@ -16,7 +17,7 @@ from lhotse import CutSet
 
 from nemo_duplex.conversation import Conversation
 from nemo_duplex.inputs import InputError
-from nemo_duplex.synthesis import pipeline, shards
+from nemo_duplex.synthesis import pipeline, shards, text_sources
 from nemo_duplex.synthesis.cuts import DialogueSpec
 from nemo_duplex.synthesis.grammar import Grammar
 from nemo_duplex.synthesis.pipeline import SETS, CorpusSpec, synthesize
@@ -206,6 +207,117 @@ def test_own_dialogues_from_a_file(tmp_path):
         synthesize(replace(spec, source=(str(tmp_path / "moved.jsonl"),)), tmp_path / "out")
 
 
+DATES = "12/11/1987, 31/12/1999, 24/12/2024, 1/1/1900, " * 3  # 138 characters, 39 s
+
+
+def dialogues(path: Path, *rows: dict | list) -> str:
+    """A file of dialogues: rows, or the turns of one."""
+    rows = tuple(row if isinstance(row, dict) else {"id": f"d{i}", "data": row} for i, row in enumerate(rows))
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return str(path)
+
+
+def test_dialogues_are_spoken_in_their_languages_and_the_rest_is_counted(tmp_path):
+    source = dialogues(
+        tmp_path / "a.jsonl",
+        ["आज मौसम कैसा है?", "आज मौसम बहुत अच्छा है।"], ["Wie geht es?", "Mir geht es gut."], ["What is it?", "It is tea."],
+        ["วันนี้", "Yes."], {"id": "en", "language": "English", "data": ["Is it?", "It is."]},
+    )  # fmt: skip
+    facts = synthesize(CorpusSpec(hours=0.02, dev=2, source=(source,), language="de"), tmp_path / "out")
+    (reason,) = facts["source"]["left_out"]
+    assert reason == "a text that the voices cannot say" and facts["source"]["dialogues"] == {"dev": 1, "train": 3}
+    (place,) = facts["source"]["left_out"][reason]["first"]
+    assert place.startswith(
+        f"{source}:4 (dialogue d3): eSpeak NG cannot say 'วันนี้': it says 'วันนี้' (Thai letters) in no language"
+    )
+    cuts = [cut for name in ("train", "dev", "agent") for cut in CutSet.from_shar(in_dir=tmp_path / "out" / name / "shar")]
+    languages = {s.text: s.language for cut in cuts for s in cut.supervisions if "full_text" not in (s.custom or {})}
+    questions = {"Wie geht es?": "de", "What is it?": "de", "Is it?": "en", "आज मौसम कैसा है?": "hi"}
+    answers = {"Mir geht es gut.": "de", "It is tea.": "de", "It is.": "en", "आज मौसम बहुत अच्छा है।": "hi"}
+    assert languages == questions | answers
+    train = {s.text for cut in CutSet.from_shar(in_dir=tmp_path / "out" / "train" / "shar") for s in cut.supervisions}
+    assert set((tmp_path / "out" / "texts.txt").read_text().splitlines()) == train
+
+
+def long_and_short(path: Path, num_long: int, num_short: int) -> str:
+    """A file of short dialogues d0, d1, ..., and after them long ones."""
+    short = [["Where is my cup?", f"On table {i}."] for i in range(num_short)]
+    return dialogues(path, *short, *(["When was it?", f"{DATES} {i}"] for i in range(num_long)))
+
+
+def test_long_turns_in_a_short_file_are_found_when_it_is_read(tmp_path):
+    source = long_and_short(tmp_path / "a.jsonl", num_long=4, num_short=5)
+    facts = synthesize(CorpusSpec(hours=0.01, dev=1, source=(source,), agent_utterances=9), tmp_path / "out")
+    found = facts["source"]["left_out"]["a turn of over 25 s of speech"]
+    assert found["count"] == 4 and facts["source"]["dialogues"] == {"dev": 1, "train": 4}
+    assert sorted(found["first"])[0] == f"{source}:6 (dialogue d5): the agent says '{DATES[:40]}' ... for 39.5 s"
+    assert not any("left_out" in facts["sets"][name] for name in SETS)
+    with pytest.raises(InputError) as error:
+        synthesize(CorpusSpec(hours=0.01, source=(long_and_short(tmp_path / "b.jsonl", 5, 3),)), tmp_path / "other")
+    assert str(error.value).startswith(
+        "source: 5 of 8 rows cannot be used, more than max_odd_rows=0.5 allows. All of them: a turn of over 25 s of speech"
+    )
+    assert str(error.value).endswith("Split such turns into shorter ones. To go on with the other 3, set max_odd_rows=0.63.")
+    assert not (tmp_path / "other").exists()
+    with pytest.raises(
+        InputError, match="source: none of 3 rows can be used. All of them: a turn of over 25 s of speech, such as "
+    ):
+        synthesize(CorpusSpec(hours=0.01, source=(long_and_short(tmp_path / "c.jsonl", 3, 0),)), tmp_path / "other")
+
+
+def test_long_turns_in_a_long_file_are_found_when_they_are_spoken(tmp_path, monkeypatch):
+    monkeypatch.setattr(text_sources, "_NUM_MEASURED", 0)
+    source = long_and_short(tmp_path / "a.jsonl", num_long=8, num_short=22)
+    spec = CorpusSpec(hours=0.02, dev=4, source=(source,), agent_utterances=100)
+    facts = synthesize(spec, tmp_path / "out")
+    sets = {name: list(CutSet.from_shar(in_dir=tmp_path / "out" / name / "shar")) for name in SETS}
+    long = {f"d{i}" for i in range(22, 30)}
+    for name in ("train", "dev", "impatient"):
+        assert all(s.duration <= 25 for cut in sets[name] for s in cut.supervisions)
+        drawn = {name for cut in sets[name] for name in cut.custom.get("left_out", ())}
+        assert drawn <= long and facts["sets"][name]["cuts"] == len(sets[name])
+        left = facts["sets"][name].get("left_out", {"a turn of over 25 s of speech": {"count": 0, "first": []}})
+        assert [found["count"] for found in left.values()] == [len(drawn)]
+        assert all(
+            re.match(r"dialogue d2\d: the agent says '12/11/1987, .*' ... for 3\d.\d s$", p)
+            for p in sum((found["first"] for found in left.values()), [])
+        )
+        assert not {cut.custom["source"] for cut in sets[name]} & long
+    assert "left_out" in facts["sets"]["train"]
+    answers = facts["sets"]["agent"]
+    assert answers["cuts"] == len(sets["agent"]) == 27 - answers["left_out"]["a turn of over 25 s of speech"]["count"] < 27
+    for part in range(2):
+        again = synthesize(spec, tmp_path / "again", slice=(part, 2))
+    assert again["sets"] == facts["sets"] and content(tmp_path / "again") == content(tmp_path / "out"), "Whoever makes them."
+
+
+def test_a_source_that_no_voice_speaks_ends_in_one_line(tmp_path):
+    source = dialogues(tmp_path / "a.jsonl", ["วันนี้", "ดี"], ["มา", "ไป"])
+    with pytest.raises(
+        InputError, match="none of 2 rows can be used. All of them: a text that the voices cannot say, such as "
+    ) as error:
+        synthesize(CorpusSpec(hours=0.02, source=(source,)), tmp_path / "out")
+    assert "\n" not in str(error.value)
+    source = dialogues(tmp_path / "b.jsonl", ["Is it?", "Yes."], ["Was it?", "No."])
+    with pytest.raises(InputError, match="none of 2 rows can be used.*eSpeak NG has no language 'xx': leave `language` out"):
+        synthesize(CorpusSpec(hours=0.02, source=(source,), language="xx"), tmp_path / "out")
+
+
+def test_a_shard_of_the_agent_without_a_usable_answer_is_empty(tmp_path, monkeypatch):
+    monkeypatch.setattr(text_sources, "_NUM_MEASURED", 0)
+    monkeypatch.setattr(pipeline, "_SHARD_SIZE", {"train": 4, "dev": 2, "impatient": 2, "agent": 1})
+    spec = CorpusSpec(hours=0.0, dev=0, source=(long_and_short(tmp_path / "a.jsonl", 3, 5),))
+    facts = synthesize(spec, tmp_path / "out", ["agent"])["sets"]["agent"]
+    assert facts["cuts"] == len(list(CutSet.from_shar(in_dir=tmp_path / "out" / "agent" / "shar"))) >= 4
+    assert 2 <= facts["left_out"]["a turn of over 25 s of speech"]["count"] <= 3
+    assert synthesize(spec, tmp_path / "out", ["agent"])["sets"]["agent"] == facts
+
+
+def test_the_built_in_dialogues_keep_their_fingerprint():
+    """Corpora of before go on: a new key that has its default, and rules that change none of their samples, are not in it."""
+    assert pipeline._maker(CorpusSpec())._fingerprint == "c5cbb4dad28b8d71"
+
+
 def test_a_full_disk_is_noticed_before_anything_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
     with pytest.raises(InputError, match="this needs about .* kB, and the disk has 1000 B free|this needs about .* MB"):
@@ -224,6 +336,7 @@ def test_a_full_disk_is_noticed_before_anything_is_written(tmp_path, monkeypatch
         (lambda: CorpusSpec(dialogues=DialogueSpec(duration=12.75)), "duration=12.75: expected .* such as 12.72|such as 12.8"),
         (lambda: CorpusSpec(dialogues=DialogueSpec(duration=1.6)), "duration=1.6: expected 4 s or more"),
         (lambda: CorpusSpec(dialogues=DialogueSpec(rhythm=Rhythm(response_gap=0.0))), "response_gap=0.0: expected seconds"),
+        (lambda: CorpusSpec(language="de"), "language=de: the built-in dialogues are English"),
         (lambda: synthesize(SPEC, Path("nowhere"), ["test"]), "sets: 'test' is none of train, dev, impatient, agent"),
     ],
 )

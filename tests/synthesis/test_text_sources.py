@@ -92,9 +92,9 @@ GOOD = [{"id": f"d{i}", "data": ["a", "b"]} for i in range(2)]
         (["a", "b"], "a row that is no object", "2: it is ['a', 'b']"),
         ({"id": "d0", "data": ["c", "d"]}, "an id that occurs twice", "2 (dialogue d0)"),
         (
-            {"id": "x7", "data": ["a", "b " * 400]},
+            {"id": "x7", "data": ["a", "b? " * 1501]},
             "a turn of over 25 s of speech",
-            "2 (dialogue x7): 799 characters: 'b b b b b b b b b b b b b b b b b b b b ' ...",
+            "2 (dialogue x7): 1501 letters and digits: 'b? b? b? b? b? b? b? b? b? b? b? b? b? b' ...",
         ),
     ],
 )
@@ -127,12 +127,34 @@ def test_more_odd_rows_than_a_share_end_the_run(tmp_path):
 
 
 def test_a_text_that_no_voice_can_say_is_an_odd_row(tmp_path):
-    def cannot_say(text: str) -> OddRow | None:
+    asked = []
+
+    def cannot_say(text: str, language: str | None) -> OddRow | None:
+        asked.append((text, language))
         return OddRow("no voice for it", repr(text), "Install one.") if "я" in text else None
 
-    path = lines(tmp_path / "a.jsonl", *GOOD, {"id": "ru", "data": ["a", "Да, я."]})
-    source = DialogueFiles([path], cannot_say=cannot_say)
+    path = lines(tmp_path / "a.jsonl", *GOOD, {"id": "ru", "language": "Russian", "data": ["a", "Да, я."]})
+    source = DialogueFiles([path], cannot_say=cannot_say, language="de")
+    assert asked[-2:] == [("a", "Russian"), ("Да, я.", "Russian")] and asked[0][1] == "de"
     assert source.describe()["left_out"] == {"no voice for it": {"count": 1, "first": [f"{path}:3 (dialogue ru): 'Да, я.'"]}}
+
+
+def test_rows_name_their_language(tmp_path):
+    rows = [{"id": "a", "language": "Hindi", "data": ["a", "b"]}, {"id": "b", "lang": "de", "data": ["a", "c"]}]
+    rows += [{"id": "c", "language": None, "data": ["a", "d"]}, {"id": "d", "language": ["x"], "data": ["a", "e"]}]
+    path = lines(tmp_path / "a.jsonl", *rows, {"id": "e", "data": ["a", "f"]})
+    source = DialogueFiles([path], language="fr")
+    (dev,) = {source.dialogue("dev", i, RNG).id for i in range(9)}
+    train = {d.id: d for d in (source.dialogue("train", i, RNG) for i in range(9))}
+    languages = {"a": "Hindi", "b": "de", "c": "fr", "d": "fr", "e": "fr"}
+    assert {name: d.language for name, d in train.items()} | {dev: source.dialogue("dev", 0, RNG).language} == languages
+    assert all(source.language_of(d.exchanges[0].agent) == languages[d.id] for d in train.values())
+    assert DialogueFiles([path]).dialogue("train", 0, RNG).language in ("Hindi", "de", None)
+
+
+def test_long_turns_are_measured_when_they_are_spoken(tmp_path):
+    row = {"id": "x7", "data": ["a", "b? " * 1500]}
+    assert not DialogueFiles([lines(tmp_path / "a.jsonl", *GOOD, row)]).describe()["left_out"]
 
 
 @pytest.mark.parametrize(
@@ -163,9 +185,9 @@ def test_what_was_left_out_is_part_of_what_a_corpus_is_made_of(tmp_path):
     path = lines(tmp_path / "a.jsonl", *GOOD, OTHER)
     whole = DialogueFiles([path]).describe()["sha256"]
     assert whole == [hashlib.sha256((tmp_path / "a.jsonl").read_bytes()).hexdigest()]
-    less = DialogueFiles([path], cannot_say=lambda text: OddRow("no voice for it") if text == "One?" else None).describe()[
-        "sha256"
-    ]
+    less = DialogueFiles(
+        [path], cannot_say=lambda text, language: OddRow("no voice for it") if text == "One?" else None
+    ).describe()["sha256"]
     assert less[:1] == whole and len(less) == 2
     marked = lines(tmp_path / "b.jsonl", *GOOD, OTHER | {"data": ["One?", "**Two**."]})
     assert len(DialogueFiles([marked]).describe()["sha256"]) == 2

@@ -78,8 +78,8 @@ def espeak_paths() -> tuple[Path, Path]:
 class EspeakEngine:
     """Speaks with eSpeak NG, in about 80 languages.
 
-    A text is said in the language of its script, or in the one that the voice names; the speaker stays the same
-    (`en-us+klatt2` says Hindi as `hi+klatt2`). Latin letters are read in the voice's own language.
+    A text is said in the language that the voice names, or in its own, if that is written in the text's script; otherwise in
+    the language of the script. The speaker stays the same: `en-us+klatt2` says Hindi as `hi+klatt2`.
 
     Args:
         data: a data folder of eSpeak, for example one with generated voices (`voices.py`); default: the wheel's own.
@@ -137,8 +137,8 @@ class EspeakEngine:
         """The language that a text is said in, and eSpeak's name of the voice in it."""
         accent, plus, variant = voice.name.partition("+")
         own = accent.split("-")[0]
-        language = self._languages.find(voice.language) if voice.language is not None else None
-        language = language or language_of(readable(text), own)
+        named = self._languages.find(voice.language) if voice.language is not None else None
+        language = language_of(readable(text), named or own)
         if language.split("-")[0] == own or language not in self._languages:
             return accent, voice.name
         return language, f"{language}{plus}{variant}"

@@ -97,8 +97,8 @@ def language_of(text: str, own: str) -> str:
         in English there. Otherwise `own`.
     """
     words = Counter[str]()  # in halves: a Chinese word has two characters
-    for name, letters in _runs(text):
-        if name != "Greek" or len(letters) > 1:  # one letter is a symbol
+    for name, run in _runs(text):
+        if name != "Greek" or len(run) > 1:  # one letter is a symbol
             words[name] += 1 if name == "Han" else 2
     others = {name: count for name, count in words.items() if name not in scripts_of(own)}
     if not others or sum(others.values()) * _MINORITY < words.total():

@@ -35,7 +35,7 @@ class Voice:
         name: what the engine calls the voice.
         rate: words per minute.
         pitch, pitch_range: 0 to 100, 50 is the voice's own.
-        language: that the speaker speaks, a tag such as `de` or its English name; None: what the engine takes the text for.
+        language: of texts in its script, a tag such as `de` or its English name; None: what the engine takes a text for.
 
     Examples:
         >>> Voice("agent", "en-us+klatt2", rate=150).pitch

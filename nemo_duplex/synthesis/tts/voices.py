@@ -22,6 +22,10 @@ from nemo_duplex.synthesis.tts.utterance import Voice
 #: The most intelligible of eSpeak's voices for an offline recogniser (pocketsphinx 3 % WER; `en-us` 11 to 14 %).
 AGENT_VOICE = Voice("agent", "en-us+klatt2", rate=160, pitch=50)
 
+_RATES = (135, 190)  # of users, words per minute
+#: What a user says in the least time: a voice of this rate.
+FASTEST_USER = Voice("fastest", AGENT_VOICE.name, rate=_RATES[1])
+
 NUM_VARIANTS = {"train": 160, "dev": 40}
 NUM_SPEAKERS = {"train": 480, "dev": 80}
 
@@ -38,7 +42,7 @@ def user_voice(split: str, number: int) -> Voice:
     return Voice(
         id=f"{split}{number:03d}",
         name=f"{_ACCENTS[rng.integers(len(_ACCENTS))]}+{_variant_name(split, number % NUM_VARIANTS[split])}",
-        rate=int(rng.integers(135, 191)),
+        rate=int(rng.integers(_RATES[0], _RATES[1] + 1)),
         pitch=int(rng.integers(35, 66)),
         pitch_range=int(rng.integers(30, 80)),
     )
