@@ -22,7 +22,7 @@ import math
 import multiprocessing
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -238,34 +238,47 @@ class Conversation:
         """
         turns, odd = [], Counter[str]()
         speakers = speakers or dict(zip(SPEAKERS, SPEAKERS))
-        for s, words_late in _supervisions(cut):
-            if s.speaker not in speakers:
-                raise InputError(
-                    f"Cut {cut.id}: supervision {s.id} has speaker {s.speaker!r}, expected one of "
-                    f"{', '.join(map(repr, speakers))}. Rename the speakers of the corpus."
-                )
-            turn = _turn(s, words_late, speakers[s.speaker], cut.duration, frame_rate.seconds, odd)
-            turns += [turn] if turn else []
+        for part, offset in conversation_parts(cut):  # a turn ends with the audio of its part, also where padding follows
+            for s in part.supervisions:
+                if s.speaker not in speakers:
+                    raise InputError(
+                        f"Cut {cut.id}: supervision {s.id} has speaker {s.speaker!r}, expected one of "
+                        f"{', '.join(map(repr, speakers))}. Rename the speakers of the corpus."
+                    )
+                turn = _turn(s, speakers[s.speaker], part, frame_rate.seconds, odd)
+                turns += [turn.shifted(offset) if offset else turn] if turn else []
         _say_once(cut.id, odd)
         own = {k: v for k, v in (cut.custom or {}).items() if isinstance(v, (str, int, float, bool, list, dict))}
         return cls(cut.id, cut.duration, tuple(turns), own)
 
 
-def _supervisions(cut: Cut) -> Iterator[tuple[SupervisionSegment, Seconds]]:
-    """The supervisions of a cut, and by how much their word times are late if Lhotse has moved the supervisions alone.
+def conversation_parts(cut: Cut) -> list[tuple[Any, Seconds]]:
+    """The parts of a cut that are a conversation, each with its start in the cut (Seconds): the cut itself, one after padding,
+    several that were joined. What is mixed with them, such as noise, has no agent channel."""
+    if not hasattr(cut, "tracks"):
+        return [(cut, 0.0)]
+    from lhotse.cut import PaddingCut
 
-    Lhotse 1.33 leaves word times where they were in the recording when audio is cut, padded or joined.
+    parts = [(track.cut, float(track.offset)) for track in cut.tracks if not isinstance(track.cut, PaddingCut)]
+    whole = [part for part in parts if {"target_audio", "target_codes"} & set(part[0].custom or {})]
+    return whole or parts
+
+
+def holds(cut: Cut, field: str) -> bool:
+    """Whether a cut has a `recording`, or a custom field (`target_audio`, `target_codes`), that can be loaded.
+
+    Lhotse's `has_custom` says yes for a field of a Shar corpus whose shards are missing.
     """
-    for track in getattr(cut, "tracks", [None]):
-        part, offset = (cut, 0.0) if track is None else (track.cut, track.offset)
-        for s in part.supervisions:
-            yield s.with_offset(offset) if offset else s, getattr(part, "start", 0.0) - offset
+    values = (
+        getattr(part, "recording", None) if field == "recording" else (part.custom or {}).get(field)
+        for part, _ in conversation_parts(cut)
+    )
+    return all(value is not None and not getattr(value, "is_placeholder", False) for value in values)
 
 
-def _turn(
-    s: SupervisionSegment, words_late: Seconds, speaker: Speaker, duration: Seconds, shortest: Seconds, odd: Counter[str]
-) -> Turn | None:
-    """The turn of a supervision within audio of `duration`, or None; counts in `odd` what is wrong with its times."""
+def _turn(s: SupervisionSegment, speaker: Speaker, part: Any, shortest: Seconds, odd: Counter[str]) -> Turn | None:
+    """The turn of a supervision within the audio of its part, in the part's time, or None; counts in `odd` what is wrong."""
+    duration = part.duration
     start, end = s.start, s.end
     if not (math.isfinite(start) and math.isfinite(end) and start <= end):
         odd[_NO_TIMES] += 1
@@ -277,7 +290,7 @@ def _turn(
     full_text = custom.pop("full_text", None)
     text = _spoken(s.text or "")
     before = max(0.0, -start)  # a turn has no negative times: one that began before the audio is moved while it is cut
-    words = tuple(w.shifted(before) for w in _in_time(_words(s, text), s, words_late))
+    words = tuple(w.shifted(before) for w in _in_time(_words(s, text), s, part.start))
     turn = Turn(speaker, start + before, end + before, text, full_text, words, custom, s.language)
     if before:
         turn = turn.cut_before(before).shifted(-before)
@@ -328,7 +341,10 @@ def _words(supervision: SupervisionSegment, text: str) -> tuple[Word, ...]:
 
 
 def _in_time(words: tuple[Word, ...], s: SupervisionSegment, late: Seconds) -> tuple[Word, ...]:
-    """The words, `late` Seconds earlier if they fit their supervision better then; if they fit neither way, from its start."""
+    """The words, `late` Seconds earlier if they fit their supervision better then; if they fit neither way, from its start.
+
+    Lhotse 1.33 moves supervisions and leaves their word times where they were in the recording when it cuts audio.
+    """
     if not words:
         return words
     first, last = words[0].start, words[-1].end

@@ -332,6 +332,18 @@ def test_words_of_padded_and_joined_cuts_are_where_they_are_heard(direction):
     assert [w.start for w in second.words] == pytest.approx([w.start + 5.0 for w in first.words])
 
 
+def test_a_turn_ends_with_the_audio_of_its_part_where_padding_follows():
+    whole = cut_of(Conversation("c", 5.0, (answer(),)))
+    for padded, offset in (
+        (whole.truncate(duration=3.3).pad(6.0), 0.0),
+        (whole.truncate(duration=3.3).pad(6.0, direction="left"), 2.7),
+        (whole.truncate(duration=3.3).append(whole.with_id("d")), 0.0),
+    ):
+        turn = Conversation.from_cut(padded).turns[0]
+        assert (turn.start, turn.end) == pytest.approx((2.0 + offset, 3.3 + offset))
+        assert turn.text == "No, Paris. It" and turn.custom["unfinished"] is True
+
+
 def test_word_times_that_count_from_elsewhere_begin_with_their_turn():
     """A part of a long recording, written as a cut of its own: its supervisions were moved, its word times were not."""
     alignment = {"word": [AlignmentItem(w.text, w.start + 100, w.end - w.start) for w in WORDS]}

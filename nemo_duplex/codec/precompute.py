@@ -26,6 +26,7 @@ from lhotse.shar import ArrayTarWriter
 from tqdm import tqdm
 
 from nemo_duplex.codec.fsq_codec import FSQCodec
+from nemo_duplex.conversation import holds
 from nemo_duplex.files.atomic import whole_file
 from nemo_duplex.inputs import InputError, existing_folder, one_line
 
@@ -127,11 +128,12 @@ def _encode(audios: list[torch.Tensor], codec: FSQCodec) -> list[np.ndarray]:
 def _agent_channels(shar: Path, shard: str, codec: FSQCodec) -> Iterator[tuple[str, torch.Tensor]]:
     """Id and agent channel (S,) of each cut of a shard, checked."""
     files = {"cuts": next(shar.glob(f"cuts.{shard}.jsonl*")), "target_audio": _audio_file(shar, shard)}
-    where = f"corpus: shard {shard} of {shar}"
+    where, count = f"corpus: shard {shard} of {shar}", 0
     try:
         for cut in CutSet.from_shar(fields={field: [str(file)] for field, file in files.items()}):
             where = f"Cut {cut.id}"
-            if not cut.has_custom("target_audio"):
+            count += 1
+            if not holds(cut, "target_audio"):
                 raise InputError(f"{where} has no agent channel (custom field target_audio). Synthesise the corpus again.")
             recording, frame_rate = cut.target_audio, codec.frame_rate
             rate = recording.sampling_rate
@@ -144,6 +146,9 @@ def _agent_channels(shar: Path, shard: str, codec: FSQCodec) -> Iterator[tuple[s
             if len(audio) != 1:
                 raise InputError(f"{where}: the agent's channel has {len(audio)} channels, expected one.")
             yield cut.id, torch.from_numpy(audio[0])
+        if count != (cuts := len(CutSet.from_file(files["cuts"]))):  # Lhotse ends a shard with its shortest file
+            where = f"corpus: shard {shard} of {shar}"
+            raise InputError(f"{where} has {cuts} cuts and the agent's channel of {count}. Synthesise the corpus again.")
     except InputError:
         raise
     except Exception as error:  # lhotse, tarfile, zlib and json raise different ones for a broken shard

@@ -18,6 +18,7 @@ from torch.utils.data import IterableDataset
 from tqdm import tqdm
 
 from nemo_duplex.codec.mel import FLOOR
+from nemo_duplex.conversation import holds
 from nemo_duplex.files.odd_rows import OddRow, OddRows
 from nemo_duplex.inputs import InputError, existing_folder, one_line
 
@@ -203,12 +204,12 @@ def _is_audio(folder: Path) -> Callable[[Path], bool]:
 
 def _read_shar(folder: Path) -> Iterator[_Readable]:
     def read(cut: Cut) -> tuple[np.ndarray, int]:
+        if not holds(cut, "recording"):
+            raise OddRow("no recording")
         try:
             audio = cut.load_audio()
         except Exception as error:  # lhotse and its backends raise different ones
             raise OddRow("not readable as audio", one_line(error)) from error
-        if audio is None:
-            raise OddRow("no recording")
         return audio, cut.sampling_rate
 
     try:

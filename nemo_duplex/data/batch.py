@@ -10,6 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+#: In `agent_codes`, a frame of silence: the model puts its codec's there. No codec has it as a code.
+SILENCE = -1
+
 # What NeMo's in-tree DuplexS2SDataset calls the same things.
 _IN_TREE = {
     "source_audio": "user_audio",
@@ -37,7 +40,7 @@ class DuplexBatch:
         user_audio_lens: (B,) samples.
         agent_tokens: (B, T) text channel, text pad after the end.
         num_frames: (B,) valid frames of each row.
-        agent_codes: (B, K, T) codec codes made once, by `synthesize`.
+        agent_codes: (B, K, T) codec codes made once, by `synthesize`; SILENCE in padding.
         agent_audio: (B, S') float32 at the agent's sample rate, where there are no codes.
         agent_audio_lens: (B,) samples.
         user_tokens: (B, T) what the user says, laid out as agent_tokens.

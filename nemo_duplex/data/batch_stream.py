@@ -19,11 +19,40 @@ from lhotse.utils import fix_random_seed
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from nemo_duplex.inputs import InputError
+from nemo_duplex.inputs import InputError, one_line
 from nemo_duplex.training.seeds import mixed_seed
 
 # Distance of the seeds of workers that shuffle by themselves, as in Lhotse.
 _SEEDS_PER_WORKER = 100
+
+
+class ErrorsAsValues:
+    """A dataset that returns its InputError, because torch would wrap what a worker raises in a trace."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, cuts: CutSet) -> Any:
+        try:
+            return self.dataset[cuts]
+        except InputError as error:
+            return error
+
+
+class FiniteLoader:
+    """One pass over the batches of NeMo's loader, of a dataset with ErrorsAsValues.
+
+    Its iterators stay at their end: Lightning asks the shorter of several sets again, and Lhotse's fail with a TypeError.
+    """
+
+    def __init__(self, loader: DataLoader) -> None:
+        self._loader = loader
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in self._loader:
+            if isinstance(batch, InputError):
+                raise batch
+            yield batch
 
 
 class BatchStream(IterableDataset):
@@ -45,7 +74,7 @@ class BatchStream(IterableDataset):
     def __init__(
         self, sampler: CutSampler, dataset: Any, *, seed: int, shuffle_seed: int, one_order: bool = False, first: int = 0
     ) -> None:
-        self.sampler, self.dataset = sampler, dataset
+        self.sampler, self.dataset, self._made = sampler, dataset, ErrorsAsValues(dataset).__getitem__
         self.seed, self.shuffle_seed, self.one_order = seed, shuffle_seed, one_order
         self.first = first
 
@@ -69,15 +98,20 @@ class BatchStream(IterableDataset):
                 return
 
     def _batch(self, index: int, sampled: Iterator[CutSet]) -> Any:
-        """The batch; None if it was seen; an InputError as a value, because torch would wrap what a worker raises."""
+        """The batch; None if it was seen; an InputError as a value."""
         fix_random_seed(mixed_seed(self.seed, index))
         try:
             cuts = next(sampled)
-            return self.dataset[cuts] if index >= self.first else None
         except StopIteration:
-            return InputError("The training data hold no cut that the loader's filters let pass. Check both.")
+            return InputError(
+                "The training data hold no batch for this process: they are fewer than a batch with drop_last, or give fewer "
+                "batches than there are processes. Give more data, or a smaller batch_size."
+            )
         except InputError as error:
             return error
+        except Exception as error:  # lhotse, tarfile, gzip and json each raise their own
+            return InputError(f"The training data cannot be read ({one_line(error)}). Check the files and the loader's keys.")
+        return self._made(cuts) if index >= self.first else None
 
 
 def _endless(sampler: CutSampler) -> Iterator[CutSet]:

@@ -10,14 +10,16 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lhotse.dataset import IterableDatasetWrapper
+from lhotse.dataset.sampling.base import CutSampler
 from lightning.pytorch.utilities import CombinedLoader
 from lightning.pytorch.utilities.seed import isolate_rng
 from nemo.collections.common.data.lhotse import get_lhotse_dataloader_from_config
 from omegaconf import DictConfig, OmegaConf
 from torch.utils.data import DataLoader
 
-from nemo_duplex.data.batch_stream import BatchStream, StreamLoader
+from nemo_duplex.data.batch_stream import BatchStream, ErrorsAsValues, FiniteLoader, StreamLoader
 from nemo_duplex.data.dataset import DuplexS2SDataset
+from nemo_duplex.data.loader_keys import FILTERS, check_keys, loader_sections
 from nemo_duplex.inputs import InputError, existing_folder, one_line, plain
 from nemo_duplex.training.seeds import data_rank, mixed_seed, rank_seed
 
@@ -29,7 +31,7 @@ _FREE_KEYS = {"pin_memory", "cuda_expandable_segments", "use_lhotse", "concurren
 
 def duplex_dataloader(
     config: DictConfig | dict, dataset: DuplexS2SDataset, rank: int = 0, world_size: int = 1, first: int = 0
-) -> DataLoader:
+) -> DataLoader | FiniteLoader:
     """A loader of DuplexBatch: one pass with `force_finite: true`, otherwise endless, and the same at every start.
 
     Args:
@@ -41,15 +43,19 @@ def duplex_dataloader(
         first: of an endless loader, the batch to start with. Those before are skipped without loading audio.
 
     Raises:
-        InputError: if `seed` is not a whole number, because no start would equal another.
+        InputError: for keys that do not fit (`loader_keys.py`), data that cannot be opened or of which the filters leave
+            nothing; if `seed` is not a whole number, because no start would equal another.
     """
     config = OmegaConf.create(plain(config))
-    if config.get("force_finite"):
-        assert first == 0, "A finite loader is not entered in the middle."
-        return _opened(config, dataset, rank, world_size)
+    check_keys(plain(config))
+    finite = bool(config.get("force_finite"))
     seed = config.get("seed", 0)
-    if not isinstance(seed, int):
+    if not finite and not isinstance(seed, int):
         raise InputError(f"The data loader has seed={seed}, expected a whole number: give one, such as 0.")
+    _check_some_cut(config, dataset)
+    if finite:
+        assert first == 0, "A finite loader is not entered in the middle."
+        return FiniteLoader(_opened(config, ErrorsAsValues(dataset), rank, world_size))
     shard_seed = config.get("shard_seed", seed)
     shard_seed = shard_seed if isinstance(shard_seed, int) else seed
     workers, own_order = config.get("num_workers", 0), rank_seed(shard_seed, rank)
@@ -58,7 +64,7 @@ def duplex_dataloader(
     if one_order:  # ranks and workers take turns, and must agree on the order
         loader = _nemo_loader(config, shard_seed, dataset, rank, world_size)
     stream = BatchStream(
-        loader.sampler if one_order else loader.dataset.sampler,
+        _sampler(loader),
         dataset,
         seed=mixed_seed(seed, rank),
         shuffle_seed=shard_seed if one_order else own_order,
@@ -81,13 +87,77 @@ def _nemo_loader(
         return _opened(config, dataset, rank, world_size)
 
 
-def _opened(config: DictConfig, dataset: DuplexS2SDataset, rank: int, world_size: int) -> DataLoader:
+def _sampler(loader: DataLoader) -> CutSampler:
+    return loader.dataset.sampler if isinstance(loader.dataset, IterableDatasetWrapper) else loader.sampler
+
+
+def _opened(config: DictConfig, dataset: Any, rank: int, world_size: int) -> DataLoader:
     try:
         return get_lhotse_dataloader_from_config(config, global_rank=rank, world_size=world_size, dataset=dataset)
-    except (AssertionError, OSError) as error:  # Lhotse asserts that a folder holds shards
-        named = {key: config[key] for key in ("shar_path", "cuts_path", "input_cfg") if config.get(key)}
+    except Exception as error:  # NeMo and Lhotse raise many kinds, and assert that a folder holds shards
         reason = one_line(error) if str(error) else "no cuts.*.jsonl.gz in it"
-        raise InputError(f"data: {named} cannot be opened ({reason}). Check the paths.") from error
+        if "shards available for field" in reason:
+            advice = "Copy the missing shards too, or move away the others of that field."
+        else:
+            advice = "Check the paths." if isinstance(error, OSError) or not str(error) else "Check the keys of the loader."
+        raise InputError(f"data: {_named(config)} cannot be opened ({reason}). {advice}") from error
+
+
+def _named(config: DictConfig) -> dict[str, Any]:
+    """The data of a loader, for an error."""
+    keys = ("shar_path", "cuts_path", "input_cfg", "noise_path", "rir_path")
+    return {key: config[key] for key in keys if config.get(key)}
+
+
+def _check_some_cut(config: DictConfig, dataset: DuplexS2SDataset) -> None:
+    """Checks that the filters of each loader leave a cut: Lhotse repeats data without end, and would look for one for ever.
+
+    Reads up to the first cut that passes.
+    """
+    for keys in _once(plain(config)):
+        if keys.get("multi_config"):
+            continue
+        once = OmegaConf.create(keys)
+        try:
+            with isolate_rng():
+                found = next(iter(_sampler(_opened(once, dataset, 0, 1)).cuts[0]), None)
+        except InputError:
+            raise
+        except Exception as error:  # lhotse, tarfile, gzip and json each raise their own
+            raise InputError(
+                f"data: {_named(once)} cannot be read ({one_line(error)}). Check the files and the loader's keys."
+            ) from error
+        if found is None:
+            filters = ", ".join(f"{key}={keys[key]}" for key in FILTERS if keys.get(key) is not None)
+            which = "validation" if config.get("force_finite") else "training"
+            raise InputError(
+                f"The {which} data hold no cut that the loader's filters let pass{f' ({filters})' if filters else ''}. "
+                f"Check both: {_named(once)}."
+            )
+
+
+def _once(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The keys of each loader in a configuration, changed so that it gives the same cuts once, in order, one by one."""
+    shared = {
+        "force_finite": True,
+        "shuffle": False,
+        "num_workers": 0,
+        "seed": 0,
+        "shard_seed": 0,
+        "concurrent_bucketing": False,
+    }
+    for section in loader_sections(config):
+        keys = _without_streams({**section, **shared})
+        if keys.get("bucket_batch_size") is None:  # else buckets are a filter: what is longer than the last is left out
+            keys |= {"use_bucketing": False, "bucket_duration_bins": None, "batch_size": 1}
+        yield keys
+
+
+def _without_streams(value: Any) -> Any:
+    """Without `max_open_streams`, which NeMo takes in endless loaders alone."""
+    if isinstance(value, dict):
+        return {key: _without_streams(item) for key, item in value.items() if key != "max_open_streams"}
+    return [_without_streams(item) for item in value] if isinstance(value, list) else value
 
 
 def shar_folder(path: str | Path, set_name: str) -> Path:
@@ -141,15 +211,15 @@ class DuplexDataModule(pl.LightningDataModule):
         if self._train.get("force_finite"):
             raise InputError("data.train_loader.force_finite=true ends the training data. Leave it out; it is for validation.")
 
-    def train_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> DataLoader | FiniteLoader:
         if self._first:
             _log.info("Going on after batch %d: finding its place in the data ...", self._first)
         return duplex_dataloader(self._train, self.dataset, *data_rank(self.trainer), first=self._first)
 
-    def val_dataloader(self) -> DataLoader | CombinedLoader | list:
+    def val_dataloader(self) -> DataLoader | FiniteLoader | CombinedLoader | list:
         if self._named:
             rank = data_rank(self.trainer)
-            loaders = {name: _Finite(duplex_dataloader(keys, self.dataset, *rank)) for name, keys in self._named.items()}
+            loaders = {name: duplex_dataloader(keys, self.dataset, *rank) for name, keys in self._named.items()}
             return CombinedLoader(loaders, mode="max_size")
         return duplex_dataloader(self._validation, self.dataset, *data_rank(self.trainer)) if self._validation else []
 
@@ -174,16 +244,6 @@ class DuplexDataModule(pl.LightningDataModule):
         """Everything that decides which batches come, by key of the loader."""
         keys = plain(self._train)
         return {**dict(_described(keys, "")), "processes": str(data_rank(self.trainer)[1])}
-
-
-class _Finite:
-    """A loader whose iterators stay at their end: Lightning asks the shorter sets again, and Lhotse's fail with a TypeError."""
-
-    def __init__(self, loader: DataLoader) -> None:
-        self._loader = loader
-
-    def __iter__(self) -> Iterator[Any]:
-        yield from self._loader
 
 
 def _loader_config(keys: DictConfig, folder: str | None, set_name: str) -> DictConfig:

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import get_args
 
-import numpy as np
 import torch
 from lhotse import CutSet
-from lhotse.cut import Cut
-from lhotse.dataset.collation import collate_audio
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from nemo_duplex.channels.text_channel import PieceTokenizer, TextAlignment, pad_of, text_channel
 from nemo_duplex.conversation import Conversation, Speaker, Turn
-from nemo_duplex.data.batch import DuplexBatch
+from nemo_duplex.data.batch import SILENCE, DuplexBatch
+from nemo_duplex.data.cut_channels import agent_audio, agent_codes, check_channels, cut_name, user_audio
 from nemo_duplex.frames import AGENT_SAMPLE_RATE, FRAME_RATE, USER_SAMPLE_RATE, FrameRate, Seconds
 from nemo_duplex.inputs import InputError
 
@@ -33,11 +31,11 @@ class DuplexS2SDataset(torch.utils.data.Dataset):
     A cut has a `recording` (user, (S,)), `target_audio` (agent, (S',), same duration), supervisions of both, and, once
     `synthesize` has made them, `target_codes` (T, K), so that the codec need not run at every step. `dataset[cuts]` gives, for
     B cuts of T frames at most: user audio (B, S), tokens of both speakers (B, T), and the agent's codes (B, K, T), or its audio
-    (B, S') where a cut has no codes.
+    (B, S') where a cut has no codes, or was cut or padded within a frame of them (`cut_channels.py`).
 
     Raises:
-        InputError: with the cut's id, for a cut without agent channel, with several channels, with another speaker, with codes
-            of another length, or without word times where they are needed.
+        InputError: with the cut's id, for a cut of which a channel is missing or has another duration than the other one, with
+            several channels, with another speaker, with codes of another length, or without word times where they are needed.
 
     Examples:
         >>> from lhotse import CutSet
@@ -69,40 +67,29 @@ class DuplexS2SDataset(torch.utils.data.Dataset):
         self.text_alignment = text_alignment
 
     def __getitem__(self, cuts: CutSet) -> DuplexBatch:
-        cuts = CutSet.from_cuts(self._checked(cut) for cut in cuts)
-        user_audio, user_lens = collate_audio(cuts.resample(self.user_sample_rate))
+        cuts = list(cuts)
+        for cut in cuts:
+            check_channels(cut, self.frame_rate)
+        users = [user_audio(cut, self.user_sample_rate) for cut in cuts]
         # Frames are counted on the audio that the user encoder gets, so that both always agree.
-        counts = [self.frame_rate.count_samples(int(n), self.user_sample_rate) for n in user_lens]
+        counts = [self.frame_rate.count_samples(len(user), self.user_sample_rate) for user in users]
         conversations = [Conversation.from_cut(cut, self.speakers, self.frame_rate) for cut in cuts]
         batch = {
-            "ids": [cut.id for cut in cuts],
-            "user_audio": user_audio,
-            "user_audio_lens": user_lens.long(),
+            "ids": [cut_name(cut) for cut in cuts],
+            "user_audio": pad_sequence(users, batch_first=True),
+            "user_audio_lens": torch.tensor([len(user) for user in users]),
             "agent_tokens": self._tokens([c.agent for c in conversations], counts, self.text_alignment),
             "user_tokens": self._tokens([c.user for c in conversations], counts, "turn"),
             "agent_texts": [" ".join(turn.text for turn in c.agent) for c in conversations],
             "num_frames": torch.tensor(counts),
         }
-        if all(cut.has_custom("target_codes") for cut in cuts):
-            codes = [self._codes(cut, t) for cut, t in zip(cuts, counts)]
-            batch["agent_codes"] = pad_sequence(codes, batch_first=True).transpose(1, 2)
+        if (codes := agent_codes(cuts, counts, self.frame_rate)) is not None:
+            batch["agent_codes"] = pad_sequence(codes, batch_first=True, padding_value=SILENCE).transpose(1, 2)
         else:
-            agent = cuts.resample(self.agent_sample_rate, recording_field="target_audio")
-            audio, lens = collate_audio(agent, recording_field="target_audio")
-            batch |= {"agent_audio": audio, "agent_audio_lens": lens.long()}
+            agents = [agent_audio(cut, self.agent_sample_rate) for cut in cuts]
+            batch["agent_audio"] = pad_sequence(agents, batch_first=True)
+            batch["agent_audio_lens"] = torch.tensor([len(agent) for agent in agents])
         return DuplexBatch(**batch)
-
-    def _checked(self, cut: Cut) -> Cut:
-        if not cut.has_custom("target_audio") and not cut.has_custom("target_codes"):
-            raise InputError(
-                f"Cut {cut.id} has no agent channel: expected the custom field 'target_audio'. "
-                "Write it with examples/synthesize.py."
-            )
-        if cut.num_channels != 1:
-            raise InputError(
-                f"Cut {cut.id}: the user channel has {cut.num_channels} channels, expected one. Split the recording."
-            )
-        return cut
 
     def _tokens(self, turns: list[tuple[Turn, ...]], counts: list[int], alignment: TextAlignment) -> Tensor:
         """(B, T) text channels of one speaker."""
@@ -111,12 +98,3 @@ class DuplexS2SDataset(torch.utils.data.Dataset):
             for t, n in zip(turns, counts)
         ]
         return pad_sequence(rows, batch_first=True, padding_value=self.specials["pad"])
-
-    def _codes(self, cut: Cut, num_frames: int) -> Tensor:
-        codes = torch.from_numpy(np.asarray(cut.load_target_codes())).long()  # (T, K)
-        if codes.shape[0] != num_frames:
-            raise InputError(
-                f"Cut {cut.id} has {codes.shape[0]} frames of codes for {num_frames} frames of audio. "
-                "Delete its target_codes and make them again."
-            )
-        return codes

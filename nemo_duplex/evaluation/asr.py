@@ -20,7 +20,7 @@ import numpy as np
 import soxr
 from kaldialign import edit_distance
 
-from nemo_duplex.conversation import Conversation
+from nemo_duplex.conversation import Conversation, holds
 from nemo_duplex.evaluation.confidence import Estimate, estimate_ratio
 from nemo_duplex.evaluation.outcome import Outcome
 from nemo_duplex.frames import Seconds
@@ -63,7 +63,7 @@ def spoken_by_reference(outcome: Outcome) -> list[SpokenTurn]:
     """The whole turns of the original agent voice; none where the corpus has no agent audio."""
     cut = outcome.cut
     turns = [t for t in Conversation.from_cut(cut).agent if t.text and not t.was_cut and not t.custom.get("begun_before")]
-    if not turns or not cut.has_custom("target_audio"):
+    if not turns or not holds(cut, "target_audio"):
         return []
     audio, rate = cut.load_target_audio()[0], cut.target_audio.sampling_rate
     return [SpokenTurn(cut.id, t.text, _stretch(audio, rate, t.start, t.end), rate) for t in turns]

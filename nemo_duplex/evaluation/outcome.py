@@ -13,7 +13,7 @@ import numpy as np
 import soxr
 from lhotse.cut import Cut
 
-from nemo_duplex.conversation import Conversation, Turn
+from nemo_duplex.conversation import Conversation, Turn, holds
 from nemo_duplex.frames import FRAME_RATE, Seconds, Span
 from nemo_duplex.inputs import InputError
 
@@ -120,6 +120,10 @@ def check(cut: Cut, sample_rate: int) -> None:
         InputError: naming the cut, for another sample rate, several channels, no supervisions, or an agent channel of
             another length than the user's.
     """
+    if not holds(cut, "recording"):
+        raise InputError(
+            f"Cut {cut.id} has no user channel: its recording is missing. Copy the recording.*.tar of its shard too."
+        )
     if cut.num_channels != 1:
         raise InputError(f"Cut {cut.id}: the user channel has {cut.num_channels} channels, expected one. Split the recording.")
     if cut.sampling_rate != sample_rate:
@@ -131,7 +135,7 @@ def check(cut: Cut, sample_rate: int) -> None:
             f"Cut {cut.id} has no supervisions of the user within its audio, so it is unknown when the user speaks. Write the "
             "corpus with examples/synthesize.py, or add supervisions with speaker 'user'."
         )
-    agent = cut.target_audio.duration if cut.has_custom("target_audio") else cut.duration
+    agent = cut.target_audio.duration if holds(cut, "target_audio") else cut.duration
     if abs(agent - cut.duration) > FRAME_RATE.seconds:
         raise InputError(
             f"Cut {cut.id}: the user channel lasts {cut.duration:.2f} s and the agent channel {agent:.2f} s, "

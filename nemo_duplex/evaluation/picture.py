@@ -19,7 +19,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from nemo_duplex.conversation import Conversation, Turn
+from nemo_duplex.conversation import Conversation, Turn, holds
 from nemo_duplex.evaluation.outcome import Outcome, TextEntry
 from nemo_duplex.evaluation.scores import Scored
 from nemo_duplex.evaluation.timeline import Annotation, Kind, annotations_of, envelope, wrapped
@@ -92,7 +92,7 @@ def write_png(path: Path, scored: Scored, title: str | None = None) -> None:
 
 def _reference(outcome: Outcome) -> _Lane | None:
     """The agent of the corpus; None where it has none (the Impatient form)."""
-    if not outcome.cut.has_custom("target_audio"):
+    if not holds(outcome.cut, "target_audio"):
         return None
     turns = Conversation.from_cut(outcome.cut).agent
     audio = outcome.cut.load_target_audio()[0]

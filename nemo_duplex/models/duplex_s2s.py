@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import Tensor
 
 from nemo_duplex.channels.targets import AgentTargets, lay_out
-from nemo_duplex.data.batch import DuplexBatch
+from nemo_duplex.data.batch import SILENCE, DuplexBatch
 from nemo_duplex.data.datamodule import duplex_dataloader
 from nemo_duplex.data.dataset import DuplexS2SDataset
 from nemo_duplex.files.hub import nemo_file
@@ -187,14 +187,16 @@ class DuplexS2SModel(DuplexAgent, ModelPT):
         return self.lm(user, targets.tokens, targets.codes, routing), targets
 
     def _codes(self, batch: DuplexBatch) -> Tensor:
-        """(B, K, T) codes of the batch: those of the data, or encoded now, without gradient."""
+        """(B, K, T) codes of the batch: those of the data, or encoded now, without gradient; beyond either, silence."""
+        silence = self.audio_codec.silence_codes[:, None]
         if batch.agent_codes is not None:
-            return batch.agent_codes
+            return batch.agent_codes.where(batch.agent_codes != SILENCE, silence)
         assert batch.agent_audio is not None and batch.agent_audio_lens is not None, "A batch has codes or audio of the agent."
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             codes, _ = self.audio_codec.encode(batch.agent_audio.float(), batch.agent_audio_lens)
         frames = batch.agent_tokens.shape[1]
-        return torch.nn.functional.pad(codes, (0, max(0, frames - codes.shape[2])))[:, :, :frames]
+        beyond = silence.expand(len(codes), -1, max(0, frames - codes.shape[2]))
+        return torch.cat([codes, beyond], dim=2)[:, :, :frames]
 
     def _losses(self, batch: DuplexBatch) -> tuple[ChannelLoss, ChannelLoss, StepSums, Tensor | None]:
         """Text loss, speech loss, sums and the loss of the experts, if there is one, of one batch on this rank."""

@@ -20,7 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from nemo_duplex.channels.text_channel import PieceTokenizer, token_offsets
-from nemo_duplex.conversation import Conversation, Turn
+from nemo_duplex.conversation import Conversation, Turn, holds
 from nemo_duplex.frames import FRAME_RATE, USER_SAMPLE_RATE, FrameRate, Seconds
 from nemo_duplex.inputs import InputError, existing_folder, one_line
 
@@ -142,6 +142,10 @@ def _user_audio(cut: Cut, sample_rate: int) -> np.ndarray:
         raise InputError(
             f"Cut {cut.id}: the user channel has {cut.sampling_rate} Hz and {cut.num_channels} channels, expected "
             f"{sample_rate} Hz and one. Convert the corpus."
+        )
+    if not holds(cut, "recording"):
+        raise InputError(
+            f"Cut {cut.id} has no user channel: its recording is missing. Copy the recording.*.tar of its shard too."
         )
     try:
         audio = cut.load_audio()[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tarfile
 
 import numpy as np
 import pytest
@@ -38,6 +39,23 @@ def write_corpus(folder, seconds=(0.8, 1.6, 0.4, 1.2, 0.8), agent_rate=22050, ag
             cut.target_audio = recording(f"cut-{i}", duration, agent_rate, i, agent_channels)
             writer.write(cut)
     return shar
+
+
+def test_an_agent_channel_that_is_named_and_not_there_is_refused(tmp_path, codec):
+    shar = write_corpus(tmp_path)
+    short, whole = (shar / f"target_audio.00000{i}.tar" for i in (1, 0))
+    kept = short.read_bytes()
+    short.unlink()
+    with pytest.raises(InputError, match="holds no target_audio.000001.tar, the agent's channel"):
+        add_codes(shar, codec)
+    short.write_bytes(kept)
+    with tarfile.open(whole) as tar, tarfile.open(tmp_path / "one.tar", "w") as one:
+        for member in tar.getmembers()[:2]:  # of the first cut alone
+            one.addfile(member, tar.extractfile(member))
+    (tmp_path / "one.tar").replace(whole)
+    with pytest.raises(InputError, match="shard 000000 of .* has 2 cuts and the agent's channel of 1. Synthesise"):
+        add_codes(shar, codec)
+    assert not list(shar.glob("target_codes.*")), "nothing half-written"
 
 
 def stored_codes(shar):

@@ -38,6 +38,15 @@ def write_agent_shar(folder, count, rate=RATE):
             path.unlink()
 
 
+def test_a_corpus_without_its_recordings_is_named(tmp_path):
+    write_agent_shar(tmp_path, 2)
+    next((tmp_path / "agent" / "shar").glob("recording.*")).unlink()
+    with pytest.raises(
+        InputError, match="^training data: none of 2 cuts can be used. All of them: no recording, such as cut agent-0"
+    ):
+        Recordings(tmp_path, RATE)
+
+
 def test_a_corpus_gives_its_agent_utterances(tmp_path):
     write_agent_shar(tmp_path, 6)
     read = Recordings(tmp_path, RATE)

@@ -1,5 +1,6 @@
 """A stream of batches entered anywhere gives what it would have given there: with any number of workers, sharded or not."""
 
+import gzip
 import random
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 from lhotse import CutSet
 from lhotse.testing.dummies import dummy_cut, dummy_recording
+from nemo.collections.common.data.lhotse.sampling import DurationFilter
 
 from nemo_duplex.data.datamodule import duplex_dataloader
 from nemo_duplex.inputs import InputError
@@ -159,9 +161,122 @@ def test_what_is_wrong_with_a_cut_is_said_as_it_is(shar, workers):
         next(batches)
 
 
-def test_data_of_which_nothing_is_left_are_refused(manifest):
-    with pytest.raises(InputError, match="^The training data hold no cut that the loader's filters let pass"):
-        take(loader(manifest, 0, min_duration=100.0), 1)
+@pytest.mark.parametrize("source", ["shar", "manifest"])
+@pytest.mark.parametrize(("workers", "first"), [(0, 0), (2, 0), (0, 30)])
+def test_data_of_which_nothing_is_left_are_refused(source, workers, first, request):
+    """Lhotse repeats a Shar without end, and would look for a cut that passes for ever."""
+    source = request.getfixturevalue(source)
+    filters = r"\(min_duration=100.0\). Check both: \{'(shar|cuts)_path': "
+    with pytest.raises(InputError, match=f"^The training data hold no cut that the loader's filters let pass {filters}"):
+        loader(source, workers, first, min_duration=100.0)
+
+
+NOTHING_LEFT = {
+    "max_duration": {"max_duration": 0.5},
+    "windows": {"cut_into_windows_duration": 1.0, "min_duration": 2.0},
+    "buckets": BUCKETS | {"max_duration": 0.5},
+    "fixed buckets": {"bucket_duration_bins": [0.2, 0.5], "bucket_batch_size": [2, 1], "batch_size": None},
+    "few streams": {"max_duration": 0.5, "max_open_streams": 1},
+    "validation": {"max_duration": 0.5, "force_finite": True},
+}
+
+
+@pytest.mark.parametrize("keys", NOTHING_LEFT.values(), ids=NOTHING_LEFT)
+def test_filters_that_leave_nothing_are_seen_whatever_else_is_set(shar, keys):
+    which = "validation" if "force_finite" in keys else "training"
+    with pytest.raises(InputError, match=f"^The {which} data hold no cut that the loader's filters let pass"):
+        loader(shar, 0, **keys)
+
+
+def test_filters_that_leave_one_cut_are_enough(shar):
+    names = [name for batch in take(loader(shar, 0, min_duration=6.5, max_duration=7.0), 3) for name in batch[0]]
+    assert set(names) == {f"dummy-mono-cut-{i:04d}" for i in range(40) if i % 7 == 6}
+
+
+def test_a_shar_without_cuts_is_refused(tmp_path):
+    with gzip.open(tmp_path / "cuts.000000.jsonl.gz", "wt"):
+        pass
+    for keys in ({}, {"force_finite": True}, BUCKETS):
+        with pytest.raises(InputError, match="data hold no cut that the loader's filters let pass. Check both: "):
+            loader(tmp_path, 0, **keys)
+
+
+def test_an_empty_part_of_weighted_inputs_is_left_out(shar, tmp_path):
+    """Lhotse goes on with the others. Nothing is left only where no part has a cut."""
+    with gzip.open(tmp_path / "cuts.000000.jsonl.gz", "wt"):
+        pass
+    parts = [{"type": "lhotse_shar", "shar_path": str(path), "weight": 0.5} for path in (shar, tmp_path)]
+    keys = {"batch_size": 3, "seed": 0, "shuffle": False, "num_workers": 0}
+    names = [name for batch in take(duplex_dataloader({**keys, "input_cfg": parts}, Names()), 20) for name in batch[0]]
+    assert len(set(names)) == 40
+    with pytest.raises(InputError, match="^The training data hold no cut"):
+        duplex_dataloader({**keys, "input_cfg": parts[1:] * 2}, Names())
+
+
+def test_each_of_several_loaders_needs_a_cut(shar):
+    one = {"shar_path": str(shar), "batch_size": 2}
+    keys = {"multi_config": True, "seed": 0, "shard_seed": 0, "shuffle": False, "num_workers": 0}
+    batches = take(duplex_dataloader({**keys, "a": one, "b": {**one, "min_duration": 6.5}}, Names()), 4)
+    assert len(batches) == 4
+    with pytest.raises(InputError, match=r"^The training data hold no cut .* \(min_duration=100\)"):
+        duplex_dataloader({**keys, "a": one, "b": {**one, "min_duration": 100}}, Names())
+    with pytest.raises(InputError, match="^The data loader has perturb_speed=true"):
+        duplex_dataloader({**keys, "a": one, "b": {**one, "perturb_speed": True}}, Names())
+
+
+def test_a_cut_longer_than_a_batch_is_a_batch(shar):
+    assert [len(batch[0]) for batch in take(loader(shar, 0, batch_size=None, batch_duration=0.5), 5)] == [1] * 5
+
+
+def test_data_that_are_fewer_than_a_batch_are_said_to_be(manifest):
+    few = r"^The training data hold no batch for this process: .* or a smaller batch_size.$"
+    with pytest.raises(InputError, match=few):
+        take(loader(manifest, 0, batch_size=100, drop_last=True), 1)
+
+
+def test_the_first_cut_is_found_without_reading_all(shar, monkeypatch):
+    read = []
+    filtered = DurationFilter.__call__
+    monkeypatch.setattr(DurationFilter, "__call__", lambda self, cut: read.append(cut.id) or filtered(self, cut))
+    loader(shar, 0, min_duration=6.5)
+    assert 1 <= len(read) <= 7, "in any order of the shards, one of 7 in a row passes"
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_is_wrong_in_a_finite_loader_is_one_line_too(shar, workers):
+    class Picky(Names):
+        def __getitem__(self, cuts):
+            raise InputError("Cut 7 has no agent channel.")
+
+    with pytest.raises(InputError, match="^Cut 7 has no agent channel.$"):
+        next(iter(loader(shar, workers, dataset=Picky(), force_finite=True)))
+
+
+def test_a_shard_that_breaks_off_is_one_line(tmp_path):
+    some_cuts().to_shar(tmp_path, fields={}, shard_size=8)
+    last = tmp_path / "cuts.000004.jsonl.gz"
+    last.write_bytes(last.read_bytes()[:100])
+    with pytest.raises(InputError, match=r"^The training data cannot be read \(.*\). Check the files and the loader's keys.$"):
+        take(loader(tmp_path, 0), 40)
+    for shard in tmp_path.glob("cuts.*"):
+        shard.write_bytes(last.read_bytes())
+    with pytest.raises(
+        InputError, match=r"^data: \{'shar_path': .*\} cannot be read \(.*\). Check the files and the loader's keys"
+    ):
+        loader(tmp_path, 0)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"batch_size": None}, r"cannot be opened \(Batch size is not configured.*\). Check the keys of the loader.$"),
+        ({"batch_size": "many"}, r"cannot be opened \(Value 'many' .*\). Check the keys of the loader.$"),
+        ({"noise_path": "/nowhere.jsonl"}, r"'noise_path': '/nowhere.jsonl'\} cannot be opened .* Check the paths.$"),
+    ],
+)
+def test_keys_that_nemo_cannot_take_are_one_line(shar, keys, message):
+    with pytest.raises(InputError, match=message):
+        loader(shar, 0, **keys)
 
 
 def test_data_that_cannot_be_opened_are_named(tmp_path):

@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from lhotse import CutSet
 
 from nemo_duplex.conversation import Conversation, Turn
+from nemo_duplex.evaluation.asr import spoken_by_reference
 from nemo_duplex.evaluation.outcome import Outcome, Reference, check, questions
 from nemo_duplex.inputs import InputError
 from tests.evaluation.agents import cut_of, dialogue
@@ -55,6 +57,19 @@ def test_a_question_of_which_the_recording_has_a_part_has_no_reference():
     assert (last.turn.start, last.turn.end, last.reference) == (6.0, 10.0, None)
     made.supervisions[0].start, made.supervisions[0].duration = -0.005, 3.0
     assert questions(made)[0].reference == Reference(("a",))
+
+
+def test_a_user_channel_whose_shards_are_missing_is_refused_and_an_agent_one_is_not_needed(tmp_path):
+    made = cut_of(dialogue("d"))
+    CutSet.from_cuts([made]).to_shar(tmp_path, fields={"recording": "wav", "target_audio": "wav"}, shard_size=1)
+    (tmp_path / "target_audio.000000.tar").unlink()
+    (cut,) = CutSet.from_shar(in_dir=tmp_path)
+    check(cut, 16000)
+    assert spoken_by_reference(Outcome(cut, questions(cut), (), (), np.zeros(16 * 22050, np.int16), 22050)) == []
+    (tmp_path / "recording.000000.tar").unlink()
+    (cut,) = CutSet.from_shar(in_dir=tmp_path)
+    with pytest.raises(InputError, match="^Cut d has no user channel: its recording is missing"):
+        check(cut, 16000)
 
 
 def test_a_user_of_whom_nothing_is_heard_is_refused():

@@ -5,7 +5,7 @@ import torch
 from nemo.core.classes import ModelPT
 from omegaconf import OmegaConf
 
-from nemo_duplex.data.batch import DuplexBatch
+from nemo_duplex.data.batch import SILENCE, DuplexBatch
 from nemo_duplex.inputs import InputError
 from nemo_duplex.llm.pretrained import random_llm
 from nemo_duplex.models import parallel
@@ -145,7 +145,19 @@ def test_codes_made_now_are_cut_or_padded_to_the_frames_and_made_in_float32(mode
     with torch.autocast("cpu", torch.bfloat16):
         codes = model._codes(batch(model, codes=False))
     assert codes.shape == (2, 2, 20) and torch.equal(codes[:, :, :18], made[:, :, :18])
-    assert torch.equal(codes[:, :, 18:], made[:, :, 18:20] if frames > 18 else torch.zeros(2, 2, 2).long())
+    silence = model.audio_codec.silence_codes[:, None].expand(2, 2, 2)
+    assert silence.any() and torch.equal(codes[:, :, 18:], made[:, :, 18:20] if frames > 18 else silence)
+
+
+def test_silence_in_the_data_is_that_of_the_codec(model):
+    """Padding has no codes of its own: 0 is a code that sounds."""
+    padded = batch(model)
+    given = padded.agent_codes.clone()
+    padded.agent_codes[:, :, 15:] = SILENCE
+    codes = model._codes(padded)
+    assert torch.equal(codes[:, :, :15], given[:, :, :15])
+    assert torch.equal(codes[:, :, 15:], model.audio_codec.silence_codes[:, None].expand(2, 2, 5))
+    assert model.training_step(padded, 0)["loss"].isfinite()
 
 
 def test_gradients_are_clipped_over_the_whole_mesh_where_there_is_one(tmp_path):

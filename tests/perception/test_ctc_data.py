@@ -50,6 +50,13 @@ def test_turns_and_conversations(tmp_path):
     assert first.audio.dtype == np.int16 and np.shares_memory(first.audio, second.audio)
 
 
+def test_a_corpus_without_its_recordings_is_named(tmp_path):
+    folder = shar(tmp_path, cut())
+    next(folder.glob("recording.*")).unlink()
+    with pytest.raises(InputError, match=r"^Cut a has no user channel: its recording is missing. Copy the recording.\*.tar"):
+        read_utterances(folder)
+
+
 def test_the_audio_is_that_of_the_turn(tmp_path):
     turns, _ = read_utterances(shar(tmp_path, cut()))
     whole = turns[0].whole()

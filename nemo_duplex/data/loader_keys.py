@@ -1,0 +1,94 @@
+"""Which keys of NeMo's Lhotse loader fit two-channel conversations, and what is said of those that do not.
+
+Most do. Noise, rooms, band limits, compression and clipping change the user's channel alone, as they should; padding, windows
+and truncation change both channels, their turns and codes alike (`cut_channels.py`). The keys here would change one channel
+and not the other, or have no effect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
+from typing import Any
+
+from nemo_duplex.inputs import InputError
+
+# Keys that change more or less than a conversation, by what they do and what to do instead.
+_UNFIT = {
+    "perturb_speed": "changes the speed of the user's channel alone, so that the agent's answers come too early or too late. "
+    "Leave it out: examples/synthesize.py makes users who speak fast and slowly",
+    "concatenate_samples": "joins cuts and makes one turn of all turns of both speakers. Leave it out, and put turns together "
+    "when the corpus is made",
+    "compression_enable_for_custom_fields": "compresses the agent's voice as well. Leave it out: compression_enabled=true "
+    "changes the user alone",
+    "channel_selector": "drops the turns of both speakers that are on other channels. Leave it out, and write cuts of the "
+    "user's channel alone, with all turns",
+    "metadata_only": "loads no audio. Leave it out",
+}
+# Keys that count text tokens, which this loader does not do before it makes a batch.
+_UNUSED = (
+    "min_tps max_tps min_tokens max_tokens min_tpt max_tpt prompt_format use_multimodal_sampling batch_tokens quadratic_factor "
+    "token_equivalent_duration audio_locator_tag cut_text_into_windows_tokens"
+).split()
+#: Keys that leave conversations out, as an error names them.
+FILTERS = ("min_duration", "max_duration", "keep", "max_cer", "min_context_speaker_similarity", "bucket_duration_bins")
+
+_DIRECTIONS = ("right", "left", "both")
+_OFFSETS = ("random", "start", "end")
+
+
+def check_keys(config: Mapping[str, Any]) -> None:
+    """Checks the keys of a loader (plain data), and of the loaders in it with `multi_config`.
+
+    Raises:
+        InputError: for a key that does not fit two channels, has no effect, or a value that it does not take.
+    """
+    for section in loader_sections(config):
+        for key, reason in _UNFIT.items():
+            if section.get(key) is not None and section[key] is not False:  # 0 is a channel
+                raise InputError(f"The data loader has {key}={_short(section[key])}, which {reason}.")
+        for key in _UNUSED:
+            if section.get(key) not in (None, False, -1, float("inf")):
+                raise InputError(
+                    f"The data loader has {key}={_short(section[key])}, which has no effect: it counts no text tokens. Leave "
+                    "it out: min_duration, max_duration and batch_duration count seconds."
+                )
+        _check_values(section)
+
+
+def loader_sections(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The keys of each loader in a configuration: itself, and with `multi_config` those of its sections."""
+    yield config
+    if config.get("multi_config"):
+        yield from (part for name, part in config.items() if isinstance(part, Mapping) and name != "sampler_weights")
+
+
+def _check_values(section: Mapping[str, Any]) -> None:
+    for key, known in (("pad_direction", _DIRECTIONS), ("truncate_offset_type", _OFFSETS)):
+        if section.get(key, known[0]) not in known:
+            raise InputError(f"The data loader has {key}={_short(section[key])}, expected one of {', '.join(known)}.")
+    if section.get("keep_excessive_supervisions") is False:
+        raise InputError(
+            "The data loader has keep_excessive_supervisions=false, which drops turns whose audio stays. Leave it out: of a "
+            "turn that is cut, the words that are heard are trained."
+        )
+    bins = section.get("bucket_duration_bins")
+    if isinstance(bins, list) and any(isinstance(edge, list) for edge in bins):
+        raise InputError(
+            f"The data loader has bucket_duration_bins={_short(bins)}, with a number of text tokens for each. Give durations "
+            "alone, such as [8, 16]."
+        )
+    if section.get("clipping_enabled") and section.get("pad_min_duration"):
+        raise InputError(
+            "The data loader has clipping_enabled=true and pad_min_duration, but Lhotse cannot clip what it has padded. Leave "
+            "one of them out."
+        )
+    if section.get("rir_enabled") and not section.get("rir_path") and find_spec("torchaudio") is None:
+        raise InputError(
+            "The data loader has rir_enabled=true without rir_path=, and rooms are made by the package torchaudio, which is "
+            "not installed. Install it, or give rir_path= a Lhotse manifest of recorded impulse responses."
+        )
+
+
+def _short(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)[:60]
