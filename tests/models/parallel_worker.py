@@ -21,7 +21,7 @@ from nemo_duplex.data.batch import DuplexBatch
 from nemo_duplex.models.duplex_s2s import DuplexS2SModel
 from nemo_duplex.models.parallel import gradient_norm
 from nemo_duplex.training.trainer import trainer_arguments
-from tests.dummies import PERCEPTION, speech_like, tiny_config
+from tests.dummies import EXPERTS, PERCEPTION, speech_like, tiny_config
 
 STEPS = 10
 #: Frames of the four conversations of a global batch; rank 0 has the first two.
@@ -46,6 +46,7 @@ MODELS: dict[str, dict[str, Any]] = {
     },
     "qwen2": {"llm": {**LLAMA, "model_type": "qwen2"}},
     "qwen3": {"llm": {**LLAMA, "model_type": "qwen3", "head_dim": 6}},
+    "experts": {"llm": {**EXPERTS, "router_aux_loss_coef": 0.5}, "activation_checkpointing": True},
 }
 
 
@@ -95,15 +96,17 @@ class Log(pl.Callback):
         self.losses: list[tuple[float, float]] = []
         self.norms: list[tuple[float, float]] = []  # of the gradient, before and after it was clipped
         self.validation: dict[str, float] = {}
+        self.sums: list[dict[str, float]] = []  # what is logged of each step
 
     def found(self) -> dict[str, Any]:
-        return {"losses": self.losses, "norms": self.norms, "validation": self.validation}
+        return {"losses": self.losses, "norms": self.norms, "validation": self.validation, "sums": self.sums}
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, model: Any, optimizer: Any) -> None:
         self.before = gradient_norm(model.parameters()).item()
 
     def on_train_batch_end(self, trainer: pl.Trainer, model: Any, outputs: Any, *_: Any) -> None:
         self.losses.append((outputs["text_loss"].item(), outputs["audio_loss"].item()))
+        self.sums.append(outputs["sums"].logged(model.loss_weights))
         self.norms.append((self.before, gradient_norm(model.parameters()).item()))
         if self.checkpoint and trainer.global_step == self.at:
             trainer.save_checkpoint(self.checkpoint)
@@ -168,6 +171,8 @@ def main(rank: int, folder: Path) -> None:
     results["tied state"] = whole_state(model)
     model.save_to(str(folder / "tied.nemo"))
     model.save_to(str(folder / "merged.nemo"), merge_lora=True)
+    for strategy in (ddp, fsdp2):
+        _, results[f"experts {strategy['strategy']}"] = fit("experts", home, strategy, own, range(3))
     model, results["bf16-mixed"] = fit("llama", home, {**fsdp2, "precision": "bf16-mixed"}, own, range(2))
     model.offline_inference(speech_like(0.4 + rank)[None], torch.tensor([round((0.4 + rank) * 16000)]))
     for name in ("llama", "qwen2", "qwen3"):

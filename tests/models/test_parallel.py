@@ -114,6 +114,20 @@ def test_tensor_parallel_layers_compute_the_same(runs, alone, name):
 
 
 @pytest.mark.slow
+def test_experts_are_balanced_over_all_ranks(runs):
+    """Under both strategies, and on every rank, the same losses and gradients; the first loss is the mean of the ranks'."""
+    _, first, second = runs
+    ddp, fsdp2 = (first[f"experts {name}"] for name in ("ddp", "fsdp2"))
+    for one, other in zip(ddp["sums"], fsdp2["sums"]):
+        assert one == pytest.approx(other, rel=1e-4)
+    assert [s["experts_loss"] for s in ddp["sums"]] == [s["experts_loss"] for s in second["experts ddp"]["sums"]]
+    assert torch.allclose(torch.tensor(ddp["norms"]), torch.tensor(fsdp2["norms"]), rtol=1e-3)
+    for step in ddp["sums"]:
+        parts = 3 * step["text_loss"] + step["speech_loss"] + 0.5 * step["experts_loss"]
+        assert step["loss"] == pytest.approx(parts) and step["experts_loss"] > 1.9
+
+
+@pytest.mark.slow
 def test_a_rank_holds_half_of_the_weights(runs):
     (first, whole), (second, _) = (found["slices"] for found in runs[1:])
     assert first + second == whole and first < 0.52 * whole
