@@ -87,7 +87,11 @@ def said_of_experts(llm: PreTrainedModel, loss: ExpertsLoss | None, weight: floa
 
 def has_routers(llm: nn.Module) -> bool:
     """Whether layers of a transformers model send frames to experts."""
+    return any(is_router(llm, module) for module in llm.modules())
+
+
+def is_router(llm: nn.Module, module: nn.Module) -> bool:
+    """Whether a module of a transformers model chooses experts."""
     recorded = (getattr(llm, "_can_record_outputs", None) or {}).get("router_logits", [])
     recorders = recorded if isinstance(recorded, list) else [recorded]
-    kinds = tuple(r.target_class if isinstance(r, OutputRecorder) else r for r in recorders)
-    return any(isinstance(module, kinds) for module in llm.modules())
+    return isinstance(module, tuple(r.target_class if isinstance(r, OutputRecorder) else r for r in recorders))

@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from nemo_duplex.inputs import InputError, one_line, plain
+from nemo_duplex.llm.experts import is_router
 
 # These add weights that the plain model does not have, so they could not be merged into it.
 _NOT_MERGED = ("modules_to_save", "target_parameters", "trainable_token_indices", "layer_replication")
@@ -31,7 +32,8 @@ def add_lora(llm: nn.Module, arguments: Mapping[str, Any]) -> None:
             as in NeMo's configs, is accepted and has no effect.
 
     Raises:
-        InputError: if peft is not installed, for an argument that peft does not know, or targets that are not in the model.
+        InputError: if peft is not installed, for an argument that peft does not know, or targets that are not in the model or
+            that peft cannot adapt.
     """
     try:
         from peft import LoraConfig, inject_adapter_in_model
@@ -48,6 +50,13 @@ def add_lora(llm: nn.Module, arguments: Mapping[str, Any]) -> None:
         raise InputError(
             f"model.lora: peft refuses {given} ({one_line(error)}). target_modules here are {', '.join(linear)}, or all-linear."
         ) from error
+    for name, layer in _adapted_layers(llm).items():
+        base, part = layer.get_base_layer(), name.split(".")[-1]
+        if isinstance(base, nn.Linear) and is_router(llm, base):  # that of Phi-MoE; peft expects one output of a Linear
+            raise InputError(
+                f"model.lora: {type(base).__name__} ({part}) cannot have an adapter, because it has three outputs. "
+                f"Add exclude_modules: [{part}] to model.lora."
+            )
     llm.train(llm.training)  # the new modules too: dropout must be off in evaluation
 
 
@@ -57,9 +66,13 @@ def merged_state_dict(model: nn.Module) -> dict[str, Tensor]:
     `model` itself stays unchanged. One layer at a time is copied, so memory grows by one layer beside the merged weights.
     """
     state = dict(model.state_dict())
-    for name, layer in _adapted_layers(model).items():
+    layers = _adapted_layers(model)
+    for name, layer in layers.items():
+        if any(name.startswith(f"{outer}.") for outer in layers):  # experts have one adapter around another: merged with it
+            continue
         merged = copy.deepcopy(layer)
-        merged.merge(safe_merge=True)
+        for adapted in _adapted_layers(merged).values():
+            adapted.merge(safe_merge=True)
         for key in [key for key in state if key.startswith(f"{name}.")]:
             del state[key]
         state.update({f"{name}.{key}": weight for key, weight in merged.get_base_layer().state_dict().items()})

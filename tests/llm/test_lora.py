@@ -9,7 +9,9 @@ from omegaconf import OmegaConf
 from nemo_duplex.inputs import InputError
 from nemo_duplex.llm.backbone import Backbone
 from nemo_duplex.llm.lora import add_lora, merged_state_dict
+from nemo_duplex.llm.pretrained import llm_config
 from tests.hf_families import family_config, random_family
+from tests.llm.test_experts import VALID, family, routed
 
 pytest.importorskip("peft", reason="the extra [lora] is not installed")
 ARGUMENTS = {"task_type": "CAUSAL_LM", "r": 4, "lora_alpha": 8, "lora_dropout": 0.1, "target_modules": "all-linear"}
@@ -107,3 +109,32 @@ def test_without_peft_it_says_what_to_install(monkeypatch):
         InputError, match=r"^model.lora needs peft, which is not installed: pip install 'nemo_duplex\[lora\]'.$"
     ):
         add_lora(layer, {})
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["mixtral", "olmoe"])
+def test_adapters_of_experts_are_merged_though_one_is_around_another(name):
+    """peft adapts both weights of `experts`, (experts, out, in) each, by an adapter around the other one's."""
+    model, frames = family(name), torch.randn(1, 5, 32)
+    backbone, plain = (Backbone(llm_config(m), weights=m).eval() for m in (model, family(name)))
+    before = plain(frames)
+    add_lora(backbone.llm, {"r": 2, "lora_alpha": 4, "target_modules": "all-linear"})
+    for key, weight in backbone.named_parameters():
+        if "lora_" in key:
+            torch.nn.init.normal_(weight, std=0.2)
+    assert any("experts.base_layer.lora_A" in key for key, _ in backbone.named_parameters()), "Else it would prove nothing."
+    adapted = backbone(frames)
+    plain.load_state_dict(merged_state_dict(backbone))
+    assert (plain(frames) - adapted).abs().max() < 1e-4 < 0.1 < (before - adapted).abs().max()
+    assert torch.equal(backbone(frames), adapted), "Merging leaves the model as it is."
+
+
+def test_a_router_that_peft_cannot_adapt_is_refused_with_a_cure_that_works():
+    message = r"^model.lora: PhimoeTopKRouter \(router\) cannot .* Add exclude_modules: \[router\] to model.lora.$"
+    with pytest.raises(InputError, match=message):
+        add_lora(family("phimoe").base_model, {"r": 2, "target_modules": "all-linear"})
+    model = family("phimoe")
+    backbone = Backbone(llm_config(model), weights=model)
+    add_lora(backbone.llm, {"r": 2, "target_modules": "all-linear", "exclude_modules": ["router"]})
+    backbone.experts_loss(routed(backbone), VALID).backward()
+    assert any(p.grad.abs().sum() > 0 for name, p in backbone.named_parameters() if "lora_B" in name)
