@@ -97,11 +97,8 @@ def _rows(text: TextIO, path: Path) -> Iterator[JsonRow]:
     begun, is_list = [first], first[1].lstrip("\ufeff \t").startswith("[")
     if is_list:
         begun += itertools.islice(lines, 1)
-    if is_list and (len(begun) == 1 or not first[1].rstrip().endswith("]")):
-        by_line = False
-    else:  # a list on every line is JSON lines too
-        by_line = _of_line(*first).odd is None
-    if by_line:
+    is_whole = is_list and len(begun) == 1  # a list on every line is JSON lines too
+    if not is_whole and _of_line(*first).odd is None:
         yield from itertools.starmap(_of_line, itertools.chain(begun, lines))
         return
     before, whole = 0, ""

@@ -57,7 +57,7 @@ _MODEL_RULES = [
     _rule("several turns in one text", _TOKEN),
     _rule("labels of speakers", rf"\A\s*(?:\*\*|\#+ )?{_LABEL}(?:\*\*)?(?=\s)", ""),
     _rule("several turns in one text", rf"(?m)^\s*(?:\*\*|\#+ )?{_LABEL}(?:\*\*)?(?=\s)"),
-    _rule("several turns in one text", r"(?m)^\#+ (?:Instruction|Response|Input|Output):"),
+    _rule("several turns in one text", rf"(?m)^\#+ (?:Instruction|Response|Input|Output):|\#\#+ ?{_LABEL}"),
 ]
 
 # ------------------------------------------------------------------ characters
@@ -90,6 +90,7 @@ _CHARACTER_RULES = [
     _rule("control characters", "[\ue000-\uf8ff\U000f0000-\U0010fffd]", ""),  # private use: icons of a font
     _rule("invisible characters", _INVISIBLE, ""),
     _rule("invisible characters", "(?<![\u0600-\u1fff])[\u200c\u200d](?![\U0001f000-\U0001faff\u2600-\u27bf])", ""),
+    _rule("letters in a wrong encoding", "[ÃÂ][\xa1-\xbf]|â€"),  # UTF-8 that was read as Windows-1252
     _rule("letters of another font", "[\U0001d400-\U0001d7ff]", lambda match: unicodedata.normalize("NFKC", match[0])),
     _rule("a character that was lost", r"\w[\ufffd\ud800-\ud83b\ud83f-\udfff]|[\ufffd\ud800-\ud83b\ud83f-\udfff]\w"),
     _rule("lost characters", "[\ufffd\ud800-\ud83b\ud83f-\udfff]", ""),
@@ -100,8 +101,8 @@ _CHARACTER_RULES = [
 
 _BLOCKS = "address|article|blockquote|br|center|dd|div|dl|dt|footer|h[1-6]|header|hr|li|main|nav|ol|p|section|ul"
 _INLINE = (
-    "a|abbr|acronym|b|big|body|break|cite|code|del|details|dfn|em|emphasis|font|head|html|i|ins|kbd|label|mark|prosody|q|say-as"
-    "|small|speak|span|strike|strong|sub|summary|sup|time|title|tt|u|var|voice|wbr"
+    "a|abbr|acronym|answer|b|big|body|break|cite|code|del|details|dfn|em|emphasis|font|head|html|i|ins|kbd|label|mark|output|prosody|q|response|say-as"
+    "|small|solution|speak|span|strike|strong|sub|summary|sup|time|title|tt|u|var|voice|wbr"
 )
 _ATTRIBUTES = r"""(?:\s+[\w:@.-]+(?:\s*=\s*(?:"[^"]*"|'[^']*'|[^\s"'=<>`]+))?)*\s*/?"""
 _URL = r"<?(?:(?:https?|ftp)://|(?<![A-Za-z0-9])www\.|\bmailto:)[^\s<>]*[^\s<>.,;:!?)\]}'\"*_]>?"
@@ -134,6 +135,8 @@ _MARKUP_RULES = [
         r"(?i)<table\b|(?m:^[ \t]*\|?[ \t]*:?-{2,}:?[ \t]*\|)|(?m:^[ \t]*\|.*\|[ \t]*$)|[\u2500-\u257f]|\S\t+\S.*\n.*\S\t+\S",
     ),
     _rule("escapes", r"(?<![A-Za-z]:)(?<!\\)(?:\\r)?\\n(?![a-z]{2})", "\n"),  # escaped twice
+    _rule("escapes", r"\\(?=['\"])", ""),
+    _rule("Markdown", r"(?m)^[ \t]{0,3}(?:(?:[-*_][ \t]*){3,}|=[= \t]{2,})$", ""),  # rules across the page
     _rule("a formula", _FORMULA),
     _rule("code", _CODE),
     _rule("Markdown", r"(?<=[a-z])`(?=(?:t|s|re|ve|ll|d|m)\b)", "'"),
@@ -143,12 +146,11 @@ _MARKUP_RULES = [
     _rule("Markdown", rf"(?m)^[ \t]{{0,3}}\[[^\]]+\]:[ \t]*{_URL}.*$", ""),  # where a link leads
     _rule("citations", r"(?m)^[ \t]{0,3}\[\^[\w-]+\]:.*$", ""),
     _rule("Markdown", r"""\[([^\[\]]+)\]\((?:[^()\s]|\([^()]*\))*(?:\s+["'][^"']*["'])?\)""", r"\1"),
-    _rule("Markdown", r"\[([^\[\]]+)\] ?\[[^\[\]]*\]", r"\1"),
+    _rule("Markdown", r"\[(?![\d,\s–-]+\])([^\[\]]+)\] ?\[[^\[\]]*\]", r"\1"),
     _rule("citations", rf"\s*(?:{_CITATION})", ""),
     _rule("URLs", rf"\s*\({_URL}\)", ""),
     _rule("URLs", rf"(?m)(?:^|(?<=[.!?]))[ \t]*{_URL}[ \t]*$", ""),
     _rule("a URL inside a sentence", _URL),
-    _rule("Markdown", r"(?m)^[ \t]{0,3}(?:(?:[-*_][ \t]*){3,}|=[= \t]{2,})$", ""),  # rules across the page
     _rule("Markdown", r"(?m)^[ \t]{0,3}\#{1,6}(?:[ \t]+|$)|[ \t]+\#+[ \t]*$", ""),
     _rule("Markdown", r"(?m)^[ \t]*(?:>[ \t]?)+", ""),
     _rule("Markdown", r"(?m)^[ \t]*[-*+•‣–—](?:[ \t]+|$)(?:\[[ xX]\][ \t]+)?", ""),
@@ -171,7 +173,7 @@ _PLAIN = re.compile(r"(?:[0-9A-Za-zÀ-ɏ .,!?'’\"]|(?<=\w)-(?=\w))*")
 
 
 def without_markup(text: str) -> tuple[str, list[str]]:
-    """`text` without what nobody says, and the kinds of things that were taken out; line ends are still in it.
+    """`text` without what nobody says, and the kinds of what was taken out, in order; line ends are still in it.
 
     Raises:
         NotSpeech: if what is left would be no sentence.
@@ -191,4 +193,4 @@ def without_markup(text: str) -> tuple[str, list[str]]:
                 kinds.append(name)
         if text == first:
             break
-    return text, list(dict.fromkeys(kinds))
+    return text, kinds

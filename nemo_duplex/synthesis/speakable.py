@@ -21,7 +21,8 @@ _TOOL = re.compile(r"tool|function|_call(?:_output)?$")
 _TOOL_KEYS = {"functionCall", "functionResponse", "function_call", "function_response", "executableCode", "codeExecutionResult"}
 
 
-_KINDS = {bool: "true or false", float: "an odd number", list: "lists in lists"}
+_MISSING = ("nan", "NaN", "null", "NULL", "undefined")  # how exporters write that there is no text
+_KINDS = {float: "an odd number", list: "lists in lists"}
 
 
 @dataclass(frozen=True)
@@ -76,16 +77,18 @@ def speakable(value: Any) -> Speakable:
 
 def _texts(value: Any, taken_out: list[str], depth: int = 0) -> Iterator[str]:
     """The texts in a value; adds the kinds of parts that nobody says to `taken_out`."""
-    if value is None:
+    if value is None or value in _MISSING:
         return
     if isinstance(value, str):
         yield value
+    elif isinstance(value, bool):
+        raise NotSpeech("true or false instead of a text")
     elif isinstance(value, list) and depth < _DEEPEST:
         for part in value:
             yield from _texts(part, taken_out, depth + 1)
     elif isinstance(value, dict) and depth < _DEEPEST:
         yield from _texts(_said_by(value, taken_out), taken_out, depth + 1)
-    elif isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and "e" not in str(value):
+    elif isinstance(value, int | float) and math.isfinite(value) and "e" not in str(value):
         yield str(value)
     else:
         raise NotSpeech(f"{_KINDS.get(type(value), 'an object')} instead of a text")

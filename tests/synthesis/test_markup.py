@@ -60,10 +60,15 @@ TAKEN_OUT = {
     # the rest
     "Two [1]. Twice[2, 3] 【4†source】.": ("Two. Twice.", "citations"),
     "Two.[^1]\n\n[^1]: Of them.": ("Two.", "citations"),
+    "Two.[1][2]": ("Two.", "citations"),
     "Two \ue200cite\ue202turn0search1\ue201.": ("Two .", "citations"),
     "It is two. https://x.org/a?b=c": ("It is two.", "URLs"),
     "It is two (www.x.org).": ("It is two.", "URLs"),
+    "https://x.org/a\nIt is two.": ("It is two.", "URLs"),
     "Two.\\nTwice.": ("Two. Twice.", "escapes"),
+    'He said \\"two\\".': ('He said "two".', "escapes"),
+    "Two\n=====\nTimes": ("Two Times", "Markdown"),
+    "<answer>Two.</answer>": ("Two.", "HTML"),
     "Two™ • times©": ("Two times", "symbols"),
 }
 
@@ -75,6 +80,9 @@ REFUSED = {
     "User: Two?\nAssistant: Two.": "several turns in one text",
     "How?\n\n### Response:\nTwo.": "several turns in one text",
     "A <unk> day": "several turns in one text",
+    "Two?### Assistant: Two.": "several turns in one text",
+    "donâ€™t": "letters in a wrong encoding",
+    "cafÃ©": "letters in a wrong encoding",
     "caf\ufffd": "a character that was lost",
     "See:\n```python\nprint(2)\n```": "code",
     "Say `x = 2;` twice": "code",
@@ -91,12 +99,14 @@ REFUSED = {
     "2 ∈ N": "a formula",
     "See https://x.org for two.": "a URL inside a sentence",
     "https://x.org is two.": "a URL inside a sentence",
+    "For two see https://x.org": "a URL inside a sentence",
     "两https://x.org 两www.x.org": "a URL inside a sentence",
     "![two](two.png)": "an image, a sound or a file",
     "<image>\nHow many?": "an image, a sound or a file",
     "Dear <name>, two.": "a placeholder or a tag",
     "Dear [Your Name], two.": "a placeholder or a tag",
     "Two and ____.": "a placeholder or a tag",
+    "The array[0] is two.": "a placeholder or a tag",
     "Hello {name}": "symbols that nobody says",
     '{"type": "text", "text": "Two."}': "symbols that nobody says",
     "C:\\new": "symbols that nobody says",
@@ -116,6 +126,7 @@ SAID = [
     "C# and F#, Q&A, and/or, a@b.org, x.org, #1, @home, 2 + 2 = 4, ±5, 3 × 4, m², H₂O, snake_case",
     "क्‍ष ठीक है। می‌خواهم 日本語。한국어 Да, я.",
     "Well - it is a well-known one; - or not",
+    "None. Null, e.g. MÃE and VÂN",
     "A user: me. The model T is old, 1. April",
 ]
 

@@ -56,6 +56,8 @@ def test_the_text_of_a_value(value, text, taken_out):
     ("value", "reason"),
     [
         (None, "nothing to say"),
+        ("NaN", "nothing to say"),
+        (["null", "undefined"], "nothing to say"),
         ("", "nothing to say"),
         ([], "nothing to say"),
         ([{"type": "text", "text": None}], "nothing to say"),
