@@ -180,6 +180,18 @@ def test_a_complete_answer_that_ends_0_15_seconds_later_tells_nothing(cuts):
     assert control.passed is None and control.figures["stop_muted"] - control.figures["stop"] == pytest.approx(0.15, abs=0.03)
 
 
+def test_its_text_is_that_of_the_turn_which_is_heard(cuts):
+    """The text of the answer ends at 4.96 s, before the user interrupts; its sound lasts to 7.2 s."""
+
+    class Ahead(Alone):
+        def does(self, user):
+            sound, turns = super().does(user)
+            return sound, turns if len(turns) > 1 else [replace(turns[0], end=4.96)]
+
+    control = without_interrupter(Ahead(cuts, 7.2), cuts)
+    assert control.passed and control.figures["text_muted"] == "the capital of France is Paris"
+
+
 def test_where_the_recording_ends_before_the_answer_it_is_played_for_longer():
     """The recording ends at 16 s, the whole answer would at 17.2 s."""
     recorded = dialogue("d")
