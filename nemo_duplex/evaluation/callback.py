@@ -11,7 +11,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +27,7 @@ from nemo_duplex.data.datamodule import shar_folder
 from nemo_duplex.evaluation.activity import voice_activity
 from nemo_duplex.evaluation.answers import exact_match
 from nemo_duplex.evaluation.generation import run_conversations
-from nemo_duplex.evaluation.picture import conversation_figure
+from nemo_duplex.evaluation.picture import conversation_figure, file_name
 from nemo_duplex.evaluation.scores import Scored, score
 from nemo_duplex.evaluation.turn_taking import pool
 from nemo_duplex.files.atomic import whole_folder
@@ -99,7 +98,7 @@ class EvaluationCallback(pl.Callback):
 
 def _write(folder: Path, scored: Sequence[Scored], figures: Sequence[Figure]) -> None:
     for one, figure in zip(scored, figures):
-        name = re.sub(r"[^\w.-]", "_", one.outcome.id).lstrip(".")
+        name = file_name(one.outcome.id)
         figure.savefig(folder / f"{name}.png")
         rate = one.outcome.sample_rate
         soundfile.write(folder / f"{name}.wav", one.outcome.stereo(rate), rate)

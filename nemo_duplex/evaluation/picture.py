@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import regex
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -83,6 +84,11 @@ def conversation_figure(scored: Scored, title: str | None = None, reference: boo
         _draw_annotation(axes, note)
     _draw_frame(axes, lanes, outcome, title or outcome.id, (bottom, top))
     return figure
+
+
+def file_name(conversation: str) -> str:
+    """The id of a conversation as the name of a file in the folder at hand; letters of all scripts stay, with their marks."""
+    return regex.sub(r"[^\p{L}\p{M}\p{N}_.-]", "_", conversation).lstrip(".")
 
 
 def write_png(path: Path, scored: Scored, title: str | None = None) -> None:

@@ -22,7 +22,7 @@ from nemo_duplex.evaluation.asr import BigramRecogniser
 from nemo_duplex.evaluation.baseline import lengths_of_answers, never_listens, yields
 from nemo_duplex.evaluation.control_experiments import control_experiments, counts
 from nemo_duplex.evaluation.generation import Agent, run_conversations
-from nemo_duplex.evaluation.picture import write_png
+from nemo_duplex.evaluation.picture import file_name, write_png
 from nemo_duplex.evaluation.report import Example, write_html
 from nemo_duplex.evaluation.scores import Scored, events, score, spoken_text, summary
 from nemo_duplex.files.atomic import whole_file, whole_folder
@@ -177,7 +177,8 @@ def _write(out: Path, report: dict[str, Any], scored: Mapping[str, Sequence[Scor
         write_html(path, report, shown)
     with whole_folder(out / "timelines", replace=True) as folder:
         for example in shown:
-            write_png(folder / f"{example.set_name}-{example.scored.outcome.id}.png", example.scored)
+            name = file_name(f"{example.set_name}-{example.scored.outcome.id}")
+            write_png(folder / f"{name}.png", example.scored)
     if shown:
         outcome = min(shown, key=lambda e: e.scored.mistakes).scored.outcome
         with whole_file(out / "conversation.wav") as path:

@@ -7,7 +7,7 @@ from matplotlib.image import imread
 
 from nemo_duplex.evaluation.activity import energy_vad
 from nemo_duplex.evaluation.generation import run_conversations
-from nemo_duplex.evaluation.picture import conversation_figure, write_png
+from nemo_duplex.evaluation.picture import conversation_figure, file_name, write_png
 from nemo_duplex.evaluation.scores import score
 from tests.evaluation.agents import Oracle, Silent, Talker, cut_of, dialogue
 
@@ -99,3 +99,17 @@ def test_agents_that_do_nothing_right_are_drawn_too(agent, cuts, tmp_path):
     write_png(tmp_path / "picture.png", scored(agent, cuts[0]))
     picture = imread(tmp_path / "picture.png")
     assert picture.shape[1] > 900 and len(np.unique(picture.reshape(-1, picture.shape[2]), axis=0)) > 20
+
+
+@pytest.mark.parametrize(
+    ("conversation", "name"),
+    [
+        ("dev-0-0000007", "dev-0-0000007"),
+        ("../../away/d 0", "_.._away_d_0"),
+        ("दिन", "दिन"),
+        ("दीन", "दीन"),
+        ("c:d\x00é_", "c_d_é_"),
+    ],
+)
+def test_an_id_names_a_file_of_its_own(conversation, name):
+    assert file_name(conversation) == name

@@ -182,6 +182,11 @@ def test_options_reach_their_parts(cuts, tmp_path, monkeypatch):
     assert len(heard) == len(cuts) + 9 + 1 + 1, "conversations, noise, silence, and one with the interrupter muted"
 
 
+def test_an_id_that_is_a_path_names_a_picture(cuts, tmp_path):
+    run(Silent(), [cuts[0].with_id("session/1")], tmp_path, examples=1)
+    assert [p.name for p in (tmp_path / "timelines").iterdir()] == ["dev-session_1.png"]
+
+
 def test_the_conversation_to_listen_to_is_the_best_that_is_shown(cuts, tmp_path):
     class Mixed(Oracle):
         """Silent in the first conversation."""
