@@ -69,7 +69,7 @@ def json_rows(path: str | Path, what: str) -> Iterator[JsonRow]:
     path = existing_file(path, what)
     try:
         with open(path, "rb") as file, _text(file, path, what) as text:
-            yield from _rows(text, path)
+            yield from _rows(text, path, what)
     except UnicodeDecodeError as error:
         raise InputError(f"{what}: {path} is not {error.encoding.upper()} text. Save it as UTF-8.") from None
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
@@ -89,7 +89,7 @@ def _text(file: io.BufferedReader, path: Path, what: str) -> TextIO:
     return io.TextIOWrapper(binary, encoding, errors, newline=None)
 
 
-def _rows(text: TextIO, path: Path) -> Iterator[JsonRow]:
+def _rows(text: TextIO, path: Path, what: str) -> Iterator[JsonRow]:
     lines = ((number, line) for number, line in enumerate(text, start=1) if line.strip("\ufeff \t\n"))
     first = next(lines, None)
     if first is None:
@@ -105,7 +105,7 @@ def _rows(text: TextIO, path: Path) -> Iterator[JsonRow]:
     for number, line in begun:
         whole += "\n" * (number - before - 1) + line
         before = number
-    yield from _of_whole(whole + text.read(), path)
+    yield from _of_whole(whole + text.read(), path, what)
 
 
 def _of_line(number: int, line: str) -> JsonRow:
@@ -125,7 +125,7 @@ def _not_utf8() -> OddRow:
     return OddRow("not UTF-8 text", cure="Save the file as UTF-8.")
 
 
-def _of_whole(text: str, path: Path) -> Iterator[JsonRow]:
+def _of_whole(text: str, path: Path, what: str) -> Iterator[JsonRow]:
     """Rows of a text that is no JSON lines, or whose first line is broken."""
     is_list = text.lstrip("\ufeff \t\n").startswith("[")
     try:
@@ -134,7 +134,7 @@ def _of_whole(text: str, path: Path) -> Iterator[JsonRow]:
     except json.JSONDecodeError as error:
         rows = [_of_line(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip("\ufeff \t")]
         if 2 * sum(isinstance(row.value, dict) for row in rows) <= len(rows):
-            raise InputError(f"{path}:{error.lineno}: not JSON ({error.msg}). {_CURE}") from None
+            raise InputError(f"{what}: {path}:{error.lineno}: not JSON ({error.msg}). {_CURE}") from None
         yield from rows
         return
     yield from _values(text, is_list)
@@ -151,6 +151,8 @@ def _values(text: str, is_list: bool) -> Iterator[JsonRow]:
             break
         if not is_list and position == end_of_text:
             return
+        if not is_list and text.startswith(",", position):
+            raise json.JSONDecodeError("a comma after a row", text, position)
         line, counted = line + text.count("\n", counted, position), position
         start, (value, position) = position, _decode(text, position)
         broken = _NO_TEXT.search(text, start, position)

@@ -34,7 +34,7 @@ _PAIR = ("instruction", "output")
 # Where exporters put all rows of a file into one object: Hugging Face's dataset viewer ("rows"), pandas ("data"), own scripts.
 _CONTAINERS = ("data", "rows", "dialogues", "conversations", "examples", "items", "records", "train")
 
-_EXPECTED = "Expected 'turns', 'messages', 'conversations', 'contents', 'data', or 'instruction' and 'output'."
+_EXPECTED = "Rename its keys to 'messages', or to 'instruction' and 'output', or convert it (docs/tutorials/own-text.md)."
 _ALTERNATE = "Let the turns alternate, user first and agent last."
 _WORDS = "Write these turns in words, as people say them."
 

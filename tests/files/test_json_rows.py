@@ -119,6 +119,10 @@ def test_an_element_of_a_list_that_is_no_utf_8_is_one_odd_row(tmp_path):
         (b'[{"text": 1},\n{"text": 2', r"a.jsonl:2: not JSON \(Expecting ',' delimiter\). Write one JSON object per line"),
         (b'[{"text": 1}\n{"text": 2}]', r"a.jsonl:2: not JSON \(Expecting ',' or '\]'\)"),
         (b'[{"text": 1}] x', r"a.jsonl:1: not JSON \(Extra data after the list\)"),
+        (
+            b'{"text": 1},\n{"text": 2},\n',
+            r"source: .*a.jsonl:1: not JSON \(a comma after a row\). Write one JSON object per line",
+        ),
         (b'[{"text": 1},]', r"a.jsonl:1: not JSON \(Expecting value\)"),
         (b'{\n "text": 1,\n "x"\n}', r"a.jsonl:4: not JSON \(Expecting ':' delimiter\)"),
         (b"", r"source: .*a.jsonl is empty"),
