@@ -234,7 +234,7 @@ class Conversation:
             frame_rate: a turn shorter than one of its frames is left out.
 
         Raises:
-            InputError: with the cut's id, if a supervision has another speaker.
+            InputError: with the cut's id, if a supervision has another speaker, or what it says is no text.
         """
         turns, odd = [], Counter[str]()
         speakers = speakers or dict(zip(SPEAKERS, SPEAKERS))
@@ -245,6 +245,7 @@ class Conversation:
                         f"Cut {cut.id}: supervision {s.id} has speaker {s.speaker!r}, expected one of "
                         f"{', '.join(map(repr, speakers))}. Rename the speakers of the corpus."
                     )
+                _check_text(cut.id, s)
                 turn = _turn(s, speakers[s.speaker], part, frame_rate.seconds, odd)
                 turns += [turn.shifted(offset) if offset else turn] if turn else []
         _say_once(cut.id, odd)
@@ -274,6 +275,12 @@ def holds(cut: Cut, field: str) -> bool:
         for part, _ in conversation_parts(cut)
     )
     return all(value is not None and not getattr(value, "is_placeholder", False) for value in values)
+
+
+def _check_text(cut_id: str, s: SupervisionSegment) -> None:
+    for text in (s.text, (s.custom or {}).get("full_text")):
+        if not isinstance(text, str | None):
+            raise InputError(f"Cut {cut_id}: supervision {s.id} says {text!r:.40}, expected a text. Write what is said.")
 
 
 def _turn(s: SupervisionSegment, speaker: Speaker, part: Any, shortest: Seconds, odd: Counter[str]) -> Turn | None:

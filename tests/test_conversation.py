@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import re
 import sys
 from dataclasses import replace
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
 from lhotse.supervision import AlignmentItem
+from lhotse.utils import fastcopy
 
 from nemo_duplex import conversation
 from nemo_duplex.conversation import Conversation, Turn, Word
@@ -148,6 +150,16 @@ def test_a_word_that_is_said_twice_is_found_twice():
     turn = answer(text="no no, no", words=tuple(Word("no", at, 2 + at / 10, 2.1 + at / 10) for at in (0, 3, 7)))
     words = Conversation.from_cut(cut_of(Conversation("c", 5.0, (turn,)))).turns[0].words
     assert [w.offset for w in words] == [0, 3, 7]
+
+
+@pytest.mark.parametrize("value", [5, ["a"], {"text": "a"}, True])
+def test_what_is_no_text_is_refused_with_its_place(value):
+    """Lhotse reads any JSON value as the text of a supervision."""
+    for change in ({"text": value}, {"custom": {"full_text": value}}):
+        cut = cut_of(Conversation("c", 5.0, (Turn("user", 0.0, 1.0, "q"), answer())))
+        cut.supervisions[1] = fastcopy(cut.supervisions[1], **change)
+        with pytest.raises(InputError, match=rf"Cut c: supervision \S+ says {re.escape(repr(value))}, expected a text"):
+            Conversation.from_cut(cut)
 
 
 def test_speakers_of_other_corpora_have_roles():

@@ -58,6 +58,8 @@ def test_a_tenth_is_kept_for_dev_whatever_the_order(tmp_path):
     source = DialogueFiles([lines(tmp_path / "a.jsonl", *rows)])
     shuffled = DialogueFiles([lines(tmp_path / "b.jsonl", *rows[::-1])])
     dev = {source.dialogue("dev", i, RNG).id for i in range(40)}
+    by_hash = sorted((row["id"] for row in rows), key=lambda name: hashlib.md5(name.encode()).hexdigest())
+    assert dev == set(by_hash[:4])  # in every version: what was held out once is not trained on later
     assert len(dev) == 4 and dev == {shuffled.dialogue("dev", i, RNG).id for i in range(40)}
     train = {source.dialogue("train", i, RNG).id for i in range(40)}
     assert len(train) == 36 and not train & dev
