@@ -21,7 +21,6 @@ from nemo_duplex.llm.cache import (
 from nemo_duplex.llm.experts import ExpertsLoss, Routing
 from nemo_duplex.llm.pretrained import random_llm
 from nemo_duplex.llm.rope import (
-    EndlessRotary,
     LayerKind,
     cos_sin,
     freeze_frequencies,
@@ -90,7 +89,7 @@ class Backbone(nn.Module):
         self.embed_tokens.padding_idx = None  # text pad is a token like any other: its embedding is learnt
         self.llm.set_input_embeddings(nn.Identity())
         freeze_frequencies(self.llm)
-        make_endless(self.llm, self._kinds, self.positions)
+        self._rotaries = make_endless(self.llm, self._kinds, self.positions)
         self._shapes: list[KeyValueShape] | None = None  # of each layer, once measured
         for reach in self._reaches(0, self.sinks).values():
             check_reach(self, *reach)
@@ -285,8 +284,7 @@ class Backbone(nn.Module):
 
     def _frequencies(self, kind: LayerKind) -> Tensor | None:
         """Radians per frame (F,) by which such layers rotate; None where they do not."""
-        rotary = next((module for module in self.llm.modules() if isinstance(module, EndlessRotary)), None)
-        return None if rotary is None else rotary.frequencies(kind)
+        return self._rotaries[0].frequencies(kind) if self._rotaries else None
 
     def _measured(self) -> list[KeyValueShape]:
         """What layers write for one frame at two positions. Measured, because families name it differently in their configs."""

@@ -112,13 +112,16 @@ class EndlessRotary(nn.Module):
         return apart.argmin(dim=1) if apart.amin(dim=1).max() < 1e-6 else None
 
 
-def make_endless(llm: nn.Module, kinds: Iterable[LayerKind], positions: int) -> None:
+def make_endless(llm: nn.Module, kinds: Iterable[LayerKind], positions: int) -> list[EndlessRotary]:
     """Puts an `EndlessRotary` around each rotary embedding of `llm`: one for all layers, or one in each (Moshi)."""
+    made = []
     for parent in [module for module in llm.modules() if not isinstance(module, EndlessRotary)]:
         for name, child in list(parent.named_children()):
             rotates = any(buffer.endswith("inv_freq") for buffer, _ in child.named_buffers(recurse=False))
             if isinstance(child, EndlessRotary) or rotates and "position_ids" in inspect.signature(child.forward).parameters:
-                parent.register_module(name, EndlessRotary(child, kinds, positions))
+                made.append(EndlessRotary(child, kinds, positions))
+                parent.register_module(name, made[-1])
+    return made
 
 
 def freeze_frequencies(llm: nn.Module) -> None:

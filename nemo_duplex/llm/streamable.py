@@ -42,6 +42,8 @@ def _fault(model: PreTrainedModel) -> str | None:
         return f"has layers that cannot stream here ({others})"
     if "position_ids" not in inputs:
         return "takes no position_ids: it derives positions from the order of its cache, as models with ALiBi do"
+    if getattr(config, "hidden_size_per_layer_input", 0):
+        return "looks its tokens up again in every layer (hidden_size_per_layer_input), and a frame is more than a token"
     if model.get_output_embeddings() is None:
         return "has no output layer"
     lacking = [name for name in ("hidden_size", "num_hidden_layers", "num_attention_heads") if not hasattr(config, name)]

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from nemo_duplex.inputs import InputError, one_line
 from nemo_duplex.llm.backbone import Backbone
@@ -86,7 +86,7 @@ def _try(model: PreTrainedModel, backbone: Backbone, windowed: bool) -> None:
         with _cannot("be run in transformers"), _own_embedding(backbone):
             expected = model(input_ids=tokens, use_cache=False).logits
         with _cannot("stream"):
-            whole = backbone(frames)
+            whole = backbone(frames.clone())  # which CTRL scales in place
             _same(backbone.text_logits(whole), expected, "whole here than in transformers")
             _same(_stepped(backbone, frames), whole, "frame by frame here than as a whole")
         if windowed:
@@ -103,13 +103,13 @@ def _try_with_window(backbone: Backbone, frames: Tensor) -> None:
         for start in (backbone.positions, _LATE):
             _same(_at(backbone, frames, start), _at(backbone, frames, 0), "after a while than at the start", advice)
         with _looking_back(backbone, 2):
-            _same(_stepped(backbone, frames), backbone(frames), "frame by frame here than as a whole", advice)
+            _same(_stepped(backbone, frames), backbone(frames.clone()), "frame by frame here than as a whole", advice)
 
 
 def _at(backbone: Backbone, frames: Tensor, start: int) -> Tensor:
     """The hidden states (B, T, H) of frames that are at the positions from `start` on."""
     positions = torch.arange(frames.shape[1], device=frames.device)[None] + start
-    return backbone.llm(inputs_embeds=frames, position_ids=positions, use_cache=False).last_hidden_state
+    return backbone.llm(inputs_embeds=frames.clone(), position_ids=positions, use_cache=False).last_hidden_state
 
 
 def _ends(backbone: Backbone, frames: Tensor) -> bool:
@@ -204,20 +204,25 @@ def _noise(shape: torch.Size, generator: torch.Generator) -> Tensor:
 
 def _narrow(model: PreTrainedModel) -> PreTrainedModel | None:
     """A model of the same architecture with few features, experts and tokens, and all its layers; None if that is none."""
-    config = copy.deepcopy(model.config)
-    width, heads, of_keys = config.hidden_size, config.num_attention_heads, getattr(config, "num_key_value_heads", None)
-    narrow_width = 2 * width // heads if getattr(config, "head_dim", None) in (None, width // heads) else 64
-    sizes = {name: _OWN_WINDOW for name in _OWN_WINDOWS if (getattr(config, name, None) or _LATE) < trained_positions(config)}
-    sizes |= _SIZES | {"num_attention_heads": 2} | dict.fromkeys(_HEADS_OF_KEYS, 2 if of_keys in (heads, None) else 1)
-    sizes |= {name: narrow_width for name in _WIDTHS if getattr(config, name, None) == width}
-    for name, size in sizes.items():
-        given = getattr(config, name, None)
-        if isinstance(given, int) and given > size:
-            setattr(config, name, size)
     try:
+        config = _narrow_config(model.config)
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             narrow = type(model)(config).float().eval()
             narrow(inputs_embeds=torch.zeros(1, 2, config.hidden_size), use_cache=False)
     except Exception:  # sizes that depend on each other in a way of the family's own
         return None
+    return narrow
+
+
+def _narrow_config(config: PretrainedConfig) -> PretrainedConfig:
+    width, heads, of_keys = config.hidden_size, config.num_attention_heads, getattr(config, "num_key_value_heads", None)
+    narrow_width = 2 * width // heads if getattr(config, "head_dim", None) in (None, width // heads) else 64
+    sizes = {name: _OWN_WINDOW for name in _OWN_WINDOWS if (getattr(config, name, None) or _LATE) < trained_positions(config)}
+    sizes |= _SIZES | {"num_attention_heads": 2} | dict.fromkeys(_HEADS_OF_KEYS, 2 if of_keys in (heads, None) else 1)
+    sizes |= {name: narrow_width for name in _WIDTHS if getattr(config, name, None) == width}
+    narrow = copy.deepcopy(config)
+    for name, size in sizes.items():
+        given = getattr(narrow, name, None)
+        if isinstance(given, int) and given > size:
+            setattr(narrow, name, size)
     return narrow
