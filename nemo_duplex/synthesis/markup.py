@@ -91,7 +91,11 @@ _CHARACTER_RULES = [
     _rule("invisible characters", _INVISIBLE, ""),
     _rule("invisible characters", "(?<![\u0600-\u1fff])[\u200c\u200d](?![\U0001f000-\U0001faff\u2600-\u27bf])", ""),
     _rule("letters in a wrong encoding", "[ÃÂ][\xa1-\xbf]|â€"),  # UTF-8 that was read as Windows-1252
-    _rule("letters of another font", "[\U0001d400-\U0001d7ff]", lambda match: unicodedata.normalize("NFKC", match[0])),
+    _rule(
+        "letters of another font",
+        "[\U0001d400-\U0001d7ff\u2460-\u24ff\uff10-\uff19\uff21-\uff3a\uff41-\uff5a]",
+        lambda match: unicodedata.normalize("NFKC", match[0]),
+    ),
     _rule("a character that was lost", r"\w[\ufffd\ud800-\ud83b\ud83f-\udfff]|[\ufffd\ud800-\ud83b\ud83f-\udfff]\w"),
     _rule("lost characters", "[\ufffd\ud800-\ud83b\ud83f-\udfff]", ""),
     _rule("emoji", rf"[ \t]?{_EMOJI}(?=[.,;:!?)]|\s|\Z|{_PICTURE})|[\ufe0e\ufe0f\u20e3]", ""),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -65,7 +66,7 @@ def speakable(value: Any) -> Speakable:
     taken_out: list[str] = []
     try:
         whole = re.sub(r"\n(?=[.,;:!?])", "", "\n".join(_texts(value, taken_out)))  # parts that end inside a sentence
-        text, kinds = without_markup(whole)
+        text, kinds = without_markup(unicodedata.normalize("NFC", whole))  # eSpeak misreads an accent that stands alone
         taken_out += kinds
         if not any(character.isalnum() for character in text):
             alone = {TOOL_CALLS: TOOL_CALL, REASONING: "reasoning without an answer"}

@@ -32,6 +32,7 @@ TAKEN_OUT = {
     "Two \ue000.": ("Two .", "control characters"),
     "Two. \ufffd": ("Two.", "lost characters"),
     "𝐓𝐰𝐨 times.": ("Two times.", "letters of another font"),
+    "Ｔｗｏ times, ② or ２。": ("Two times, 2 or 2。", "letters of another font"),
     "Two 👍🏽!": ("Two!", "emoji"),
     "Two👨‍👩‍👧times": ("Two times", "emoji"),
     "🇩🇪 Two ❤️ times": ("Two times", "emoji"),

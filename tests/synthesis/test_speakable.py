@@ -42,6 +42,7 @@ PICTURE = "an image, a sound or another part that is no text"
             "Two or three.",
             ("emoji", "Markdown"),
         ),
+        ("cafe\u0301", "caf\u00e9", ()),
         (2, "2", ()),
         (0, "0", ()),
         (-2.5, "-2.5", ()),
