@@ -123,11 +123,10 @@ class Backbone(nn.Module):
                 f"A conversation has {length} frames, and the language model {llm_name(self.config)} has {self.positions} "
                 "positions and no others. Make the conversations shorter, or take a language model with rotary positions."
             )
-        positions = torch.arange(length, device=embeddings.device)[None]
         all_seen = all(sum(reach) >= length for reach in self._reaches(length, self.sinks).values())
         mask = None if all_seen else self._causal(embeddings, self.sinks)  # None: transformers has a faster path for that
         asked = {} if routing is None else {"output_router_logits": True}
-        output = self.llm(inputs_embeds=embeddings, attention_mask=mask, position_ids=positions, use_cache=False, **asked)
+        output = self.llm(inputs_embeds=embeddings, attention_mask=mask, use_cache=False, **asked)
         if routing is not None:
             routing.logits = output.router_logits
         return output.last_hidden_state

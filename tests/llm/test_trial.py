@@ -211,8 +211,22 @@ class WithItsOwnMask(LlamaForCausalLM):
         )
 
 
+class WithOnePosition(LlamaForCausalLM):
+    """A family that takes all rows of a batch for as old as the first."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        forward = self.model.forward
+        self.model.forward = lambda inputs_embeds=None, past_key_values=None, position_ids=None, **more: forward(
+            inputs_embeds=inputs_embeds,
+            past_key_values=past_key_values,
+            position_ids=None if position_ids is None else position_ids[:1],
+            **more,
+        )
+
+
 @pytest.mark.parametrize("window", [None, 8])
-@pytest.mark.parametrize("model", [WithoutEmbeddings, WithItsOwnMask])
+@pytest.mark.parametrize("model", [WithoutEmbeddings, WithItsOwnMask, WithOnePosition])
 def test_a_model_that_computes_something_else_frame_by_frame_is_refused(model, window):
     reason = "takes no inputs_embeds" if model is WithoutEmbeddings else "cannot stream|computes something else"
     refused_in_one_line(
