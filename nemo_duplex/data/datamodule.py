@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+from lhotse import CutSet
+from lhotse.cut import Cut
 from lhotse.dataset import IterableDatasetWrapper
 from lhotse.dataset.sampling.base import CutSampler
 from lightning.pytorch.utilities import CombinedLoader
@@ -96,10 +98,8 @@ def _opened(config: DictConfig, dataset: Any, rank: int, world_size: int) -> Dat
         return get_lhotse_dataloader_from_config(config, global_rank=rank, world_size=world_size, dataset=dataset)
     except Exception as error:  # NeMo and Lhotse raise many kinds, and assert that a folder holds shards
         reason = one_line(error) if str(error) else "no cuts.*.jsonl.gz in it"
-        if "shards available for field" in reason:
-            advice = "Copy the missing shards too, or move away the others of that field."
-        else:
-            advice = "Check the paths." if isinstance(error, OSError) or not str(error) else "Check the keys of the loader."
+        other = "Check the paths." if isinstance(error, OSError) or not str(error) else "Check the keys of the loader."
+        advice = _MISSING_SHARDS if _some_shards_are_missing(error) else other
         raise InputError(f"data: {_named(config)} cannot be opened ({reason}). {advice}") from error
 
 
@@ -174,6 +174,26 @@ def shar_folder(path: str | Path, set_name: str) -> Path:
         f"data: {path} holds no Lhotse Shar (cuts.*.jsonl.gz), nor does {set_name}/shar in it. "
         "Write it with examples/synthesize.py."
     )
+
+
+def shar_cuts(folder: str | Path, what: str = "data") -> Iterator[Cut]:
+    """The cuts of a Shar folder, in order; `what` names it in the error.
+
+    Raises:
+        InputError: if a shard is missing or cannot be read.
+    """
+    try:
+        yield from CutSet.from_shar(in_dir=str(folder))
+    except Exception as error:  # lhotse, tarfile and gzip each raise their own
+        advice = _MISSING_SHARDS if _some_shards_are_missing(error) else "Copy or write the corpus again."
+        raise InputError(f"{what}: a shard in {folder} cannot be read ({one_line(error)}). {advice}") from error
+
+
+_MISSING_SHARDS = "Copy the missing shards too, or move away the others of that field."
+
+
+def _some_shards_are_missing(error: Exception) -> bool:
+    return isinstance(error, AssertionError) and "shards available for field" in str(error)
 
 
 class DuplexDataModule(pl.LightningDataModule):

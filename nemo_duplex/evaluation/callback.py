@@ -18,12 +18,11 @@ from typing import Any
 
 import lightning.pytorch as pl
 import soundfile
-from lhotse import CutSet
 from lhotse.cut import Cut
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from matplotlib.figure import Figure
 
-from nemo_duplex.data.datamodule import shar_folder
+from nemo_duplex.data.datamodule import shar_cuts, shar_folder
 from nemo_duplex.evaluation.activity import voice_activity
 from nemo_duplex.evaluation.answers import exact_match
 from nemo_duplex.evaluation.generation import run_conversations
@@ -128,7 +127,7 @@ def _keep_latest(folder: Path, keep: int) -> None:
 
 def some_dialogues(folder: str | Path, count: int) -> list[Cut]:
     """The first `count` dialogues of a corpus' dev set, or of a Shar folder."""
-    return list(itertools.islice(CutSet.from_shar(in_dir=shar_folder(folder, "dev")), count))
+    return list(itertools.islice(shar_cuts(shar_folder(folder, "dev")), count))
 
 
 def logged_metrics(scored: Sequence[Scored]) -> dict[str, float]:

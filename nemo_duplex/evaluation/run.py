@@ -16,6 +16,7 @@ import soundfile
 from lhotse import CutSet
 from lhotse.cut import Cut
 
+from nemo_duplex.data.datamodule import shar_cuts
 from nemo_duplex.evaluation.activity import voice_activity
 from nemo_duplex.evaluation.answers import reference_texts
 from nemo_duplex.evaluation.asr import BigramRecogniser
@@ -45,7 +46,7 @@ def read_sets(data: str | Path, names: Sequence[str], limit: int | None = None) 
         limit: at most so many cuts of each set.
 
     Raises:
-        InputError: if a folder is missing or holds no shards, or a set has no cuts.
+        InputError: if a folder is missing or holds no shards, a shard is missing or broken, or a set has no cuts.
     """
     if limit is not None and limit < 1:
         raise InputError(f"limit={limit}: expected at least 1, or null for all conversations.")
@@ -58,8 +59,7 @@ def read_sets(data: str | Path, names: Sequence[str], limit: int | None = None) 
             raise InputError(
                 f"set {name!r}: {folder} holds no Lhotse Shar (cuts.*.jsonl.gz). Write it with examples/synthesize.py."
             )
-        cuts = CutSet.from_shar(in_dir=folder)
-        sets[name] = list(itertools.islice(cuts, limit))
+        sets[name] = list(itertools.islice(shar_cuts(folder, f"set {name!r}"), limit))
         if not sets[name]:
             raise InputError(f"set {name!r}: {folder} has no cuts. Write it again with examples/synthesize.py.")
     return sets

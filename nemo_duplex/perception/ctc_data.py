@@ -7,13 +7,12 @@ start must vary. Where a synthesiser left word times, a batch also tells in whic
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from lhotse import CutSet
 from lhotse.cut import Cut
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -21,6 +20,7 @@ from tqdm import tqdm
 
 from nemo_duplex.channels.text_channel import PieceTokenizer, token_offsets
 from nemo_duplex.conversation import Conversation, Turn, holds
+from nemo_duplex.data.datamodule import shar_cuts
 from nemo_duplex.frames import FRAME_RATE, USER_SAMPLE_RATE, FrameRate, Seconds
 from nemo_duplex.inputs import InputError, existing_folder, one_line
 
@@ -99,7 +99,7 @@ def read_utterances(shar: str | Path, sample_rate: int = USER_SAMPLE_RATE) -> tu
     if not list(existing_folder(shar, "data").glob("cuts.*.jsonl.gz")):
         raise InputError(f"data: {shar} holds no Lhotse Shar (cuts.*.jsonl.gz). Write it with examples/synthesize.py.")
     turns, conversations = [], []
-    for cut in tqdm(_cuts(shar), desc=f"Reading {shar}", unit=" conversations", delay=2, leave=False):
+    for cut in tqdm(shar_cuts(shar), desc=f"Reading {shar}", unit=" conversations", delay=2, leave=False):
         users = [turn for turn in Conversation.from_cut(cut).user if turn.text.strip() or not _in_part(turn)]
         if not users:
             continue
@@ -110,15 +110,6 @@ def read_utterances(shar: str | Path, sample_rate: int = USER_SAMPLE_RATE) -> tu
     if not turns:
         raise InputError(f"data: the conversations in {shar} hold no turns of a speaker 'user'. Check the corpus.")
     return turns, conversations
-
-
-def _cuts(shar: str | Path) -> Iterator[Cut]:
-    try:
-        yield from CutSet.from_shar(in_dir=str(shar))
-    except Exception as error:  # lhotse, tarfile and gzip each raise their own
-        raise InputError(
-            f"data: a shard in {shar} cannot be read ({one_line(error)}). Copy or write the corpus again."
-        ) from error
 
 
 def _in_part(turn: Turn) -> bool:

@@ -272,6 +272,10 @@ def test_sets_are_read_from_a_corpus(cuts, tmp_path):
     write_set(tmp_path / "corpus" / "test" / "shar", cuts[::-1])
     assert [c.id for c in read_sets(tmp_path / "corpus", ["dev"])["dev"]] == ["d0", "d1", "d2"]
     assert [c.id for c in read_sets(tmp_path / "corpus", ["dev"], limit=1)["dev"]] == ["d0"]
+    (tmp_path / "corpus" / "dev" / "shar" / "recording.000009.tar").write_bytes(b"")
+    with pytest.raises(InputError, match="^set 'dev': a shard in .*Expected 1 shards available for field .*Copy the missing"):
+        read_sets(tmp_path / "corpus", ["dev"])
+    (tmp_path / "corpus" / "dev" / "shar" / "recording.000009.tar").unlink()
     both = read_sets(tmp_path / "corpus", ["test", "dev"])
     assert {name: [c.id for c in found] for name, found in both.items()} == {
         "test": ["d2", "d1", "d0"],
