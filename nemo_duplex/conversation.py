@@ -97,7 +97,7 @@ class Turn:
     full_text: str | None = None
     words: tuple[Word, ...] = ()
     custom: Mapping[str, Any] = field(default_factory=dict)
-    language: str | None = None
+    language: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.speaker not in SPEAKERS:

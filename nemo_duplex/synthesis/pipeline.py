@@ -157,6 +157,8 @@ class _Maker:
         self.engine = EspeakEngine(voice_data())
         self.source: TextSource = Grammar()
         if spec.source:
+            if spec.language is not None and (reason := _cannot_say(self.engine, "a", spec.language)):
+                raise InputError(f"language={spec.language}: {reason.detail}")
             cannot_say, too_long = partial(_cannot_say, self.engine), partial(_too_long, self.engine)
             self.source = DialogueFiles(spec.source, spec.max_odd_rows, cannot_say, too_long, spec.language)
         self.dialogues = DialogueCuts(spec.dialogues, self.source, self.engine)

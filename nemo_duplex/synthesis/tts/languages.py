@@ -184,7 +184,8 @@ class Languages:
             if (found := self._codes.get("-".join(parts[:end]))) is not None:
                 return found
         raise InputError(
-            f"eSpeak NG has no language {name!r}: leave `language` out, or name one of {', '.join(sorted(self._names))}."
+            f"eSpeak NG has no language {name!r}: leave `language` out, or give the code or the English name of one of its "
+            f"{len(self._names)}, such as de or German."
         )
 
     def __contains__(self, code: str) -> bool:
