@@ -277,11 +277,19 @@ def test_25_s_is_the_limit(words, used):
 def test_a_pause_does_not_make_a_turn_longer_than_25_s():
     class AlmostLong(Numbered):
         def dialogue(self, split, index, rng):
-            return Dialogue("d", (Exchange("a " * 83, "b", "", "f", pauses=(2,)), Exchange("a a a", "b", "", "f", pauses=(2,))))
+            return Dialogue(
+                "d",
+                (
+                    Exchange("a " * 83, "b", "", "f", pauses=(2,)),
+                    Exchange("a a a", "b", "", "f", pauses=(2,)),
+                    Exchange("a a", "b", "", "f", pauses=(0,)),
+                ),
+            )
 
-    first, second = numbered(AlmostLong(lambda n: False), pause=1.0).spoken("dev", 0).conversation.user
+    first, second, third = numbered(AlmostLong(lambda n: False), pause=1.0).spoken("dev", 0).conversation.user
     assert first.duration == pytest.approx(24.9, abs=1e-3) and "pauses" not in first.custom
     assert second.duration > 1.1 and len(second.custom["pauses"]) == 1
+    assert "pauses" not in third.custom, "Nor does one go before the first word."
 
 
 def test_without_a_usable_dialogue_it_ends_in_one_line():

@@ -210,6 +210,7 @@ def test_texts_in_other_normal_forms_and_fancy_letters_sound_the_same(engine):
         assert spoken.duration == apart.duration
         assert [w.start for w in spoken.words] == [w.start for w in apart.words]
         assert [unicodedata.normalize("NFC", w.text) for w in apart.words] == [w.text for w in spoken.words]
+    assert engine.speak("ﾃｽﾄ", AGENT_VOICE).language == "ja", "Its letters tell the language in their plain form."
     assert engine.speak("𝐇𝐞𝐥𝐥𝐨 ｗｏｒｌｄ", AGENT_VOICE).duration == engine.speak("Hello world", AGENT_VOICE).duration
 
 
