@@ -249,6 +249,11 @@ def test_dev_and_impatient_replace_by_the_same_dialogue():
     assert [s.text for s in dev.supervisions if s.speaker == "user"] == [s.text for s in impatient.supervisions]
 
 
+def test_replacements_are_drawn_and_not_all_the_same():
+    made = numbered(Numbered(lambda n: n < 20))
+    assert len({made.spoken("train", index).sources for index in range(12)}) > 5
+
+
 def test_the_limit_holds_for_the_agent_and_with_dialogues_after_each_other():
     made = numbered(Numbered(lambda n: False, agent="very long answer " * 28), duration=20.0)
     with pytest.raises(

@@ -140,7 +140,8 @@ def test_ctrl_c_while_espeak_speaks_is_not_lost(engine, monkeypatch):
 
 @pytest.mark.parametrize("name", ["xx-nowhere", "xx-nowhere+m1", "en-us+nosuchvariant"])
 def test_an_unknown_voice_is_an_error_that_names_it(engine, name):
-    """eSpeak takes an unknown variant for none, and all speakers would sound alike."""
+    """eSpeak takes an unknown variant for none, and all speakers would sound alike. For an unknown voice it reads all
+    files, and may end the process where they are more than 349."""
     with pytest.raises(InputError, match="no voice.*nosuchvariant|no voice.*xx-nowhere"):
         engine.speak("hello", Voice("somebody", name))
 
@@ -308,6 +309,11 @@ def test_a_long_text_is_shown_in_part(engine):
 def test_a_text_without_words_is_an_error(engine, text):
     with pytest.raises(InputError, match="makes no sound of the text"):
         engine.speak(text, AGENT_VOICE)
+
+
+def test_an_accent_may_be_named_by_its_tag(engine):
+    for name, file in (("en-gb+m3", "en+m3"), ("EN-US", "en-us")):
+        assert np.array_equal(engine.speak(TEXT, Voice("v", name)).audio, engine.speak(TEXT, Voice("v", file)).audio)
 
 
 def test_without_the_wheel_the_error_says_what_to_install(monkeypatch):

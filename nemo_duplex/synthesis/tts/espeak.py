@@ -107,7 +107,7 @@ class EspeakEngine:
         Raises:
             InputError: if eSpeak does not know the voice, or cannot say the text (`cannot_say`).
         """
-        self._check_variant(voice)
+        self._check_voice(voice)
         if (reason := self.cannot_say(text, voice)) is not None:
             raise InputError(reason)
         language, name = self._language(text, voice)
@@ -136,11 +136,12 @@ class EspeakEngine:
     def _language(self, text: str, voice: Voice) -> tuple[str, str]:
         """The language that a text is said in, and eSpeak's name of the voice in it."""
         accent, plus, variant = voice.name.partition("+")
+        accent = self._languages.voice(accent) or accent
         own = accent.split("-")[0]
         named = self._languages.find(voice.language) if voice.language is not None else None
         language = language_of(readable(text), named or own)
         if language.split("-")[0] == own or language not in self._languages:
-            return accent, voice.name
+            return accent, f"{accent}{plus}{variant}"
         return language, f"{language}{plus}{variant}"
 
     def _phonemes_of(self, language: str, texts: Iterable[str]) -> list[str]:
@@ -161,9 +162,15 @@ class EspeakEngine:
             finally:
                 library.close()
 
-    def _check_variant(self, voice: Voice) -> None:
-        """Refuses an unknown variant: eSpeak would use the voice without it, and say nothing."""
-        _, plus, variant = voice.name.partition("+")
+    def _check_voice(self, voice: Voice) -> None:
+        """Refuses an unknown voice or variant.
+
+        eSpeak would use the voice without the variant, and not say so. For a voice that has no file of its name it reads all
+        files, and ends the process where they are more than 349.
+        """
+        accent, plus, variant = voice.name.partition("+")
+        if self._languages.voice(accent) is None:
+            raise InputError(f"eSpeak NG has no voice {voice.name!r} (speaker {voice.id}).")
         if plus and not (self._data / "voices" / "!v" / variant).is_file():
             raise InputError(f"eSpeak NG has no voice variant {variant!r} (speaker {voice.id}) in {self._data}.")
 

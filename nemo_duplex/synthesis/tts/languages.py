@@ -188,6 +188,10 @@ class Languages:
             f"{len(self._names)}, such as de or German."
         )
 
+    def voice(self, accent: str) -> str | None:
+        """The code of an accent such as `en-us` or `en-gb`, which is also the name of its file; None if there is none."""
+        return self._codes.get(accent.lower())
+
     def __contains__(self, code: str) -> bool:
         return code in self._names
 
