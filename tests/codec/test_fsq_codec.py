@@ -305,6 +305,10 @@ def test_files_that_are_no_codec(tmp_path, nano):
         ({"audio_encoder": {"_target_": "os.system"}}, "no part of a codec"),
         ({"output_sample_rate": 44100}, "44100"),
         ({"samples_per_frame": 1763}, r"44075 samples become 24 frames, and those 42336 samples"),
+        (
+            {"audio_decoder": hifigan_config(2, [3, 3, 2, 2], [4, 4, 3, 2])["audio_decoder"]},
+            r"44100 samples become 25 frames, and those 2400 samples",
+        ),
         ({"audio_encoder": hifigan_config(3, [9, 8, 8, 7], [7, 7, 6, 3, 2])["audio_encoder"]}, "networks fail on 25 frames"),
         ({"semantic_codec_path": "other.nemo"}, "semantic"),
         ({"audio_decoder": None}, "lacks audio_decoder"),
