@@ -146,10 +146,15 @@ def _judged(said: _Said, right: Sequence[str], stop: Seconds, own_end: Seconds) 
     spoken, references = words(said.text), [words(text) for text in right]
     share = (said.end - said.start) / (own_end - said.start)
     whole = spoken in references
-    if not whole and any(begins(spoken, reference) for reference in references) or whole and share < _BROKEN_OFF:
+    begun = not whole and any(begins(spoken, reference) for reference in references)
+    if (whole or begun) and share < _BROKEN_OFF:
         return False, "it breaks its answer off although nobody interrupts"
     if said.end - stop < _CLEARLY:
-        reason = "its answer ends there by itself" if whole else "it says something else, which may end there by itself"
+        if begun and share < _WHOLE:
+            return False, "it stops there too although nobody interrupts"
+        reason = (
+            "its answer ends there by itself" if whole or begun else "it says something else, which may end there by itself"
+        )
         return None, f"{reason}, so nothing can be told"
     if share < _WHOLE:
         return None, f"that is {share:.1%} of the time that the whole answer takes in the corpus, so it may be broken off"

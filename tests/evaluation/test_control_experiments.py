@@ -155,8 +155,14 @@ PREFIX, OTHER = "the capital of France", "the capital of France was Rome"
         (5.92, {"text": OTHER}, None, "it says something else, which may end there by itself, so nothing can be told"),
         (5.76, {"text": OTHER}, None, "it says something else, which may end there by itself, so nothing can be told"),
         (5.76, {}, False, "it breaks its answer off although nobody interrupts"),
-        (5.92, {"text": PREFIX}, False, "it breaks its answer off although nobody interrupts"),
-        (7.2, {"text": PREFIX}, False, "it breaks its answer off although nobody interrupts"),
+        (5.92, {"text": PREFIX}, False, "it stops there too although nobody interrupts"),
+        (
+            6.4,
+            {"text": PREFIX},
+            None,
+            "that is 80.3% of the time that the whole answer takes in the corpus, so it may be broken off",
+        ),
+        (7.2, {"text": PREFIX}, True, "it goes on to its own end"),  # its voice says all of it, its text not
         (5.36, {"text": PREFIX}, False, "it breaks its answer off although nobody interrupts"),
         (16.0, {}, False, "it does not stop at all"),
         (4.8, {}, None, "it is silent when the user would start, so the two runs differ before"),
@@ -178,6 +184,12 @@ def test_a_complete_answer_that_ends_0_15_seconds_later_tells_nothing(cuts):
 
     control = without_interrupter(Quick(cuts, 5.75), cuts, lengths)
     assert control.passed is None and control.figures["stop_muted"] - control.figures["stop"] == pytest.approx(0.15, abs=0.03)
+
+
+def test_a_voice_that_is_at_its_end_tells_nothing_whatever_is_written(cuts):
+    """The corpus' voice would take to 6.05 s, and 2 words of the answer are never written."""
+    control = without_interrupter(Alone(cuts, 5.92, PREFIX), cuts, dict.fromkeys(lengths_of_answers(cuts), 2.85))
+    assert control.passed is None and control.detail.endswith("its answer ends there by itself, so nothing can be told")
 
 
 def test_its_text_is_that_of_the_turn_which_is_heard(cuts):
