@@ -21,6 +21,7 @@ def main(cfg: DictConfig) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # one thread per worker process
 
     from nemo_duplex.files.atomic import require_writable
+    from nemo_duplex.frames import AGENT_SAMPLE_RATE
     from nemo_duplex.inputs import InputError
     from nemo_duplex.synthesis.cuts import DialogueSpec
     from nemo_duplex.synthesis.executors import parse_slice
@@ -36,12 +37,15 @@ def main(cfg: DictConfig) -> None:
         from nemo_duplex.codec.precompute import add_codes
 
         codec = FSQCodec.restore_from(cfg.codec)
+        if codec.sample_rate != AGENT_SAMPLE_RATE:
+            rates = f"{codec.sample_rate} Hz, the agent's voice of a corpus {AGENT_SAMPLE_RATE} Hz"
+            raise InputError(f"codec: {cfg.codec} has {rates}. Leave codec out: training encodes as it goes.")
     rhythm = Rhythm(response_gap=cfg.response_gap, barge_in=cfg.barge_in, long_silence=cfg.long_silence)
     dialogues = DialogueSpec(cfg.seed, cfg.pause, quiet=cfg.quiet, duration=cfg.duration, rhythm=rhythm)
     spec = CorpusSpec(cfg.hours, cfg.dev, cfg.agent_utterances, tuple(cfg.source), dialogues, cfg.max_odd_rows, cfg.language)
     for line in source_summary(spec):
         print(line)
-    workers = cfg.workers or os.cpu_count() or 1
+    workers = (os.cpu_count() or 1) if cfg.workers is None else cfg.workers
     summary = synthesize(spec, Path(cfg.out), cfg.sets, workers, parse_slice(cfg.slice), cfg.overwrite)
     if summary is None:
         print(f"{cfg.out}: slice {cfg.slice} is done, others are not yet")

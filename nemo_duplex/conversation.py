@@ -243,7 +243,8 @@ class Conversation:
                 if s.speaker not in speakers:
                     raise InputError(
                         f"Cut {cut.id}: supervision {s.id} has speaker {s.speaker!r}, expected one of "
-                        f"{', '.join(map(repr, speakers))}. Rename the speakers of the corpus."
+                        f"{', '.join(map(repr, speakers))}. Rename the speakers of the corpus; a "
+                        "DuplexS2SDataset takes other names in input_roles and output_roles."
                     )
                 _check_text(cut.id, s)
                 turn = _turn(s, speakers[s.speaker], part, frame_rate.seconds, odd)

@@ -79,7 +79,7 @@ def existing_file(path: str | Path, what: str) -> Path:
     if path.is_dir():
         raise InputError(f"{what}: {path} is a folder, expected a file.")
     if not path.exists():
-        raise InputError(f"{what}: there is no file {path}. Check the path (this folder is {Path.cwd()}).")
+        raise InputError(f"{what}: there is no file {path}. {_advice(path)}")
     if path.stat().st_size == 0:
         raise InputError(f"{what}: {path} is empty. Write or copy it again.")
     return path
@@ -91,10 +91,16 @@ def existing_folder(path: str | Path, what: str) -> Path:
     if path.is_file():
         raise InputError(f"{what}: {path} is a file, expected a folder.")
     if not path.exists():
-        raise InputError(f"{what}: there is no folder {path}. Check the path (this folder is {Path.cwd()}).")
+        raise InputError(f"{what}: there is no folder {path}. {_advice(path)}")
     if not any(path.iterdir()):
         raise InputError(f"{what}: the folder {path} is empty.")
     return path
+
+
+def _advice(path: Path) -> str:
+    if str(path).startswith("~"):
+        return f"Python leaves '~' as it is: give os.path.expanduser({str(path)!r})."
+    return f"Check the path (this folder is {Path.cwd()})."
 
 
 def read_mono(path: str | Path, sample_rate: int, what: str = "audio") -> np.ndarray:

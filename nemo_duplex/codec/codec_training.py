@@ -68,6 +68,8 @@ class CodecTrainingConfig:
             raise InputError(f"max_odd_rows={self.max_odd_rows}: expected a share from 0 to 1.")
         if self.channel is not None and self.channel < 0:
             raise InputError(f"channel={self.channel}: expected 0 for the first channel, 1 for the second, ...")
+        if self.precision not in ("bf16", "fp32"):
+            raise InputError(f"precision={self.precision}: expected bf16 or fp32.")
         if self.freeze_encoder and self.init is None:
             raise InputError(
                 "freeze_encoder=true keeps the codes of a trained codec, but none is given: add init=<codec .nemo>."

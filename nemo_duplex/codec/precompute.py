@@ -98,7 +98,8 @@ def _is_done(note: Path, made_of: dict, files: list[Path], replace: bool) -> boo
     if not replace:
         what = "another codec" if before["codec"] != made_of["codec"] else "other audio"
         raise InputError(
-            f"corpus: {files[0].parent} holds codes of {what}. Allow to replace them, or use the codec that made them."
+            f"corpus: {files[0].parent} holds codes of {what}. Use the codec that made them, or replace them by "
+            "add_codes(shar, codec, replace=True); overwrite=true makes the whole corpus again."
         )
     return False
 

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from nemo_duplex.models.duplex_s2s import DuplexS2SModel
     from nemo_duplex.streaming.session import AgentFrame
 
+_MOST_MINUTES = 7 * 24 * 60  # a week: its log is in memory
+
 
 @dataclass(frozen=True)
 class Playlist:
@@ -53,7 +55,11 @@ class Playlist:
         Raises:
             InputError: if nothing is left between the edges.
         """
-        if not 0 < 2 * compared < minutes:
+        if not 0 < minutes <= _MOST_MINUTES:
+            raise InputError(f"minutes={minutes:g}: expected more than 0, up to {_MOST_MINUTES}.")
+        if compared <= 0:
+            raise InputError(f"compared={compared:g}: expected minutes, more than 0 and less than half of the {minutes:g}.")
+        if not 2 * compared < minutes:
             raise InputError(
                 f"compared={compared:g}: the first and the last {compared:g} of {minutes:g} minutes leave nothing between "
                 f"them. Choose less than {minutes / 2:g}."

@@ -139,7 +139,7 @@ def check(cut: Cut, sample_rate: int) -> None:
     if abs(agent - cut.duration) > FRAME_RATE.seconds:
         raise InputError(
             f"Cut {cut.id}: the user channel lasts {cut.duration:.2f} s and the agent channel {agent:.2f} s, "
-            "expected the same. Write the corpus again."
+            "expected the same. Pad or cut one of them."
         )
 
 
@@ -158,7 +158,8 @@ def questions(cut: Cut) -> tuple[Question, ...]:
     listed = conversation.custom.get("references")
     if listed is not None and len(listed) != len(users):
         raise InputError(
-            f"Cut {cut.id} has {len(users)} user turns and {len(listed)} references, expected as many. Write the corpus again."
+            f"Cut {cut.id} has {len(users)} user turns and {len(listed)} references, expected as many. "
+            "Complete its list `references`."
         )
     found = []
     for i, (user, following) in enumerate(zip(users, nexts, strict=True)):

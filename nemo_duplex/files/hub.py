@@ -90,7 +90,10 @@ def _only_nemo(files: Sequence[str], name: str, where: str, what: str) -> str:
     if not found:
         raise InputError(f"{what}: there is no .nemo file in {where}. Give one that push_to_hub or save_to wrote.")
     if len(found) > 1:
-        raise InputError(f"{what}: {where} has {len(found)} .nemo files ({', '.join(found[:3])}). Give the path of one.")
+        raise InputError(
+            f"{what}: {where} has {len(found)} .nemo files ({', '.join(found[:3])}). "
+            "Give the path of one, downloaded if need be."
+        )
     return found[0]
 
 

@@ -89,7 +89,7 @@ def parse_config(text: bytes, path: str | Path, what: str) -> dict[str, Any]:
         yaml.YAMLError: if it is not YAML, or contains Python objects.
     """
     if len(text) > _MAX_CONFIG_BYTES:
-        raise InputError(f"{what}: {path} has a config of over {_MAX_CONFIG_BYTES >> 20} MB. Save the model again.")
+        raise InputError(f"{what}: {path} has a config of over {_MAX_CONFIG_BYTES >> 20} MB, more than any model's.")
     config = yaml.safe_load(text)
     if not isinstance(config, dict):
         raise InputError(f"{what}: {path} is not a .nemo file of a model: its {CONFIG} holds no keys.")

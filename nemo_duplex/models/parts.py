@@ -94,7 +94,10 @@ def _tokenizer(config: ModelConfig) -> tuple[PieceTokenizer, TokenizerConfig]:
     if path.suffix != ".json":
         return SentencePieceTokenizer(str(path)), given
     if given.pad is None or given.bos is None or given.eos is None:
-        raise InputError(f"model.tokenizer: {path.name} is of Hugging Face; give the text of its pad, bos and eos beside it.")
+        raise InputError(
+            f"model.tokenizer: {path.name} is of Hugging Face: give the texts of three of its tokens as "
+            "model.tokenizer.pad, model.tokenizer.bos and model.tokenizer.eos."
+        )
     return HFTokenizer(path, given.pad, given.bos, given.eos), given
 
 

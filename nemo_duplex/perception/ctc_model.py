@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.errors import InstantiationException
 from nemo.collections.asr.metrics.wer import word_error_rate
 from nemo.collections.asr.models import EncDecCTCModelBPE
 from nemo.core.connectors.save_restore_connector import SaveRestoreConnector
@@ -18,6 +19,7 @@ from sentencepiece import SentencePieceProcessor
 from torch import Tensor
 
 from nemo_duplex.files.atomic import whole_file
+from nemo_duplex.inputs import InputError, one_line
 from nemo_duplex.perception.config import perception_config
 from nemo_duplex.perception.ctc_data import Utterance, UtteranceBatch, collate
 from nemo_duplex.perception.perception import FrameEncoder
@@ -48,7 +50,10 @@ def ctc_model(preprocessor: Mapping[str, Any], encoder: Mapping[str, Any], token
         "tokenizer": {"dir": str(Path(tokenizer).parent), "type": "bpe"},
         "ctc_reduction": "mean_volume",  # per token: long and short utterances weigh the same
     }
-    return EncDecCTCModelBPE(OmegaConf.create(config))
+    try:
+        return EncDecCTCModelBPE(OmegaConf.create(config))
+    except InstantiationException as error:
+        raise InputError(f"encoder, preprocessor: NeMo refuses the configuration ({one_line(error, 300)}).") from error
 
 
 @torch.no_grad()

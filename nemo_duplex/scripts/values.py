@@ -4,7 +4,9 @@ The type of a key is that of its default. Where the default does not tell (`???`
 explanation begins with it:
 
     codec: null   # (path) agent codec .nemo                 path: text; ~ is the home folder
-    limit: null   # (whole number) at most so many; null: all
+    limit: null   # (positive whole number) at most so many; null: all
+    dropout: 0.1  # (share) a number from 0 to 1
+    seed: 0       # (whole number from 0) of the weights
     source: []    # (paths) files of dialogues
 """
 
@@ -30,7 +32,8 @@ from nemo_duplex.inputs import InputError, at_home
 REQUIRED = "???"
 _KINDS = ("path", "text", "number", "whole number", "true or false", "keys")
 _PLURALS = {"paths": "path", "texts": "text", "numbers": "number", "whole numbers": "whole number"}
-_MARK = re.compile(rf"^\(({'|'.join([*_KINDS, *_PLURALS])})\) *")
+_RANGES = {"share": (0, 1), "positive": (math.ulp(0.0), math.inf), "from 0": (0, math.inf)}
+_MARK = re.compile(rf"^\((?:(share)|(positive )?({'|'.join([*_KINDS, *_PLURALS])})( from 0)?)\) *")
 _OF_DEFAULT = {bool: "true or false", int: "whole number", float: "number", str: "text", dict: "keys"}
 
 
@@ -44,10 +47,10 @@ class Unquoted:
     @property
     def decimal(self) -> Any:
         """`value`, but the text of a number that is not decimal, which YAML 1.1 knows: 010 are 8, 1:30 are 90, 0x10 are 16."""
-        if not isinstance(self.value, (int, float)) or isinstance(self.value, bool):
+        if type(self.value) not in (int, float) or self.value != self.value or self.value in (math.inf, -math.inf):
             return self.value
         try:
-            return self.value if type(self.value)(self.text) == self.value or math.isnan(self.value) else self.text
+            return self.value if type(self.value)(self.text) == self.value else self.text
         except ValueError:
             return self.text
 
@@ -61,20 +64,23 @@ class KeyType:
         is_list: whether it is a list of these.
         null: whether it may be null.
         default: the default, for messages.
+        range: of numbers: "share" (0 to 1), "positive", "from 0", or "" for any.
     """
 
     kind: str = "any"
     is_list: bool = False
     null: bool = True
     default: Any = None
+    range: str = ""
 
     @classmethod
     def of(cls, default: Any, explanation: str) -> tuple[KeyType, str]:
         """The type of a key with this default and explanation, and the explanation without the type that it begins with."""
         null = default is None or "null:" in explanation
         if mark := _MARK.match(explanation):
-            name = mark[1]
-            return cls(_PLURALS.get(name, name), name in _PLURALS, null, default), explanation[mark.end() :]
+            share, positive, name, from_0 = mark.groups()
+            name, range_ = name or "number", (share or positive or from_0 or "").strip()
+            return cls(_PLURALS.get(name, name), name in _PLURALS, null, default, range_), explanation[mark.end() :]
         if default == REQUIRED:
             return cls("text", False, null, default), explanation
         if default is None or (isinstance(default, str) and "${" in default):
@@ -88,14 +94,16 @@ class KeyType:
     @property
     def name(self) -> str:
         """What is expected, as in the explanations."""
-        if not self.is_list:
-            return self.kind
-        return next((plural for plural, kind in _PLURALS.items() if kind == self.kind), "list")
+        plurals = {kind: plural for plural, kind in _PLURALS.items()}
+        return self._ranged(plurals.get(self.kind, "list") if self.is_list else self.kind)
+
+    def _ranged(self, kind: str) -> str:
+        return {"positive": f"positive {kind}", "from 0": f"{kind} from 0", "share": "share"}.get(self.range, kind)
 
     @property
     def note(self) -> str:
         """The name of the type for --help, where the default does not tell it; else ""."""
-        untold = self.kind == "path" or self.default in (None, REQUIRED, [])
+        untold = self.kind == "path" or self.range or self.default in (None, REQUIRED, [])
         return self.name if untold and self.kind != "any" else ""
 
     def read(self, text: str) -> Any:
@@ -134,18 +142,23 @@ class KeyType:
                 return text
         elif self.kind == "true or false" and isinstance(value, bool):
             return value
-        elif self.kind == "whole number" and isinstance(value, int) and not isinstance(value, bool):
+        elif self.kind == "whole number" and type(value) is int and self._within(value):
             return value
-        elif self.kind == "number" and isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+        elif self.kind == "number" and type(value) in (int, float) and self._within(value) and math.isfinite(value):
             return float(value)
         elif self.kind == "keys" and isinstance(value, dict):
             return plain_tree(value)
-        finite = "a finite number" if isinstance(value, float) and self.kind == "number" else ""
+        finite = "a finite number" if isinstance(value, float) and not math.isfinite(value) else ""
         raise InputError(f"{key}={_shown(given)}: expected {finite or self._expected()}.")
+
+    def _within(self, value: float) -> bool:
+        lowest, highest = _RANGES.get(self.range, (-math.inf, math.inf))
+        return lowest <= value <= highest
 
     def _expected(self) -> str:
         """What is expected, with an example."""
-        kind = {"text": "text", "keys": "keys below it", "true or false": "true or false"}.get(self.kind, f"a {self.kind}")
+        words = {"text": "text", "keys": "keys below it", "true or false": "true or false"}
+        kind = words.get(self.kind, f"a {self._ranged(self.kind)}{', 0 to 1' if self.range == 'share' else ''}")
         no_example = self.default in (None, REQUIRED, []) or self.kind == "keys"
         default = "" if no_example else f", such as the default {as_typed(self.default)}"
         return (f"a list, each item {kind}" if self.is_list else kind) + (" or null" if self.null else "") + default

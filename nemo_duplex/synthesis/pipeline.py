@@ -40,6 +40,7 @@ _FIELDS = {name: ("recording", "target_audio") for name in SETS} | {"agent": ("r
 _PILOT = 50  # dialogues whose mean length tells how many make the hours asked for, within some 5 %
 _BYTES_PER_HOUR = 130e6  # FLAC: 45 to 80 MB user (noise does not compress), 36 MB agent
 _SHORTEST: Seconds = 4.0  # of cuts of equal length: a shorter one holds no exchange
+_LONGEST: Seconds = 3600.0
 _MOST = 1_000_000  # of anything: a typing error must not fill the memory
 _FORMAT = 1  # of what is written; shards of different formats are not mixed
 _SPEECH_OF_FILES = 2  # of the speech of people's own texts: without silence around it, in the language of its script
@@ -90,10 +91,10 @@ class CorpusSpec:
             raise InputError(f"response_gap={dialogues.rhythm.response_gap}: expected seconds, more than 0 and up to 5.")
         if dialogues.duration is not None:
             whole = FRAME_RATE.time(FRAME_RATE.nearest(dialogues.duration))
-            if dialogues.duration < _SHORTEST or abs(whole - dialogues.duration) > 1e-6:
+            if not _SHORTEST <= dialogues.duration <= _LONGEST or abs(whole - dialogues.duration) > 1e-6:
                 raise InputError(
-                    f"duration={dialogues.duration:g}: expected {_SHORTEST:g} s or more, a multiple of {FRAME_RATE.seconds} s, "
-                    f"such as {max(whole, _SHORTEST):g}."
+                    f"duration={dialogues.duration:g}: expected {_SHORTEST:g} to {_LONGEST:g} s, a multiple of "
+                    f"{FRAME_RATE.seconds} s, such as {min(max(whole, _SHORTEST), _LONGEST):g}."
                 )
 
 
@@ -121,6 +122,10 @@ def synthesize(
     Raises:
         InputError: for an unknown set, a source that cannot be read or spoken, a folder made with other settings, a full disk.
     """
+    if not sets:
+        raise InputError(f"sets=[]: expected some of {', '.join(SETS)}.")
+    if workers < 1:
+        raise InputError(f"workers={workers}: expected 1 or more processes.")
     for name in sets:
         if name not in SETS:
             raise InputError(f"sets: {name!r} is none of {', '.join(SETS)}.")

@@ -24,6 +24,7 @@ from tqdm import tqdm
 from nemo_duplex.files.atomic import whole_file
 from nemo_duplex.inputs import InputError
 from nemo_duplex.training.time_budget import TimeBudget
+from nemo_duplex.training.trainer import lightning_trainer
 
 #: Steps after which a checkpoint to resume from is written.
 STEPS_PER_EPOCH = 100
@@ -143,7 +144,7 @@ def fit(training: PartTraining, part: str, out: Path, accelerator: str, precisio
         logging.getLogger(name).setLevel(logging.WARNING)  # lists of devices
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")
-        trainer = pl.Trainer(
+        keys = dict(
             accelerator=accelerator,
             devices=1,
             precision=precision,
@@ -155,6 +156,7 @@ def fit(training: PartTraining, part: str, out: Path, accelerator: str, precisio
             enable_progress_bar=False,
             enable_model_summary=False,
         )
+        trainer = lightning_trainer("accelerator, precision", keys)
         try:
             trainer.fit(training, ckpt_path=str(last) if last.is_file() else None)
         except SystemExit as end:

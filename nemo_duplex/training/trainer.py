@@ -11,11 +11,12 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from nemo.utils.exp_manager import exp_manager
 from nemo.utils.trainer_utils import resolve_trainer_cfg
 from omegaconf import DictConfig, OmegaConf
 
-from nemo_duplex.inputs import InputError, plain
+from nemo_duplex.inputs import InputError, one_line, plain
 from nemo_duplex.training.checkpoints import (
     Checkpoints,
     StepSeeds,
@@ -88,6 +89,18 @@ def trainer_arguments(trainer: DictConfig | Mapping[str, Any]) -> dict[str, Any]
     return {**arguments, "strategy": ddp}
 
 
+def lightning_trainer(what: str, keys: Mapping[str, Any]) -> pl.Trainer:
+    """Lightning's Trainer with these arguments.
+
+    Raises:
+        InputError: if it refuses one, such as an accelerator that is not here; `what` names the keys in the message.
+    """
+    try:
+        return pl.Trainer(**keys)
+    except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
+        raise InputError(f"{what}: Lightning refuses it ({one_line(error)}).") from error
+
+
 def duplex_trainer(cfg: DictConfig, callbacks: Sequence[pl.Callback] = ()) -> pl.Trainer:
     """The trainer for `trainer.fit(model, datamodule=DuplexDataModule(...))`, which continues from the checkpoint in `cfg.out`.
 
@@ -124,7 +137,7 @@ def duplex_trainer(cfg: DictConfig, callbacks: Sequence[pl.Callback] = ()) -> pl
         "enable_checkpointing": True,
         "logger": False,
     }
-    trainer = pl.Trainer(**keys)
+    trainer = lightning_trainer("trainer", keys)
     newest = newest_checkpoint(folder / "checkpoints")
     experiment: dict[str, Any] = {
         "explicit_log_dir": str(folder),

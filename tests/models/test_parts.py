@@ -114,5 +114,5 @@ def test_parts_that_do_not_fit_are_refused(config):
 
 def test_a_tokenizer_of_hugging_face_needs_its_special_tokens(config, tmp_path):
     (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(InputError, match="model.tokenizer: tokenizer.json .* pad, bos and eos"):
+    with pytest.raises(InputError, match="model.tokenizer: tokenizer.json .* as model.tokenizer.pad, "):
         build_parts(replace(config, tokenizer=TokenizerConfig(str(tmp_path / "tokenizer.json"), pad="<p>", bos="<b>")))

@@ -25,6 +25,11 @@ llm: {}  # Any key of transformers.
 source: []  # (paths) Files.
 codec: null  # (path) File; null: none.
 count: null  # (whole number) How many.
+batch: 8  # (positive whole number) Rows.
+seed: 0  # (whole number from 0) Of all.
+dropout: 0.1  # (share) What is left out.
+rate: null  # (positive number) Of learning; null: none.
+ages: [1.5]  # (positive numbers) In years.
 sets: [dev]  # Which.
 pairs: [1.5]  # Numbers.
 lora: null  # (keys) Any key of peft.

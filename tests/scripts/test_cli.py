@@ -170,6 +170,10 @@ def test_help_explains_every_key(option, capsys):
         "codec=null (path) File; null: none.",
         "count=null (whole number) How many.",
         "sets=[dev] Which.",
+        "batch=8 (positive whole number) Rows.",
+        "seed=0 (whole number from 0) Of all.",
+        "dropout=0.1 (share) What is left out.",
+        "ages=[1.5] (positive numbers) In years.",
         "--config-name=NAME",
     ):
         assert line in words, text

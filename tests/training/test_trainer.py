@@ -11,7 +11,7 @@ from nemo_duplex.inputs import InputError
 from nemo_duplex.training import trainer as trainer_module
 from nemo_duplex.training.checkpoints import Checkpoints, StepSeeds, StopAtDivergence, StraightCheckpointIO
 from nemo_duplex.training.time_budget import TimeBudget
-from nemo_duplex.training.trainer import ShardedStrategy, duplex_trainer, trainer_arguments
+from nemo_duplex.training.trainer import ShardedStrategy, duplex_trainer, lightning_trainer, trainer_arguments
 
 
 @pytest.mark.parametrize(
@@ -114,3 +114,17 @@ def test_weights_and_biases_is_told_only_when_asked(tmp_path, monkeypatch):
 def test_a_training_without_checkpoints_is_refused(tmp_path, key):
     with pytest.raises(InputError, match=f"checkpoint.{key}=0: expected 1 or more"):
         duplex_trainer(config(tmp_path, checkpoint={key: 0}))
+
+
+@pytest.mark.parametrize(
+    "keys, said",
+    [
+        ({"accelerator": "foo"}, "invalid accelerator name"),
+        ({"accelerator": "cpu", "precision": "foo"}, "Precision 'foo' is invalid"),
+        ({"accelerator": "cpu", "devices": 0}, "devices=0"),
+        ({"accelerator": "cpu", "max_steps": -7}, "max_steps"),
+    ],
+)
+def test_what_lightning_refuses_is_one_line(keys, said):
+    with pytest.raises(InputError, match=rf"^trainer: Lightning refuses it \(.*{said}.*\)\.$"):
+        lightning_trainer("trainer", keys)

@@ -124,7 +124,8 @@ def their_model(ours: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
     if ours["turn_marks"] != "in_place" or ours["speech_delay"] != 1:
         raise InputError(
             f"This model has turn_marks {ours['turn_marks']!r} and speech_delay {ours['speech_delay']}; NeMo's in-tree model "
-            "has 'in_place' and 1, so these weights do not fit it. Train a model with model.turn_marks=in_place."
+            "has 'in_place' and 1, so these weights do not fit it. Train a model with model.turn_marks=in_place "
+            "model.speech_delay=1."
         )
     theirs = {
         "audio_loss_weight": ours["loss"].get("speech", 1.0),
