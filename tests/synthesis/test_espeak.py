@@ -17,6 +17,7 @@ import pytest
 from nemo_duplex.inputs import InputError
 from nemo_duplex.synthesis.tts import espeak
 from nemo_duplex.synthesis.tts.espeak import EspeakEngine, _unmap, espeak_paths
+from nemo_duplex.synthesis.tts.readable import readable
 from nemo_duplex.synthesis.tts.utterance import Utterance, Voice
 from nemo_duplex.synthesis.tts.voices import AGENT_VOICE, user_voice, voice_data
 from nemo_duplex.synthesis.tts.word_times import word_times
@@ -234,6 +235,21 @@ def test_texts_in_other_normal_forms_and_fancy_letters_sound_the_same(engine):
         ("मैं 5₹ दूँगा", "drops '₹' in Hindi"),
         ("Это 5 ₽", "drops '₽' in Russian"),
         ("한국 and Россия", "'Россия' (Cyrillic letters) in Korean: write it in Hangul or Latin letters."),
+        (
+            "בֹּקֶר טוֹב",
+            "it spells '\u05d1\u05bc\u05b9\u05e7\u05b6\u05e8' in Hebrew: write it with other letters, or another word.",
+        ),
+        ("Python を つかう", "spells 'Python' in Japanese: write it in Kana letters"),
+        ("чӑваш Python", "spells 'Python' in Chuvash: write it in Cyrillic letters"),
+        ("hǎo 好的你好", "spells 'hǎo' in Chinese: write it in Han letters"),
+        ("نعم 50% نعم", "drops '%' in Arabic: write it in words"),
+        ("نعم ٥٠٪ نعم", "drops '٪' in Arabic: write it in words"),
+        ("ʿAlī came", "does not read 'ʿ' in English"),
+        ("( ͡° ) yes", "does not read ' ͡' in English"),
+        ("Салом, чӣ хел?", "does not read 'ӣ' in Russian"),
+        ("я люблю аpple", "'аpple', with Latin and Cyrillic letters in one word: write it in letters of one script"),
+        ("クラス5〜10", "does not say the sign in '5〜10': write it in words"),
+        ("5～10人", "does not say the sign in '5～10': write it in words"),
     ],
 )
 def test_what_espeak_cannot_say_is_refused_before_it_speaks(engine, text, culprit):
@@ -265,6 +281,68 @@ def test_the_cures_work(engine, text, language):
 )
 def test_what_english_reads_is_spoken(engine, text):
     assert engine.cannot_say(text, AGENT_VOICE) is None and engine.speak(text, AGENT_VOICE).language == "en"
+
+
+@pytest.mark.parametrize(
+    ("text", "language", "phonemes"),
+    [
+        ("שָׁלוֹם", "he", "ʃ_ˈa_l_o_m"), ("כֵּן, הַכֹּל טוֹב.", "he", "k_ˈe_n_ə h_ˈa_k_o_l t_ˈo_v"),
+        ("בְּרֵאשִׁ֖ית", "he", "b_ə_r_ˈe_ʔ_ʃ_i_t"), ("אִשָּׁה", "he", "ʔ_i_ʃ_ˈa_ə_h"),
+        ("مُحَمَّد", "ar", "m_u_ħ_ˈa_m_m_a_d"), ("مُحَمَّد", "fa", "m_o_h_ˈa_m_a_d"),
+        ("1ˢᵗ place, 10ᵗʰ", "en-us", "f_ˈɜː_s_t p_l_ˈeɪ_s t_ˈɛ_n_θ"), ("itʼs", "en-us", "ɪ_t_s"),
+        ("10 µg", "en-us", "t_ˈɛ_n m_ˌaɪ_k_ɹ_oʊ_dʒ_ˈiː"), ("Tom ＆ Jerry", "en-us", "t_ˈɑː_m _æ_n_d dʒ_ˈɛ_ɹ_i"),
+        ("50％", "cmn", "w_ˈu2_s._i.ɜ__ (en)_p_ə_s_ˈɛ_n_t_(cmn)_"), ("はい～", "ja", "h_ˈä_i"),
+        ("TV", "ja", "_(en)_t_ˈiː _v_ˈiː_(ja)"),
+        ("за́мок", "ru", "z_a_m_ˈo_k"), ("приві́т", "uk", "p_r_ɪ_β_ˈiː_t̪"),
+        ("Салам кандайсың", "ky", "s_ɑ_l_ˈɑ_m q_ɑ_n_d[_ɑ_j_s_ˈɯ_N"),
+        ("ياخشىمۇسىز ئۆي", "ug", "j_ˌɑ_χ_ʃ_ɪ_m_ˈu_s_ɪ_z ˈœ_j"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_marks_and_signs_are_said_in_every_normal_form(engine, text, language, phonemes, form):
+    """The normal forms put Hebrew and Arabic vowels before dagesh and shadda: eSpeak named each letter of such a word."""
+    text = unicodedata.normalize(form, text)
+    assert [" ".join(said.split()) for said in engine._phonemes_of(language, [readable(text)])] == [phonemes]
+    assert engine.cannot_say(text, replace(AGENT_VOICE, language=language)) is None
+
+
+@pytest.mark.parametrize(
+    ("whole", "cut", "language"),
+    [
+        ("9" * 40, "9" * 60, "en"), ("a" * 110, "a" * 150, "en"), ("W" * 12, "W" * 20, "en"), ("1.2." * 9, "1.2." * 12, "en"),
+        ("これは" * 21, "これは" * 23, "ja"), ("나" * 48, "나" * 52, "ko"), ("का" * 70, "का" * 85, "hi"),
+        ("да" * 60, "да" * 75, "ru"),
+        ("好" * 180, "好" * 201, "zh"), ("한국 사람 " * 19, "한국 사람 " * 25, "ko"),
+        ("きょうは、" * 60, "これは" * 60, "ja"), ("yes-" + "W" * 9 + "-no", "yes-" + "W" * 20 + "-no", "en"),
+        ("x" + "!" * 300, "a/b/" * 75, "en"),
+    ],
+)  # fmt: skip
+def test_words_of_which_espeak_says_the_beginning_alone_are_refused(engine, whole, cut, language):
+    """eSpeak keeps 200 phonemes of a word, and said the first 58 digits of 100."""
+    voice = replace(AGENT_VOICE, language=language)
+    assert engine.cannot_say(whole, voice) is None
+    assert "it reads only the beginning of '" in (reason := engine.cannot_say(cut, voice))
+    assert reason.endswith("...': write blanks or punctuation in it.") or len(cut) <= 30
+    assert len(reason) < 250
+
+
+def test_the_cure_for_long_words_works(engine):
+    for word, parts, language in (("9" * 60, 6, "en"), ("これは" * 60, 6, "ja")):
+        voice, size = replace(AGENT_VOICE, language=language), len(word) // parts
+        spaced = " ".join(word[at : at + size] for at in range(0, len(word), size))
+        assert engine.cannot_say(word, voice) is not None and engine.cannot_say(spaced, voice) is None
+        once = engine._phonemes_of(language, [word[:size]])[0]
+        assert len(engine._phonemes_of(language, [spaced])[0]) >= parts * len(once)
+
+
+def test_many_initials_are_refused(engine):
+    """They overwrite eSpeak's memory, which ended the process, whether or not blanks are among them."""
+    for initials in ("a." * 400, "a.b. " * 100, "म." * 80, "а. б." * 70):
+        assert "it cannot read as many initials as in" in (reason := engine.cannot_say(initials, AGENT_VOICE))
+        assert reason.endswith("...': write them without full stops.") and len(reason) < 250
+        assert engine.cannot_say(initials.replace(".", " "), AGENT_VOICE) is None
+    for few in ("a." * 40, "म." * 40, "U.S.A. and U.K."):
+        assert engine.cannot_say(few, AGENT_VOICE) is None and engine.speak(few, AGENT_VOICE).duration > 0.5
 
 
 def test_a_language_that_is_named_is_spoken(engine):

@@ -4,7 +4,7 @@ import pytest
 
 from nemo_duplex.inputs import InputError
 from nemo_duplex.synthesis.tts.espeak import espeak_paths
-from nemo_duplex.synthesis.tts.languages import Languages, foreign_words, language_of, scripts_of, tag
+from nemo_duplex.synthesis.tts.languages import _OF_THREE_LETTERS, Languages, foreign_words, language_of, scripts_of, tag
 from nemo_duplex.synthesis.tts.voices import voice_data
 
 
@@ -47,16 +47,19 @@ def test_words_in_other_scripts_are_named_but_for_greek_symbols():
 def test_languages_are_found_as_corpora_call_them(data):
     languages = Languages(data())
     names = {
-        "hi": ("hi", "HI", "hi-IN", "Hindi", " hindi "), "cmn": ("zh", "zh-CN", "zh_Hant_TW", "Chinese", "cmn"),
+        "hi": ("hi", "HI", "hi-IN", "Hindi", " hindi ", "hin"), "cmn": ("zh", "zh-CN", "zh_Hant_TW", "Chinese", "cmn",
+                "zho_Hans", "Mandarin"),
         "yue": ("yue",),
-        "pt-br": ("pt-BR", "pt_br"), "pt": ("pt", "Portuguese", "pt-PT"), "en-us": ("en-US",), "en": ("en", "English", "en-AU"),
+        "pt-br": ("pt-BR", "pt_br"), "pt": ("pt", "Portuguese", "pt-PT"), "en-us": ("en-US",),
+        "en": ("en", "English", "en-AU", "eng", "eng_Latn", "English (US)"),
         "nb": ("no", "nb-NO", "Norwegian"), "es": ("Spanish", "es"), "es-419": ("es-MX",), "el": ("el", "Greek"),
-        "my": ("Myanmar",),
+        "my": ("Myanmar",), "de": ("deu", "ger"), "he": ("iw", "heb_Hebr"), "ru": ("rus_Cyrl",),
     }  # fmt: skip
     assert {name: languages.find(name) for found in names.values() for name in found} == {
         name: code for code, found in names.items() for name in found
     }
-    assert [languages.find(name) for name in ("und", "unknown", "", "None")] == [None] * 4
+    assert [languages.find(name) for name in ("und", "unknown", "", "None", "mul", "auto")] == [None] * 6
+    assert all(languages.find(code) == own for code, own in _OF_THREE_LETTERS.items()), "eSpeak has each of them."
     assert "hi" in languages and languages.name("hi") == "Hindi"
     for name in ("klingonisch", "xx", "fo"):  # eSpeak has a voice for Faroese but no dictionary
         with pytest.raises(

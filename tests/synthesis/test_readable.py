@@ -12,7 +12,9 @@ from nemo_duplex.synthesis.tts.readable import readable, why_unreadable
     [
         ("Hello", "Hello"), (unicodedata.normalize("NFD", "été 한국"), "été 한국"), ("𝐇𝐞𝐥𝐥𝐨 ｗｏｒｌｄ １２", "Hello world 12"),
         ("ﬁne ① Ⅷ 20℃ 5㎏", "fine 1 VIII 20°C 5kg"), ("ﾃｽﾄ", "テスト"), ("№ 5 µm ½ x² …，ㅋ™", "№ 5 µm ½ x² …，ㅋ™"),
-        ("ﻣﺮﺣﺒﺎ", "مرحبا"),
+        ("ﻣﺮﺣﺒﺎ", "مرحبا"), ("1ˢᵗ xⁿ 2ª itʼs ５０％ はい～", "1st xn 2ª it’s 50% はい～"),
+        ("\u05e9\u05b8\u05c1 \u05e9\u05bd\u05b8\u05bc\u05c1\u0596 \u064e\u0651",
+         "\u05e9\u05c1\u05b8 \u05e9\u05bc\u05c1\u05b8 \u0651\u064e"),
     ],
 )  # fmt: skip
 def test_letters_in_other_forms_become_plain(text, plain):

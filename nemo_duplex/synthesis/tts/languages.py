@@ -54,6 +54,7 @@ _ALPHABETS = {
     "tt": _RUSSIAN + "әөүҗңһ",
     "ba": _RUSSIAN + "ғҙҡңөҫүһә",
     "cv": _RUSSIAN + "ӑӗҫӳ",
+    "bg": "абвгдежзийклмнопрстуфхцчшщъьюя",
     "ar": _ARABIC,
     "fa": _PERSIAN,
     "ur": _PERSIAN + "ٹڈڑںھہۂۃۓے",
@@ -64,10 +65,23 @@ _ALPHABETS = {
 }
 # How Unicode's names of letters begin, for scripts whose name is another word.
 _SCRIPT_OF_NAME = {"CJK": "Han", "HIRAGANA": "Kana", "KATAKANA": "Kana", "KATAKANA-HIRAGANA": "Kana", "IDEOGRAPHIC": "Han"}
-_NOT_NAMED = {"MODIFIER", "FEMININE", "MASCULINE"}  # letters of no script: they are said as the language says them
+_NOT_NAMED = {"MODIFIER", "FEMININE", "MASCULINE", "MICRO"}  # letters of no script: they are said as the language says them
 _MINORITY = 3  # a text is in another script's language from every third word on
 _TAGS = {"cmn": "zh", "nb": "no"}  # as speech corpora call what eSpeak calls otherwise
-_UNKNOWN = {"", "und", "unknown", "none"}  # what corpora write where they do not know
+# Codes of three letters (ISO 639-3), as FLORES, Aya and Common Voice write them; eSpeak's are of two.
+_OF_THREE_LETTERS = dict(
+    pair.split(":")
+    for pair in (
+        "eng:en deu:de ger:de fra:fr fre:fr spa:es por:pt ita:it nld:nl dut:nl rus:ru ukr:uk bel:be bul:bg srp:sr "
+        "mkd:mk kaz:kk kir:ky tat:tt pol:pl ces:cs cze:cs slk:sk slv:sl hrv:hr bos:bs hun:hu ron:ro rum:ro ell:el "
+        "gre:el tur:tr swe:sv dan:da nor:nb nob:nb nno:nb nn:nb fin:fi est:et lav:lv lit:lt gle:ga cat:ca eus:eu arb:ar "
+        "ara:ar fas:fa pes:fa per:fa urd:ur snd:sd uig:ug heb:he iw:he hin:hi mar:mr nep:ne npi:ne ben:bn asm:as guj:gu "
+        "pan:pa ori:or ory:or tam:ta tel:te kan:kn mal:ml sin:si zho:cmn chi:cmn mandarin:cmn cantonese:yue jpn:ja "
+        "kor:ko vie:vi ind:id msa:ms zsm:ms tha:th amh:am tir:ti hye:hy arm:hy kat:ka geo:ka swa:sw swh:sw afr:af "
+        "isl:is mlt:mt sqi:sq als:sq "
+    ).split()
+)
+_UNKNOWN = {"", "und", "unknown", "none", "mul", "auto"}  # what corpora write where they do not know
 
 
 @lru_cache(maxsize=65536)
@@ -105,7 +119,7 @@ def language_of(text: str, own: str) -> str:
         return own
     most = "Kana" if "Kana" in others else max(others, key=lambda name: others[name])
     languages = LANGUAGES_OF_SCRIPT.get(most, (own,))
-    letters = {c for name, run in _runs(text) if name == most for c in run.lower()}
+    letters = {c for name, run in _runs(text) if name == most for c in run.lower() if script(c) is not None}  # without marks
     return next((found for found in languages if letters <= set(_ALPHABETS.get(found, letters))), languages[0])
 
 
@@ -171,17 +185,18 @@ class Languages:
         """eSpeak's code of a language; None for what says that it is not known (`und`).
 
         Args:
-            name: a code (`hi`, `hin` is not one), a tag (`zh-CN`), or the English name (`Hindi`), as corpora write them.
+            name: a code (`hi`, `hin`), a tag (`zh-CN`, `hin_Deva`), or the English name (`Hindi`), as corpora write them.
 
         Raises:
             InputError: if eSpeak does not have it.
         """
-        wanted = name.strip().lower().replace("_", "-")
+        wanted = name.split("(")[0].strip().lower().replace("_", "-")
         if wanted in _UNKNOWN:
             return None
         parts = wanted.split("-")
         for end in range(len(parts), 0, -1):
-            if (found := self._codes.get("-".join(parts[:end]))) is not None:
+            code = "-".join(parts[:end])
+            if (found := self._codes.get(code) or self._codes.get(_OF_THREE_LETTERS.get(code, ""))) is not None:
                 return found
         raise InputError(
             f"eSpeak NG has no language {name!r}: leave `language` out, or give the code or the English name of one of its "
