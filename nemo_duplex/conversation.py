@@ -26,8 +26,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+import regex
+
 from nemo_duplex.frames import FRAME_RATE, FrameRate, Seconds
 from nemo_duplex.inputs import InputError
+from nemo_duplex.words import WITHOUT_BLANKS
 
 if TYPE_CHECKING:
     from lhotse import SupervisionSegment
@@ -37,6 +40,8 @@ _log = logging.getLogger(__name__)
 
 #: By as much a turn may begin before the audio, or end after it, and still be a whole turn.
 TOLERANCE: Seconds = 0.5
+# What a text without word times is cut into: words, and characters of scripts without blanks.
+_PIECE = regex.compile(rf"(?V1)[[\p{{L}}\p{{N}}]&&[{WITHOUT_BLANKS}]]\p{{M}}*|[\S--[{WITHOUT_BLANKS}]]+")
 _INSTANT: Seconds = 1e-6  # times are written with as many digits
 
 # What can be wrong with the times of turns, as the log says it. The flags are shared with processes that are forked later,
@@ -121,7 +126,8 @@ class Turn:
         """The turn as it is when its speaker falls silent at `time` (the barge-in of the paper, section 4.2).
 
         The text keeps the words begun before the cut, with their punctuation. Without word times it is cut in proportion
-        to the duration, at a word's edge. A cut outside the turn is an error: there is nothing to cut off.
+        to the duration, at a word's edge; where a script has no blanks, at a character's. A cut outside the turn is an error:
+        there is nothing to cut off.
         """
         if not self.start < time < self.end:
             raise InputError(f"Cannot cut a turn of {self.start:.3f} to {self.end:.3f} s at {time:.3f} s.")
@@ -130,8 +136,10 @@ class Turn:
             text = self.text[: kept[-1].offset + len(kept[-1].text)] if kept else ""
             text = self.text if len(kept) == len(self.words) else text
         else:
-            spoken = self.text[: round(len(self.text) * (time - self.start) / self.duration)]
-            text = spoken if spoken == self.text else spoken[: spoken.rfind(" ") + 1].rstrip()
+            said = round(len(self.text) * (time - self.start) / self.duration)
+            ends = (match.end() for match in _PIECE.finditer(self.text))
+            whole = (end for end in ends if end < said or (end == said and not self.text[end : end + 1].isspace()))
+            text = self.text[: max(whole, default=0)]
         kept = tuple(replace(w, end=min(w.end, time)) for w in kept)
         return replace(self, end=time, text=text, full_text=self.full_text or self.text, words=kept)
 
@@ -147,7 +155,7 @@ class Turn:
             first = kept[0].offset if kept else len(self.text)
         else:
             kept, said = [], len(self.text) * (time - self.start) / self.duration
-            places = (match.span() for match in re.finditer(r"\S+", self.text))
+            places = (match.span() for match in _PIECE.finditer(self.text))
             first = next((begin for begin, end in places if (begin + end) / 2 >= said), len(self.text))
         text, full = self.text[first:], self.full_text
         if full is not None:

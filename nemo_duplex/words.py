@@ -21,9 +21,10 @@ import regex
 _APOSTROPHES_THAT_NFKC_BREAKS = str.maketrans(dict.fromkeys("´΄᾽᾿῾", "'") | {"\u200b": " "})  # this one is an invisible blank
 _INVISIBLE = regex.compile(r"[\p{Default_Ignorable_Code_Point}\p{Me}ـ]")  # and enclosing marks; ـ only stretches a word
 _INSIDE_OF_WORDS = regex.compile("['`’‘‛ʼʻʽʹ′ꞌ׳״·՚՛՜՞]")
-_WITHOUT_BLANKS = r"\p{Han}\p{Hiragana}\p{Katakana}ー\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
+#: Scripts without blanks between words, as a part of a regular expression.
+WITHOUT_BLANKS = r"\p{Han}\p{Hiragana}\p{Katakana}ー\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
 _WORD = regex.compile(
-    rf"(?V1)[[\p{{L}}\p{{N}}]&&[{_WITHOUT_BLANKS}]]\p{{M}}*|(?:[[\p{{L}}\p{{N}}]--[{_WITHOUT_BLANKS}]]\p{{M}}*)+"
+    rf"(?V1)[[\p{{L}}\p{{N}}]&&[{WITHOUT_BLANKS}]]\p{{M}}*|(?:[[\p{{L}}\p{{N}}]--[{WITHOUT_BLANKS}]]\p{{M}}*)+"
 )
 
 

@@ -66,6 +66,32 @@ def test_a_cut_without_word_times_falls_on_a_words_edge():
     assert turn.cut_at(0.01).text == ""
 
 
+@pytest.mark.parametrize(
+    ("text", "time", "before", "after"),
+    [
+        ("one two three four", 0.8, "one", "three four"), ("one  two\nthree four", 1.0, "one  two", "three four"),
+        ("今天天气很好。", 1.0, "今天天气", "气很好。"), ("今天 天气", 1.2, "今天", "天气"),
+        ("今天 天气", 1.6, "今天 天", "气"),
+        ("我用Python写", 1.0, "我用", "Python写"), ("カメラはどこ", 1.0, "カメラ", "はどこ"), ("ดีมาก", 1.2, "ดีม", "าก"),
+        ("안녕하세요 여러분", 1.0, "", "여러분"),
+        ("か゚\u3099き", 1.0, "", "き"), ("今天", 0.01, "", "今天"), ("，今", 1.99, "，今", ""),
+    ],
+)  # fmt: skip
+def test_a_cut_without_word_times_falls_between_characters_where_there_are_no_blanks(text, time, before, after):
+    turn = Turn("agent", 0.0, 2.0, text)
+    assert (turn.cut_at(time).text, turn.cut_before(time).text) == (before, after)
+
+
+@pytest.mark.parametrize("language", ["hi", "en", None])
+def test_the_language_of_a_turn_is_written_and_read(language):
+    """Recordings of sessions said "en" once; now they say none, because it is not known. Both are read."""
+    turn = replace(answer(), language=language)
+    cut = cut_of(Conversation("c", 5.0, (turn,)))
+    assert cut.supervisions[0].language == language
+    read = Conversation.from_cut(cut).agent[0]
+    assert read.language == language and read.cut_at(3.0).language == language and read.shifted(1.0).language == language
+
+
 def test_a_cut_twice_remembers_the_whole():
     assert answer().cut_at(3.5).cut_at(2.5).full_text == TEXT
 

@@ -76,6 +76,7 @@ def test_lhotse_reads_it_and_it_is_training_data(model, tmp_path, monkeypatch):
     monkeypatch.chdir("/")  # and from anywhere, with whole paths
     cut = SessionRecording.read(tmp_path / "talk").cut
     assert {s.speaker for s in cut.supervisions} == {"user", "agent"}
+    assert {s.language for s in cut.supervisions} == {None}, "The language of a session is not known."
     assert np.array_equal(cut.load_agent_tokens(), [f.token for f in frames])
     batch = model.dataset()[CutSet.from_cuts([cut])]
     assert batch.num_frames.tolist() == [17]
