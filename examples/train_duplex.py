@@ -19,8 +19,12 @@ from nemo_duplex.scripts.cli import script
 def main(cfg: DictConfig) -> None:
     """Trains a duplex agent. Started again with the same `out`, it resumes."""
     from nemo_duplex.files.atomic import require_writable
+    from nemo_duplex.inputs import existing_folder
 
     require_writable(cfg.out, "out", ["agent.nemo", "tokenizer.model"])
+    for name in ("train", "validation"):
+        if cfg.data.get(name) and isinstance(cfg.data[name], str):
+            existing_folder(cfg.data[name], f"data.{name}")
     import lightning.pytorch as pl
 
     from nemo_duplex.data.datamodule import DuplexDataModule

@@ -15,11 +15,17 @@ def setup(tmp_path_factory):
 
 
 WRONG = {
-    "no data": (["data.train=nowhere"], "there is no folder nowhere"),
+    "no data": (["data.train=nowhere"], "data.train: there is no folder nowhere"),
+    "no data for a tokenizer": (
+        ["data.train=nowhere", "model.tokenizer.model_path=null"],
+        "data.train: there is no folder nowhere",
+    ),
+    "no tokenizer": (["tokenizer_size=null", "model.tokenizer.model_path=null"], "tokenizer_size=1024 to train one"),
+    "no validation data": (["data.validation=nowhere"], "data.validation: there is no folder nowhere"),
     "no shards": ([f"data.train={ROOT / 'conf'}"], "holds no Lhotse Shar"),
     "unknown key": (["model.speech_delai=1"], "model.speech_delay"),
     "no encoder": (["model.pretrained_asr=missing.nemo"], "missing.nemo"),
-    "no checkpoints": (["checkpoint.keep=0"], "checkpoint.keep=0: expected 1 or more"),
+    "no checkpoints": (["checkpoint.keep=0"], "checkpoint.keep=0: expected a positive whole number"),
 }
 
 

@@ -18,7 +18,7 @@ from tokenizers import AddedToken, Tokenizer, models
 
 from nemo_duplex.files.atomic import whole_file
 from nemo_duplex.files.hub import local_folder, reading
-from nemo_duplex.inputs import InputError, existing_file, one_line
+from nemo_duplex.inputs import InputError, existing_file, existing_folder, one_line
 
 if TYPE_CHECKING:
     from nemo_duplex.channels.text_channel import TextTokenizer  # which needs torch
@@ -234,11 +234,16 @@ def train_tokenizer(texts: str | Path, model_path: str | Path, size: int) -> Pat
     return Path(model_path)
 
 
-def corpus_tokenizer(corpus: str | Path, model_path: str | Path, size: int) -> Path:
+def corpus_tokenizer(corpus: str | Path | None, model_path: str | Path, size: int | None) -> Path:
     """As `train_tokenizer`, on the texts of a corpus folder of `synthesize`. A model file that exists is kept."""
     if Path(model_path).is_file():
         return Path(model_path)
-    texts = Path(corpus) / "texts.txt"
+    if corpus is None or size is None:
+        raise InputError(
+            "There is no tokenizer: a language model with random weights (model.llm) brings none. Give data.train= a corpus "
+            "folder and tokenizer_size=1024 to train one, or a tokenizer in model.tokenizer.model_path."
+        )
+    texts = existing_folder(corpus, "data.train") / "texts.txt"
     if not texts.is_file():
         raise InputError(
             f"data: {corpus} has no texts.txt to train a tokenizer on. Give the corpus folder of examples/synthesize.py, "

@@ -242,7 +242,7 @@ class ScriptConfig:
 
     def _update(self, key: str, value: Any) -> None:
         try:
-            OmegaConf.update(self.values, key, value, force_add=True)
+            OmegaConf.update(self.values, key, value, merge=False, force_add=True)
         except OmegaConfBaseException as error:
             said = one_line(error, 400).split(" full_key:")[0]
             raise InputError(f"{key}={value}: '${{' stands for another value ({said}). Choose a text without it.") from error

@@ -8,6 +8,10 @@ explanation begins with it:
     dropout: 0.1  # (share) a number from 0 to 1
     seed: 0       # (whole number from 0) of the weights
     source: []    # (paths) files of dialogues
+    limit: 3      # (whole number or share) batches, or 0.0 to 1.0: the share of all
+
+`null` is possible where it is the default or the explanation says what it means ("null: all"); where the default is an empty
+list or mapping, it stands for that.
 """
 
 from __future__ import annotations
@@ -30,7 +34,8 @@ from omegaconf import OmegaConf
 from nemo_duplex.inputs import InputError, at_home
 
 REQUIRED = "???"
-_KINDS = ("path", "text", "number", "whole number", "true or false", "keys")
+_EITHER = "whole number or share"
+_KINDS = ("path", "text", "number", "whole number", _EITHER, "true or false", "keys", "any type")
 _PLURALS = {"paths": "path", "texts": "text", "numbers": "number", "whole numbers": "whole number"}
 _RANGES = {"share": (0, 1), "positive": (math.ulp(0.0), math.inf), "from 0": (0, math.inf)}
 _MARK = re.compile(rf"^\((?:(share)|(positive )?({'|'.join([*_KINDS, *_PLURALS])})( from 0)?)\) *")
@@ -60,7 +65,7 @@ class KeyType:
     """The type of a key.
 
     Attributes:
-        kind: "path", "text", "number", "whole number", "true or false", "keys" (a mapping), or "any".
+        kind: "path", "text", "number", "whole number", "whole number or share", "true or false", "keys" (a mapping), or "any".
         is_list: whether it is a list of these.
         null: whether it may be null.
         default: the default, for messages.
@@ -79,7 +84,7 @@ class KeyType:
         null = default is None or "null:" in explanation
         if mark := _MARK.match(explanation):
             share, positive, name, from_0 = mark.groups()
-            name, range_ = name or "number", (share or positive or from_0 or "").strip()
+            name, range_ = (name or "number").removesuffix(" type"), (share or positive or from_0 or "").strip()
             return cls(_PLURALS.get(name, name), name in _PLURALS, null, default, range_), explanation[mark.end() :]
         if default == REQUIRED:
             return cls("text", False, null, default), explanation
@@ -103,7 +108,7 @@ class KeyType:
     @property
     def note(self) -> str:
         """The name of the type for --help, where the default does not tell it; else ""."""
-        untold = self.kind == "path" or self.range or self.default in (None, REQUIRED, [])
+        untold = self.kind in ("path", _EITHER) or self.range or self.default in (None, REQUIRED, [])
         return self.name if untold and self.kind != "any" else ""
 
     def read(self, text: str) -> Any:
@@ -125,8 +130,11 @@ class KeyType:
         Raises:
             InputError: if it has another type.
         """
-        if self.null and (given is None or isinstance(given, Unquoted) and given.value is None):
-            return None
+        if given is None or isinstance(given, Unquoted) and given.value is None:
+            if self.default in ([], {}):
+                return self.default
+            if self.null:
+                return None
         if self.is_list and not _is_open(given):
             return [self._one(key, item) for item in (given if isinstance(given, list) else [given])]
         return self._one(key, given)
@@ -144,6 +152,8 @@ class KeyType:
             return value
         elif self.kind == "whole number" and type(value) is int and self._within(value):
             return value
+        elif self.kind == _EITHER and (type(value) is int and value >= 0 or type(value) is float and 0 <= value <= 1):
+            return value
         elif self.kind == "number" and type(value) in (int, float) and self._within(value) and math.isfinite(value):
             return float(value)
         elif self.kind == "keys" and isinstance(value, dict):
@@ -158,6 +168,7 @@ class KeyType:
     def _expected(self) -> str:
         """What is expected, with an example."""
         words = {"text": "text", "keys": "keys below it", "true or false": "true or false"}
+        words[_EITHER] = "a whole number from 0, or a share from 0.0 to 1.0,"
         kind = words.get(self.kind, f"a {self._ranged(self.kind)}{', 0 to 1' if self.range == 'share' else ''}")
         no_example = self.default in (None, REQUIRED, []) or self.kind == "keys"
         default = "" if no_example else f", such as the default {as_typed(self.default)}"

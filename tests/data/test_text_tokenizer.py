@@ -242,8 +242,15 @@ def test_a_corpus_that_is_too_small_or_missing_is_named(tmp_path):
         train_tokenizer(tmp_path / "texts.txt", tmp_path / "t.model", 30)
     with pytest.raises(InputError, match="texts of the corpus: there is no file"):
         train_tokenizer(tmp_path / "none.txt", tmp_path / "t.model", 30)
-    with pytest.raises(InputError, match="holds? no texts.txt|has no texts.txt to train a tokenizer on"):
+    with pytest.raises(InputError, match=r"^data.train: there is no folder \S+none"):
         corpus_tokenizer(tmp_path / "none", tmp_path / "t.model", 30)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/notes.txt").write_text("It is one.")
+    with pytest.raises(InputError, match="has no texts.txt to train a tokenizer on"):
+        corpus_tokenizer(tmp_path / "other", tmp_path / "t.model", 30)
+    for corpus, size in ((None, 30), (tmp_path, None)):
+        with pytest.raises(InputError, match="^There is no tokenizer: a language model with random weights"):
+            corpus_tokenizer(corpus, tmp_path / "t.model", size)
     assert not (tmp_path / "t.model").exists()
 
 

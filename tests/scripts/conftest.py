@@ -35,6 +35,10 @@ pairs: [1.5]  # Numbers.
 lora: null  # (keys) Any key of peft.
 flag: true  # Yes or no.
 limit: null  # Of anything.
+part: 3  # (whole number or share) Of the files; null: all.
+devices: 1  # (any type) So many, or which.
+net:  # Its layers; null: none.
+  width: 8
 most: 3  # Files that are read; null: all.
 twice: ${hours}  # As many.
 """

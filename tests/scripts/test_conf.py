@@ -10,6 +10,7 @@ from pathlib import Path
 
 import lightning.pytorch as pl
 import pytest
+import yaml
 from nemo.collections.asr.modules import ConformerEncoder
 from nemo.collections.common.data.lhotse.dataloader import LhotseDataLoadingConfig
 from nemo.core.optim.lr_scheduler import InverseSquareRootAnnealing
@@ -49,7 +50,9 @@ def test_every_key_has_a_type(name):
     kinds = {
         key: config.keys[key].type.kind for key, value in config.leaves() if not (isinstance(value, str) and "${" in value)
     }
-    assert [key for key, kind in kinds.items() if kind == "any" and key != "data.train_loader.input_cfg"] == []
+    assert [
+        key for key, kind in kinds.items() if kind == "any" and key not in ("data.train_loader.input_cfg", "trainer.devices")
+    ] == []
     named = re.compile(
         r"^(corpus |agent |loadable )?(file|folder|recorded session)\b|\.nemo\b|Hugging Face id or", re.IGNORECASE
     )
@@ -64,6 +67,32 @@ def test_every_key_is_known_to_the_door(name):
     """ScriptConfig checks overrides against what it reads from the files: it must not miss a key that hydra composes."""
     config = ScriptConfig(name)
     assert {key for key, _ in config.leaves()} <= set(config.keys)
+
+
+@pytest.mark.parametrize(
+    "override",
+    "minutes=null threads=null tokenizer_size=null listen=null model.freeze_params=null model.attention_window=null "
+    "model.optim.sched=null model.optim_param_groups=null model.codec=null model.llm=null data.train_loader.batch_size=null "
+    "trainer.limit_val_batches=null trainer.gradient_clip_val=null trainer.log_every_n_steps=null trainer.strategy=null "
+    "trainer.devices=auto trainer.devices=[0,1] trainer.limit_val_batches=1.0 trainer.max_steps=-1 "
+    "trainer.precision=32".split(),
+)
+@pytest.mark.parametrize("name, required", [("duplex_tiny", ["data.train=x"]), ("duplex_paper", ["data.root=x"])])
+def test_values_that_lightning_and_the_model_accept(tmp_path, name, required, override):
+    """On the command line and in a file of one's own."""
+    given = ["out=x", *required]
+    given += [f"model.pretrained_{part}=x" for part in ("asr", "audio_codec")]
+    key, _, value = override.partition("=")
+    found = OmegaConf.select(ScriptConfig(name, [*given, override]).checked(), key)
+    assert found == {"model.codec": {}, "model.freeze_params": []}.get(key, {"32": "32"}.get(value, yaml.safe_load(value))) or (
+        value == "null" and found == {}
+    )
+    sections = value
+    for part in reversed(key.split(".")):
+        sections = f"{{{part}: {sections}}}"
+    (tmp_path / "mine.yaml").write_text(f"defaults: [{name}, _self_]\n{sections[1:-1]}\n")
+    given = [one for one in given if not one.startswith(f"{key}=")]
+    assert OmegaConf.select(ScriptConfig("mine", given, tmp_path).checked(), key) == found
 
 
 def words_of(folder: str) -> set[str]:

@@ -145,6 +145,17 @@ def test_a_home_that_nobody_has_and_its_cure():
         ("out=null", "out", "null"),
         ("out='a b'", "out", "a b"),
         ("source=[]", "source", []),
+        ("source=null", "source", []),
+        ("llm=null", "llm", {}),
+        ("net=null", "net", None),
+        ("part=null", "part", None),
+        ("part=3", "part", 3),
+        ("part=0", "part", 0),
+        ("part=0.0", "part", 0.0),
+        ("part=1.0", "part", 1.0),
+        ("devices=auto", "devices", "auto"),
+        ("devices=2", "devices", 2),
+        ("devices=[0,1]", "devices", [0, 1]),
         ("source=[1.jsonl,2]", "source", ["1.jsonl", "2"]),
         ("source=[x y (1).jsonl, ^z]", "source", ["x y (1).jsonl", "^z"]),
         ("source=[\"a,b.jsonl\", 'c']", "source", ["a,b.jsonl", "c"]),
@@ -303,6 +314,12 @@ def test_a_configuration_of_ones_own_builds_on_ours(tmp_path):
         ("dropout=-0.1", "expected a share, 0 to 1"),
         ("rate=0", "rate=0: expected a positive number or null."),
         ("ages=[1,0]", "ages=0: expected a list, each item a positive number"),
+        ("part=1.5", "part=1.5: expected a whole number from 0, or a share from 0.0 to 1.0, or null, such as the default 3."),
+        ("part=-1", "expected a whole number from 0, or a share"),
+        ("part=-0.1", "expected a whole number from 0, or a share"),
+        ("part=true", "expected a whole number from 0, or a share"),
+        ("part=x", "expected a whole number from 0, or a share"),
+        ("steps=null", "steps=null: expected keys below it."),
         ("lora=8", "lora=8: expected keys below it or null."),
         ("hours=${title}", "hours=a # b: expected a number"),
     ],
@@ -336,6 +353,17 @@ def test_a_wrong_override_is_named_in_one_line(override, said):
 def test_a_wrong_value_in_a_file_of_ones_own_is_named_with_its_line(tmp_path, line, said):
     (tmp_path / "mine.yaml").write_text(f"defaults: [train, _self_]\n{line}\n")
     assert refused(name="mine", folder=tmp_path).startswith(f"{tmp_path / 'mine.yaml'}, line 2: {said}")
+
+
+def test_null_in_a_file_of_ones_own(tmp_path):
+    """Where the default or the explanation knows it, and for what is empty by default; a value of the file can be unset."""
+    lines = "most: null\nnet: null\npart: ~\nllm:\nsource: null\n"
+    (tmp_path / "mine.yaml").write_text(f"defaults: [train, _self_]\n{lines}")
+    cfg = load("mine", ["out=x"], tmp_path)
+    assert (cfg.most, cfg.net, cfg.part, cfg.llm, cfg.source) == (None, None, None, {}, [])
+    (tmp_path / "mine.yaml").write_text("defaults: [train, _self_]\nllm: {a: 1}\nsource: [a]\n")
+    cfg = load("mine", ["out=x", "llm=null", "source=null"], tmp_path)
+    assert (cfg.llm, cfg.source) == ({}, [])
 
 
 def test_the_value_that_counts_is_converted(tmp_path):
