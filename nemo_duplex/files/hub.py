@@ -6,6 +6,7 @@ Only here does anything that is not a test start a download from the hub; transf
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -124,10 +125,11 @@ def _cause(error: BaseException) -> str:
     if isinstance(error, errors.RevisionNotFoundError):
         return "it has no such revision. Give a branch, tag or commit that exists."
     if isinstance(error, errors.LocalTokenNotFoundError) or status in (401, 403) or isinstance(error, errors.GatedRepoError):
-        return f"no permission ({reason}). Run `hf auth login` with an account that has it, or give its token."
+        return f"no permission ({reason}). Run `hf auth login` with an account that has it, or set HF_TOKEN to its token."
     if isinstance(error, errors.RepositoryNotFoundError):
-        return "there is no such model, or none that this account may see. Check the id, or give a token."
+        return "there is no such model, or none that this account may see. Check the id, or run `hf auth login`."
     if isinstance(error, ConnectionError | errors.LocalEntryNotFoundError) or "Connect" in type(error).__name__:
-        advice = "Unset HF_HUB_OFFLINE" if constants.HF_HUB_OFFLINE else "Check the network"
+        offline = [name for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE") if os.environ.get(name)]
+        advice = f"Unset {' and '.join(offline)}" if constants.HF_HUB_OFFLINE and offline else "Check the network"
         return f"it cannot be reached, and there is no copy in the cache ({reason}). {advice}, or give a path."
     return f"{type(error).__name__}: {reason}. Try again, or give a path."

@@ -19,12 +19,13 @@ from nemo_duplex.inputs import InputError, existing_file, one_line
 # How other files begin that people give for JSON, and what to do with them.
 _OTHER_FORMATS = {
     b"PAR1": ("a Parquet file", "Write its rows as JSON lines."),
-    b"PK\x03\x04": ("a zip archive", "Unpack it."),
+    b"PK\x03\x04": ("a zip archive", "Unpack it; of a spreadsheet (xlsx, ods), write the rows as JSON lines."),
     b"BZh": ("packed by bzip2", "Unpack it."),
     b"\xfd7zXZ": ("packed by xz", "Unpack it."),
     b"\x28\xb5\x2f\xfd": ("packed by zstd", "Unpack it."),
 }
 _GZIP = b"\x1f\x8b"
+_TAR, _TAR_AT = b"ustar", 257  # what a tar archive has at that byte
 _DECODER = json.JSONDecoder(strict=False)  # control characters inside strings, as some exporters leave them
 _BLANKS = re.compile(r"[ \t\r\n\ufeff]*")  # a byte order mark stands inside a file where files were joined
 _NO_TEXT = re.compile(r"[\udc80-\udcff]")  # what is left of bytes that are no UTF-8
@@ -83,6 +84,8 @@ def _text(file: io.BufferedReader, path: Path, what: str) -> TextIO:
             raise InputError(f"{what}: {path} is {kind}, expected JSON lines or a JSON list. {cure}")
     packed = file.peek(2).startswith(_GZIP)
     binary = io.BufferedReader(gzip.GzipFile(fileobj=file)) if packed else file
+    if binary.peek(_TAR_AT + len(_TAR))[_TAR_AT:].startswith(_TAR):
+        raise InputError(f"{what}: {path} is a tar archive, expected JSON lines or a JSON list. Unpack it.")
     encoding = json.detect_encoding(binary.peek(4)[:4])
     # So one line with a wrong byte is one odd row. Half a pair of UTF-16 is for whoever uses the text.
     errors = "surrogateescape" if encoding.startswith("utf-8") else "surrogatepass"

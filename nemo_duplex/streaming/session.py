@@ -34,6 +34,11 @@ from nemo_duplex.streaming.user_audio import ChunkQueue, UserActivity
 
 #: Samples are in -1..1, and some overshoot. Louder ones than this, 40 dB over full scale, were not scaled at all.
 LOUDEST = 100.0
+_PCM = "np.frombuffer(audio, np.int16).astype(np.float32) / 32768"
+#: What makes float32 samples of another container.
+_FROM = dict.fromkeys((list, tuple), "np.asarray(audio, np.float32)") | dict.fromkeys((bytes, bytearray, memoryview), _PCM)
+#: What scales integer samples of a type to -1..1, once they are float32.
+_FULL_SCALE = {"int16": " / 32768", "int32": " / 2147483648", "uint8": " / 128 - 1"}
 
 
 @dataclass(frozen=True)
@@ -314,18 +319,30 @@ class Session(EngineSession):
 def _checked(audio: np.ndarray | Tensor) -> np.ndarray:
     """The samples, copied: the caller may reuse its buffer."""
     if not isinstance(audio, np.ndarray | Tensor):
-        raise InputError(f"A session takes a numpy array or a tensor of float32 samples, got {type(audio).__name__}.")
+        cure = f" Convert it: {_FROM[type(audio)]}." if type(audio) in _FROM else ""
+        raise InputError(f"A session takes a numpy array or a tensor of float32 samples, got {type(audio).__name__}.{cure}")
     if audio.ndim != 1 or audio.dtype not in (np.float32, torch.float32):
-        whole = "Divide int16 by 32768." if "int16" in str(audio.dtype) else "Send one channel, scaled to -1..1."
         raise InputError(
-            f"A session takes float32 samples of shape (S,), got {audio.dtype} of shape {tuple(audio.shape)}. {whole}"
+            f"A session takes float32 samples of shape (S,), got {audio.dtype} of shape {tuple(audio.shape)}. {_cure(audio)}"
         )
     samples = np.array(audio.detach().cpu() if isinstance(audio, Tensor) else audio)
     loudest = float(np.abs(samples).max(initial=0.0))
     if not math.isfinite(loudest):
-        raise InputError("A session got samples that are not finite (NaN or infinite). Repair the audio source.")
+        raise InputError(
+            "A session got samples that are not finite (NaN or infinite). Repair the audio source, or send 0 in their place."
+        )
     if loudest > LOUDEST:
         raise InputError(
-            f"A session takes samples in -1..1, got one of {loudest:.3g}. Scale them: divide 16-bit samples by 32768."
+            f"A session takes samples in -1..1, got one of {loudest:.3g}. Scale them: divide 16-bit samples by 32768, 24-bit "
+            "ones by 8388608, 32-bit ones by 2147483648."
         )
     return samples
+
+
+def _cure(audio: np.ndarray | Tensor) -> str:
+    """What makes float32 samples (S,) in -1..1 of an array of another type or shape."""
+    if audio.ndim != 1:
+        return f"Send one channel: the same array with one dimension, instead of {audio.ndim}."
+    tensor, full_scale = isinstance(audio, Tensor), _FULL_SCALE.get(str(audio.dtype).removeprefix("torch."))
+    convert = "audio.float()" if tensor else "audio.astype(np.float32)"
+    return f"Convert it: {convert}{full_scale or ''}."

@@ -122,6 +122,17 @@ def test_what_goes_wrong_is_one_line(monkeypatch, error, message):
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("names", [["HF_HUB_OFFLINE"], ["TRANSFORMERS_OFFLINE"], ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"]])
+def test_every_variable_that_keeps_off_the_hub_is_named(monkeypatch, names):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    for name in names:
+        monkeypatch.setenv(name, "1")
+    with pytest.raises(InputError, match=f" Unset {' and '.join(names)}, or give a path"), reading("org/name", "model"):
+        raise errors.OfflineModeIsEnabled("offline")
+
+
 def test_the_network_is_named_where_there_may_be_one(monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     with pytest.raises(InputError, match="cannot be reached, .*Check the network"), reading(ID, "model"):

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
+import tarfile
 
 import pytest
 
@@ -17,6 +19,15 @@ def read(tmp_path, content: str | bytes, encoding: str = "utf-8") -> list:
     path = tmp_path / "a.jsonl"
     path.write_bytes(content if isinstance(content, bytes) else content.encode(encoding))
     return list(json_rows(path, "source"))
+
+
+def tar_of(text: str) -> bytes:
+    archive, data = io.BytesIO(), text.encode()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        info = tarfile.TarInfo("a.jsonl")
+        info.size = len(data)
+        tar.addfile(info, io.BytesIO(data))
+    return archive.getvalue()
 
 
 def values(rows) -> list:
@@ -127,7 +138,9 @@ def test_an_element_of_a_list_that_is_no_utf_8_is_one_odd_row(tmp_path):
         (b'{\n "text": 1,\n "x"\n}', r"a.jsonl:4: not JSON \(Expecting ':' delimiter\)"),
         (b"", r"source: .*a.jsonl is empty"),
         (b"PAR1...", r"source: .*a.jsonl is a Parquet file, expected JSON lines or a JSON list. Write its rows as JSON lines"),
-        (b"PK\x03\x04...", r"source: .*a.jsonl is a zip archive.*Unpack it"),
+        (b"PK\x03\x04...", r"source: .*a.jsonl is a zip archive.*Unpack it; of a spreadsheet .* write the rows as JSON lines"),
+        (tar_of(LINES), r"source: .*a.jsonl is a tar archive, expected JSON lines or a JSON list. Unpack it"),
+        (gzip.compress(tar_of(LINES)), r"source: .*a.jsonl is a tar archive, .* Unpack it"),
         (gzip.compress(LINES.encode())[:-20], r"source: .*a.jsonl is damaged \(.*\). Copy or write it again"),
         (gzip.compress(LINES.encode())[:-8] + b"12345678", r"source: .*a.jsonl is damaged \(CRC check failed"),
         (LINES.encode("utf-16")[:-1], r"source: .*a.jsonl is not UTF-16-LE text. Save it as UTF-8"),

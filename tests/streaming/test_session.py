@@ -14,6 +14,7 @@ from nemo_duplex.frames import FRAME_RATE
 from nemo_duplex.inputs import InputError
 from nemo_duplex.streaming.resampler import StreamResampler
 from nemo_duplex.streaming.rows import AgentRows
+from nemo_duplex.streaming.session import _checked
 from tests.dummies import speech_like
 
 CHUNKS = {"1 frame": [1280], "odd": [1, 7, 1279, 333, 2048], "10 s": [160000], "20 ms": [320]}
@@ -91,7 +92,7 @@ def test_silence_is_a_session_too(model):
 
 def test_bad_pushes_are_refused_in_one_line(model):
     session = model.open_session()
-    with pytest.raises(InputError, match=r"float32 samples of shape \(S,\), got int16 of shape .10,.. Divide int16 by 32768"):
+    with pytest.raises(InputError, match=r"float32 samples of shape \(S,\), got int16 of shape .10,.. Convert it"):
         session.push(np.zeros(10, np.int16))
     with pytest.raises(InputError, match=r"shape \(2, 10\)"):
         session.push(np.zeros((2, 10), np.float32))
@@ -127,6 +128,48 @@ def test_a_character_is_shown_when_all_of_it_is_there():
 SIGNAL = speech_like(1.3, seed=3).numpy()
 
 
+FULL = np.array([0.5, -1.0, 0.25] * 1000, np.float32)
+PCM = (FULL * 32768).astype(np.int16)
+
+
+@pytest.mark.parametrize(
+    "audio",
+    [
+        PCM,
+        torch.from_numpy(PCM),
+        PCM.astype(np.int32) * 65536,
+        ((FULL + 1) * 128).astype(np.uint8),
+        FULL.astype(np.float64),
+        FULL.astype(">f4"),
+        torch.from_numpy(FULL).bfloat16(),
+        FULL.tolist(),
+        tuple(FULL.tolist()),
+        PCM.tobytes(),
+        bytearray(PCM.tobytes()),
+    ],
+    ids=lambda audio: str(getattr(audio, "dtype", type(audio).__name__)),
+)
+def test_what_the_error_says_makes_samples_that_a_session_takes(audio):
+    with pytest.raises(InputError, match="Convert it: ") as error:
+        _checked(audio)
+    converted = eval(str(error.value).rpartition("Convert it: ")[2].removesuffix("."), {"np": np, "audio": audio})
+    assert _checked(converted).tolist() == FULL.tolist()
+
+
+@pytest.mark.parametrize("bits", [16, 24, 32])
+def test_what_scales_samples_is_said_for_every_depth(bits):
+    loud = FULL * 2.0 ** (bits - 1)
+    with pytest.raises(InputError, match=f"{bits}-bit (samples|ones) by {2 ** (bits - 1)}[,.]"):
+        _checked(loud)
+    assert _checked(loud / 2.0 ** (bits - 1)).tolist() == FULL.tolist()
+
+
+def test_channels_are_sent_one_at_a_time():
+    with pytest.raises(InputError, match="one dimension, instead of 2"):
+        _checked(np.stack([FULL, FULL]))
+    assert _checked(np.stack([FULL, FULL])[0]).tolist() == FULL.tolist()
+
+
 def assert_is(frames, whole):
     assert [f.token for f in frames] == whole["tokens_text"][0].tolist()
     assert np.array_equal(np.stack([f.codes for f in frames]), whole["tokens_audio"][0].numpy())
@@ -138,10 +181,10 @@ def assert_is(frames, whole):
 PUSHES = {
     "NaN": (np.array([0.0, np.nan], np.float32), "not finite"),
     "infinite": (np.array([0.0, -np.inf], np.float32), "not finite"),
-    "int16": (np.zeros(9, np.int16), r"got int16 of shape \(9,\)\. Divide int16 by 32768"),
-    "int16 tensor": (torch.zeros(9, dtype=torch.int16), r"got torch\.int16 of shape \(9,\)\. Divide int16 by 32768"),
+    "int16": (np.zeros(9, np.int16), r"got int16 of shape \(9,\)\. Convert it: .* / 32768\."),
+    "int16 tensor": (torch.zeros(9, dtype=torch.int16), r"got torch\.int16 of shape \(9,\)\. Convert it: .* / 32768\."),
     "int16 as float": (np.array([12000.0], np.float32), r"in -1\.\.1, got one of 1\.2e\+04\. Scale them: divide"),
-    "float64": (np.zeros(9), r"got float64 of shape \(9,\)\. Send one channel"),
+    "float64": (np.zeros(9), r"got float64 of shape \(9,\)\. Convert it: audio\.astype\(np\.float32\)\.$"),
     "float16": (torch.zeros(9, dtype=torch.bfloat16), r"got torch\.bfloat16"),
     "bool": (np.zeros(9, bool), "got bool"),
     "complex": (np.zeros(9, np.complex64), "got complex64"),

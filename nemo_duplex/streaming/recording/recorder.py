@@ -223,7 +223,7 @@ def recover(part: str | Path, model: DuplexAgent, folder: str | Path | None = No
         )
     folder = part.with_name(part.name.split("-", 2)[-1]) if folder is None else Path(folder)
     if folder.exists():
-        raise InputError(f"recording: {folder} is there already. Give another folder to recover to.")
+        raise InputError(f"recording: {folder} is there already. Give another one: recover(part, model, folder).")
     if not files.complete(part, folder.name, model):
         raise InputError(f"recording: {part} holds no whole frame, so there is nothing to recover. Remove it.")
     os.replace(part, folder)

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import signal
 import threading
 import time
@@ -254,9 +255,12 @@ def test_a_full_disk_ends_the_recording_and_nothing_else(model, tmp_path, caplog
     (said,) = [r.getMessage() for r in caplog.records]
     assert "unlucky was ended by an error" in said and "No space left" in said and str(unlucky.recorder.part) in said
 
-    with pytest.raises(InputError, match="is not complete"):
-        SessionRecording.read(unlucky.recorder.part)
-    recovered = SessionRecording.read(recover(unlucky.recorder.part, model))
+    copy = shutil.copytree(unlucky.recorder.part, tmp_path / "copy")  # its name does not say what to call the recording
+    for part, folder in ((copy, tmp_path / "copy-complete"), (unlucky.recorder.part, tmp_path / "unlucky")):
+        with pytest.raises(InputError, match="is not complete. Once its session has ended") as error:
+            SessionRecording.read(part)
+        recovered = SessionRecording.read(eval(str(error.value).split("`")[1], {"recover": recover, "model": model}))
+        assert recovered.folder == folder and len(recovered) > 0
     assert recovered.folder == tmp_path / "unlucky" and 0 < len(recovered) < 25
     assert recovered.tokens.tolist() == [f.token for f in heard[lucky]][: len(recovered)]
 
