@@ -23,6 +23,7 @@ from typing import Literal, get_args
 from nemo_duplex.inputs import InputError
 
 TurnMarks = Literal["beside", "in_place"]
+_CURE = "Take a tokenizer with a pad, bos and eos of its own."
 
 
 @dataclass(frozen=True)
@@ -58,10 +59,10 @@ class ChannelLayout:
     def __post_init__(self) -> None:
         ids = {"pad": self.text_pad, "bos": self.text_bos, "eos": self.text_eos}
         if len(set(ids.values())) != 3:
-            raise InputError(f"Text pad, bos and eos must be three different ids, got {ids}: add new tokens to the tokenizer.")
+            raise InputError(f"Text pad, bos and eos must be three different ids, got {ids}. {_CURE}")
         for name, value in ids.items():
             if not 0 <= value < self.text_vocab_size:
-                raise InputError(f"Text {name} id {value} is outside the vocabulary of {self.text_vocab_size}.")
+                raise InputError(f"Text {name} id {value} is outside the vocabulary of {self.text_vocab_size}. {_CURE}")
         if self.num_codebooks < 1 or self.codebook_size < 1:
             raise InputError(f"A layout needs codebooks, got {self.num_codebooks} of size {self.codebook_size}.")
         if self.speech_delay < 0:

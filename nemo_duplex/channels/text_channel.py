@@ -124,7 +124,7 @@ def words_at_frames(
     if turn.text and not turn.words:
         raise InputError(
             f"The turn {turn.text[:40]!r} at {turn.start:.2f} s has no word times, which text_alignment=word needs. "
-            "Make the corpus with examples/synthesize.py, align it, or take text_alignment=turn."
+            "Make the corpus with examples/synthesize.py, align it, or take model.text_alignment=turn."
         )
     free = first
     for token, end in token_offsets(turn.text, tokenizer):

@@ -336,9 +336,13 @@ def check_reach(backbone: Backbone, window: int, kept: int) -> None:
     most = positions if backbone.windowed else positions // 2 + window  # one half of the positions is left for new frames
     if window < 1 or window + kept > most:
         frames = f"the first {kept} frames and {max(1, window)} more"
+        if backbone.windowed:
+            cure = f"Choose model.attention_window and model.sinks so that they are {positions} or less together."
+        else:
+            cure = f"Choose a value of {positions // 2} or less for model.sinks."
         raise InputError(
             f"The language model {llm_name(backbone.config)} was trained for {positions} positions and is to look back on "
-            f"{frames}. Choose smaller values for model.attention_window or model.sinks."
+            f"{frames}. {cure}"
         )
 
 
@@ -350,8 +354,9 @@ def check_prompt(backbone: Backbone, frames: int) -> None:
     """
     limit = backbone.prompt_limit if frames else 0
     if frames > limit:
+        cure = "Shorten the prompt." if limit else "Open the session without a prompt."
         raise InputError(
             f"A system prompt of {frames} tokens is too long: each takes one of the {backbone.positions} positions for which "
             f"the language model {llm_name(backbone.config)} was trained, and it can keep {limit} beside the conversation. "
-            "Shorten the prompt."
+            f"{cure}"
         )

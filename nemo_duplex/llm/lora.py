@@ -47,9 +47,9 @@ def add_lora(llm: nn.Module, arguments: Mapping[str, Any]) -> None:
         inject_adapter_in_model(LoraConfig(**given), llm)
     except (TypeError, ValueError) as error:
         linear = sorted({name.split(".")[-1] for name, module in llm.named_modules() if isinstance(module, nn.Linear)})
-        raise InputError(
-            f"model.lora: peft refuses {given} ({one_line(error)}). target_modules here are {', '.join(linear)}, or all-linear."
-        ) from error
+        targets = f"target_modules here are {', '.join(linear)}, or all-linear."
+        advice = targets if "target" in str(error).lower() else "Give what peft's LoraConfig takes, such as r: 8."
+        raise InputError(f"model.lora: peft refuses {given} ({one_line(error)}). {advice}") from error
     for name, layer in _adapted_layers(llm).items():
         base, part = layer.get_base_layer(), name.split(".")[-1]
         if isinstance(base, nn.Linear) and is_router(llm, base):  # that of Phi-MoE; peft expects one output of a Linear

@@ -45,7 +45,7 @@ def load_llm(source: str, pretrained_weights: bool = True) -> PreTrainedModel:
     if lacking:
         raise InputError(
             f"pretrained_llm: {source} lacks {len(lacking)} weights of its own architecture, {lacking[0]} among them. "
-            "Download or save it again."
+            f"Save it again as a whole {type(model).__name__}, or take another one."
         )
     return _text_model(model)
 
@@ -61,7 +61,7 @@ def random_llm(config: Mapping[str, Any]) -> PreTrainedModel:
     config = dict(config)
     model_type = config.pop("model_type", None)
     if model_type is None:
-        raise InputError("The config of the language model names no model_type (for example llama). Add one.")
+        raise InputError("The config of the language model names no model_type (for example llama). Add model.llm.model_type.")
     try:
         described = AutoConfig.for_model(model_type, **config)
         _check_decoder_only(described, "The language model")
@@ -71,7 +71,8 @@ def random_llm(config: Mapping[str, Any]) -> PreTrainedModel:
     except Exception as error:  # a config that fits no model fails anywhere inside of it
         reason = f"{type(error).__name__}: {one_line(error)}"
         raise InputError(
-            f"transformers cannot build a causal language model from model_type {model_type!r} ({reason}). Correct its config."
+            f"transformers cannot build a causal language model from model_type {model_type!r} ({reason}). "
+            "Correct its config, or take a causal family, such as llama."
         ) from error
 
 

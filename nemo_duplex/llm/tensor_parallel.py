@@ -34,6 +34,9 @@ _STYLES: dict[str, ParallelStyle] = {
     # Norms of queries and keys (B, T, heads, D): each rank has some of the heads, so their gradients are summed.
     "replicated_with_grad_allreduce": SequenceParallel(sequence_dim=2, use_local_output=True),
 }
+# What the errors advise to do with trainer.tensor_parallel.
+_ALONE = "Set it to 1"
+_DIVISOR = "Set it to a number that divides them, such as 1"
 
 
 def layers_of(llm: nn.Module) -> list[nn.Module]:
@@ -54,8 +57,7 @@ def split_layers(backbone: Backbone, mesh: DeviceMesh) -> None:
     try:
         plan = _plan(backbone.llm, size)
     except InputError as error:
-        advice = "Set trainer.tensor_parallel to 1, or to another number."
-        raise InputError(f"trainer.tensor_parallel: {size} GPUs cannot share a {kind} model: {error}. {advice}") from error
+        raise InputError(f"trainer.tensor_parallel: {size} GPUs cannot share a {kind} model: {error}.") from error
     for module, style in plan:
         parallelize_module(module, mesh, style)
     backbone.forget_shapes()  # a rank's cache holds its own heads only
@@ -69,13 +71,15 @@ def _plan(llm: nn.Module, size: int) -> list[tuple[nn.Module, ParallelStyle]]:
     """
     published = {k: s for k, s in (getattr(llm.config, "base_model_tp_plan", None) or {}).items() if k.startswith("layers.")}
     if not published:
-        raise InputError("transformers has no plan for this family")
+        raise InputError(f"transformers has no plan for this family. {_ALONE}")
     if unknown := sorted(set(published.values()) - set(_STYLES)):
-        raise InputError(f"its plan in transformers has parts that are not known here ({', '.join(unknown)})")
+        raise InputError(f"its plan in transformers has parts that are not known here ({', '.join(unknown)}). {_ALONE}")
     if any(style == "colwise" and "att" in pattern for pattern, style in published.items()):  # heads stay whole
         heads = [getattr(llm.config, key, None) for key in ("num_attention_heads", "num_key_value_heads")]
         if any(n % size for n in heads if n):
-            raise InputError(f"it has {' and '.join(str(n) for n in heads if n)} heads, which {size} does not divide")
+            raise InputError(
+                f"it has {' and '.join(str(n) for n in heads if n)} heads, which {size} does not divide. {_DIVISOR}"
+            )
     plan = []
     for pattern, style in published.items():
         expression = re.compile(re.escape(pattern).replace(r"\*", r"\d+"))
@@ -89,7 +93,7 @@ def _plan(llm: nn.Module, size: int) -> list[tuple[nn.Module, ParallelStyle]]:
 
 def _check_linear(name: str, module: nn.Module, style: str, size: int) -> None:
     if type(module) is not nn.Linear:
-        raise InputError(f"{name} is no plain Linear (adapters of LoRA are not split)")
+        raise InputError(f"{name} is no plain Linear (adapters of LoRA are not split). {_ALONE}")
     features = module.out_features if style.startswith("colwise") else module.in_features
     if features % size:
-        raise InputError(f"{name} has {features} features, which {size} does not divide")
+        raise InputError(f"{name} has {features} features, which {size} does not divide. {_DIVISOR}")

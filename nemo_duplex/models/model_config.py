@@ -70,6 +70,10 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if not (math.isfinite(self.user_weight) and self.user_weight >= 0):
             raise InputError(f"model.user_weight is {self.user_weight}, expected a factor of 0 or more, such as 1.")
+        if self.attention_window is not None and self.attention_window < 1:
+            raise InputError(f"model.attention_window is {self.attention_window}, expected 1 frame or more, or null for all.")
+        if self.sinks is not None and self.sinks < 0:
+            raise InputError(f"model.sinks is {self.sinks}, expected 0 frames or more, or null.")
 
     @classmethod
     def of(cls, section: DictConfig | Mapping[str, Any]) -> ModelConfig:
@@ -81,9 +85,9 @@ class ModelConfig:
         """
         given = plain(section)
         version = given.get("format_version", FORMAT_VERSION)
-        if version > FORMAT_VERSION:
+        if not isinstance(version, int) or version > FORMAT_VERSION:
             raise InputError(
-                f"This model has format {version}, expected {FORMAT_VERSION} or less. Install a newer nemo_duplex."
+                f"This model has format {version!r}, expected {FORMAT_VERSION} or less. Install a newer nemo_duplex."
             )
         return _read(cls, {**given, "format_version": FORMAT_VERSION}, "model")
 

@@ -64,7 +64,7 @@ def build_parts(config: ModelConfig) -> tuple[Parts, ModelConfig]:
     if user_rate != agent_rate:
         raise InputError(
             f"The user encoder has {float(user_rate):g} frames per second and the codec {float(agent_rate):g}: "
-            "they must be the same. Choose another codec or encoder."
+            f"they must be the same. Choose a codec of {float(user_rate):g}."
         )
     described = replace(
         config,
@@ -158,7 +158,7 @@ def _perception(config: ModelConfig, output_dim: int) -> Perception | WholePerce
     if described["output_dim"] != output_dim:
         raise InputError(
             f"The user encoder gives {described['output_dim']} features, the language model takes {output_dim}: "
-            "set model.perception.output_dim to the latter."
+            "set model.perception.output_dim to the latter, or to null."
         )
     if config.pretrained_asr:
         return Perception.from_asr(config.pretrained_asr, described, config.pretrained_weights)

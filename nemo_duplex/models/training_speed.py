@@ -59,19 +59,19 @@ def freeze(model: nn.Module, patterns: Sequence[str], exceptions: Sequence[str] 
         InputError: for a pattern that is not a regular expression or matches no parameter.
     """
     names = {name: (name, in_tree_name(name)) for name, _ in model.named_parameters()}
-    frozen = [_compiled(pattern, names) for pattern in patterns]
-    kept = [_compiled(pattern, names) for pattern in exceptions]
+    frozen = [_compiled("freeze_params", pattern, names) for pattern in patterns]
+    kept = [_compiled("prevent_freeze_params", pattern, names) for pattern in exceptions]
     for name, parameter in model.named_parameters():
         if any(p.match(n) for p in frozen for n in names[name]) and not any(p.match(n) for p in kept for n in names[name]):
             parameter.requires_grad_(False)
 
 
-def _compiled(pattern: str, names: dict[str, tuple[str, str]]) -> re.Pattern[str]:
+def _compiled(key: str, pattern: str, names: dict[str, tuple[str, str]]) -> re.Pattern[str]:
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise InputError(f"model.freeze_params: {pattern!r} is not a regular expression ({error}). Correct it.") from error
+        raise InputError(f"model.{key}: {pattern!r} is not a regular expression ({error}). Correct it.") from error
     if not any(compiled.match(name) for pair in names.values() for name in pair):
         parts = sorted({name.split(".")[0] for pair in names.values() for name in pair})
-        raise InputError(f"model.freeze_params: {pattern!r} matches no parameter. Names begin with {', '.join(parts)}.")
+        raise InputError(f"model.{key}: {pattern!r} matches no parameter. Names begin with {', '.join(parts)}.")
     return compiled

@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from nemo_duplex.frames import FRAME_RATE
 from nemo_duplex.inputs import InputError, plain, refuse_unknown
@@ -23,6 +24,10 @@ _CACHE_AWARE = {
     "conv_context_size": (("causal",), "convolutions must not see the future"),
     "subsampling": (("dw_striding", "striding"), "the subsampling must be made of strided convolutions"),
     "reduction": ((None,), "frames must keep their rate"),
+}
+_CURES = {
+    "encoder": "Take a cache-aware streaming checkpoint, such as stt_en_fastconformer_hybrid_large_streaming_80ms.",
+    "perception.adapter": "Leave it out: then it is the encoder's.",
 }
 #: NeMo's own values of arguments that a configuration leaves out.
 _NEMO_DEFAULTS = {"att_context_style": "regular", "self_attention_model": "rel_pos", "causal_downsampling": False}
@@ -42,7 +47,7 @@ def perception_config(config: Mapping[str, Any]) -> dict[str, Any]:
     _check_frames(preprocessor, encoder)
     adapter = _adapter(config.get("adapter") or {}, encoder)
     if adapter["kind"] == "conformer":
-        cache_aware(conformer_adapter(encoder, adapter, encoder["d_model"]), "adapter")
+        cache_aware(conformer_adapter(encoder, adapter, encoder["d_model"]), "perception.adapter")
         context, right = adapter.get("att_context_size", encoder["att_context_size"]), encoder["att_context_size"][1]
         if context[1] != right:
             raise InputError(
@@ -68,7 +73,7 @@ def whole_perception_config(config: Mapping[str, Any]) -> dict[str, Any]:
     return own | {"whole_recordings": True}
 
 
-def cache_aware(encoder: dict[str, Any], what: str = "encoder") -> dict[str, Any]:
+def cache_aware(encoder: dict[str, Any], what: Literal["encoder", "perception.adapter"] = "encoder") -> dict[str, Any]:
     """The arguments of a ConformerEncoder that can be streamed; `what` names it in errors.
 
     Raises:
@@ -79,10 +84,8 @@ def cache_aware(encoder: dict[str, Any], what: str = "encoder") -> dict[str, Any
         if key in ("causal_downsampling", "subsampling") and not subsamples:
             continue
         if (value := encoder.get(key, _NEMO_DEFAULTS[key])) not in allowed:
-            raise InputError(
-                f"{what}.{key} is {value!r}, expected {' or '.join(repr(a) for a in allowed)}: {reason}. "
-                "Take a cache-aware streaming checkpoint, such as stt_en_fastconformer_hybrid_large_streaming_80ms."
-            )
+            expected = " or ".join(repr(a) for a in allowed)
+            raise InputError(f"{what}.{key} is {value!r}, expected {expected}: {reason}. {_CURES[what]}")
     context: Any = encoder.get("att_context_size")
     pair = isinstance(context, list) and len(context) == 2 and all(isinstance(side, int) for side in context)
     if not pair or min(context) < 0 or context[0] % (context[1] + 1):
@@ -102,7 +105,9 @@ def conformer_adapter(encoder: Mapping[str, Any], adapter: Mapping[str, Any], wi
     own = {key: value for key, value in adapter.items() if key != "kind"}
     complete = {**encoder, "feat_in": width, "subsampling_factor": 1, **own}
     if complete["feat_in"] != width:
-        raise InputError(f"perception.adapter.feat_in is {complete['feat_in']}, but the encoder gives {width} features.")
+        raise InputError(
+            f"perception.adapter.feat_in is {complete['feat_in']}, but the encoder gives {width} features. Leave it out."
+        )
     if complete["subsampling_factor"] != 1:
         factor = complete["subsampling_factor"]
         raise InputError(f"perception.adapter.subsampling_factor is {factor}, expected 1: frames must stay 80 ms long.")
@@ -124,10 +129,13 @@ def _adapter(adapter: dict[str, Any], encoder: dict[str, Any]) -> dict[str, Any]
 def _check_frames(preprocessor: Mapping[str, Any], encoder: Mapping[str, Any]) -> None:
     hop, factor = preprocessor.get("window_stride", 0.01), encoder.get("subsampling_factor", 4)
     if abs(hop * factor - FRAME_RATE.seconds) > 1e-6:
+        needed = FRAME_RATE.seconds / hop
+        cure = f"take an encoder with subsampling_factor {needed:g}"
+        if abs(needed - 2 ** round(math.log2(needed))) > 1e-6:  # NeMo subsamples by powers of two
+            cure = "take one with window_stride 0.01 in its preprocessor and subsampling_factor 8"
         raise InputError(
             f"The encoder's frames are {1000 * hop * factor:g} ms long ({1000 * hop:g} ms hop, subsampling by {factor}), "
-            f"expected {1000 * FRAME_RATE.seconds:g} ms: take an encoder with subsampling_factor "
-            f"{FRAME_RATE.seconds / hop:g}."
+            f"expected {1000 * FRAME_RATE.seconds:g} ms: {cure}."
         )
 
 
@@ -141,7 +149,7 @@ def _described(config: Mapping[str, Any]) -> dict[str, Any]:
     refuse_unknown(config, _KEYS, "perception")
     for key in ("preprocessor", "encoder", "output_dim"):
         if key not in config:
-            raise InputError(f"perception: there is no key {key!r}. It needs {', '.join(_KEYS[:4])}.")
+            raise InputError(f"perception: there is no key {key!r}. It needs preprocessor, encoder and output_dim.")
     return config
 
 

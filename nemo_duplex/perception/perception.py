@@ -273,5 +273,5 @@ def built(module: type[nn.Module], arguments: dict[str, Any], what: str) -> Any:
     """
     try:
         return module(**arguments)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"perception.{what}: NeMo's {module.__name__} refuses the configuration: {error}") from error
+    except Exception as error:  # also AssertionError, for heads that do not divide the width
+        raise InputError(f"perception.{what}: NeMo's {module.__name__} refuses the configuration: {one_line(error)}") from error

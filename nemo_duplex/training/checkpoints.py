@@ -128,6 +128,45 @@ class Checkpoints(Checkpoint):
             _remove(path)
 
 
+class LearningRates(pl.Callback):
+    """Lets a training continue with other learning rates than those of its checkpoint, which Lightning restores.
+
+    The rates of optimizers and schedulers change by as much as the configured ones. If these are the same, nothing changes.
+    """
+
+    def __init__(self) -> None:
+        self._configured: list[float] = []  # of each group of parameters
+        self._lowest: list[float | None] = []  # at which each scheduler ends
+        self._before: list[float] = []
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._configured = [group.get("initial_lr", group["lr"]) for group in _groups(trainer)]
+        self._lowest = [getattr(config.scheduler, "min_lr", None) for config in trainer.lr_scheduler_configs]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if len(self._before) != len(self._configured) or self._before == self._configured:
+            return
+        for group, before, now in zip(_groups(trainer), self._before, self._configured):
+            group["lr"] = group["lr"] * now / before if before else now
+            if "initial_lr" in group:
+                group["initial_lr"] = now
+        for config, lowest in zip(trainer.lr_scheduler_configs, self._lowest):
+            scheduler: Any = config.scheduler
+            scheduler.base_lrs = [group["initial_lr"] for group in scheduler.optimizer.param_groups]
+            if lowest is not None:
+                scheduler.min_lr = lowest
+
+    def state_dict(self) -> dict[str, list[float]]:
+        return {"configured": self._configured}
+
+    def load_state_dict(self, state: dict[str, list[float]]) -> None:
+        self._before = state["configured"]
+
+
+def _groups(trainer: pl.Trainer) -> list[dict[str, Any]]:
+    return [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
+
+
 class StraightCheckpointIO(TorchCheckpointIO):
     """Writes checkpoints directly to their file; Lightning's own takes twice their size in memory, and space in /tmp."""
 
@@ -180,10 +219,12 @@ class StopAtDivergence(pl.Callback):
         what = "loss" if bad else "gradient"
         ids = [i for ids in bad or [ids for ids, _ in batches] for i in ids]
         named = ", ".join(ids[:_MOST_IDS]) + (f" and {len(ids) - _MOST_IDS} more" if len(ids) > _MOST_IDS else "")
-        where = " on another process" if good else f"; cuts {named}"
+        where = " on another process" if good else f"; cuts {named}" if named else ""
+        lower = "Lower model.optim.lr (of NeMo's in-tree model: model.optimizer.lr)"
+        cure = f"{lower}, or look at those cuts." if named and not good else f"{lower}."
         raise InputError(
             f"The training diverged: the {what} of step {trainer.global_step + 1} is not finite{where}. "
-            "The step was not taken, and the last checkpoint is as it was. Lower model.optim.lr, or look at those cuts."
+            f"The step was not taken, and the last checkpoint is as it was. {cure}"
         )
 
 

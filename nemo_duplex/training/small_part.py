@@ -79,7 +79,10 @@ class PartTraining(pl.LightningModule):
         self.manual_backward(loss)
         norm = torch.nn.utils.clip_grad_norm_([p for p in self.parameters() if p.grad is not None], 1.0)
         if not torch.isfinite(norm):
-            raise InputError(f"The training diverged at step {self.step}. Lower rate= and matrix_rate=, or take another seed=.")
+            raise InputError(
+                f"The training diverged at step {self.step}. Start it with another out=, and lower rate= and matrix_rate= or "
+                "another seed=."
+            )
         for optimizer in optimizers:
             optimizer.step()
         self.step += 1

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from nemo_duplex.inputs import InputError, one_line, plain
 from nemo_duplex.training.checkpoints import (
     Checkpoints,
+    LearningRates,
     StepSeeds,
     StopAtDivergence,
     StraightCheckpointIO,
@@ -123,7 +124,8 @@ def duplex_trainer(cfg: DictConfig, callbacks: Sequence[pl.Callback] = ()) -> pl
     keys = trainer_arguments(cfg.trainer)
     if isinstance(keys.get("val_check_interval"), int):
         keys["val_check_interval"] *= keys.get("accumulate_grad_batches", 1)  # Lightning counts batches
-    own = [StepSeeds(cfg.seed), StopAtDivergence(), Checkpoints(folder / "checkpoints", **_checkpoint_keys(cfg))]
+    checkpoints = Checkpoints(folder / "checkpoints", **_checkpoint_keys(cfg))
+    own = [StepSeeds(cfg.seed), StopAtDivergence(), LearningRates(), checkpoints]
     if cfg.minutes is not None:
         own.append(TimeBudget(cfg.minutes, cfg.cooldown))
     keys |= {

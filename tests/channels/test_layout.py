@@ -36,14 +36,17 @@ def test_speech_specials_are_five_different_ids_above_the_codes():
 @pytest.mark.parametrize("shared", [dict(text_pad=32002), dict(text_bos=32000), dict(text_eos=32001)])
 def test_shared_text_ids_are_refused(shared):
     """TinyLlama-chat pads with EOS: then the model could never tell silence from the end of a turn."""
-    with pytest.raises(ValueError, match="three different ids"):
+    with pytest.raises(ValueError, match="three different ids, .* Take a tokenizer with a pad, bos and eos of its own.$"):
         ChannelLayout(**{**PAPER, **shared})
 
 
 @pytest.mark.parametrize(
     "wrong, message",
     [
-        (dict(text_eos=32003), "eos id 32003 is outside"),
+        (
+            dict(text_eos=32003),
+            "eos id 32003 is outside the vocabulary of 32003. Take a tokenizer with a pad, bos and eos of its own.$",
+        ),
         (dict(text_pad=-1), "pad id -1 is outside"),
         (dict(num_codebooks=0), "needs codebooks"),
         (dict(codebook_size=0), "needs codebooks"),

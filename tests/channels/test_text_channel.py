@@ -171,5 +171,5 @@ def test_pieces_end_where_they_end_in_the_text(pieces, ends):
 
 
 def test_word_alignment_needs_word_times():
-    with pytest.raises(InputError, match="'w1 w2' at 0.16 s has no word times"):
+    with pytest.raises(InputError, match="'w1 w2' at 0.16 s has no word times.* or take model.text_alignment=turn.$"):
         text_channel([Turn("agent", 0.16, 0.8, "w1 w2")], 12, Words(), bos=BOS, eos=EOS, pad=PAD, alignment="word")

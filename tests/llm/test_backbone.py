@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from nemo_duplex.channels.layout import ChannelLayout
+from nemo_duplex.inputs import InputError
 from nemo_duplex.llm.backbone import Backbone
 from nemo_duplex.llm.pretrained import llm_config
 from nemo_duplex.models.duplex_lm import DuplexLM
@@ -184,3 +185,30 @@ def test_building_a_model_runs_no_layer_and_allocates_no_cache(monkeypatch):
     assert backbone.positions == 131072
     with pytest.raises(AssertionError):
         backbone(torch.zeros(1, 1, 32))
+
+
+@pytest.mark.parametrize(
+    ("window", "sinks", "cure", "allowed"),
+    [
+        (65, None, "Choose model.attention_window and model.sinks so that they are 64 or less together.", (64, 0)),
+        (16, 49, "Choose model.attention_window and model.sinks so that they are 64 or less together.", (16, 48)),
+        (None, 33, "Choose a value of 32 or less for model.sinks.", (None, 32)),
+    ],
+)
+def test_frames_to_look_back_on_are_refused_with_the_most_that_are_allowed(window, sinks, cure, allowed):
+    with pytest.raises(InputError) as error:
+        Backbone(family_config("llama"), window, sinks=sinks)
+    assert str(error.value).endswith(f" more. {cure}")
+    backbone = Backbone(family_config("llama"), allowed[0], sinks=allowed[1])
+    assert (backbone.attention_window, backbone.sinks) == allowed
+
+
+def test_where_no_prompt_can_be_kept_the_advice_is_to_have_none():
+    backbone = Backbone(family_config("llama"), 64)
+    with pytest.raises(InputError, match="it can keep 0 beside the conversation. Open the session without a prompt.$"):
+        backbone.empty_cache(1, 1)
+    backbone.empty_cache(1, 0)
+    backbone = Backbone(family_config("llama"), 60)
+    with pytest.raises(InputError, match="it can keep 4 beside the conversation. Shorten the prompt.$"):
+        backbone.empty_cache(1, 5)
+    backbone.empty_cache(1, 4)

@@ -87,8 +87,8 @@ def test_a_state_without_adapters_is_the_state():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"rank": 8}, "unexpected keyword argument 'rank'"),
-        ({"r": 0}, "should be a positive integer"),
+        ({"rank": 8}, "unexpected keyword argument 'rank'.*. Give what peft's LoraConfig takes, such as r: 8.$"),
+        ({"r": 0}, "should be a positive integer.*. Give what peft's LoraConfig takes, such as r: 8.$"),
         ({"target_modules": ["c_attn"]}, "target_modules here are down_proj, gate_proj, k_proj.* or all-linear"),
         ({"modules_to_save": ["norm"]}, "model.lora.modules_to_save is not supported"),
     ],

@@ -314,3 +314,21 @@ def test_an_agent_is_not_built_on_a_model_that_does_not_stream(tmp_path):
     bloom = {"model_type": "bloom", "hidden_size": 32, "n_layer": 1, "n_head": 2, "max_position_embeddings": 64}
     with pytest.raises(InputError, match="The language model bloom takes no position_ids"):
         DuplexS2SModel(tiny_config(tmp_path, llm=bloom))
+
+
+def test_a_base_model_without_its_output_layer_is_saved_again_as_a_whole(tmp_path):
+    model = random_family("llama")
+    model.base_model.save_pretrained(tmp_path)
+    message = "lacks 1 weights .* lm_head.weight among them. Save it again as a whole LlamaForCausalLM, or take another one.$"
+    with pytest.raises(InputError, match=message):
+        load_llm(str(tmp_path))
+    model.save_pretrained(tmp_path)
+    assert torch.equal(logits(load_llm(str(tmp_path))), logits(model))
+
+
+def test_a_family_that_cannot_be_described_is_refused_with_a_cure_that_works():
+    with pytest.raises(InputError, match="names no model_type .for example llama.. Add model.llm.model_type.$"):
+        random_llm({"hidden_size": 32})
+    with pytest.raises(InputError, match="model_type 'vit' .* Correct its config, or take a causal family, such as llama.$"):
+        random_llm({**SIZES, "model_type": "vit"})
+    assert type(random_llm({**SIZES, "model_type": "llama"})).__name__ == "LlamaForCausalLM"

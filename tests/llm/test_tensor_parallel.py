@@ -9,8 +9,10 @@ import pytest
 from torch.distributed.tensor import Replicate
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, SequenceParallel
 
+from nemo_duplex.inputs import InputError
 from nemo_duplex.llm import tensor_parallel
 from nemo_duplex.llm.backbone import Backbone
+from nemo_duplex.llm.lora import add_lora
 from nemo_duplex.llm.tensor_parallel import layers_of, split_layers
 from tests.hf_families import family_config
 
@@ -49,3 +51,31 @@ def test_the_layers_are_those_of_the_model_in_their_order():
     for name in ("llama", "gpt_neox"):
         backbone = Backbone(family_config(name))
         assert layers_of(backbone.llm) == list(backbone.llm.layers) and len(layers_of(backbone.llm)) == 2
+
+
+@pytest.mark.parametrize(
+    ("size", "changes", "fault", "cures"),
+    [
+        (3, {}, "it has 4 and 2 heads, which 3 does not divide. Set it to a number that divides them, such as 1.", (2, 1)),
+        (
+            2,
+            {"intermediate_size": 49},
+            "layers.0.mlp.gate_proj has 49 features, which 2 does not divide. Set it to a number that divides them, such as 1.",
+            (1,),
+        ),
+    ],
+)
+def test_a_size_that_does_not_divide_is_refused_and_a_divisor_taken(size, changes, fault, cures):
+    with pytest.raises(InputError) as error:
+        split("llama", size, **changes)
+    assert str(error.value) == f"trainer.tensor_parallel: {size} GPUs cannot share a llama model: {fault}"
+    for cure in cures:
+        assert len(split("llama", cure, **changes)) == 14
+
+
+def test_what_no_other_size_cures_says_so():
+    pytest.importorskip("peft", reason="the extra [lora] is not installed")
+    backbone = Backbone(family_config("llama"))
+    add_lora(backbone.llm, {"r": 2})
+    with pytest.raises(InputError, match=r"q_proj is no plain Linear \(adapters of LoRA are not split\). Set it to 1.$"):
+        split_layers(backbone, SimpleNamespace(size=lambda: 2))

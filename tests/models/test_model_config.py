@@ -150,3 +150,21 @@ def test_the_yaml_files_have_these_keys(name):
 
 
 GIVEN = {"duplex_paper": [], "duplex_tiny": ["model.pretrained_asr=a", "model.pretrained_audio_codec=b"]}
+
+
+@pytest.mark.parametrize(
+    "section, message, cures",
+    [
+        ({"attention_window": 0}, "model.attention_window is 0, expected 1 frame or more, or null for all.", [1, None]),
+        ({"attention_window": -3}, "model.attention_window is -3, expected 1 frame or more, or null for all.", [1, None]),
+        ({"sinks": -1}, "model.sinks is -1, expected 0 frames or more, or null.", [0, None]),
+        ({"format_version": "2"}, "This model has format '2', expected 2 or less. Install a newer nemo_duplex.", [2]),
+    ],
+)
+def test_a_number_out_of_range_is_refused_and_the_expected_one_is_taken(section, message, cures):
+    with pytest.raises(InputError) as error:
+        ModelConfig.of(section)
+    assert str(error.value) == message
+    for cure in cures:
+        ((name, _),) = section.items()
+        assert getattr(ModelConfig.of({name: cure}), name) == cure

@@ -103,12 +103,18 @@ def test_a_part_that_is_missing_is_named(config, change, message):
 
 
 def test_parts_that_do_not_fit_are_refused(config):
-    with pytest.raises(InputError, match="16 features, the language model takes 24: set model.perception.output_dim"):
+    with pytest.raises(
+        InputError, match="16 features, the language model takes 24: set model.perception.output_dim to .* null.$"
+    ):
         build_parts(replace(config, perception={**config.perception, "output_dim": 16}))
+    for cure in (24, None):
+        assert build_parts(replace(config, perception={**config.perception, "output_dim": cure}))[0].perception.output_dim == 24
     slow = copy.deepcopy(config.codec)
     for part in (slow, slow["audio_encoder"], slow["audio_decoder"]):
         part["samples_per_frame"] = 1764 * 2
-    with pytest.raises(InputError, match="12.5 frames per second and the codec 6.25: they must be the same"):
+    with pytest.raises(
+        InputError, match="12.5 frames per second and the codec 6.25: they must be the same. Choose a codec of 12.5.$"
+    ):
         build_parts(replace(config, codec=slow))
 
 

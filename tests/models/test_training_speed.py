@@ -121,6 +121,6 @@ def test_parameters_are_frozen_by_either_name_from_its_start(patterns, exception
     ],
 )
 def test_a_pattern_that_matches_nothing_is_refused(pattern, message):
-    for patterns in ([pattern], []), ([], [pattern]):
-        with pytest.raises(InputError, match=f"model.freeze_params: {message}"):
+    for key, *patterns in ("freeze_params", [pattern], []), ("prevent_freeze_params", [], [pattern]):
+        with pytest.raises(InputError, match=f"^model.{key}: {message}"):
             freeze(Named(*NAMES), *patterns)

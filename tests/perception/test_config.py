@@ -77,3 +77,35 @@ def test_an_unknown_key_is_refused_with_the_nearest_and_a_missing_one_by_name():
         perception_config({**PERCEPTION, "adaptor": {}})
     with pytest.raises(InputError, match="there is no key 'output_dim'"):
         perception_config({key: value for key, value in PERCEPTION.items() if key != "output_dim"})
+
+
+def encoder_of(hop, factor):
+    config = copy.deepcopy(PERCEPTION)
+    config["preprocessor"]["window_stride"], config["encoder"]["subsampling_factor"] = hop, factor
+    return perception_config(config)
+
+
+@pytest.mark.parametrize(
+    "hop, factor, cure, taken",
+    [
+        (0.01, 4, "take an encoder with subsampling_factor 8.", (0.01, 8)),
+        (0.02, 8, "take an encoder with subsampling_factor 4.", (0.02, 4)),
+        (0.0125, 8, "take one with window_stride 0.01 in its preprocessor and subsampling_factor 8.", (0.01, 8)),
+        (0.008, 8, "take one with window_stride 0.01 in its preprocessor and subsampling_factor 8.", (0.01, 8)),
+    ],
+)
+def test_frames_of_another_length_are_refused_with_numbers_that_exist(hop, factor, cure, taken):
+    with pytest.raises(InputError) as error:
+        encoder_of(hop, factor)
+    assert str(error.value).endswith(f"expected 80 ms: {cure}")
+    assert encoder_of(*taken)["encoder"]["subsampling_factor"] == taken[1]
+
+
+@pytest.mark.parametrize("key, value", [("conv_context_size", None), ("feat_in", 20)])
+def test_an_adapters_own_key_is_left_out(key, value):
+    config = copy.deepcopy(PERCEPTION)
+    config["adapter"] = {"kind": "conformer", key: value}
+    with pytest.raises(InputError, match=f"^perception.adapter.{key} is {value}, .* Leave it out[^.]*.$"):
+        perception_config(config)
+    del config["adapter"][key]
+    assert perception_config(config)["adapter"] == {"kind": "conformer", "n_layers": 2}

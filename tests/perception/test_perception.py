@@ -8,7 +8,7 @@ from nemo_duplex.perception import perception as perception_module
 from nemo_duplex.perception.asr_checkpoint import AsrParts
 from nemo_duplex.perception.perception import Perception, silent_after
 from tests.dummies import PERCEPTION, speech_like
-from tests.perception.tiny import FRAME, tiny_perception, whole
+from tests.perception.tiny import FRAME, perception_settings, tiny_perception, whole
 
 
 @pytest.mark.parametrize("subsampling", ["dw_striding", "striding"])
@@ -121,3 +121,11 @@ def test_a_model_of_many_contexts_is_asked_for_one():
     with pytest.raises(InputError, match=r"\[70, 0\] is none of those"):
         parts.encoder_for([70, 0])
     assert AsrParts({}, {"att_context_size": [70, 1]}, {}).encoder_for(None)["att_context_size"] == [70, 1]
+
+
+def test_what_nemos_module_asserts_is_one_line_too():
+    config = perception_settings(n_heads=3)
+    with pytest.raises(
+        InputError, match="^perception.encoder: NeMo's ConformerEncoder refuses the configuration: AssertionError$"
+    ):
+        Perception(config)

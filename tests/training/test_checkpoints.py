@@ -191,12 +191,20 @@ def test_finite_steps_go_on():
 @pytest.mark.parametrize(
     "losses, changes, message",
     [
-        ((1.0, float("nan")), {}, "the loss of step 5 is not finite; cuts cut-1. The step was not"),
+        (
+            (1.0, float("nan")),
+            {},
+            r"loss of step 5 is not finite; cuts cut-1. The step was not .* Lower model.optim.lr .*, or look at those cuts.$",
+        ),
         ((float("inf"), 1.0), {}, "the loss of step 5 is not finite; cuts cut-0. The step"),
         ((1.0, 2.0), dict(gradient=float("nan")), "the gradient of step 5 is not finite; cuts cut-0, cut-1. The"),
         ((1.0,), dict(gradient=float("inf")), "the gradient of step 5"),
         ((float("nan"),), dict(scaler=True), "the loss of step 5"),
-        ((1.0,), dict(elsewhere=False), "of step 5 is not finite on another process. The"),
+        (
+            (1.0,),
+            dict(elsewhere=False),
+            r"of step 5 is not finite on another process. The .* Lower model.optim.lr \(of NeMo's in-tree [^,]*\).$",
+        ),
         ((float("nan"),), dict(ids=[f"c{i}" for i in range(10)]), "cuts c0, c1, c2, c3, c4, c5, c6, c7 and 2 more. The"),
     ],
 )
@@ -220,3 +228,50 @@ def test_the_batches_of_a_step_are_forgotten_after_it():
         except InputError:
             assert raises
         callback.on_before_backward(trainer, None, torch.tensor(1.0))
+
+
+def fitted(folder: Path, rate: float, scheduled: bool, steps: int, lowest: float = 0.0) -> list[float]:
+    """The learning rate of each step of a training that continues from the newest checkpoint of `folder`."""
+    import lightning.pytorch as pl
+    from nemo.core.optim.lr_scheduler import CosineAnnealing
+
+    class Net(pl.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.rates = torch.nn.Linear(1, 1), []
+
+        def training_step(self, batch, batch_idx):
+            self.rates.append(self.optimizers().param_groups[0]["lr"])
+            return self.layer(batch).square().mean()
+
+        def configure_optimizers(self):
+            optimizer = torch.optim.AdamW(self.parameters(), lr=rate)
+            if not scheduled:
+                return optimizer
+            schedule = CosineAnnealing(optimizer, max_steps=8, warmup_steps=0, min_lr=lowest)
+            return [optimizer], [{"scheduler": schedule, "interval": "step"}]
+
+    net, quiet = Net(), {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    callbacks = [checkpoints.LearningRates(), Checkpoints(folder, every=2)]
+    trainer = pl.Trainer(max_steps=steps, max_epochs=-1, callbacks=callbacks, **quiet)
+    trainer.fit(net, torch.utils.data.DataLoader(torch.ones(40, 1)), ckpt_path=newest_checkpoint(folder))
+    return net.rates
+
+
+@pytest.mark.parametrize("scheduled", [False, True])
+def test_a_training_that_goes_on_has_the_learning_rate_that_it_is_given(tmp_path, scheduled):
+    """ "Lower model.optim.lr": Lightning alone restores the rate of the checkpoint."""
+    whole = fitted(tmp_path / "whole", 0.1, scheduled, 8)
+    assert len(set(whole)) == (8 if scheduled else 1)
+    folder = tmp_path / "parts"
+    assert fitted(folder, 0.1, scheduled, 4) == whole[:4]
+    assert fitted(folder, 0.1, scheduled, 5) == whole[4:5], "The same rate goes on to the bit."
+    assert fitted(folder, 0.001, scheduled, 7) == pytest.approx([rate / 100 for rate in whole[5:7]])
+    assert fitted(folder, 0.001, scheduled, 8) == pytest.approx([whole[7] / 100])
+
+
+def test_the_rate_at_which_a_schedule_ends_is_the_new_one_too(tmp_path):
+    """NeMo refuses a rate below it, and the checkpoint has the old one."""
+    fitted(tmp_path, 0.1, True, 4, lowest=0.01)
+    rates = fitted(tmp_path, 0.001, True, 8, lowest=0.0)
+    assert rates[1:] == pytest.approx([rate / 100 for rate in fitted(tmp_path / "whole", 0.1, True, 8)[5:]])

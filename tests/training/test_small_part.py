@@ -129,7 +129,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing(tmp_path):
             line.vector.register_hook(lambda gradient: gradient * float("nan"))
 
     line = Line(spoil)
-    with pytest.raises(InputError, match="The training diverged at step 3. Lower rate= and matrix_rate="):
+    with pytest.raises(InputError, match="The training diverged at step 3. Start it with another out=, and lower rate= and "):
         trained(tmp_path, line)
     assert line.step == 3 and torch.isfinite(line.matrix).all() and torch.isfinite(line.vector).all()
 

@@ -55,7 +55,10 @@ def their_perception(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     adapter, encoder = config["adapter"], config["encoder"]
     if adapter["kind"] == "mlp":
-        raise InputError("perception.adapter.kind is 'mlp', which in-tree models do not have: only conformer and identity.")
+        raise InputError(
+            "perception.adapter.kind is 'mlp', which in-tree models do not have: only conformer and identity. "
+            "Train a model with model.perception.adapter.kind=conformer."
+        )
     width = encoder["feat_out"] if encoder.get("feat_out", -1) > 0 else encoder["d_model"]
     if adapter["kind"] == "identity":
         theirs = {"_target_": f"{_IN_TREE}.IdentityConnector", "d_model": width}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import math
+import shlex
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from nemo_duplex.inputs import InputError, existing_file, one_line
 from nemo_duplex.models.in_tree.config import in_tree_run
@@ -39,7 +41,7 @@ def in_tree_training(cfg: DictConfig) -> DictConfig:
         merged = OmegaConf.merge(theirs, {name: cfg[name] for name in sections})
         _complete(merged, path)
         run = in_tree_run(KeyType().with_home("yaml", OmegaConf.to_container(merged, resolve=True)))
-    except (OmegaConfBaseException, YAMLError) as error:
+    except (OmegaConfBaseException, yaml.YAMLError) as error:
         raise InputError(f"yaml: {path} is not readable ({one_line(error)}).") from error
     if run.pop("exp_manager"):
         _log.info("exp_manager of %s is replaced by %s.", path.name, _INSTEAD)
@@ -51,4 +53,15 @@ def _complete(merged: DictConfig, path: Path) -> None:
     """Refuses a configuration in which keys are left open (`???`), by their names."""
     missing: Any = sorted(OmegaConf.missing_keys(merged))
     if missing:
-        raise InputError(f"yaml: {path} leaves open {', '.join(missing)}. Add {' '.join(f'{key}=...' for key in missing)}")
+        cures = dict.fromkeys(_cure(key, merged) for key in missing)
+        raise InputError(f"yaml: {path} leaves open {', '.join(missing)}. Add {' '.join(cures)}")
+
+
+def _cure(key: str, merged: DictConfig) -> str:
+    """What to add to the command line for an open key; of a key in a list, the whole list: its elements have no keys."""
+    place, in_list, _ = key.partition("[")
+    if not in_list:
+        return f"{key}=..."
+    content = OmegaConf.to_container(OmegaConf.select(merged, place))
+    written = yaml.safe_dump(content, default_flow_style=True, sort_keys=False, width=math.inf).strip()
+    return shlex.quote(f"{place}={written}".replace("'???'", "..."))

@@ -4,6 +4,7 @@ import pytest
 
 from nemo_duplex.inputs import InputError
 from nemo_duplex.models.in_tree.perception import is_in_tree_perception, our_perception, their_perception
+from nemo_duplex.perception.config import perception_config
 from tests.dummies import PERCEPTION
 from tests.in_tree import CONNECTORS, MODULES, in_tree_perception
 
@@ -68,5 +69,9 @@ def test_the_width_of_an_identity_is_that_of_the_encoders_output():
 def test_what_ours_does_not_have_is_refused_by_name(change, message):
     with pytest.raises(InputError, match=message):
         our_perception(in_tree_perception() | change)
-    with pytest.raises(InputError, match="kind is 'mlp', which in-tree models do not have"):
+    with pytest.raises(
+        InputError, match="kind is 'mlp', which in-tree models do not have: .* model.perception.adapter.kind=conformer.$"
+    ):
         their_perception(PERCEPTION)
+    ours = perception_config({**PERCEPTION, "adapter": {"kind": "conformer"}})
+    assert their_perception(ours)["modality_adapter"]["n_layers"] == 2

@@ -1,6 +1,7 @@
 """A YAML written for NeMo's in-tree DuplexS2SModel trains here as it is."""
 
 import importlib.util
+import shlex
 from pathlib import Path
 
 import pytest
@@ -120,10 +121,24 @@ def test_home_in_their_file_and_in_keys_that_replace_theirs(tmp_path, monkeypatc
 def test_what_cannot_be_read_is_one_line(tmp_path):
     with pytest.raises(InputError, match="yaml: there is no file nowhere.yaml"):
         in_tree_training(keys("nowhere.yaml"))
-    with pytest.raises(InputError, match="leaves open data.train_ds.input_cfg"):
-        in_tree_training(keys(their_yaml(tmp_path)))
     with pytest.raises(InputError, match="modell"):
         in_tree_training(keys(their_yaml(tmp_path, "corpus/train/shar"), "model.pretrained_modell=x"))
     (tmp_path / "list.yaml").write_text("- a\n")
     with pytest.raises(InputError, match="holds a list"):
         in_tree_training(keys(tmp_path / "list.yaml"))
+
+
+def test_keys_that_are_left_open_are_set_by_what_the_message_says(tmp_path):
+    path = their_yaml(tmp_path)
+    with pytest.raises(InputError) as error:
+        in_tree_training(keys(path))
+    added = (
+        "'data.train_ds.input_cfg=[{type: lhotse_shar, shar_path: ...}]' data.validation_ds.datasets.val_set_0.shar_path=..."
+    )
+    assert str(error.value) == (
+        f"yaml: {path} leaves open data.train_ds.input_cfg[0].shar_path, data.validation_ds.datasets.val_set_0.shar_path. "
+        f"Add {added}"
+    )
+    run = in_tree_training(keys(path, *shlex.split(added.replace("...", "corpus"))))
+    assert run.data.train_loader.input_cfg == [{"type": "lhotse_shar", "shar_path": "corpus"}]
+    assert run.data.validation_loaders.val_set_0.shar_path == "corpus"
