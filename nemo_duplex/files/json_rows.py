@@ -26,8 +26,11 @@ _OTHER_FORMATS = {
 }
 _GZIP = b"\x1f\x8b"
 _TAR, _TAR_AT = b"ustar", 257  # what a tar archive has at that byte
-_DECODER = json.JSONDecoder(strict=False)  # control characters inside strings, as some exporters leave them
-_BLANKS = re.compile(r"[ \t\r\n\ufeff]*")  # a byte order mark stands inside a file where files were joined
+# A byte order mark stands inside a file where files were joined; NUL fills up what a crash left, U+001A ends files of DOS.
+_BLANK = " \t\r\n\ufeff\0\x1a"
+_BLANKS = re.compile(f"[{_BLANK}]*")
+# Control characters stand inside strings, as some exporters leave them. NaN is how pandas writes that there is no value.
+_DECODER = json.JSONDecoder(strict=False, parse_constant=lambda name: None if name == "NaN" else float(name))
 _NO_TEXT = re.compile(r"[\udc80-\udcff]")  # what is left of bytes that are no UTF-8
 _CURE = "Write one JSON object per line, or one JSON list."
 
@@ -54,7 +57,7 @@ def json_rows(path: str | Path, what: str) -> Iterator[JsonRow]:
 
     Reads JSON lines, a JSON list, and objects one after the other over any number of lines; UTF-8, UTF-16 and UTF-32 with or
     without a byte order mark; gzip. Rows end at line feeds and carriage returns alone: U+2028, U+0085, form feeds and the like
-    are a part of the text that holds them. Of JSON lines, no more than one line is in memory.
+    are a part of the text that holds them. NaN is None. Of JSON lines, no more than one line is in memory.
 
     Yields:
         A `JsonRow` for every row; of JSON lines also for a line that cannot be read, so that the others can be used.
@@ -93,11 +96,11 @@ def _text(file: io.BufferedReader, path: Path, what: str) -> TextIO:
 
 
 def _rows(text: TextIO, path: Path, what: str) -> Iterator[JsonRow]:
-    lines = ((number, line) for number, line in enumerate(text, start=1) if line.strip("\ufeff \t\n"))
+    lines = ((number, line) for number, line in enumerate(text, start=1) if line.strip(_BLANK))
     first = next(lines, None)
     if first is None:
         return
-    begun, is_list = [first], first[1].lstrip("\ufeff \t").startswith("[")
+    begun, is_list = [first], first[1].lstrip(_BLANK).startswith("[")
     if is_list:
         begun += itertools.islice(lines, 1)
     is_whole = is_list and len(begun) == 1  # a list on every line is JSON lines too
@@ -116,7 +119,7 @@ def _of_line(number: int, line: str) -> JsonRow:
         return JsonRow(number, number, odd=_not_utf8())
     try:
         value, end = _decode(line, _after_blanks(line, 0))
-        if rest := line[end:].strip():
+        if rest := line[end:].strip(_BLANK):
             raise json.JSONDecodeError(f"more than one value, {rest[:20]!r}", line, end)
         return JsonRow(number, number, value)
     except json.JSONDecodeError as error:
@@ -130,12 +133,12 @@ def _not_utf8() -> OddRow:
 
 def _of_whole(text: str, path: Path, what: str) -> Iterator[JsonRow]:
     """Rows of a text that is no JSON lines, or whose first line is broken."""
-    is_list = text.lstrip("\ufeff \t\n").startswith("[")
+    is_list = text.lstrip(_BLANK).startswith("[")
     try:
         for _ in _values(text, is_list):
             pass
     except json.JSONDecodeError as error:
-        rows = [_of_line(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip("\ufeff \t")]
+        rows = [_of_line(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip(_BLANK)]
         if 2 * sum(isinstance(row.value, dict) for row in rows) <= len(rows):
             raise InputError(f"{what}: {path}:{error.lineno}: not JSON ({error.msg}). {_CURE}") from None
         yield from rows

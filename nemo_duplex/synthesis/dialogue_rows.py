@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from nemo_duplex.files.odd_rows import OddRow
+from nemo_duplex.synthesis.markup import TOO_MANY
 from nemo_duplex.synthesis.speakable import TOOL_CALL, Speakable, speakable
 
 _USER, _AGENT, _SYSTEM, _TOOL = "user", "agent", "system", "tool"
@@ -27,16 +29,29 @@ _ROLES = {
     }
     | {"function", "function_call", "function_response", "function_result"},
 }
-_ROLE_KEYS = ("role", "from", "speaker")
+_ROLE_KEYS = ("role", "from", "speaker", "sender")
 _TEXT_KEYS = ("content", "value", "text", "parts")
-_FORMS = {"turns": "text", "messages": "content", "conversations": "value", "contents": "parts", "data": "text"}
+_FORMS = {
+    "turns": "text",
+    "messages": "content",
+    "conversations": "value",
+    "conversation": "content",  # LMSYS, WildChat
+    "chat_messages": "text",  # an export of Claude
+    "contents": "parts",
+    "data": "text",
+}
 _PAIR = ("instruction", "output")
-# Where exporters put all rows of a file into one object: Hugging Face's dataset viewer ("rows"), pandas ("data"), own scripts.
-_CONTAINERS = ("data", "rows", "dialogues", "conversations", "examples", "items", "records", "train")
+_SPLITS = ("train", "validation", "valid", "dev", "eval", "test")
+# Where a turn holds what is seen beside its text (Ollama, an export of Claude). A sound may be of the text itself.
+_ATTACHED = ("image", "images", "video", "videos", "files", "attachments")
 
 _EXPECTED = "Rename its keys to 'messages', or to 'instruction' and 'output', or convert it (docs/tutorials/own-text.md)."
 _ALTERNATE = "Let the turns alternate, user first and agent last."
 _WORDS = "Write these turns in words, as people say them."
+_SHORTER = "Split such turns into shorter ones."
+_BY_ROW = "Write an object for each row (in pandas: `to_json(path, orient='records', lines=True)`)."
+_IN_OBJECT = 'Write a list of texts as {"data": [...]}, a list of messages as {"messages": [...]}.'
+_AS_LIST = "Write the turns as a list of objects, each with the keys 'role' and 'content'."
 
 
 @dataclass(frozen=True)
@@ -49,13 +64,26 @@ class _Turn:
 
 
 def rows_inside(value: Any) -> list[Any]:
-    """The rows of an object that holds all rows of a file, `{"data": [{"messages": ...}, ...]}`; any other value is one row."""
-    if isinstance(value, dict):
-        for key in _CONTAINERS:
-            rows = [_unpacked(row) for row in value[key]] if isinstance(value.get(key), list) else []
-            if any(isinstance(row, dict) and (_key_of_turns(row) or _is_pair(row)) for row in rows):
-                return rows
-    return [value]
+    """The rows of an object that holds all rows of a file; any other value is one row.
+
+    Its lists of rows have any names: `{"data": [{"messages": ...}, ...]}`, `{"train": [...], "test": [...]}`.
+    """
+    if not isinstance(value, dict) or _is_pair(value) or _has_turn(value.get(_key_of_turns(value) or "")):
+        return [value]
+    lists = {key: [_unpacked(row) for row in rows] for key, rows in value.items() if isinstance(rows, list)}
+    if not any(_has_dialogue(rows) for rows in lists.values()):
+        return [value]
+    return [row for key, rows in lists.items() if key in _SPLITS or _has_dialogue(rows) for row in rows]
+
+
+def _has_dialogue(rows: list[Any]) -> bool:
+    return any(isinstance(row, dict) and (_key_of_turns(row) or _is_pair(row)) for row in rows)
+
+
+def _has_turn(turns: Any) -> bool:
+    return isinstance(turns, list) and any(
+        isinstance(turn, str) or (isinstance(turn, dict) and any(key in turn for key in _ROLE_KEYS)) for turn in turns
+    )
 
 
 def dialogue_id(row: Any) -> str | None:
@@ -96,13 +124,14 @@ def spoken_turns(row: Any) -> list[tuple[Speakable, Speakable]]:
             tool_was_used = True
             continue
         if not speech.text:
-            raise OddRow(speech.reason, f"{where} is {_shown(turn.content)}", _WORDS)
+            raise OddRow(speech.reason, f"{where} is {_shown(turn.content)}", _SHORTER if speech.reason == TOO_MANY else _WORDS)
         if role == _AGENT and turn.weight == 0:
             raise OddRow("an agent turn of weight 0: not to be learned", where, "Remove the key 'weight' to learn these too.")
         if said and role == _AGENT == said[-1][0] and tool_was_used:
             said[-1] = (_AGENT, said[-1][1] + speech)
         elif said and role == said[-1][0]:
-            raise OddRow("two turns of one speaker in a row", f"{where} is by {turn.speaker!r} again", _ALTERNATE)
+            silent = ", after a call of a tool alone" if tool_was_used else ""
+            raise OddRow("two turns of one speaker in a row", f"{where} is by {turn.speaker!r} again{silent}", _ALTERNATE)
         elif not said and role == _AGENT:
             raise OddRow("the agent speaks first", f"{where} is by {turn.speaker!r}", _ALTERNATE)
         else:
@@ -118,30 +147,61 @@ def spoken_turns(row: Any) -> list[tuple[Speakable, Speakable]]:
 
 def _turns(row: Any) -> Iterator[_Turn]:
     if not isinstance(row, dict):
-        raise OddRow("a row that is no object", f"it is {_shown(row)}", _EXPECTED)
-    if _is_pair(row):
-        yield _Turn(1, "user", [row[key] for key in ("instruction", "input") if row.get(key) is not None])
-        yield _Turn(2, "agent", row["output"])
+        raise OddRow("a row that is no object", f"it is {_shown(row)}", _IN_OBJECT if isinstance(row, list) else _EXPECTED)
+    is_pair, key = _is_pair(row), _key_of_turns(row)
+    keys = _PAIR if is_pair else (key,) if key else tuple(_FORMS)
+    if by_column := next((key for key in keys if _is_column(key, row.get(key))), None):
+        raise OddRow("a table by columns, not by rows", f"'{by_column}' is {_shown(row[by_column])}", _BY_ROW)
+    if is_pair:
+        asked = [row[key] for key in ("instruction", "input") if row.get(key) is not None]
+        for place, content in enumerate([*_history(row), asked, row["output"]], start=1):
+            yield _Turn(place, _by_turns(place), content)
         return
-    key = _key_of_turns(row)
     if key is None:
-        raise OddRow("no dialogue in the row", f"its keys are {_shown(', '.join(sorted(row)))}", _EXPECTED)
+        cure = _AS_LIST if row.keys() & _FORMS.keys() else _EXPECTED
+        raise OddRow("no dialogue in the row", f"its keys are {_shown(', '.join(sorted(row)))}", cure)
     for place, turn in enumerate(row[key], start=1):
         yield _turn(turn, key, place)
 
 
+def _is_column(key: str, value: Any) -> bool:
+    """Whether it holds one key of many rows: of pandas (by default `{"0": ..., "1": ...}`), or of `Dataset.to_dict()`."""
+    cell = (str, list) if key in _PAIR else list
+    if isinstance(value, dict):
+        return all(name.isdigit() and isinstance(inside, cell) for name, inside in value.items()) and bool(value)
+    return isinstance(value, list) and any(isinstance(inside, cell) for inside in value)
+
+
+def _history(row: dict[str, Any]) -> list[Any]:
+    """What was said before (LLaMA-Factory): [[user text, agent text], ...]."""
+    history = row.get("history") or []
+    if not isinstance(history, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in history):
+        cure = "Write it as a list of lists, each of a user text and an agent text."
+        raise OddRow("a history that is no list of pairs", f"it is {_shown(history)}", cure)
+    return list(itertools.chain(*history))
+
+
+def _by_turns(place: int) -> str:
+    return (_AGENT, _USER)[place % 2]
+
+
 def _turn(turn: Any, key: str, place: int) -> _Turn:
     if key == "data" and not isinstance(turn, dict):
-        return _Turn(place, (_AGENT, _USER)[place % 2], turn)
+        return _Turn(place, _by_turns(place), turn)
     given = turn if isinstance(turn, dict) else {}
     role_key = next((key for key in _ROLE_KEYS if key in given), None)
-    text_key = next((key for key in (_FORMS[key], *_TEXT_KEYS) if key in given), None)
+    text_keys = [key for key in (_FORMS[key], *_TEXT_KEYS) if key in given]
+    text_key = next((key for key in text_keys if given[key] is not None), next(iter(text_keys), None))
     calls_tool = bool(given.get("tool_calls") or given.get("function_call"))
     if role_key is None or (text_key is None and not calls_tool):
-        raise OddRow("a turn that is no object with a role and a text", f"turn {place} is {_shown(turn)}", _EXPECTED)
+        raise OddRow("a turn that is no object with a role and a text", f"turn {place} is {_shown(turn)}", _AS_LIST)
     content = given[text_key] if text_key else None
     if content is None and isinstance(given.get("refusal"), str):  # OpenAI: what the model says instead
         content = given["refusal"]
+    if attached := next((key for key in _ATTACHED if given.get(key)), None):
+        content = [content, {"type": attached, attached: given[attached]}]
+    elif given.get("type") not in (None, "message"):  # a turn is one part (NeMo's multimodal conversations)
+        content = given
     return _Turn(place, given[role_key], content, calls_tool, given.get("weight"))
 
 

@@ -1,6 +1,8 @@
 """What stands inside a text and nobody says: taken out where the rest still reads as a sentence, refused where it does not.
 
-The rules are one table, applied from top to bottom. A rule whose replacement is None refuses the text.
+The rules are one table, applied from top to bottom. A rule whose replacement is None refuses the text. The time of a rule grows
+with the length of the text, not with its square: from each place, a pattern looks at a bounded number of characters, or
+goes on to where no other match begins.
 """
 
 from __future__ import annotations
@@ -13,6 +15,9 @@ from typing import NamedTuple
 
 REASONING, TOOL_CALLS = "reasoning", "calls of tools"
 _SPACE = "white space"
+_MOST_AT_ALL = 1_000_000  # characters of a turn with its reasoning and calls of tools
+_MOST_SAID = 10_000  # without them: 25 s of speech, and many characters of markup for each that is said
+TOO_MANY = f"a turn of over {_MOST_SAID:,} characters"
 _MOST_ROUNDS = 4  # what is taken out may leave something to take out: a heading inside a paragraph of HTML
 
 
@@ -41,6 +46,7 @@ _TOKEN = (
 _ROLE = "(?i:user|human|assistant|model|system)"
 _LABEL = r"(?i:user|human|assistant|chatbot|chatgpt)\s?:"
 _MODEL_RULES = [
+    _rule(TOO_MANY, rf"(?s)\A.{{{_MOST_AT_ALL + 1}}}"),
     _rule(REASONING, rf"(?is)<({_THOUGHT})\b[^<>]*>(?:(?!<\1\b).)*?</\1\s*>", " "),
     _rule(REASONING, rf"(?is)\A.*</(?:{_THOUGHT})\s*>", ""),  # DeepSeek's template opens it in the prompt
     _rule(REASONING, rf"(?is)<(?:{_THOUGHT})\b[^<>]*>.*\Z", ""),
@@ -55,9 +61,10 @@ _MODEL_RULES = [
     _rule("tokens of chat templates", rf"(?:{_TOKEN}\s*){{1,20}}\Z", ""),
     _rule("tokens of chat templates", r"<\|\d+(?:\.\d+)?\|>", ""),  # times of words
     _rule("several turns in one text", _TOKEN),
-    _rule("labels of speakers", rf"\A\s*(?:\*\*|\#+ )?{_LABEL}(?:\*\*)?(?=\s)", ""),
-    _rule("several turns in one text", rf"(?m)^\s*(?:\*\*|\#+ )?{_LABEL}(?:\*\*)?(?=\s)"),
-    _rule("several turns in one text", rf"(?m)^\#+ (?:Instruction|Response|Input|Output):|\#\#+ ?{_LABEL}"),
+    _rule("labels of speakers", rf"\A\s*(?:\*\*|\#{{1,6}} )?{_LABEL}(?:\*\*)?(?=\s)", ""),
+    _rule("several turns in one text", rf"(?m)^[^\S\n]*(?:\*\*|\#{{1,6}} )?{_LABEL}(?:\*\*)?(?=\s)"),
+    _rule("several turns in one text", rf"(?m)^\#{{1,6}} (?:Instruction|Response|Input|Output):|\#\# ?{_LABEL}"),
+    _rule(TOO_MANY, rf"(?s)\A.{{{_MOST_SAID + 1}}}"),
 ]
 
 # ------------------------------------------------------------------ characters
@@ -79,14 +86,14 @@ def _windows_1252(match: re.Match[str]) -> str:
 
 
 _SPACE_RULES = [
-    _rule(_SPACE, r"[ \t\xa0]{2,}", lambda match: "\t" if "\t" in match[0] else " "),
+    _rule(_SPACE, r"[^\S\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]{2,}", lambda match: "\t" if "\t" in match[0] else " "),
     _rule(_SPACE, r"\s*[\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]\s*", "\n"),
 ]
 _CHARACTER_RULES = [
     _rule("control characters", "\x1b\\[[0-9;]*[A-Za-z]", ""),  # colours of a terminal
     _rule("control characters", "[\x80-\x9f]", _windows_1252),
     _rule("control characters", "[\x00-\x08\x0e-\x1f\x7f\ufdd0-\ufdef\ufffe\uffff]", ""),
-    _rule("citations", "\ue200[^\ue201]*\ue201", ""),  # of ChatGPT
+    _rule("citations", "\ue200[^\ue200\ue201]*\ue201", ""),  # of ChatGPT
     _rule("control characters", "[\ue000-\uf8ff\U000f0000-\U0010fffd]", ""),  # private use: icons of a font
     _rule("invisible characters", _INVISIBLE, ""),
     _rule("invisible characters", "(?<![\u0600-\u1fff])[\u200c\u200d](?![\U0001f000-\U0001faff\u2600-\u27bf])", ""),
@@ -109,16 +116,16 @@ _INLINE = (
     "|small|solution|speak|span|strike|strong|sub|summary|sup|time|title|tt|u|var|voice|wbr"
 )
 _ATTRIBUTES = r"""(?:\s+[\w:@.-]+(?:\s*=\s*(?:"[^"]*"|'[^']*'|[^\s"'=<>`]+))?)*\s*/?"""
-_URL = r"<?(?:(?:https?|ftp)://|(?<![A-Za-z0-9])www\.|\bmailto:)[^\s<>]*[^\s<>.,;:!?)\]}'\"*_]>?"
-_CITATION = r"【[^】]*†[^】]*】|\[\^[\w-]+\]|\[[1-9]\d{0,2}(?:\s*[,–-]\s*[1-9]\d{0,2})*\](?!\()|\[citation needed\]"
+_URL = r"<?(?:(?:https?|ftp)://|(?<![A-Za-z0-9])www\.|\bmailto:)[^\s<>]{0,1000}[^\s<>.,;:!?)\]}'\"*_]>?"
+_CITATION = r"【[^【】†]*†[^【】]*】|\[\^[\w-]+\]|\[[1-9]\d{0,2}(?:\s*[,–-]\s*[1-9]\d{0,2})*\](?!\()|\[citation needed\]"
 _FORMULA = (
     r"\$\$|\\[()\[\]]|\\[a-zA-Z]+\{|\\(?:begin|sum|int|prod|lim|cdot|times|alpha|beta|pi|leq?|geq?|neq?)\b"
     r"|(?i:<su[bp]\b[^<>]*>\s*[-+−]?\d)"
-    r"|(?<![\w$])\$(?=\S)(?:[^$\n]*[\\^_={}+][^$\n]*|[A-Za-z])(?<=\S)\$(?![\w$])|\d\s*[*^]\s*\(?\d|[\u2200-\u22ff\u2a00-\u2aff]"
+    r"|(?<![\w$])\$(?=\S)(?:[^$\n\\^_={}+]*[\\^_={}+][^$\n]*|[A-Za-z])(?<=\S)\$(?![\w$])|\d\s*[*^]\s*\(?\d|[\u2200-\u22ff\u2a00-\u2aff]"
 )
 _CODE = (
-    r"```|~~~|(?i:<(?:pre|script|style|svg|math|iframe|object|form)\b)|(?m:^\s*(?:def|class) \w+.*:\s*$)|\w\(\)|\w\([\"']"
-    r"|(?m:^\s*(?:import [\w.]+|from [\w.]+ import .*|\#include.*)$)|[=!]=|&&|\|\||\[code\]"
+    r"```|~~~|(?i:<(?:pre|script|style|svg|math|iframe|object|form)\b)|(?m:^[^\S\n]*(?:def|class) \w+.*:\s*$)|\w\(\)|\w\([\"']"
+    r"|(?m:^[^\S\n]*(?:import [\w.]+|from [\w.]+ import .*|\#include.*)$)|[=!]=|&&|\|\||\[code\]"
 )
 
 
@@ -136,7 +143,8 @@ _MARKUP_RULES = [
     ),
     _rule(
         "a table",
-        r"(?i)<table\b|(?m:^[ \t]*\|?[ \t]*:?-{2,}:?[ \t]*\|)|(?m:^[ \t]*\|.*\|[ \t]*$)|[\u2500-\u257f]|\S\t+\S.*\n.*\S\t+\S",
+        r"(?i)<table\b|(?m:^[ \t]*\|?[ \t]*:?-{2,}:?[ \t]*\|)|(?m:^[ \t]*\|.*\|[ \t]*$)|[\u2500-\u257f]"
+        r"|(?m:^[^\t\n]*\S\t+\S.*\n[^\t\n]*\S\t+\S)",
     ),
     _rule("escapes", r"(?<![A-Za-z]:)(?<!\\)(?:\\r)?\\n(?![a-z]{2})", "\n"),  # escaped twice
     _rule("escapes", r"\\(?=['\"])", ""),
@@ -144,26 +152,26 @@ _MARKUP_RULES = [
     _rule("a formula", _FORMULA),
     _rule("code", _CODE),
     _rule("Markdown", r"(?<=[a-z])`(?=(?:t|s|re|ve|ll|d|m)\b)", "'"),
-    _rule("Markdown", r"(`+)\s*([^`]+?)\s*\1", _words_of_code),
+    _rule("Markdown", r"(?<!`)(`{1,3})(?!`)\s*([^`]+?)\s*\1", _words_of_code),
     _rule("HTML", rf"(?i)</?(?:{_BLOCKS})\b{_ATTRIBUTES}>", "\n"),
     _rule("HTML", rf"(?i)</?(?:{_INLINE}){_ATTRIBUTES}>", ""),
     _rule("Markdown", rf"(?m)^[ \t]{{0,3}}\[[^\]]+\]:[ \t]*{_URL}.*$", ""),  # where a link leads
     _rule("citations", r"(?m)^[ \t]{0,3}\[\^[\w-]+\]:.*$", ""),
     _rule("Markdown", r"""\[([^\[\]]+)\]\((?:[^()\s]|\([^()]*\))*(?:\s+["'][^"']*["'])?\)""", r"\1"),
     _rule("Markdown", r"\[(?![\d,\s–-]+\])([^\[\]]+)\] ?\[[^\[\]]*\]", r"\1"),
-    _rule("citations", rf"\s*(?:{_CITATION})", ""),
-    _rule("URLs", rf"\s*\({_URL}\)", ""),
+    _rule("citations", rf"\s{{0,2}}(?:{_CITATION})", ""),
+    _rule("URLs", rf"\s{{0,2}}\({_URL}\)", ""),
     _rule("URLs", rf"(?m)(?:^|(?<=[.!?]))[ \t]*{_URL}[ \t]*$", ""),
     _rule("a URL inside a sentence", _URL),
     _rule("Markdown", r"(?m)^[ \t]{0,3}\#{1,6}(?:[ \t]+|$)|[ \t]+\#+[ \t]*$", ""),
     _rule("Markdown", r"(?m)^[ \t]*(?:>[ \t]?)+", ""),
     _rule("Markdown", r"(?m)^[ \t]*[-*+•‣–—](?:[ \t]+|$)(?:\[[ xX]\][ \t]+)?", ""),
-    _rule("Markdown", r"(?<![\w*])(\*{1,3})(?=[^\s*])([^\n]+?)(?<=[^\s*])\1(?![\w*])", r"\2"),
-    _rule("Markdown", r"(?<!\w)(_{1,3})(?=[^\s_])([^\n]+?)(?<=[^\s_])\1(?!\w)", r"\2"),
-    _rule("Markdown", r"~~(?=\S)([^\n]+?)(?<=\S)~~", r"\1"),
+    _rule("Markdown", r"(?<![\w*])(\*{1,3})(?=[^\s*])([^\n]{1,500}?)(?<=[^\s*])\1(?![\w*])", r"\2"),
+    _rule("Markdown", r"(?<!\w)(_{1,3})(?=[^\s_])([^\n]{1,500}?)(?<=[^\s_])\1(?!\w)", r"\2"),
+    _rule("Markdown", r"~~(?=\S)([^\n]{1,500}?)(?<=\S)~~", r"\1"),
     _rule("Markdown", r"\*\*+|(?<=\w)\*(?!\w)|(?<![\w*])\*(?=\w)", ""),
     _rule("Markdown", r"\\([*_`~#+.!>-])", r"\1"),
-    _rule("symbols", r"\s*[©®™℠†‡]|\s*\(\s*\)", ""),
+    _rule("symbols", r"\s{0,2}[©®™℠†‡]|\s{0,2}\(\s{0,2}\)", ""),
     _rule("symbols", "[•‣]", " "),
     _rule("emoji", r"(?<!\S)(?::[a-z][a-z0-9_+-]+:|[:;]['’]?[-o]?[()DPp|/\]]+|=[()]|<3+|\^_?\^)(?=[\s.,!?]|\Z)", ""),
 ]
@@ -182,7 +190,7 @@ def without_markup(text: str) -> tuple[str, list[str]]:
     Raises:
         NotSpeech: if what is left would be no sentence.
     """
-    if _PLAIN.fullmatch(text) and "www." not in text:
+    if len(text) <= _MOST_SAID and _PLAIN.fullmatch(text) and "www." not in text:
         return text, []
     kinds: list[str] = []
     for _ in range(_MOST_ROUNDS):

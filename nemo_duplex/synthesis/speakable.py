@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import unicodedata
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from nemo_duplex.synthesis.markup import REASONING, TOOL_CALLS, NotSpeech, witho
 #: Reason of a value that only calls a tool, or is what a tool returns: nobody says it, so the turn is left out.
 TOOL_CALL = "a call of a tool"
 
+_LARGEST = 1e16  # from there on JSON's numbers are not exact in most programs: that is no number that somebody says
 _DEEPEST = 4  # parts inside of parts
 _TEXT = ("text", "input_text", "output_text", "summary_text", "multimodal_text")
 _SOUND = ("audio", "input_audio", "output_audio")
@@ -22,8 +22,8 @@ _TOOL = re.compile(r"tool|function|_call(?:_output)?$")
 _TOOL_KEYS = {"functionCall", "functionResponse", "function_call", "function_response", "executableCode", "codeExecutionResult"}
 
 
-_MISSING = ("nan", "NaN", "null", "NULL", "undefined")  # how exporters write that there is no text
-_KINDS = {float: "an odd number", list: "lists in lists"}
+_MISSING = ("nan", "NaN", "<NA>", "null", "NULL", "undefined")  # how exporters write that there is no text
+_KINDS = {float: "an odd number", int: "an odd number", list: "lists in lists"}
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def speakable(value: Any) -> Speakable:
 
 def _texts(value: Any, taken_out: list[str], depth: int = 0) -> Iterator[str]:
     """The texts in a value; adds the kinds of parts that nobody says to `taken_out`."""
-    if value is None or value in _MISSING:
+    if value is None or value in _MISSING or value != value:  # the last: NaN
         return
     if isinstance(value, str):
         yield value
@@ -89,7 +89,7 @@ def _texts(value: Any, taken_out: list[str], depth: int = 0) -> Iterator[str]:
             yield from _texts(part, taken_out, depth + 1)
     elif isinstance(value, dict) and depth < _DEEPEST:
         yield from _texts(_said_by(value, taken_out), taken_out, depth + 1)
-    elif isinstance(value, int | float) and math.isfinite(value) and "e" not in str(value):
+    elif isinstance(value, int | float) and abs(value) < _LARGEST and "e" not in str(value):
         yield str(value)
     else:
         raise NotSpeech(f"{_KINDS.get(type(value), 'an object')} instead of a text")
@@ -110,7 +110,7 @@ def _said_by(part: dict[str, Any], taken_out: list[str]) -> Any:
         return part.get("refusal")
     if kind is not None and kind not in _TEXT:
         raise NotSpeech("an image, a sound or another part that is no text")
-    for key in ("text", "content", "value", "parts"):
-        if key in part:
-            return part[key]
+    texts = [part[key] for key in ("text", "content", "value", "parts") if key in part]
+    if texts:
+        return next((text for text in texts if text is not None), None)
     raise NotSpeech("an object instead of a text")

@@ -63,6 +63,11 @@ def test_a_row_goes_on_after_whatever_a_string_holds(tmp_path, separator):
         f"[\n{LINES.strip().replace(chr(10), chr(10) + ',')}\n]\n",
         "\n".join(json.dumps(row, indent=1) for row in ROWS),  # jq
         "".join(json.dumps(row) for row in ROWS),
+        f"{LINES}\0\0\0",  # what a crash or a file system leaves
+        f"{LINES.rstrip()}\0",
+        f"{PRETTY}\0\n",
+        LINES.replace("\n", "\n\0\0\0\n"),
+        f"{LINES}\x1a",  # the end of a file of DOS
     ],
 )
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32", "utf-32-be"])
@@ -70,6 +75,11 @@ def test_a_row_goes_on_after_whatever_a_string_holds(tmp_path, separator):
 def test_every_form_and_encoding_gives_the_same_rows(tmp_path, content, encoding, packed):
     data = content.encode(encoding)
     assert values(read(tmp_path, gzip.compress(data) if packed else data)) == ROWS
+
+
+def test_nan_is_no_value_and_infinity_is_a_number(tmp_path):
+    (row,) = values(read(tmp_path, '{"a": NaN, "b": [NaN, 1.5], "c": -Infinity, "d": "NaN"}'))
+    assert row == {"a": None, "b": [None, 1.5], "c": float("-inf"), "d": "NaN"}
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import pytest
 
 from nemo_duplex.files.odd_rows import OddRow
 from nemo_duplex.synthesis.dialogue_rows import dialogue_id, rows_inside, spoken_turns
+from nemo_duplex.synthesis.markup import TOO_MANY
 
 ASKED = {"role": "user", "content": "How many?"}
 SAID = {"role": "assistant", "content": "Two."}
@@ -53,8 +54,22 @@ def messages(*turns) -> list[tuple[str, str]]:
         {"contents": [{"role": "user", "parts": [{"text": "How many?"}]}, {"role": "model", "parts": [{"text": "Two."}]}]},
         {"data": ["How many?", "Two."]},
         {"data": [ASKED, SAID]},
+        {"conversations": [{"from": "human", "value": None, "text": "How many?"}, SAID]},
+        {"conversation": [ASKED | {"language": "English"}, SAID], "turn": 1},  # LMSYS, WildChat
+        {"chat_messages": [  # an export of Claude
+            {"sender": "human", "text": "How many?", "content": [], "attachments": [], "files": []},
+            {"sender": "assistant", "text": "Two.", "attachments": []},
+        ]},
+        {"conversations": [  # NeMo's multimodal conversations
+            {"from": "User", "type": "text", "value": "How many?"}, {"from": "Assistant", "type": "text", "value": "Two."},
+        ]},
+        {"messages": [ASKED | {"type": "message"}, {"type": "message"} | SAID | {"tool_calls": None, "images": []}]},
+        {"messages": [ASKED, {"role": "assistant", "type": "function_call", "content": "{}"}, RESULT, SAID]},
+        {"messages": [ASKED | {"type": "audio", "transcript": "How many?", "content": "a.wav"}, SAID]},
         {"instruction": "How many?", "input": "", "output": "Two."},
         {"instruction": "How", "input": "many?", "output": "Two."},
+        {"instruction": "How many?", "input": float("nan"), "output": "Two.", "history": None},
+        {"instruction": "How many?", "input": "", "output": "Two.", "history": [], "messages": {"0": []}},
         {"instruction": "How many?", "input": None, "output": [{"type": "text", "text": "Two."}], "messages": []},
     ],
 )  # fmt: skip
@@ -95,6 +110,28 @@ def test_what_the_agent_says_before_and_after_a_tool_is_one_turn():
         ),
         ({"messages": [ASKED, "Two."]}, "a turn that is no object with a role and a text", "turn 2 is 'Two.'"),
         ({"data": ["How many?", 3, "And?", {"a": 1}]}, "a turn that is no object with a role and a text", "turn 4 is {'a': 1}"),
+        (
+            {"conversations": [{"from": "User", "type": "audio", "value": "a.wav", "duration": 5.7}, SAID]},
+            "an image, a sound or another part that is no text",
+            "turn 1 is {'from': 'User', 'type': 'audio', 'value': 'a.wav', 'duratio",
+        ),
+        (
+            {"messages": [ASKED | {"images": ["a.png"]}, SAID]},
+            "an image, a sound or another part that is no text",
+            "turn 1 is ['How many?', {'type': 'images', 'images': ['a.png']}]",
+        ),
+        (
+            {"messages": [ASKED, CALL, RESULT | {"role": "user", "content": [{"type": "tool_result"}, {"text": "Go."}]}, SAID]},
+            "two turns of one speaker in a row",
+            "turn 3 is by 'user' again, after a call of a tool alone",
+        ),
+        (
+            {"instruction": "A?", "output": "B.", "history": [["How many?", "Two.", "x"]]},
+            "a history that is no list of pairs",
+            "it is [['How many?', 'Two.', 'x']]",
+        ),
+        ({"instruction": "A?", "output": "B.", "history": "x"}, "a history that is no list of pairs", "it is 'x'"),
+        ({"messages": [ASKED, SAID | {"content": "a *a *" * 99_999}]}, TOO_MANY, "turn 2 is '" + "a *a *" * 8 + "a '"),
         ({"messages": "[]"}, "no dialogue in the row", "its keys are 'messages'"),
         ({"prompt": "How many?", "completion": "Two."}, "no dialogue in the row", "its keys are 'completion, prompt'"),
         (
@@ -113,6 +150,62 @@ def test_why_a_row_is_no_dialogue(row, reason, detail):
     assert (error.value.reason, error.value.detail) == (reason, detail) and error.value.cure
 
 
+SPLIT = {"columns": ["instruction", "output"], "index": [0, 1], "data": [["How many?", "Two."], ["When?", "At nine."]]}
+
+
+@pytest.mark.parametrize(
+    ("row", "detail"),
+    [
+        (SPLIT, "'data' is [['How many?', 'Two.'], ['When?', 'At nine.']]"),
+        ({"data": [[0.5, 1], [2, 3]]}, "'data' is [[0.5, 1], [2, 3]]"),
+        ({"data": [["How many?", "Two."]]}, "'data' is [['How many?', 'Two.']]"),
+        ({"instruction": {"0": "How many?"}, "output": {"0": "Two."}}, "'instruction' is {'0': 'How many?'}"),
+        ({"instruction": ["How many?", "When?"], "output": ["Two.", "At nine."]}, "'instruction' is ['How many?', 'When?']"),
+        ({"instruction": "How many?", "output": ["Two.", "Three."]}, "'output' is ['Two.', 'Three.']"),
+        ({"messages": {"0": [], "1": [SAID]}}, "'messages' is {'0': [], '1': [{'role': 'assistant', 'content': 'Two.'}]}"),
+        ({"messages": [[ASKED]]}, "'messages' is [[{'role': 'user', 'content': 'How many?'}]]"),
+    ],
+)
+def test_a_table_by_columns_is_no_dialogue(row, detail):
+    assert rows_inside(row) == [row]
+    with pytest.raises(OddRow) as error:
+        spoken_turns(row)
+    assert str(error.value) == f"a table by columns, not by rows ({detail})" and "orient='records'" in error.value.cure
+
+
+@pytest.mark.parametrize(
+    ("row", "cure"),
+    [
+        ({"prompt": "How many?", "completion": "Two."}, "Rename its keys to 'messages'"),
+        ({"messages": "[]"}, "Write the turns as a list of objects"),
+        (
+            {"messages": {"role": ["user", "assistant"], "content": ["How many?", "Two."]}},
+            "Write the turns as a list of objects",
+        ),
+        ({"messages": ["How many?", "Two."]}, "Write the turns as a list of objects"),
+        ([ASKED, SAID], 'Write a list of texts as {"data": [...]}, a list of messages as {"messages": [...]}'),
+        ({"data": ["How many?", "Two. " * 3000]}, "Split such turns into shorter ones"),
+        ({"data": ["How many?", "{Two}"]}, "Write these turns in words"),
+    ],
+)
+def test_the_cure_is_one_for_this_row(row, cure):
+    with pytest.raises(OddRow) as error:
+        spoken_turns(row)
+    assert error.value.cure.startswith(cure)
+
+
+def test_what_was_said_before_an_instruction_is_a_part_of_the_dialogue():
+    row = {
+        "instruction": "And",
+        "input": "you?",
+        "output": "One.",
+        "history": [["How many?", "Two."], ["When?", "At **nine**."]],
+    }
+    assert said(row) == [("How many?", "Two."), ("When?", "At nine."), ("And you?", "One.")]
+    with pytest.raises(OddRow, match="nothing to say .turn 2 is None"):
+        said(row | {"history": [["How many?", None]]})
+
+
 def test_the_kinds_of_things_that_were_taken_out_are_told_with_the_turn():
     ((user, agent),) = spoken_turns({"messages": [ASKED | {"content": "How *many*?"}, SAID | {"content": "Two. 😀"}]})
     assert (user.text, user.taken_out, agent.text, agent.taken_out) == ("How many?", ("Markdown",), "Two.", ("emoji",))
@@ -123,6 +216,23 @@ def test_rows_inside_of_one_object(key):
     rows = [{"messages": [ASKED, SAID]}, {"odd": 1}]
     assert rows_inside({"version": 1, key: rows}) == rows
     assert rows_inside({key: [{"row_idx": i, "row": row} for i, row in enumerate(rows)]}) == rows
+
+
+def test_all_lists_of_rows_inside_of_one_object():
+    first, second, third = ({"data": [text, "Two."]} for text in "abc")
+    both = {
+        "description": "x",
+        "train": [first],
+        "labels": [1, "x"],
+        "validation": [second, third],
+        "features": [{"name": "x"}],
+    }
+    assert rows_inside(both) == [first, second, third]
+    assert rows_inside({"train": [first], "test": [{"odd": 1}]}) == [first, {"odd": 1}]  # to be counted
+    assert rows_inside({"messages": [ASKED, SAID], "examples": [first]}) == [{"messages": [ASKED, SAID], "examples": [first]}]
+    assert rows_inside(first | {"examples": [second]}) == [first | {"examples": [second]}]
+    pair = {"instruction": "a", "output": "b", "examples": [first]}
+    assert rows_inside(pair) == [pair]
 
 
 @pytest.mark.parametrize(

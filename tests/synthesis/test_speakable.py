@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from nemo_duplex.synthesis.markup import TOO_MANY
 from nemo_duplex.synthesis.speakable import TOOL_CALL, speakable
 
 CALL = {"type": "tool_use", "id": "t1", "name": "look", "input": {"place": "table"}}
@@ -43,8 +44,13 @@ PICTURE = "an image, a sound or another part that is no text"
             ("emoji", "Markdown"),
         ),
         ("cafe\u0301", "caf\u00e9", ()),
+        (["Two", float("nan")], "Two", ()),
+        ("**a** " * 1666, "a " * 1665 + "a", ("Markdown",)),
+        (f"<think>{'*a *' * 200_000}</think>Two.", "Two.", ("reasoning",)),
         (2, "2", ()),
         (0, "0", ()),
+        (10**16 - 1, "9999999999999999", ()),
+        ({"text": None, "value": "Two."}, "Two.", ()),
         (-2.5, "-2.5", ()),
     ],
 )
@@ -63,7 +69,14 @@ def test_the_text_of_a_value(value, text, taken_out):
         ([], "nothing to say"),
         ([{"type": "text", "text": None}], "nothing to say"),
         (True, "true or false instead of a text"),
-        (float("nan"), "an odd number instead of a text"),
+        (float("nan"), "nothing to say"),
+        ([float("nan"), "<NA>"], "nothing to say"),
+        (float("inf"), "an odd number instead of a text"),
+        ("a" * 1_000_001, TOO_MANY),
+        ("**a** " * 1667, TOO_MANY),
+        ([CALL, {"type": "text", "text": "<" * 10_001}], TOO_MANY),
+        (10**400, "an odd number instead of a text"),
+        (10**16, "an odd number instead of a text"),
         (1e30, "an odd number instead of a text"),
         ({}, "an object instead of a text"),
         ({"city": "Paris"}, "an object instead of a text"),
