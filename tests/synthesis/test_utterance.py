@@ -65,6 +65,22 @@ def test_a_closure_of_a_stop_stays_and_so_do_all_samples_of_a_plain_text():
     assert [(w.start, w.end) for w in spoken.words] == [(0.0, 0.46), (0.46, pytest.approx(1.074))]
 
 
+def test_a_click_an_offset_and_hum_are_no_speech():
+    silent = np.zeros(8000, np.float32)
+    whole = np.concatenate([silent, SPEECH, silent])
+    click, time = np.zeros_like(whole), np.arange(len(whole)) / RATE
+    click[[1000, -1000]] = 0.1
+    hum = (0.002 * np.sin(2 * np.pi * 50 * time)).astype(np.float32)
+    for disturbed in (whole + click, whole + np.float32(0.01), whole - np.float32(0.01), whole + hum):
+        assert Utterance("Good day", disturbed, RATE).duration == pytest.approx(1.02, abs=2e-3)
+
+
+def test_speech_shorter_than_two_windows_stays():
+    assert Utterance("a", np.full(100, 0.25), RATE).duration == 100 / RATE
+    burst = np.concatenate([np.zeros(4000), np.full(40, 0.25), np.zeros(4000)])
+    assert Utterance("a", burst, RATE).duration == pytest.approx(40 / RATE + 0.02, abs=0.006)
+
+
 def test_soft_fricatives_at_the_edges_stay():
     """40 dB below the vowels, which is the softest that eSpeak makes; and the fade of its last 10 ms."""
     fricative = silence(0.1, 0.3 * 10 ** (-40 / 20))

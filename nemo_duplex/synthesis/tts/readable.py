@@ -40,8 +40,8 @@ _ORDER = {"\u05bc": 0, "\u05c1": 1, "\u05c2": 1, "\u0651": 1}
 _NOT_SAID = re.compile("[\u0591-\u05af\u05bd]")
 # Of what eSpeak takes for one word it keeps 200 phonemes, at least 16 characters ("WWWW..."), and the rest is lost.
 _SHORT, _LONGEST = 16, 200
-# Initials ("a.b.c. d.e.") overwrite its memory from 53 of 3 bytes on, which ends the process.
-_INITIALS = regex.compile(r"(?:[\p{L}\p{N}]\p{M}*\.\s*){41,}")
+# Initials ("a.b.c. d.e.") overwrite its memory from 53 of 3 bytes on, "'s's's" from 50, which ends the process.
+_CHAIN = regex.compile(r"(?:\p{L}\p{M}*+\.[\s…]*+){41,}|(?:[^\s'’]?['’]s){41,}")
 _STRETCHES = [regex.compile(pattern) for pattern in (r"\w(?:[^\s。、，！？；：…]*[\w\p{M}])?", r"[\w\p{M}]+")]
 _MIXED = regex.compile(r"\w*(?:\p{Latin}\p{Cyrillic}|\p{Cyrillic}\p{Latin})\w*")
 _RANGE = re.compile(r"\d+\s*[~～〜]\s*\d+")  # the sign is a longer vowel to eSpeak, and no "to"
@@ -90,8 +90,8 @@ def why_unreadable(text: str, language: str, name: str, phonemes: Phonemes) -> s
     """
     if language in UNINTELLIGIBLE:
         return f"it does not say {UNINTELLIGIBLE[language]} so that it is understood: leave the dialogue out"
-    if chain := _INITIALS.search(text):
-        return f"it cannot read as many initials as in {_listed([chain[0]])}: write them without full stops"
+    if chain := _CHAIN.search(text):
+        return f"it cannot read as many initials as in {_listed([chain[0]])}: write them without full stops and apostrophes"
     if lost := _lost(text, language, phonemes):
         return f"it reads only the beginning of {_listed([lost])}: write blanks or punctuation in it"
     if text.isascii() and language.startswith("en"):

@@ -71,7 +71,7 @@ class Utterance:
     Examples:
         >>> from nemo_duplex.conversation import Word
         >>> words = (Word("Good", 0, 0.25, 0.75), Word("day", 5, 0.75, 1.25))
-        >>> audio = np.concatenate([np.zeros(4000), np.ones(16000), np.zeros(4000)])
+        >>> audio = np.concatenate([np.zeros(4000), np.tile([1.0, -1.0], 8000), np.zeros(4000)])
         >>> spoken = Utterance("Good day", audio, 16000, words)
         >>> spoken.duration, round(spoken.words[0].start, 3), round(spoken.words[1].start, 3)
         (1.02, 0.01, 0.51)
@@ -129,12 +129,18 @@ class Utterance:
 def _speech(audio: np.ndarray, sample_rate: int) -> tuple[int, int]:
     """The first sample of the speech in (S,) and the one behind its last; the same twice where there is none."""
     width = max(1, min(round(_WINDOW * sample_rate), len(audio)))
+    total = np.concatenate([[0.0], audio.cumsum(dtype=np.float64)])
     energy = np.concatenate([[0.0], np.square(audio, dtype=np.float64).cumsum()])
     power = (energy[width:] - energy[:-width]) / width  # of the window that begins at each sample
+    sound = power - ((total[width:] - total[:-width]) / width) ** 2  # without an offset, which some engines add to all samples
+    power = sound if sound.max(initial=0.0) > _INAUDIBLE**2 else power
     loudest = power.max(initial=0.0)
     if loudest <= _INAUDIBLE**2:
         return 0, 0
-    loud = np.flatnonzero(power > max(_SILENCE**2 * loudest, _INAUDIBLE**2))
+    is_loud = power > max(_SILENCE**2 * loudest, _INAUDIBLE**2)
+    both = is_loud[:-width] & is_loud[width:]  # a click is in one of two windows
+    loud = np.flatnonzero(np.concatenate([both, np.zeros(width, bool)]) | np.concatenate([np.zeros(width, bool), both]))
+    loud = loud if len(loud) else np.flatnonzero(is_loud)
     first, end = int(loud[0]) + width - 1, int(loud[-1]) + 1  # the samples that make these windows loud
     closure, margin = _CLOSURE * sample_rate, round(_MARGIN * sample_rate)
     return (
