@@ -78,7 +78,7 @@ def test_every_key_reaches_the_corpus(monkeypatch, capsys, tmp_path):
     [
         (("hors=1",), "Unknown key 'hors'. Did you mean 'hours'?"),
         (("hours=-3",), "hours=-3"),
-        (("duration=1",), "duration=1: expected 4 s or more"),
+        (("duration=1",), "duration=1: expected 4 to 3600 s"),
         (("slice=2/2",), "slice=2/2: expected i/n"),
         (("executor=moon",), "executor=moon"),
         (("source=[nowhere.jsonl]",), "there is no file nowhere.jsonl"),
