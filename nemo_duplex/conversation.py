@@ -24,6 +24,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal
 
 import regex
@@ -248,7 +249,7 @@ class Conversation:
         speakers = speakers or dict(zip(SPEAKERS, SPEAKERS))
         for part, offset in conversation_parts(cut):  # a turn ends with the audio of its part, also where padding follows
             for s in part.supervisions:
-                if s.speaker not in speakers:
+                if not isinstance(s.speaker, str | None) or s.speaker not in speakers:
                     raise InputError(
                         f"Cut {cut.id}: supervision {s.id} has speaker {s.speaker!r}, expected one of "
                         f"{', '.join(map(repr, speakers))}. Rename the speakers of the corpus; a "
@@ -295,10 +296,10 @@ def _check_text(cut_id: str, s: SupervisionSegment) -> None:
 def _turn(s: SupervisionSegment, speaker: Speaker, part: Any, shortest: Seconds, odd: Counter[str]) -> Turn | None:
     """The turn of a supervision within the audio of its part, in the part's time, or None; counts in `odd` what is wrong."""
     duration = part.duration
-    start, end = s.start, s.end
-    if not (math.isfinite(start) and math.isfinite(end) and start <= end):
+    if not (_is_time(s.start) and _is_time(s.duration) and s.duration >= 0):
         odd[_NO_TIMES] += 1
         return None
+    start, end = s.start, s.end
     if end < _INSTANT or start > duration - _INSTANT:
         odd[_OUTSIDE] += 1
         return None
@@ -326,6 +327,10 @@ def _turn(s: SupervisionSegment, speaker: Speaker, part: Any, shortest: Seconds,
     return turn
 
 
+def _is_time(value: Any) -> bool:
+    return isinstance(value, Real) and math.isfinite(value)
+
+
 def _say_once(cut_id: str, odd: Counter[str]) -> None:
     for what, count in odd.items():
         with _said[what]:
@@ -343,15 +348,15 @@ def _words(supervision: SupervisionSegment, text: str) -> tuple[Word, ...]:
     """Word times of a supervision, each word found again in the text from the end of the one before it."""
     words, position = [], 0
     lowered = text.lower() if len(text.lower()) == len(text) else text  # aligners often write words in lower case
-    for item in (supervision.alignment or {}).get("word", []):
-        symbol = item.symbol.strip()
+    for item in (supervision.alignment or {}).get("word") or []:
+        symbol = item.symbol.strip() if isinstance(item.symbol, str) else ""
         offset = lowered.find(symbol.lower(), position)
         if offset < 0 and not symbol.startswith(("<", "[")):  # an aligner's own spelling: keep the time, stay where we are
             offset = position
         elif offset >= 0:
             position = offset + len(symbol)
         # Without text, or with a mark such as <eps>, it is a pause.
-        if symbol and offset >= 0 and math.isfinite(item.start) and math.isfinite(item.end):
+        if symbol and offset >= 0 and _is_time(item.start) and _is_time(item.duration):
             words.append(Word(symbol, offset, item.start, item.end))
     return tuple(words)
 

@@ -349,6 +349,25 @@ def test_words_with_times_that_are_not_numbers_and_pauses_are_left_out():
     assert [(w.text, w.offset) for w in turn.words] == [("PARIS", 4), ("it", 11)]
 
 
+@pytest.mark.parametrize("times", [("1.44", 1.0), (1.44, "1.0"), (None, 1.0), (1.44, None)])
+def test_times_that_are_text_or_missing_are_no_times(times):
+    right = SupervisionSegment("s", "r", 1.0, 1.0, text=TEXT, speaker="user")
+    odd = SupervisionSegment("o", "r", *times, text=TEXT, speaker="agent")
+    cut = MonoCut("c", 0.0, 5.0, 0, supervisions=[odd, right])
+    assert [(t.speaker, t.start, t.end) for t in Conversation.from_cut(cut).turns] == [("user", 1.0, 2.0)]
+    words = [AlignmentItem("It", *times), AlignmentItem(None, 2.0, 0.1), AlignmentItem("paris", 2.4, 0.6)]
+    (turn,) = read((2.0, 4.0), text=TEXT, alignment={"word": words})
+    assert [(w.text, w.start, w.end) for w in turn.words] == [("paris", 2.4, 3.0)]
+    (turn,) = read((2.0, 4.0), text=TEXT, alignment={"word": None})
+    assert turn.words == ()
+
+
+def test_a_speaker_that_is_a_list_is_named():
+    odd = SupervisionSegment("o", "r", 1.0, 1.0, text=TEXT, speaker=["agent"])
+    with pytest.raises(InputError, match=r"^Cut c: supervision o has speaker \['agent'\], expected one of 'user', 'agent'"):
+        Conversation.from_cut(MonoCut("c", 0.0, 5.0, 0, supervisions=[odd]))
+
+
 def test_words_after_the_audio_are_not_said():
     items = [AlignmentItem("No", 4.0, 0.5), AlignmentItem("Paris", 4.9, 0.4)]
     (turn,) = read((4.0, 5.3), text="No, Paris.", alignment={"word": items})

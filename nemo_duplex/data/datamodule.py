@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning.pytorch as pl
@@ -13,15 +16,17 @@ from lhotse import CutSet
 from lhotse.cut import Cut
 from lhotse.dataset import IterableDatasetWrapper
 from lhotse.dataset.sampling.base import CutSampler
+from lhotse.dataset.sampling.dynamic_bucketing import estimate_duration_buckets
 from lightning.pytorch.utilities import CombinedLoader
 from lightning.pytorch.utilities.seed import isolate_rng
 from nemo.collections.common.data.lhotse import get_lhotse_dataloader_from_config
 from omegaconf import DictConfig, OmegaConf
 from torch.utils.data import DataLoader
 
-from nemo_duplex.data.batch_stream import BatchStream, ErrorsAsValues, FiniteLoader, StreamLoader
+from nemo_duplex.data.batch_stream import BatchStream, FiniteLoader, StreamLoader
 from nemo_duplex.data.dataset import DuplexS2SDataset
 from nemo_duplex.data.loader_keys import FILTERS, check_keys, loader_sections
+from nemo_duplex.frames import Seconds
 from nemo_duplex.inputs import InputError, existing_folder, one_line, plain
 from nemo_duplex.training.seeds import data_rank, mixed_seed, rank_seed
 
@@ -34,35 +39,31 @@ _FREE_KEYS = {"pin_memory", "cuda_expandable_segments", "use_lhotse", "concurren
 def duplex_dataloader(
     config: DictConfig | dict, dataset: DuplexS2SDataset, rank: int = 0, world_size: int = 1, first: int = 0
 ) -> DataLoader | FiniteLoader:
-    """A loader of DuplexBatch: one pass with `force_finite: true`, otherwise endless, and the same at every start.
+    """A loader of DuplexBatch, the same at every start: one pass with `force_finite: true`, otherwise endless.
 
     Args:
         config: keys of NeMo's Lhotse loader (`shar_path` or `input_cfg`, `batch_size` or `batch_duration`, `shuffle`,
             `num_workers`, `seed`, `use_bucketing` ...). In an endless loader every rank and worker shuffles in its own way,
-            derived from `shard_seed` (default: `seed`); NeMo's "randomized" and "trng" stand for that default.
+            derived from `shard_seed` (default: `seed`); NeMo's "randomized" and "trng" stand for that default. In one pass
+            workers take turns, so that every conversation comes once.
         dataset: makes the batches.
         rank, world_size: of this process among those that share the data.
         first: of an endless loader, the batch to start with. Those before are skipped without loading audio.
 
     Raises:
         InputError: for keys that do not fit (`loader_keys.py`), data that cannot be opened or of which the filters leave
-            nothing; if `seed` is not a whole number, because no start would equal another.
+            nothing, or fewer than buckets.
     """
     config = OmegaConf.create(plain(config))
     check_keys(plain(config))
-    finite = bool(config.get("force_finite"))
-    seed = config.get("seed", 0)
-    if not finite and not isinstance(seed, int):
-        raise InputError(f"The data loader has seed={seed}, expected a whole number: give one, such as 0.")
-    _check_some_cut(config, dataset)
-    if finite:
-        assert first == 0, "A finite loader is not entered in the middle."
-        return FiniteLoader(_opened(config, ErrorsAsValues(dataset), rank, world_size))
+    config = OmegaConf.create(_looked_at(plain(config), dataset))
+    finite, seed = bool(config.get("force_finite")), config.get("seed", 0)
+    assert first == 0 or not finite, "A finite loader is not entered in the middle."
     shard_seed = config.get("shard_seed", seed)
     shard_seed = shard_seed if isinstance(shard_seed, int) else seed
     workers, own_order = config.get("num_workers", 0), rank_seed(shard_seed, rank)
     loader = _nemo_loader(config, "randomized" if workers else own_order, dataset, rank, world_size)
-    one_order = not isinstance(loader.dataset, IterableDatasetWrapper)
+    one_order = finite or not isinstance(loader.dataset, IterableDatasetWrapper)
     if one_order:  # ranks and workers take turns, and must agree on the order
         loader = _nemo_loader(config, shard_seed, dataset, rank, world_size)
     stream = BatchStream(
@@ -72,8 +73,9 @@ def duplex_dataloader(
         shuffle_seed=shard_seed if one_order else own_order,
         one_order=one_order,
         first=first,
+        one_pass=finite,
     )
-    return StreamLoader(stream, workers, bool(config.get("pin_memory", False)))
+    return (FiniteLoader if finite else StreamLoader)(stream, workers, bool(config.get("pin_memory", False)))
 
 
 def _nemo_loader(
@@ -96,11 +98,23 @@ def _sampler(loader: DataLoader) -> CutSampler:
 def _opened(config: DictConfig, dataset: Any, rank: int, world_size: int) -> DataLoader:
     try:
         return get_lhotse_dataloader_from_config(config, global_rank=rank, world_size=world_size, dataset=dataset)
-    except Exception as error:  # NeMo and Lhotse raise many kinds, and assert that a folder holds shards
-        reason = one_line(error) if str(error) else "no cuts.*.jsonl.gz in it"
-        other = "Check the paths." if isinstance(error, OSError) or not str(error) else "Check the keys of the loader."
+    except Exception as error:  # NeMo and Lhotse raise many kinds
+        empty = _without_shards(plain(config))
+        reason = f"no cuts.*.jsonl.gz in {empty[0]}" if empty else one_line(error)
+        other = "Check the paths." if isinstance(error, OSError) or empty else "Check the keys of the loader."
         advice = _MISSING_SHARDS if _some_shards_are_missing(error) else other
         raise InputError(f"data: {_named(config)} cannot be opened ({reason}). {advice}") from error
+
+
+def _without_shards(value: Any) -> list[str]:
+    """The folders below every `shar_path` in plain data that hold no cuts."""
+    if isinstance(value, list):
+        return [folder for item in value for folder in _without_shards(item)]
+    if not isinstance(value, dict):
+        return []
+    path = value.get("shar_path")
+    empty = isinstance(path, str) and Path(path).is_dir() and not any(Path(path).glob("cuts.*"))
+    return ([path] if empty else []) + _without_shards(list(value.values()))
 
 
 def _named(config: DictConfig) -> dict[str, Any]:
@@ -109,35 +123,75 @@ def _named(config: DictConfig) -> dict[str, Any]:
     return {key: config[key] for key in keys if config.get(key)}
 
 
-def _check_some_cut(config: DictConfig, dataset: DuplexS2SDataset) -> None:
-    """Checks that the filters of each loader leave a cut: Lhotse repeats data without end, and would look for one for ever.
+def _looked_at(config: dict[str, Any], dataset: DuplexS2SDataset) -> dict[str, Any]:
+    """The configuration of a loader after a look at one pass of its data, with the edges of buckets where they are estimated.
 
-    Reads up to the first cut that passes.
+    Lhotse repeats data without end: it would look for ever for a cut that the filters let pass, and estimates buckets from
+    thousands of copies of a few cuts. Reads up to the first cut that passes; where buckets are estimated, as many as it takes.
     """
-    for keys in _once(plain(config)):
+    for keys in loader_sections(config):
         if keys.get("multi_config"):
             continue
-        once = OmegaConf.create(keys)
-        try:
-            with isolate_rng():
-                found = next(iter(_sampler(_opened(once, dataset, 0, 1)).cuts[0]), None)
-        except InputError:
-            raise
-        except Exception as error:  # lhotse, tarfile, gzip and json each raise their own
-            raise InputError(
-                f"data: {_named(once)} cannot be read ({one_line(error)}). Check the files and the loader's keys."
-            ) from error
-        if found is None:
+        estimated = _estimates_buckets(keys)
+        count = keys.get("num_cuts_for_bins_estimate", 10000) if estimated else 1
+        durations = _durations(_once(keys), count, dataset)
+        if not durations:
             filters = ", ".join(f"{key}={keys[key]}" for key in FILTERS if keys.get(key) is not None)
             which = "validation" if config.get("force_finite") else "training"
             raise InputError(
                 f"The {which} data hold no cut that the loader's filters let pass{f' ({filters})' if filters else ''}. "
-                f"Check both: {_named(once)}."
+                f"Check both: {_named(keys)}."
             )
+        if estimated:
+            keys["bucket_duration_bins"] = _bucket_edges(keys, durations, exhausted=len(durations) < count)
+    return config
 
 
-def _once(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The keys of each loader in a configuration, changed so that it gives the same cuts once, in order, one by one."""
+def _durations(once: dict[str, Any], count: int, dataset: DuplexS2SDataset) -> list[Seconds]:
+    """Of the first cuts of one pass, at most `count`."""
+    config = OmegaConf.create(once)
+    try:
+        with isolate_rng():
+            return [cut.duration for cut in islice(_sampler(_opened(config, dataset, 0, 1)).cuts[0], count)]
+    except InputError:
+        raise
+    except Exception as error:  # lhotse, tarfile, gzip and json each raise their own
+        raise InputError(
+            f"data: {_named(once)} cannot be read ({one_line(error)}). Check the files and the loader's keys."
+        ) from error
+
+
+def _estimates_buckets(keys: Mapping[str, Any]) -> bool:
+    """Whether buckets are estimated from the data: NeMo divides the time up to `max_duration` evenly where there is one."""
+    known = keys.get("bucket_duration_bins") is not None or (keys.get("max_duration") or math.inf) < math.inf
+    return keys.get("use_bucketing") is True and not known
+
+
+def _bucket_edges(keys: Mapping[str, Any], durations: list[Seconds], exhausted: bool) -> list[Seconds]:
+    """The edges of the buckets for cuts with these durations, as Lhotse estimates them; `exhausted`: they are all."""
+    buckets = keys.get("num_buckets", 30)
+    if buckets > len(durations):
+        fewer = f"Give num_buckets={len(durations)}, or leave" if len(durations) > 1 else "Leave"
+        raise InputError(
+            f"The data loader has use_bucketing=true with num_buckets={buckets}, but the data hold {len(durations)} "
+            f"conversations. {fewer} use_bucketing out."
+        )
+    held = sum(keys.get(key) or 0 for key in ("bucket_buffer_size", "shuffle_buffer_size"))
+    held += sum(10000 for key in ("bucket_buffer_size", "shuffle_buffer_size") if key not in keys)
+    if exhausted and held > len(durations) and not keys.get("force_finite"):
+        _log.warning(
+            "Bucketing takes %d conversations into memory before the first batch (bucket_buffer_size + shuffle_buffer_size); "
+            "the data hold %d. Smaller sizes start sooner.",
+            held,
+            len(durations),
+        )
+    sized = [SimpleNamespace(duration=duration) for duration in durations]
+    edges = [float(edge) for edge in estimate_duration_buckets(sized, buckets)]
+    return edges or [max(durations) + 1.0]  # NeMo takes no empty list
+
+
+def _once(section: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of a loader, changed so that it gives the same cuts once, in order, one by one."""
     shared = {
         "force_finite": True,
         "shuffle": False,
@@ -146,11 +200,10 @@ def _once(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
         "shard_seed": 0,
         "concurrent_bucketing": False,
     }
-    for section in loader_sections(config):
-        keys = _without_streams({**section, **shared})
-        if keys.get("bucket_batch_size") is None:  # else buckets are a filter: what is longer than the last is left out
-            keys |= {"use_bucketing": False, "bucket_duration_bins": None, "batch_size": 1}
-        yield keys
+    keys = _without_streams({**section, **shared})
+    if keys.get("bucket_batch_size") is None:  # else buckets are a filter: what is longer than the last is left out
+        keys |= {"use_bucketing": False, "bucket_duration_bins": None, "batch_size": 1}
+    return keys
 
 
 def _without_streams(value: Any) -> Any:

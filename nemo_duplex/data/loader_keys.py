@@ -7,6 +7,7 @@ and not the other, or have no effect.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from typing import Any
@@ -33,6 +34,26 @@ _UNUSED = (
 #: Keys that leave conversations out, as an error names them.
 FILTERS = ("min_duration", "max_duration", "keep", "max_cer", "min_context_speaker_similarity", "bucket_duration_bins")
 
+# Numbers with a least value, which NeMo and Lhotse take as they are: others end in an assertion or in a wait without end.
+_WHOLE_FROM = {
+    "seed": 0,
+    "num_workers": 0,
+    "batch_size": 1,
+    "num_buckets": 2,
+    "bucket_buffer_size": 1,
+    "shuffle_buffer_size": 1,
+    "num_cuts_for_bins_estimate": 1,
+    "max_open_streams": 1,
+    "slice_length": 1,
+    "sample_rate": 1,
+}
+_POSITIVE = (
+    "batch_duration quadratic_duration truncate_duration cut_into_windows_duration cut_into_windows_hop pad_min_duration"
+).split()
+_SHARES = "noise_mix_prob rir_prob lowpass_prob compression_prob clipping_prob clipping_prob_hard".split()
+_NEVER_NULL = ("seed", "num_workers")
+_SEED_WORDS = ("randomized", "trng")
+
 _DIRECTIONS = ("right", "left", "both")
 _OFFSETS = ("random", "start", "end")
 
@@ -53,6 +74,7 @@ def check_keys(config: Mapping[str, Any]) -> None:
                     f"The data loader has {key}={_short(section[key])}, which has no effect: it counts no text tokens. Leave "
                     "it out: min_duration, max_duration and batch_duration count seconds."
                 )
+        _check_numbers(section)
         _check_values(section)
 
 
@@ -61,6 +83,31 @@ def loader_sections(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     yield config
     if config.get("multi_config"):
         yield from (part for name, part in config.items() if isinstance(part, Mapping) and name != "sampler_weights")
+
+
+def _check_numbers(section: Mapping[str, Any]) -> None:
+    for key, least in _WHOLE_FROM.items():
+        if not _is_number(section, key, least, math.inf, whole=True):
+            raise InputError(f"The data loader has {key}={_short(section[key])}, expected a whole number from {least}.")
+    for key in _POSITIVE:
+        if not _is_number(section, key, math.ulp(0.0), math.inf):
+            raise InputError(f"The data loader has {key}={_short(section[key])}, expected Seconds more than 0.")
+    for key in _SHARES:
+        if not _is_number(section, key, 0, 1):
+            raise InputError(f"The data loader has {key}={_short(section[key])}, expected a share, 0 to 1.")
+    seed = section.get("shard_seed", 0)
+    if seed not in _SEED_WORDS and not _is_number({"shard_seed": seed}, "shard_seed", 0, math.inf, whole=True):
+        raise InputError(
+            f"The data loader has shard_seed={_short(seed)}, expected a whole number from 0, or {' or '.join(_SEED_WORDS)}."
+        )
+
+
+def _is_number(section: Mapping[str, Any], key: str, least: float, most: float, whole: bool = False) -> bool:
+    """Whether a key is left out, or a finite number of this range."""
+    value = section.get(key, least)
+    if value is None:
+        return key not in _NEVER_NULL
+    return type(value) in ((int,) if whole else (int, float)) and math.isfinite(value) and least <= value <= most
 
 
 def _check_values(section: Mapping[str, Any]) -> None:
@@ -78,6 +125,18 @@ def _check_values(section: Mapping[str, Any]) -> None:
             f"The data loader has bucket_duration_bins={_short(bins)}, with a number of text tokens for each. Give durations "
             "alone, such as [8, 16]."
         )
+    sizes = section.get("bucket_batch_size")
+    if sizes is not None and not (isinstance(sizes, list) and all(type(size) is int and size > 0 for size in sizes)):
+        raise InputError(
+            f"The data loader has bucket_batch_size={_short(sizes)}, expected whole numbers from 1, one for each of "
+            "bucket_duration_bins."
+        )
+    if isinstance(bins, list) and sizes is not None and len(sizes) != len(bins):
+        raise InputError(
+            f"The data loader has {len(sizes)} bucket_batch_size for {len(bins)} bucket_duration_bins, expected one for each."
+        )
+    if section.get("shuffle") and section.get("shuffle_buffer_size", 1) is None and not section.get("use_bucketing"):
+        raise InputError("The data loader has shuffle=true and shuffle_buffer_size=null. Give the size, such as 10000.")
     if section.get("clipping_enabled") and section.get("pad_min_duration"):
         raise InputError(
             "The data loader has clipping_enabled=true and pad_min_duration, but Lhotse cannot clip what it has padded. Leave "

@@ -242,6 +242,73 @@ def test_the_first_cut_is_found_without_reading_all(shar, monkeypatch):
     assert 1 <= len(read) <= 7, "in any order of the shards, one of 7 in a row passes"
 
 
+@pytest.mark.parametrize("source", ["shar", "manifest"])
+@pytest.mark.parametrize("keys", [{}, {"shuffle": False, "shard_seed": "randomized"}, BUCKETS], ids=["", "in order", "buckets"])
+def test_one_pass_gives_every_conversation_once_with_any_number_of_workers(source, keys, request):
+    keys = {"force_finite": True, "batch_size": 3, **keys}
+    passes = [list(loader(request.getfixturevalue(source), workers, **keys)) for workers in (0, 2, 3)]
+    names = [name for batch in passes[0] for name in batch[0]]
+    assert len(names) == len(set(names)) == (40 if source == "shar" else len(names))
+    assert passes[0] == passes[1] == passes[2], "the same batches in the same order, with the same random numbers"
+
+
+def test_workers_that_take_turns_agree_on_the_buckets(manifest):
+    """Lhotse chooses buckets by the number of the worker: conversations came twice, and others never."""
+    assert take(loader(manifest, 3, **BUCKETS), 12) == take(loader(manifest, 0, **BUCKETS), 12)
+
+
+def test_one_pass_again_is_the_same(shar):
+    finite = loader(shar, 2, force_finite=True)
+    assert list(finite) == list(finite)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_shard_that_breaks_off_is_one_line_in_a_validation_too(tmp_path, workers):
+    some_cuts().to_shar(tmp_path, fields={}, shard_size=8)
+    last = tmp_path / "cuts.000004.jsonl.gz"
+    last.write_bytes(last.read_bytes()[:100])
+    with pytest.raises(
+        InputError, match=r"^The validation data cannot be read \(.*\). Check the files and the loader's keys.$"
+    ):
+        list(loader(tmp_path, workers, force_finite=True))
+
+
+@pytest.mark.parametrize("finite", [False, True])
+def test_fewer_conversations_than_buckets_are_said_to_be(tmp_path, finite):
+    CutSet.from_cuts(list(some_cuts())[:4]).to_shar(tmp_path, fields={}, shard_size=8)
+    keys = {"use_bucketing": True, "bucket_buffer_size": 4, "shuffle_buffer_size": 4, "force_finite": finite}
+    message = r"num_buckets=30, but the data hold 4 conversations. Give num_buckets=4, or leave use_bucketing out.$"
+    with pytest.raises(InputError, match=message):
+        loader(tmp_path, 0, **keys)
+    for cure in ({"num_buckets": 4}, {"use_bucketing": False}, {"max_duration": 9.0}, {"bucket_duration_bins": [2.0]}):
+        names = [name for batch in take(loader(tmp_path, 0, **keys | cure), 2) for name in batch[0]]
+        assert len(names) >= 2
+    with pytest.raises(InputError, match=r"hold 1 conversations. Leave use_bucketing out.$"):
+        loader(tmp_path, 0, min_duration=3.5, **keys)
+
+
+def test_buckets_are_estimated_from_one_pass(tmp_path, caplog):
+    """4 cuts of 1, 2, 3, 4 s: Lhotse begins a bucket where the sum before is more than 10 s / 2. A cut more never is read."""
+    CutSet.from_cuts(list(some_cuts())[:4]).to_shar(tmp_path, fields={}, shard_size=8)
+    keys = {"use_bucketing": True, "num_buckets": 2}
+    buffers = {"bucket_buffer_size": 4, "shuffle_buffer_size": 4}
+    with caplog.at_level("WARNING", "nemo_duplex"):
+        stream = loader(tmp_path, 0, **keys, **buffers).dataset
+    assert stream.sampler.duration_bins == [4.0]
+    assert "Bucketing takes 8 conversations into memory before the first batch" in caplog.text
+    assert "the data hold 4. Smaller sizes start sooner" in caplog.text
+    caplog.clear()
+    loader(tmp_path, 0, **keys, bucket_buffer_size=2, shuffle_buffer_size=2)
+    assert "into memory" not in caplog.text
+
+
+def test_cuts_of_one_duration_are_one_bucket(tmp_path):
+    CutSet.from_cuts(c.truncate(duration=1.0, preserve_id=True) for c in list(some_cuts())[:4]).to_shar(tmp_path, fields={})
+    keys = {"num_buckets": 4, "bucket_buffer_size": 4, "shuffle_buffer_size": 4, "force_finite": True}
+    names = [name for batch in loader(tmp_path, 0, use_bucketing=True, **keys) for name in batch[0]]
+    assert sorted(names) == [f"dummy-mono-cut-{i:04d}" for i in range(4)]
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_what_is_wrong_in_a_finite_loader_is_one_line_too(shar, workers):
     class Picky(Names):
@@ -270,7 +337,7 @@ def test_a_shard_that_breaks_off_is_one_line(tmp_path):
     ("keys", "message"),
     [
         ({"batch_size": None}, r"cannot be opened \(Batch size is not configured.*\). Check the keys of the loader.$"),
-        ({"batch_size": "many"}, r"cannot be opened \(Value 'many' .*\). Check the keys of the loader.$"),
+        ({"use_bucketing": "many"}, r"cannot be opened \(Value 'many' .*\). Check the keys of the loader.$"),
         ({"noise_path": "/nowhere.jsonl"}, r"'noise_path': '/nowhere.jsonl'\} cannot be opened .* Check the paths.$"),
     ],
 )
@@ -281,7 +348,7 @@ def test_keys_that_nemo_cannot_take_are_one_line(shar, keys, message):
 
 def test_data_that_cannot_be_opened_are_named(tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match=r"^data: \{'shar_path': '\S+empty'\} cannot be opened .* Check the paths.$"):
+    with pytest.raises(InputError, match=r"cannot be opened \(no cuts.\*.jsonl.gz in \S+empty\). Check the paths.$"):
         loader(tmp_path / "empty", 0)
 
 

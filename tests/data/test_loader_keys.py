@@ -66,6 +66,50 @@ def test_keys_that_do_not_fit_are_refused_and_the_advice_works(keys, message, cu
     assert len(batch.ids) >= 1
 
 
+NUMBERS = {
+    "a whole number from 1": (
+        ["batch_size", "bucket_buffer_size", "shuffle_buffer_size", "num_cuts_for_bins_estimate", "max_open_streams"],
+        [0, -1, 1.5, "8", True, math.inf],
+        1,
+    ),
+    "a whole number from 2": (["num_buckets"], [1, 0, -3], 2),
+    "a whole number from 0": (["num_workers", "seed", "shard_seed"], [-1, "abc", 0.5, math.nan], 0),
+    "Seconds more than 0": (
+        ["batch_duration", "truncate_duration", "cut_into_windows_duration", "cut_into_windows_hop", "pad_min_duration"],
+        [0, -0.5, math.nan, math.inf, "4"],
+        0.01,
+    ),
+    "a share, 0 to 1": (["noise_mix_prob", "rir_prob", "compression_prob"], [-0.1, 1.1, math.nan], 1),
+}
+
+
+@pytest.mark.parametrize(("expected", "rule"), NUMBERS.items(), ids=NUMBERS)
+def test_numbers_out_of_range_are_refused(expected, rule):
+    keys, wrong, right = rule
+    for key in keys:
+        check_keys({key: right})
+        for value in wrong:
+            with pytest.raises(
+                InputError, match=f"^The data loader has {key}={str(value).lower() if value is True else value}, "
+            ):
+                check_keys({key: value})
+    with pytest.raises(InputError, match=f"expected {expected}"):
+        check_keys({keys[0]: wrong[0]})
+
+
+def test_sizes_of_buckets_are_checked():
+    check_keys({"bucket_duration_bins": [8, 16], "bucket_batch_size": [2, 1]})
+    with pytest.raises(InputError, match="has 1 bucket_batch_size for 2 bucket_duration_bins, expected one for each"):
+        check_keys({"bucket_duration_bins": [8, 16], "bucket_batch_size": [2]})
+    with pytest.raises(InputError, match=r"bucket_batch_size=\[2, 0\], expected whole numbers from 1"):
+        check_keys({"bucket_duration_bins": [8, 16], "bucket_batch_size": [2, 0]})
+    with pytest.raises(InputError, match="shuffle=true and shuffle_buffer_size=null. Give the size, such as 10000"):
+        check_keys({"shuffle": True, "shuffle_buffer_size": None})
+    check_keys({"shuffle": False, "shuffle_buffer_size": None})
+    with pytest.raises(InputError, match="num_workers=None, expected a whole number from 0"):
+        check_keys({"num_workers": None})
+
+
 def test_rooms_are_made_by_a_package_or_read_from_files(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="rir_enabled=true without rir_path=.* Install it, or give rir_path="):
         check_keys({"rir_enabled": True})
