@@ -60,7 +60,8 @@ def json_rows(path: str | Path, what: str) -> Iterator[JsonRow]:
     are a part of the text that holds them. NaN is None. Of JSON lines, no more than one line is in memory.
 
     Yields:
-        A `JsonRow` for every row; of JSON lines also for a line that cannot be read, so that the others can be used.
+        A `JsonRow` for every row; of JSON lines, or a list with a row per line, also for a line that cannot be read, so that the
+        others can be used.
 
     Raises:
         InputError: if the file is missing, empty, no text or damaged, or a list or an object over many lines is not JSON.
@@ -138,12 +139,20 @@ def _of_whole(text: str, path: Path, what: str) -> Iterator[JsonRow]:
         for _ in _values(text, is_list):
             pass
     except json.JSONDecodeError as error:
-        rows = [_of_line(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip(_BLANK)]
-        if 2 * sum(isinstance(row.value, dict) for row in rows) <= len(rows):
+        lines = [_element(line) if is_list else line for line in text.split("\n")]
+        rows = [_of_line(number, line) for number, line in enumerate(lines, start=1) if line.strip(_BLANK)]
+        usable = sum(isinstance(row.value, dict) for row in rows)
+        if 2 * usable <= len(rows) or (is_list and usable == len(rows)):  # the latter: what separates the rows is wrong
             raise InputError(f"{what}: {path}:{error.lineno}: not JSON ({error.msg}). {_CURE}") from None
         yield from rows
         return
     yield from _values(text, is_list)
+
+
+def _element(line: str) -> str:
+    """A line of a list with one element per line, without what separates them; characters stay where they are."""
+    start = line.lstrip(f"[,{_BLANK}")
+    return " " * (len(line) - len(start)) + start.rstrip(f",]{_BLANK}")
 
 
 def _values(text: str, is_list: bool) -> Iterator[JsonRow]:

@@ -127,6 +127,23 @@ def test_a_line_that_cannot_be_read_is_one_odd_row(tmp_path, line, reason, detai
     assert row.odd.cure
 
 
+@pytest.mark.parametrize(
+    "text", ["[{0},\n{1},\n{2}]", "[\n{0},\n {1},\n{2}\n]\n", "\n[ {0}\n,{1}\n,{2}\n]", "[\n{0},\n{1},\n{2},\n"]
+)
+def test_an_element_on_a_line_of_its_own_that_cannot_be_read_is_one_odd_row(tmp_path, text):
+    broken = '{"text": "He said "two"."}'
+    for place in range(3):
+        elements = [json.dumps(row) for row in ROWS]
+        elements.insert(place, broken)
+        content = text.replace("{0}", elements[0]).replace("{1}", elements[1]).replace("{2}", elements[2])
+        rows = read(tmp_path, content)
+        assert [row.value for row in rows if row.odd is None] == ROWS
+        (row,) = [row for row in rows if row.odd is not None]
+        assert row.line == content[: content.index("He said")].count("\n") + 1 and row.odd.reason == "not JSON"
+        column = content.split("\n")[row.line - 1].index("two") + 1
+        assert row.odd.detail == f"Expecting ',' delimiter at character {column}"
+
+
 def test_an_element_of_a_list_that_is_no_utf_8_is_one_odd_row(tmp_path):
     rows = read(tmp_path, b'[{"text": "one"}, {"text": "caf\xe9"}, {"text": "caf\\udce9"}]')
     assert [row.value for row in rows] == [{"text": "one"}, None, {"text": "caf\udce9"}] and rows[
