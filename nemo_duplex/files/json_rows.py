@@ -29,6 +29,7 @@ _TAR, _TAR_AT = b"ustar", 257  # what a tar archive has at that byte
 # A byte order mark stands inside a file where files were joined; NUL fills up what a crash left, U+001A ends files of DOS.
 _BLANK = " \t\r\n\ufeff\0\x1a"
 _BLANKS = re.compile(f"[{_BLANK}]*")
+_BEFORE_ELEMENT = re.compile(rf"\A[{_BLANK}]*[\[,](?!\[)")
 # Control characters stand inside strings, as some exporters leave them. NaN is how pandas writes that there is no value.
 _DECODER = json.JSONDecoder(strict=False, parse_constant=lambda name: None if name == "NaN" else float(name))
 _NO_TEXT = re.compile(r"[\udc80-\udcff]")  # what is left of bytes that are no UTF-8
@@ -60,8 +61,8 @@ def json_rows(path: str | Path, what: str) -> Iterator[JsonRow]:
     are a part of the text that holds them. NaN is None. Of JSON lines, no more than one line is in memory.
 
     Yields:
-        A `JsonRow` for every row; of JSON lines, or a list with a row per line, also for a line that cannot be read, so that the
-        others can be used.
+        A `JsonRow` for every row; of JSON lines, or a list with a row per line, also for a line that cannot be read, so that
+        the others can be used.
 
     Raises:
         InputError: if the file is missing, empty, no text or damaged, or a list or an object over many lines is not JSON.
@@ -151,8 +152,8 @@ def _of_whole(text: str, path: Path, what: str) -> Iterator[JsonRow]:
 
 def _element(line: str) -> str:
     """A line of a list with one element per line, without what separates them; characters stay where they are."""
-    start = line.lstrip(f"[,{_BLANK}")
-    return " " * (len(line) - len(start)) + start.rstrip(f",]{_BLANK}")
+    line = _BEFORE_ELEMENT.sub(lambda match: " " * len(match[0]), line)
+    return line.rstrip(f",]{_BLANK}")
 
 
 def _values(text: str, is_list: bool) -> Iterator[JsonRow]:

@@ -41,6 +41,7 @@ _FORMS = {
     "data": "text",
 }
 _PAIR = ("instruction", "output")
+_NO_INPUT = ("none", "n/a", "noinput", "<noinput>", "no input")  # how Alpaca's `input` says that there is none
 _SPLITS = ("train", "validation", "valid", "dev", "eval", "test")
 # Where a turn holds what is seen beside its text (Ollama, an export of Claude). A sound may be of the text itself.
 _ATTACHED = ("image", "images", "video", "videos", "files", "attachments")
@@ -153,7 +154,7 @@ def _turns(row: Any) -> Iterator[_Turn]:
     if by_column := next((key for key in keys if _is_column(key, row.get(key))), None):
         raise OddRow("a table by columns, not by rows", f"'{by_column}' is {_shown(row[by_column])}", _BY_ROW)
     if is_pair:
-        asked = [row[key] for key in ("instruction", "input") if row.get(key) is not None]
+        asked = [row[key] for key in ("instruction", "input") if str(row.get(key)).strip().lower() not in _NO_INPUT]
         for place, content in enumerate([*_history(row), asked, row["output"]], start=1):
             yield _Turn(place, _by_turns(place), content)
         return

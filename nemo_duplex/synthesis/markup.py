@@ -44,7 +44,7 @@ _TOKEN = (
     r"|\[(?:BOS|EOS|PAD|UNK|CLS|SEP|MASK)\]|(?i:<(?:bos|eos|pad|unk|mask|sep|cls|endoftext|(?:start|end)_of_turn)>))"
 )
 _ROLE = "(?i:user|human|assistant|model|system)"
-_LABEL = r"(?i:user|human|assistant|chatbot|chatgpt)\s?:"
+_LABEL = r"(?i:user|human|assistant|agent|chatbot|chatgpt|bot|ai|speaker[ _]?\d{1,3})\s?:"
 _MODEL_RULES = [
     _rule(TOO_MANY, rf"(?s)\A.{{{_MOST_AT_ALL + 1}}}"),
     _rule(REASONING, rf"(?is)<({_THOUGHT})\b[^<>]*>(?:(?!<\1\b).)*?</\1\s*>", " "),
@@ -61,6 +61,7 @@ _MODEL_RULES = [
     _rule("tokens of chat templates", rf"(?:{_TOKEN}\s*){{1,20}}\Z", ""),
     _rule("tokens of chat templates", r"<\|\d+(?:\.\d+)?\|>", ""),  # times of words
     _rule("several turns in one text", _TOKEN),
+    _rule("several turns in one text", r"(?<=\S\s)(?:User|Human|Assistant|ChatGPT):\s"),
     _rule("labels of speakers", rf"\A\s*(?:\*\*|\#{{1,6}} )?{_LABEL}(?:\*\*)?(?=\s)", ""),
     _rule("several turns in one text", rf"(?m)^[^\S\n]*(?:\*\*|\#{{1,6}} )?{_LABEL}(?:\*\*)?(?=\s)"),
     _rule("several turns in one text", rf"(?m)^\#{{1,6}} (?:Instruction|Response|Input|Output):|\#\# ?{_LABEL}"),
@@ -80,6 +81,9 @@ _INVISIBLE = (
 )
 
 
+_LATER = "[\x80-\xbf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]"  # any byte of a letter but its first, as Windows-1252 shows it
+
+
 def _windows_1252(match: re.Match[str]) -> str:
     """What a character of U+0080 to U+009F was before it was read in the wrong encoding: U+0092 is an apostrophe."""
     return match[0].encode("latin-1").decode("cp1252", errors="ignore")
@@ -97,7 +101,8 @@ _CHARACTER_RULES = [
     _rule("control characters", "[\ue000-\uf8ff\U000f0000-\U0010fffd]", ""),  # private use: icons of a font
     _rule("invisible characters", _INVISIBLE, ""),
     _rule("invisible characters", "(?<![\u0600-\u1fff])[\u200c\u200d](?![\U0001f000-\U0001faff\u2600-\u27bf])", ""),
-    _rule("letters in a wrong encoding", "[ÃÂ][\xa1-\xbf]|â€"),  # UTF-8 that was read as Windows-1252
+    # UTF-8 that was read as Windows-1252: of Latin letters one is enough, of other scripts two
+    _rule("letters in a wrong encoding", f"[ÃÂ][\xa1-\xbf]|â€|(?:[Â-ß]{_LATER}){{2}}|(?:[à-ï]{_LATER}{{2}}){{2}}"),
     _rule(
         "letters of another font",
         "[\U0001d400-\U0001d7ff\u2460-\u24ff\uff10-\uff19\uff21-\uff3a\uff41-\uff5a]",
@@ -116,7 +121,7 @@ _INLINE = (
     "|small|solution|speak|span|strike|strong|sub|summary|sup|time|title|tt|u|var|voice|wbr"
 )
 _ATTRIBUTES = r"""(?:\s+[\w:@.-]+(?:\s*=\s*(?:"[^"]*"|'[^']*'|[^\s"'=<>`]+))?)*\s*/?"""
-_URL = r"<?(?:(?:https?|ftp)://|(?<![A-Za-z0-9])www\.|\bmailto:)[^\s<>]{0,1000}[^\s<>.,;:!?)\]}'\"*_]>?"
+_URL = r"<?(?:(?i:https?|ftp)://|(?<![A-Za-z0-9])www\.|\bmailto:)[^\s<>]{0,1000}[^\s<>.,;:!?)\]}'\"*_]>?"
 _CITATION = r"【[^【】†]*†[^【】]*】|\[\^[\w-]+\]|\[[1-9]\d{0,2}(?:\s*[,–-]\s*[1-9]\d{0,2})*\](?!\()|\[citation needed\]"
 _FORMULA = (
     r"\$\$|\\[()\[\]]|\\[a-zA-Z]+\{|\\(?:begin|sum|int|prod|lim|cdot|times|alpha|beta|pi|leq?|geq?|neq?)\b"
@@ -124,7 +129,9 @@ _FORMULA = (
     r"|(?<![\w$])\$(?=\S)(?:[^$\n\\^_={}+]*[\\^_={}+][^$\n]*|[A-Za-z])(?<=\S)\$(?![\w$])|\d\s*[*^]\s*\(?\d|[\u2200-\u22ff\u2a00-\u2aff]"
 )
 _CODE = (
-    r"```|~~~|(?i:<(?:pre|script|style|svg|math|iframe|object|form)\b)|(?m:^[^\S\n]*(?:def|class) \w+.*:\s*$)|\w\(\)|\w\([\"']"
+    r"```|~~~|(?i:<(?:pre|script|style|svg|math|iframe|object|form)\b)|(?m:^[^\S\n]*(?:def|class) \w+.*:\s*$)"
+    r"|\w\(\)|[a-z_]\(\d|\w\([\"']"
+    r"|(?<!\S)(?:~|\.{1,2})?/[\w.-]+/[\w.-]"
     r"|(?m:^[^\S\n]*(?:import [\w.]+|from [\w.]+ import .*|\#include.*)$)|[=!]=|&&|\|\||\[code\]"
 )
 
@@ -176,7 +183,7 @@ _MARKUP_RULES = [
     _rule("emoji", r"(?<!\S)(?::[a-z][a-z0-9_+-]+:|[:;]['’]?[-o]?[()DPp|/\]]+|=[()]|<3+|\^_?\^)(?=[\s.,!?]|\Z)", ""),
 ]
 _LEFT_OVER_RULES = [
-    _rule("a placeholder or a tag", r"</?[a-zA-Z][^<>\n]*>|\[[^\[\]]*\]|__+"),
+    _rule("a placeholder or a tag", r"(?<![\d%])%(?:\(\w+\))?[sd]\b|</?[a-zA-Z][^<>\n]*>|\[[^\[\]]*\]|__+"),
     _rule("symbols that nobody says", r"[{}\[\]\\|<>^`*~\u2190-\u21ff\u27f0-\u27ff\u2900-\u297f]"),
 ]
 _RULES = [*_SPACE_RULES, *_MODEL_RULES, *_CHARACTER_RULES, *_MARKUP_RULES, *_LEFT_OVER_RULES]

@@ -68,6 +68,8 @@ def messages(*turns) -> list[tuple[str, str]]:
         {"messages": [ASKED | {"type": "audio", "transcript": "How many?", "content": "a.wav"}, SAID]},
         {"instruction": "How many?", "input": "", "output": "Two."},
         {"instruction": "How", "input": "many?", "output": "Two."},
+        {"instruction": "How many?", "input": "Noinput", "output": "Two."},
+        {"instruction": "How many?", "input": "N/A", "output": "Two."},
         {"instruction": "How many?", "input": float("nan"), "output": "Two.", "history": None},
         {"instruction": "How many?", "input": "", "output": "Two.", "history": [], "messages": {"0": []}},
         {"instruction": "How many?", "input": None, "output": [{"type": "text", "text": "Two."}], "messages": []},
