@@ -32,7 +32,10 @@ def user_speech(data: str | Path | None, sample_rate: int, seconds: float = _SEC
     pieces: list[np.ndarray] = []
     for cut in read_sets(data, [_SET])[_SET]:
         if cut.sampling_rate != sample_rate:
-            raise InputError(f"data: {data} has users at {cut.sampling_rate} Hz, expected the model's {sample_rate} Hz.")
+            raise InputError(
+                f"data: {data} has users at {cut.sampling_rate} Hz, expected the model's {sample_rate} Hz. "
+                "Resample the corpus, or leave data out: then noise is played."
+            )
         pieces.append(cut.load_audio()[0].astype(np.float32))
         if sum(map(len, pieces)) >= samples:
             break

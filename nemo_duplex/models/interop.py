@@ -16,6 +16,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -54,7 +55,10 @@ def from_in_tree(path: str | Path) -> DuplexS2SModel:
         InputError: if the checkpoint is missing, broken or of another model, or has a key or a part that is not supported.
     """
     config, weights = _read(Path(path))
-    state = our_state(weights)
+    try:
+        state = our_state(weights)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     model = DuplexS2SModel(_config_without_weights(config))
     _check_specials(config.get("tokenizer_path") or config["pretrained_llm"], path)
     _load(model, state, path)
@@ -158,8 +162,13 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 def _read_ckpt(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except UnpicklingError as error:  # torch's message advises to run the code
+        raise InputError(
+            f"in-tree checkpoint: {path} cannot be read without running code. Load it in NeMo, write a folder with "
+            "save_pretrained, and give that folder."
+        ) from error
     except Exception as error:  # torch, zipfile and pickle each raise their own
-        raise InputError(f"in-tree checkpoint: {path} cannot be read without running code ({one_line(error)}).") from error
+        raise InputError(f"in-tree checkpoint: {path} is truncated ({one_line(error)}). Copy it again.") from error
     config = content.get("hyper_parameters", {}).get("cfg")
     if not isinstance(config, dict) or "state_dict" not in content:
         raise InputError(f"in-tree checkpoint: {path} has no state_dict with hyper_parameters.cfg: it is of another model.")

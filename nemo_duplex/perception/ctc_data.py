@@ -108,7 +108,7 @@ def read_utterances(shar: str | Path, sample_rate: int = USER_SAMPLE_RATE) -> tu
         turns += [_utterance(cut, audio, [turn], *edges[i : i + 2]) for i, turn in enumerate(users)]
         conversations.append(_utterance(cut, audio, users, 0, len(audio)))
     if not turns:
-        raise InputError(f"data: the conversations in {shar} hold no turns of a speaker 'user'. Check the corpus.")
+        raise InputError(f"data: the conversations in {shar} hold no turns of a speaker 'user'. Add them.")
     return turns, conversations
 
 

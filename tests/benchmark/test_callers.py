@@ -34,8 +34,11 @@ def test_users_of_a_corpus_follow_each_other_and_are_repeated(monkeypatch):
     corpus(monkeypatch, (np.full(30, 0.1), 100), (np.full(40, 0.2), 100), (np.full(50, 0.3), 100))
     assert user_speech("c", 100, 0.5).tolist() == pytest.approx([0.1] * 30 + [0.2] * 20)
     assert user_speech("c", 100, 1.5).tolist() == pytest.approx([0.1] * 30 + [0.2] * 40 + [0.3] * 50 + [0.1] * 30)
-    with pytest.raises(InputError, match="data: c has users at 100 Hz, expected the model's 200 Hz"):
+    with pytest.raises(
+        InputError, match="data: c has users at 100 Hz, expected the model's 200 Hz. .* leave data out: then noise"
+    ):
         user_speech("c", 200, 0.5)
+    assert len(user_speech(None, 200, 0.5)) == 100
 
 
 def test_a_corpus_that_is_not_there_is_one_line(tmp_path):

@@ -305,9 +305,19 @@ class Evil:
 
 def test_code_in_a_checkpoint_is_not_run(tmp_path, capsys):
     torch.save({"state_dict": {}, "hyper_parameters": {"cfg": {}}, "x": Evil()}, tmp_path / "evil.ckpt")
-    with pytest.raises(InputError, match="cannot be read without running code"):
+    message = (
+        "evil.ckpt cannot be read without running code. Load it in NeMo, write a folder with save_pretrained, and give that"
+    )
+    with pytest.raises(InputError, match=message):
         from_in_tree(tmp_path / "evil.ckpt")
+    whole = (tmp_path / "evil.ckpt").read_bytes()
+    (tmp_path / "cut_off.ckpt").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match="cut_off.ckpt is truncated .*. Copy it again.$"):
+        from_in_tree(tmp_path / "cut_off.ckpt")
     torch.save({"state_dict": {}, "hyper_parameters": {}}, tmp_path / "other.ckpt")
     with pytest.raises(InputError, match="it is of another model"):
         from_in_tree(tmp_path / "other.ckpt")
+    torch.save({"state_dict": {}, "hyper_parameters": {"cfg": {"pretrained_llm": "x"}}}, tmp_path / "salm.ckpt")
+    with pytest.raises(InputError, match=r"salm.ckpt: This is not a checkpoint of NeMo's in-tree DuplexS2SModel"):
+        from_in_tree(tmp_path / "salm.ckpt")
     assert "run!" not in capsys.readouterr().out

@@ -182,12 +182,27 @@ def test_a_path_has_every_token_where_it_is_spoken_in_the_audio_drawn(tmp_path):
     [
         ({"rate": 8000}, "Cut a: the user channel has 8000 Hz and 1 channels, expected 16000 Hz and one"),
         ({"turns": (Turn("user", 1.0, 2.0, " "),)}, "Cut a: a turn of the user has no text"),
-        ({"turns": (Turn("agent", 1.0, 2.0, "yes"),)}, "hold no turns of a speaker 'user'"),
+        ({"turns": (Turn("agent", 1.0, 2.0, "yes"),)}, "hold no turns of a speaker 'user'. Add them.$"),
     ],
 )
 def test_what_cannot_be_learnt_from_is_named(tmp_path, bad, message):
     with pytest.raises(InputError, match=message):
         read_utterances(shar(tmp_path, cut(**bad)))
+
+
+def test_a_corpus_with_what_the_messages_advise_is_read(tmp_path):
+    """Converted, with the text, with the user's turn, with its recording."""
+    turns, _ = read_utterances(shar(tmp_path / "converted", cut(rate=8000).resample(16000)))
+    assert [u.text for u in turns] == ["one two", "three"]
+    folder = shar(tmp_path / "added", cut(turns=(Turn("agent", 1.0, 2.0, "yes"), Turn("user", 3.0, 4.0, "no"))))
+    assert [u.text for u in read_utterances(folder)[0]] == ["no"]
+    recordings = next(folder.glob("recording.*"))
+    kept = recordings.read_bytes()
+    recordings.unlink()
+    with pytest.raises(InputError, match="its recording is missing"):
+        read_utterances(folder)
+    recordings.write_bytes(kept)
+    assert [u.text for u in read_utterances(folder)[0]] == ["no"]
 
 
 def test_no_corpus(tmp_path):

@@ -198,7 +198,7 @@ def _check_weights(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], pat
     if found := [f"{len(keys)} {problem} (such as {min(keys)})" for problem, keys in problems.items() if keys]:
         raise InputError(
             f"model: {path}: config and weights do not fit each other: of {len(own)} weights, {', '.join(found)}. "
-            "Save the model again, or restore it with the version of nemo_duplex that saved it."
+            "Take the file as model.save_to wrote it, without another config, or the version of nemo_duplex that saved it."
         )
 
 
