@@ -44,7 +44,9 @@ def compile_layers(llm: nn.Module, backend: str) -> None:
     """
     known = [*torch.compiler.list_backends(), "eager", "aot_eager"]  # the last two are for debugging
     if backend not in known:
-        raise InputError(f"model.compile is {backend!r}, expected a backend of torch.compile: {', '.join(known)}; or null.")
+        raise InputError(
+            f"model.compile is {backend!r}, expected a backend of torch.compile that is installed, such as inductor, or null."
+        )
     llm.compile(backend=backend, dynamic=True)
 
 

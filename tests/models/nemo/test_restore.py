@@ -397,7 +397,9 @@ def test_two_files_of_one_name_and_other_content_have_two_copies(tmp_path):
 def test_a_config_that_does_not_fit_is_refused_and_the_file_alone_restored(nemo):
     config = DuplexS2SModel.restore_from(str(nemo), map_location="cpu", return_config=True)
     config.llm.num_hidden_layers += 1
-    message = r"9 are missing .*. Take the file as model.save_to wrote it, without another config, or the version of nemo_duplex"
+    message = (
+        r"9 are missing .*. Take the file as model.save_to wrote it, without another config, or the version of nemo_duplex"
+    )
     with pytest.raises(InputError, match=message):
         DuplexS2SModel.restore_from(str(nemo), map_location="cpu", override_config_path=config)
     assert DuplexS2SModel.restore_from(str(nemo), map_location="cpu").cfg.llm.num_hidden_layers == 2
