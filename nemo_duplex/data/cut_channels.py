@@ -104,21 +104,32 @@ def _loaded(cut: Cut, load: Any, channel: str) -> Tensor:
     return torch.from_numpy(audio[0])
 
 
-def agent_codes(cuts: Sequence[Cut], counts: Sequence[int], frame_rate: FrameRate) -> list[Tensor] | None:
+def agent_codes(
+    cuts: Sequence[Cut],
+    counts: Sequence[int],
+    frame_rate: FrameRate,
+    num_codebooks: int | None = None,
+    codebook_size: int | None = None,
+) -> list[Tensor] | None:
     """The agent channel of every cut as codes (T, K), SILENCE beside its parts; None if audio must be encoded instead.
 
     Args:
         counts: frames of each cut.
+        num_codebooks, codebook_size: of the model's codec; None takes any, but the same number of codebooks in all cuts.
 
     Raises:
-        InputError: naming the cut, if its codes have other frames than its audio; or if codes are needed, since there is no
-            audio, and cannot be taken.
+        InputError: naming the cut, if its codes have other frames than its audio, or are not of such a codec; or if codes are
+            needed, since there is no audio, and cannot be taken.
     """
     parts = [part for cut in cuts for part, _ in conversation_parts(cut)]
     if not all(_has_codes(part) for part in parts) or not all(_on_grid(cut, frame_rate) for cut in cuts):
         _check_audio(cuts, frame_rate)
         return None
-    return [_placed_codes(cut, count, frame_rate) for cut, count in zip(cuts, counts)]
+    placed: list[Tensor] = []
+    for cut, count in zip(cuts, counts):
+        placed.append(_placed_codes(cut, count, frame_rate, num_codebooks, codebook_size))
+        num_codebooks = placed[0].shape[1]
+    return placed
 
 
 def _has_codes(part: Any) -> bool:
@@ -148,10 +159,11 @@ def _on_grid(cut: Cut, frame_rate: FrameRate) -> bool:
     return all(abs(time - frame_rate.time(frame_rate.nearest(time))) < _EDGE for time in times)
 
 
-def _placed_codes(cut: Cut, count: int, frame_rate: FrameRate) -> Tensor:
+def _placed_codes(cut: Cut, count: int, frame_rate: FrameRate, num_codebooks: int | None, codebook_size: int | None) -> Tensor:
     placed: Tensor | None = None
     for part, offset in conversation_parts(cut):
         codes = _codes(part, cut_name(cut), frame_rate)
+        _check_codec(codes, part, cut_name(cut), placed.shape[1] if placed is not None else num_codebooks, codebook_size)
         if placed is None:
             placed = torch.full((count, codes.shape[1]), SILENCE)
         start = frame_rate.nearest(offset)
@@ -167,11 +179,17 @@ def _codes(part: Any, name: str, frame_rate: FrameRate) -> Tensor:
     try:
         # Whole: what Lhotse cuts of an array with times is not always as many frames.
         array = manifest.load() if isinstance(manifest, TemporalArray) else part.load_target_codes()
-        codes = torch.from_numpy(np.asarray(array)).long()
+        array = np.asarray(array)
+        codes = torch.from_numpy(array.astype(np.int64))
     except Exception as error:  # lhotse, numpy and tarfile each raise their own
         raise InputError(
             f"Cut {name}: its codes cannot be read ({one_line(error)}). Delete its target_codes and make them again."
         ) from error
+    if codes.dim() != 2 or not codes.shape[1] or not (array == codes.numpy()).all():
+        raise InputError(
+            f"Cut {name} has codes of shape {tuple(codes.shape)} and type {array.dtype}, expected whole numbers (frames, "
+            "codebooks). Delete its target_codes and make them again."
+        )
     frames, first = frame_rate.count(part.duration), 0.0  # where in the recording the codes on disk begin
     if isinstance(manifest, TemporalArray):
         first = manifest.start
@@ -179,9 +197,25 @@ def _codes(part: Any, name: str, frame_rate: FrameRate) -> Tensor:
         first = part.start
     skipped = frame_rate.nearest(part.start - first)
     whole = skipped == 0 and abs(part.end - part.recording.duration) < _EDGE
-    if codes.dim() != 2 or skipped < 0 or (len(codes) != frames if whole else len(codes) < skipped + frames):
+    if skipped < 0 or (len(codes) != frames if whole else len(codes) < skipped + frames):
         raise InputError(
             f"Cut {name} has {len(codes)} frames of codes for {skipped + frames} frames of audio. Delete its target_codes and "
             "make them again."
         )
     return codes[skipped : skipped + frames]
+
+
+def _check_codec(codes: Tensor, part: Any, name: str, num_codebooks: int | None, codebook_size: int | None) -> None:
+    """Checks that the codes (T, K) of a part can be those of a codec with so many codebooks, of such a size."""
+    if num_codebooks is not None and codes.shape[1] != num_codebooks:
+        found = f"{codes.shape[1]} codebooks, expected {num_codebooks}"
+    elif len(codes) and (codes.min() < 0 or codebook_size is not None and codes.max() >= codebook_size):
+        expected = "0 or more" if codebook_size is None else f"0 to {codebook_size - 1}"
+        found = f"values of {codes.min()} to {codes.max()}, expected {expected}"
+    else:
+        return
+    audio = ", or move the files target_codes.* away: training then encodes target_audio"
+    raise InputError(
+        f"Cut {name} has codes of another codec than the model's: {found}. Take the codec that made them "
+        f"(model.pretrained_audio_codec){audio if holds(part, 'target_audio') else ''}."
+    )

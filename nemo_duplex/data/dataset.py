@@ -27,6 +27,7 @@ class DuplexS2SDataset(torch.utils.data.Dataset):
         source_sample_rate, target_sample_rate: user and agent audio are resampled to these.
         input_roles, output_roles: speakers of the supervisions that are the user, and the agent.
         text_alignment: `turn`, or `word` where the cuts know word times (paper, section 3.1).
+        num_codebooks, codebook_size: of the model's codec, by which stored codes are checked; None takes any.
 
     A cut has a `recording` (user, (S,)), `target_audio` (agent, (S',), same duration), supervisions of both, and, once
     `synthesize` has made them, `target_codes` (T, K), so that the codec need not run at every step. `dataset[cuts]` gives, for
@@ -35,7 +36,8 @@ class DuplexS2SDataset(torch.utils.data.Dataset):
 
     Raises:
         InputError: with the cut's id, for a cut of which a channel is missing or has another duration than the other one, with
-            several channels, with another speaker, with codes of another length, or without word times where they are needed.
+            several channels, with another speaker, with codes of another length or codec, or without word times where they are
+            needed.
 
     Examples:
         >>> from lhotse import CutSet
@@ -55,6 +57,8 @@ class DuplexS2SDataset(torch.utils.data.Dataset):
         input_roles: Sequence[str] = ("user",),
         output_roles: Sequence[str] = ("agent",),
         text_alignment: TextAlignment = "turn",
+        num_codebooks: int | None = None,
+        codebook_size: int | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self.specials = {"bos": tokenizer.bos, "eos": tokenizer.eos, "pad": pad_of(tokenizer)}
@@ -65,6 +69,7 @@ class DuplexS2SDataset(torch.utils.data.Dataset):
         if text_alignment not in get_args(TextAlignment):
             raise InputError(f"text_alignment is {text_alignment!r}, expected one of {', '.join(get_args(TextAlignment))}.")
         self.text_alignment = text_alignment
+        self.num_codebooks, self.codebook_size = num_codebooks, codebook_size
 
     def __getitem__(self, cuts: CutSet) -> DuplexBatch:
         cuts = list(cuts)
@@ -83,7 +88,8 @@ class DuplexS2SDataset(torch.utils.data.Dataset):
             "agent_texts": [" ".join(turn.text for turn in c.agent) for c in conversations],
             "num_frames": torch.tensor(counts),
         }
-        if (codes := agent_codes(cuts, counts, self.frame_rate)) is not None:
+        codes = agent_codes(cuts, counts, self.frame_rate, self.num_codebooks, self.codebook_size)
+        if codes is not None:
             batch["agent_codes"] = pad_sequence(codes, batch_first=True, padding_value=SILENCE).transpose(1, 2)
         else:
             agents = [agent_audio(cut, self.agent_sample_rate) for cut in cuts]

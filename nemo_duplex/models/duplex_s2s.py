@@ -14,13 +14,14 @@ from nemo.core.connectors.save_restore_connector import SaveRestoreConnector
 from nemo.utils import logging
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import Tensor
+from torch.optim import Optimizer
 
 from nemo_duplex.channels.targets import AgentTargets, lay_out
 from nemo_duplex.data.batch import SILENCE, DuplexBatch
 from nemo_duplex.data.datamodule import duplex_dataloader
 from nemo_duplex.data.dataset import DuplexS2SDataset
 from nemo_duplex.files.hub import nemo_file
-from nemo_duplex.inputs import existing_file
+from nemo_duplex.inputs import InputError, existing_file
 from nemo_duplex.llm.experts import Routing, said_of_experts
 from nemo_duplex.llm.lora import merged_state_dict
 from nemo_duplex.llm.streamable import llm_name
@@ -83,6 +84,7 @@ class DuplexS2SModel(DuplexAgent, ModelPT):
         self.lm = DuplexLM(self.layout, parts.backbone, config.user_weight)
         self.loss_weights = with_experts(config.loss, self.lm.backbone.experts_loss, llm_name(self.lm.backbone.config))
         self._validation: dict[str, StepSums] = {}
+        self._weight_of_step: Tensor | float = 0.0  # of its batches so far, on all ranks
         freeze(self, config.freeze_params, [*config.prevent_freeze_params, *([r".+\.lora_"] if config.lora else [])])
         if config.activation_checkpointing:
             recompute_activations(self.perception, self.lm.backbone.llm)
@@ -190,6 +192,11 @@ class DuplexS2SModel(DuplexAgent, ModelPT):
         """(B, K, T) codes of the batch: those of the data, or encoded now, without gradient; beyond either, silence."""
         silence = self.audio_codec.silence_codes[:, None]
         if batch.agent_codes is not None:
+            if (found := batch.agent_codes.shape[1]) != len(silence):
+                raise InputError(
+                    f"The batch of {', '.join(batch.ids[:8])} has codes of {found} codebooks, the model's codec has "
+                    f"{len(silence)}. Make batches by model.dataset(), which checks the codes of each cut."
+                )
             return batch.agent_codes.where(batch.agent_codes != SILENCE, silence)
         assert batch.agent_audio is not None and batch.agent_audio_lens is not None, "A batch has codes or audio of the agent."
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
@@ -237,10 +244,12 @@ class DuplexS2SModel(DuplexAgent, ModelPT):
     def training_step(self, batch: DuplexBatch | Mapping[str, Any], batch_idx: int) -> dict[str, Any]:
         """One batch: `loss` to minimise, the losses of both channels (means over the global batch) and its `StepSums`.
 
-        A channel of which no frame has a weight, on any rank, has a loss of 0, and gradients of 0.
+        A channel of which no frame has a weight, on any rank, has a loss of 0, and gradients of 0. See also
+        `on_before_optimizer_step`.
         """
         text, speech, sums, experts = self._losses(self._as_our_batch(batch))
         sums = parallel.summed_over_ranks(sums, self.device_mesh)
+        self._weight_of_step = self._weight_of_step + sums.weight(self.loss_weights)
         # Gradients are averaged over ranks, so each rank divides by the average weight: a frame counts the same on all ranks.
         text_share, speech_share = (sums.count(name) / sums.ranks for name in ("text_loss", "speech_loss"))
         loss = self.loss_weights.text * text.over(text_share) + self.loss_weights.speech * speech.over(speech_share)
@@ -248,6 +257,16 @@ class DuplexS2SModel(DuplexAgent, ModelPT):
             loss = loss + experts * self.loss_weights.experts * sums.ranks / sums.count("experts_loss").clamp(min=1)
         means = {name: sums.mean(name).where(sums.count(name) > 0, 0.0) for name in ("text_loss", "speech_loss")}
         return {"loss": loss, "text_loss": means["text_loss"], "audio_loss": means["speech_loss"], "sums": sums}
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Lightning's hook: takes away the gradients of a step in whose batches no frame has a weight, on any rank.
+
+        They are 0, but weight decay and moments would still change the weights. Without gradients an optimizer leaves weights
+        and its state as they are. The step counts for the schedule and `trainer.max_steps`, so that a training ends.
+        """
+        if not self._weight_of_step:
+            optimizer.zero_grad(set_to_none=True)
+        self._weight_of_step = 0.0
 
     def configure_callbacks(self) -> list[Callback]:
         """Lightning's hook: a `Throughput`, unless the trainer has one."""
@@ -291,12 +310,14 @@ class DuplexS2SModel(DuplexAgent, ModelPT):
         return self
 
     def dataset(self, **arguments: Any) -> DuplexS2SDataset:
-        """The dataset that fits this model's tokenizer and rates; `arguments` replace or add others, such as roles."""
+        """The dataset that fits this model's tokenizer, rates and codec; `arguments` replace or add others, such as roles."""
         fitting = {
             "frame_length": self.perception.frame_rate.seconds,
             "source_sample_rate": self.user_sample_rate,
             "target_sample_rate": self.agent_sample_rate,
             "text_alignment": self.cfg.text_alignment,
+            "num_codebooks": self.layout.num_codebooks,
+            "codebook_size": self.layout.codebook_size,
         }
         return DuplexS2SDataset(self.tokenizer, **{**fitting, **arguments})
 

@@ -9,7 +9,6 @@ much again for their gradient). They are computed for valid frames only, a chunk
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -24,6 +23,10 @@ from nemo_duplex.channels.targets import AgentTargets
 from nemo_duplex.inputs import InputError
 from nemo_duplex.llm.experts import ExpertsLoss
 
+# Weights within these leave sums over any batch, and gradients, within float32.
+_SMALLEST, _LARGEST = 1e-9, 1e9
+_WITHIN = f" (0, or {_SMALLEST:g} to {_LARGEST:g})"
+
 
 @dataclass(frozen=True)
 class LossWeights:
@@ -32,7 +35,8 @@ class LossWeights:
     Args:
         text, speech: weights of the two losses in their sum (paper: 3 and 1).
         text_pad: weight of a text pad, where a text token weighs 1 (paper: 1). Most frames are pad: a small model that is
-            trained briefly learns to write nothing else, unless this is lower. With 0 a silent batch has no text loss.
+            trained briefly learns to write nothing else, unless this is lower. With 0 a silent batch has no text loss;
+            a step in which no frame has a weight changes nothing.
         turn: added to the weight of text BOS and EOS, which are rare and decide turn-taking (paper: 0).
         silence: share of the silent frames on which speech is trained, above 0; each of them weighs 1 / share (paper: 1).
         experts: weight of the load-balancing loss of a mixture of experts in the sum; None: the one in the config of the
@@ -40,7 +44,7 @@ class LossWeights:
         chunk: frames whose logits exist at one time; 0: all at once, which is faster and takes more memory.
 
     Raises:
-        InputError: for a weight that is negative or not finite, a share outside of its range, or if nothing is trained.
+        InputError: for a weight that is neither 0 nor of 1e-9 to 1e9, a share outside of its range, or if nothing is trained.
     """
 
     text: float = 3.0
@@ -54,23 +58,28 @@ class LossWeights:
     def __post_init__(self) -> None:
         for name in ("text", "speech", "text_pad", "turn"):
             value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise InputError(f"model.loss.{name} is {value}, expected a weight of 0 or more.")
-        if self.experts is not None and not (math.isfinite(self.experts) and self.experts >= 0):
+            if not _is_weight(value):
+                raise InputError(f"model.loss.{name} is {value}, expected a weight of 0 or more{_WITHIN}.")
+        if self.experts is not None and not _is_weight(self.experts):
             raise InputError(
-                f"model.loss.experts is {self.experts}, expected a weight of 0 or more, or null for that of the language model."
+                f"model.loss.experts is {self.experts}, expected a weight of 0 or more, or null for that of the language "
+                f"model{_WITHIN}."
             )
         if self.text == self.speech == 0:
             raise InputError(
                 "model.loss.text and model.loss.speech are both 0: nothing is trained. Give one a weight, such as 1."
             )
-        if not 0 < self.silence <= 1:
+        if not _SMALLEST <= self.silence <= 1:
             raise InputError(
-                f"model.loss.silence is {self.silence}, expected a share above 0, up to 1. "
+                f"model.loss.silence is {self.silence}, expected a share above 0, up to 1 ({_SMALLEST:g} or more). "
                 "0.01 trains on every hundredth silent frame."
             )
         if self.chunk < 0:
             raise InputError(f"model.loss.chunk is {self.chunk}, expected a number of frames, or 0 for all at once.")
+
+
+def _is_weight(value: float) -> bool:
+    return value == 0 or _SMALLEST <= value <= _LARGEST
 
 
 def with_experts(weights: LossWeights, family: ExpertsLoss | None, name: str) -> LossWeights:

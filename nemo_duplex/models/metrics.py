@@ -71,6 +71,10 @@ class StepSums:
         """The mean `name`, a scalar; NaN where nothing was counted (a batch without a turn has no BOS)."""
         return self.sums[self.names.index(name)] / self.count(name)
 
+    def weight(self, weights: LossWeights) -> Tensor:
+        """What all frames together weigh in the loss, a scalar; 0: nothing of the batch is trained."""
+        return torch.stack([share * self.count(name) for name, share in _shares(weights).items()]).sum()
+
     def cpu(self) -> StepSums:
         """The same on the CPU; waits for the device."""
         both = torch.stack([self.sums, self.counts]).cpu()
@@ -88,7 +92,12 @@ class StepSums:
         sums = self.cpu()
         counted = [name for name in sums.names if sums.count(name) > 0]
         means = {name: sums.mean(name).item() for name in counted}
-        losses = {"text_loss": weights.text, "speech_loss": weights.speech, "experts_loss": weights.experts or 0.0}
+        losses = _shares(weights)
         if losses.keys() & means.keys():
             means["loss"] = sum(weight * means.get(name, 0.0) for name, weight in losses.items())
         return means
+
+
+def _shares(weights: LossWeights) -> dict[str, float]:
+    """What each loss weighs in the one that is minimised."""
+    return {"text_loss": weights.text, "speech_loss": weights.speech, "experts_loss": weights.experts or 0.0}

@@ -344,3 +344,78 @@ def test_one_channel_of_a_stereo_recording_is_a_user_channel():
     both = MultiCut("c", 0, 3.2, [0, 1], recording=recording, supervisions=made.supervisions, custom=made.custom)
     with pytest.raises(InputError, match="^Cut c: the user channel has 2 channels, expected one"):
         batch_of(both)
+
+
+# --- codes of another codec -------------------------------------------------------------------------------------------
+
+
+def coded(codes, name="c0"):
+    made = corpus.cut(name)
+    return made.attach_tensor("target_codes", np.asarray(codes), frame_shift=0.08, temporal_dim=0)
+
+
+def of_40_frames(*codebooks):
+    """(40, K) codes: in each codebook the value up to frame 38, the other one in the last frame."""
+    return np.array([[first for first, _ in codebooks]] * 39 + [[last for _, last in codebooks]])
+
+
+@pytest.mark.parametrize(
+    ("codes", "found"),
+    [
+        (of_40_frames((0, 0)), "1 codebooks, expected 2"),
+        (of_40_frames(*[(0, 0)] * 4), "4 codebooks, expected 2"),
+        (of_40_frames((0, 0), (0, 36)), "values of 0 to 36, expected 0 to 35"),
+        (of_40_frames((7, 5000), (35, 2)), "values of 2 to 5000, expected 0 to 35"),
+        (of_40_frames((0, 0), (0, -1)), "values of -1 to 0, expected 0 to 35"),
+        (of_40_frames((-3, 0), (0, 0)), "values of -3 to 0, expected 0 to 35"),
+    ],
+)
+def test_codes_of_another_codec_are_refused(codes, found):
+    said = (
+        f"Cut c0 has codes of another codec than the model's: {found}. Take the codec that made them "
+        "(model.pretrained_audio_codec)"
+    )
+    away = ", or move the files target_codes.* away: training then encodes target_audio"
+    for cut, advice in ((coded(codes), away), (without(coded(codes), "target_audio"), "")):
+        with pytest.raises(InputError) as caught:
+            batch_of(cut, num_codebooks=2, codebook_size=36)
+        assert str(caught.value) == f"{said}{advice}."
+
+
+def test_codes_of_the_codec_are_taken_up_to_its_last_one():
+    codes = of_40_frames((0, 35), (35, 0))
+    batch = batch_of(coded(codes.astype(np.float32)), num_codebooks=2, codebook_size=36)
+    assert torch.equal(batch.agent_codes[0], torch.from_numpy(codes.T))
+    assert batch_of(coded(of_40_frames((0, 5000)))).agent_codes.max() == 5000, "a dataset need not know the codec"
+
+
+def test_without_the_codec_codes_are_alike_in_a_batch_and_not_negative():
+    one, two = coded(of_40_frames((0, 0)), "one"), coded(of_40_frames((0, 0), (0, 0)), "two")
+    with pytest.raises(InputError, match="^Cut two has codes of another codec than the model's: 2 codebooks, expected 1"):
+        batch_of(one, two)
+    with pytest.raises(InputError, match="has codes of another codec than the model's: 2 codebooks, expected 1"):
+        batch_of(one.append(two))
+    with pytest.raises(InputError, match="^Cut c0 .*: values of -1 to 0, expected 0 or more"):
+        batch_of(coded(of_40_frames((0, -1))))
+
+
+@pytest.mark.parametrize(
+    ("codes", "shape"),
+    [
+        (np.zeros(40), r"\(40,\) and type float64"),
+        (np.full((40, 2), 0.5), r"\(40, 2\) and type float64"),
+        (np.zeros((40, 2, 1), np.int16), r"\(40, 2, 1\) and type int16"),
+    ],
+)
+def test_codes_are_whole_numbers_of_frames_and_codebooks(codes, shape):
+    with pytest.raises(InputError, match=f"^Cut c0 has codes of shape {shape}, expected whole numbers .frames, codebooks"):
+        batch_of(coded(codes))
+
+
+def test_the_cure_for_codes_of_another_codec_helps(shar):
+    """Lhotse opens the corpus once the shards are away, and the audio is taken."""
+    for shard in shar.glob("target_codes.*"):
+        shard.unlink()
+    keys = {"shar_path": str(shar), "batch_size": 1, "seed": 0, "num_workers": 0}
+    batch = next(iter(duplex_dataloader(keys, dataset(num_codebooks=2, codebook_size=36))))
+    assert batch.agent_codes is None and batch.agent_audio is not None

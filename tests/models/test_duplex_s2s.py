@@ -1,5 +1,8 @@
 """The training shell: losses of a step and of a validation, what is frozen, data in NeMo's way, files."""
 
+from dataclasses import replace
+
+import lightning.pytorch as pl
 import pytest
 import torch
 from nemo.core.classes import ModelPT
@@ -102,6 +105,90 @@ def test_a_quiet_batch_leaves_the_mean_over_ranks_as_it_is(tmp_path, monkeypatch
         monkeypatch.setattr(parallel, "summed_over_ranks", lambda own, mesh: together)
         losses = [model.training_step(one, 0)["loss"].item() for one in (spoken, quiet)]
     assert losses[1] == 0 and sum(losses) / 2 == pytest.approx(3 * text.mean.item(), rel=1e-5)
+
+
+def quiet_batch(model):
+    quiet = batch(model)
+    quiet.agent_tokens.fill_(model.layout.text_pad)
+    return quiet
+
+
+def weights_and_moments(model):
+    state = model.trainer.optimizers[0].state_dict()["state"]
+    moments = {f"{i} {name}": torch.as_tensor(value) for i, one in state.items() for name, value in one.items()}
+    return {name: value.detach().clone() for name, value in {**model.state_dict(), **moments}.items()}
+
+
+@pytest.mark.parametrize(
+    ("turns", "accumulated", "changes"),
+    [("TQT", 1, [True, False, True]), ("QQT", 1, [False, False, True]), ("TTTQQQQTQQ", 2, [True, True, False, True, False])],
+)
+def test_a_step_without_a_frame_that_has_weight_changes_no_weight_and_no_moment(tmp_path, turns, accumulated, changes):
+    model = DuplexS2SModel(tiny_config(tmp_path, loss={"text_pad": 0.0, "speech": 0.0}))
+    states = []
+
+    class Watch(pl.Callback):
+        def on_train_batch_end(self, trainer, *args):
+            states.append(weights_and_moments(model))
+
+    batches = [batch(model) if turn == "T" else quiet_batch(model) for turn in turns]
+    trainer = pl.Trainer(
+        max_steps=len(changes),
+        max_epochs=-1,
+        accelerator="cpu",
+        accumulate_grad_batches=accumulated,
+        gradient_clip_val=1.0,
+        callbacks=[Watch()],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    model.set_trainer(trainer)
+    model.setup_optimization({"name": "adamw", "lr": 1e-2, "weight_decay": 0.1})
+    states.append({name: value.detach().clone() for name, value in model.state_dict().items()})
+    trainer.fit(model, torch.utils.data.DataLoader(batches, batch_size=None))
+    ends = states[::accumulated]
+    changed = []
+    for before, after in zip(ends, ends[1:]):
+        assert before.keys() <= after.keys()
+        changed.append(before.keys() != after.keys() or any(not torch.equal(before[name], after[name]) for name in before))
+    assert changed == changes
+    assert trainer.global_step == len(changes), "the step counts, or a training on such data would have no end"
+
+
+def test_a_step_is_taken_where_another_rank_or_channel_or_the_experts_have_weight(tmp_path, monkeypatch):
+    def is_taken(model, batch):
+        loss = model.training_step(batch, 0)["loss"]
+        optimizer = torch.optim.AdamW(p for p in model.parameters() if p.requires_grad)
+        loss.backward()
+        model.on_before_optimizer_step(optimizer)
+        return all(p.grad is not None for group in optimizer.param_groups for p in group["params"])
+
+    model = DuplexS2SModel(tiny_config(tmp_path, loss={"text_pad": 0.0, "speech": 0.0}))
+    quiet = quiet_batch(model)
+    assert is_taken(model, batch(model)) and not is_taken(model, quiet)
+    with torch.no_grad():
+        sums = model._losses(batch(model))[2] + model._losses(quiet)[2]
+    with monkeypatch.context() as patched:
+        patched.setattr(parallel, "summed_over_ranks", lambda own, mesh: StepSums(sums.names, sums.sums, sums.counts, 2))
+        assert is_taken(model, quiet)
+    assert not is_taken(model, quiet)
+    assert is_taken(DuplexS2SModel(tiny_config(tmp_path, loss={"text_pad": 0.0})), quiet)
+    balanced = {"text_pad": 0.0, "speech": 0.0, "experts": 0.5}
+    assert is_taken(tiny_model(tmp_path, llm=EXPERTS, loss=balanced), quiet)
+    assert not is_taken(tiny_model(tmp_path, llm=EXPERTS, loss=balanced | {"experts": 0.0}), quiet)
+
+
+def test_codes_of_another_number_of_codebooks_are_refused(model):
+    one = batch(model)
+    with pytest.raises(InputError, match="^The batch of c0, c1 has codes of 1 codebooks, the model's codec has 2. Make"):
+        model.training_step(replace(one, agent_codes=one.agent_codes[:, :1]), 0)
+
+
+def test_its_dataset_knows_the_codec(model):
+    dataset = model.dataset()
+    assert (dataset.num_codebooks, dataset.codebook_size) == (2, 36)
 
 
 def test_a_frame_counts_the_same_on_every_rank(model, monkeypatch):

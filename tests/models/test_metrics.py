@@ -119,3 +119,10 @@ def test_the_loss_of_the_experts_is_a_mean_over_batches_with_frames_and_part_of_
     logged = both.logged(LossWeights(experts=0.1))
     assert logged["experts_loss"] == 3.5 and logged["loss"] == pytest.approx(3 * 0.5 + 0.5 + 0.1 * 3.5)
     assert "experts_loss" not in sums(TEXT, SPEECH).logged(LossWeights(experts=0.0))
+
+
+def test_what_frames_weigh_in_the_loss():
+    found = sums(TEXT, SPEECH, experts=torch.tensor(2.5))
+    weights = LossWeights(text=3.0, speech=0.5, experts=0.25)
+    assert found.weight(weights) == 3.0 * 4 + 0.5 * 4 + 0.25 * 1
+    assert sums(TEXT, SPEECH).weight(weights) == 14 and found.weight(LossWeights(text=0.0, speech=1.0)) == 4

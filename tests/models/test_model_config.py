@@ -75,6 +75,8 @@ def test_what_is_given_is_read_and_written_again():
     ("section", "message"),
     [
         ({"loss": {"silence": 0}}, "model.loss.silence is 0, expected a share above 0, up to 1"),
+        ({"loss": {"silence": 1e-38}}, "model.loss.silence is 1e-38, expected a share above 0, up to 1 \\(1e-09 or more\\)"),
+        ({"loss": {"experts": 1e38}}, r"model.loss.experts is 1e\+38, expected a weight of 0 or more, or null"),
         ({"loss": {"silence": 1.5}}, "model.loss.silence is 1.5, expected a share above 0, up to 1"),
         ({"loss": {"silence": math.nan}}, "model.loss.silence is nan, expected a share"),
         ({"loss": {"experts": -0.1}}, "model.loss.experts is -0.1, expected a weight of 0 or more, or null"),
@@ -85,6 +87,11 @@ def test_what_is_given_is_read_and_written_again():
             ({"loss": {name: value}}, f"model.loss.{name} is {value}, expected a weight of 0 or more")
             for name in ("text", "speech", "text_pad", "turn")
             for value in (-1, -1e-9, math.nan, math.inf)
+        ],
+        *[
+            ({"loss": {name: value}}, rf"model.loss.{name} is .*, expected a weight of 0 or more \(0, or 1e-09 to 1e\+09\)\.$")
+            for name in ("text", "speech", "text_pad", "turn")
+            for value in (1e38, 1.1e9, 1e-45)
         ],
         *[
             ({"user_weight": v}, f"model.user_weight is {v}, expected a factor of 0 or more")
@@ -98,7 +105,7 @@ def test_weights_that_train_nothing_or_are_no_weights_are_refused(section, messa
 
 
 def test_weights_may_be_0_where_something_is_left():
-    loss = {"text": 0, "speech": 1, "text_pad": 0, "turn": 0.0, "silence": 1e-6, "experts": 0.0, "chunk": 0}
+    loss = {"text": 0, "speech": 1, "text_pad": 0, "turn": 0.0, "silence": 1e-9, "experts": 1e9, "chunk": 0}
     read = ModelConfig.of({"loss": loss, "user_weight": 0})
     assert read.loss == LossWeights(**loss) and read.user_weight == 0
     assert ModelConfig.of({"loss": {"speech": 0}}).loss.text == 3
