@@ -51,7 +51,8 @@ def check_channels(cut: Any, frame_rate: FrameRate) -> None:
     if cut.duration < frame_rate.seconds - _EDGE:
         raise InputError(
             f"{name} lasts {cut.duration:.3f} s, less than a frame of {frame_rate.seconds:g} s. Filter such cuts with the "
-            f"loader's min_duration={frame_rate.seconds:g}."
+            f"loader's min_duration={frame_rate.seconds:g}, and raise truncate_duration "
+            "or cut_into_windows_duration if they are shorter."
         )
     for part, _ in conversation_parts(cut):
         if not holds(part, "target_audio") and not holds(part, "target_codes"):
@@ -141,11 +142,12 @@ def _check_audio(cuts: Sequence[Cut], frame_rate: FrameRate) -> None:
     for cut in cuts:
         if all(holds(part, "target_audio") for part, _ in conversation_parts(cut)):
             continue
-        if not _on_grid(cut, frame_rate):
+        off_grid = next((cut for cut in cuts if not _on_grid(cut, frame_rate)), None)
+        if off_grid is not None:
             raise InputError(
-                f"Cut {cut_name(cut)} has codes and no target_audio, and is cut or padded within a frame of its codes. Add the "
-                f"audio, or let the loader cut and pad at multiples of {frame_rate.seconds:g} s: pad_direction=right, "
-                "truncate_offset_type=start."
+                f"Cut {cut_name(off_grid)} is cut or padded within a frame of its codes, and its batch has codes without "
+                f"target_audio. Add the audio, or let the loader cut and pad at multiples of {frame_rate.seconds:g} s: windows "
+                "of such durations, pad_direction=right, truncate_offset_type=start."
             )
         raise InputError(
             f"Cut {cut_name(cut)} has codes alone, and another cut of its batch audio alone. Add codes to all cuts, or "

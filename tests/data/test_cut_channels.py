@@ -108,7 +108,9 @@ def test_padding_by_parts_of_frames_takes_the_audio(shar):
 
 def test_padding_by_parts_of_frames_without_audio_is_refused_with_a_cure(tmp_path):
     made = without(corpus.cut("c"), "target_audio")
-    with pytest.raises(InputError, match="^Cut c has codes and no target_audio, and is cut or padded within a frame") as error:
+    with pytest.raises(
+        InputError, match="^Cut c is cut or padded within a frame of its codes, and its batch has codes without target_audio"
+    ) as error:
         batch_of(made.pad(4.84, direction="left", preserve_id=True))
     assert "pad_direction=right" in str(error.value)
     assert batch_of(made.pad(4.84, preserve_id=True)).agent_codes[0, 0, :40].tolist() == list(range(1, 41))
@@ -152,7 +154,9 @@ def test_windows_that_are_padded_have_silence_after_them(shar):
 def test_a_part_without_audio_is_cut_at_frames_alone():
     made = without(corpus.cut("c"), "target_audio")
     assert batch_of(made.truncate(offset=0.8, preserve_id=True)).agent_codes[0, 0].tolist() == list(range(11, 41))
-    with pytest.raises(InputError, match="^Cut c has codes and no target_audio, and is cut or padded within a frame"):
+    with pytest.raises(
+        InputError, match="^Cut c is cut or padded within a frame of its codes, and its batch has codes without target_audio"
+    ):
         batch_of(made.truncate(offset=0.81, preserve_id=True))
 
 
@@ -419,3 +423,13 @@ def test_the_cure_for_codes_of_another_codec_helps(shar):
     keys = {"shar_path": str(shar), "batch_size": 1, "seed": 0, "num_workers": 0}
     batch = next(iter(duplex_dataloader(keys, dataset(num_codebooks=2, codebook_size=36))))
     assert batch.agent_codes is None and batch.agent_audio is not None
+
+
+def test_a_window_within_a_frame_of_the_codes_is_named_not_the_first(tmp_path):
+    """Windows of 1 s begin at 0, 1, 2, 3 s: at a frame edge the first alone. Of 0.96 s all do."""
+    folder = corpus.write(tmp_path, corpus.cut("a"), fields=("recording", "target_codes"))
+    keys = {"shar_path": str(folder), "batch_size": 4, "force_finite": True, "min_duration": 0.08}
+    with pytest.raises(InputError, match=r"is cut or padded within a frame of its codes.*multiples of 0.08 s: windows of such"):
+        list(duplex_dataloader({**keys, "cut_into_windows_duration": 1.0}, DuplexS2SDataset(Letters())))
+    (batch,) = duplex_dataloader({**keys, "cut_into_windows_duration": 0.96}, DuplexS2SDataset(Letters()))
+    assert batch.num_frames.tolist() == [12, 12, 12, 4]
