@@ -195,7 +195,9 @@ def pretended_gpu(monkeypatch):
 
 @pytest.mark.parametrize("build", BUILDS)
 def test_stages_look_at_no_number_and_take_nothing_from_the_cpu(tmp_path, pretended_gpu, build):
-    model = tiny_model(tmp_path, **BUILDS[build]).to(pretended_gpu)
+    model = tiny_model(tmp_path, **BUILDS[build])
+    model.lm.init_state(1)  # looks at numbers, once in the life of a model
+    model.to(pretended_gpu)
     with torch.inference_mode():
         rows = AgentRows(model)
         state = rows.init_state(4)
