@@ -19,7 +19,7 @@ from nemo_duplex.scripts.cli import script
 def main(cfg: DictConfig) -> None:
     """Trains a duplex agent. Started again with the same `out`, it resumes."""
     from nemo_duplex.files.atomic import require_writable
-    from nemo_duplex.inputs import existing_folder
+    from nemo_duplex.inputs import existing_folder, plain
 
     require_writable(cfg.out, "out", ["agent.nemo", "tokenizer.model"])
     for name in ("train", "validation"):
@@ -28,6 +28,7 @@ def main(cfg: DictConfig) -> None:
     import lightning.pytorch as pl
 
     from nemo_duplex.data.datamodule import DuplexDataModule
+    from nemo_duplex.data.loader_keys import refuse_unknown_keys
     from nemo_duplex.data.text_tokenizer import corpus_tokenizer
     from nemo_duplex.evaluation.callback import EvaluationCallback, some_dialogues
     from nemo_duplex.models.duplex_s2s import DuplexS2SModel
@@ -38,6 +39,9 @@ def main(cfg: DictConfig) -> None:
 
     if "yaml" in cfg:  # a file of NeMo's in-tree examples
         cfg = in_tree_training(cfg)
+    else:
+        for name in ("train_loader", "validation_loader"):
+            refuse_unknown_keys(plain(cfg.data[name]), f"data.{name}")
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     use_threads(cfg.threads)
     out = Path(cfg.out)

@@ -22,6 +22,15 @@ WRONG = {
     ),
     "no tokenizer": (["tokenizer_size=null", "model.tokenizer.model_path=null"], "tokenizer_size=1024 to train one"),
     "no validation data": (["data.validation=nowhere"], "data.validation: there is no folder nowhere"),
+    "unknown key of the loader": (
+        ["data.train_loader.max_durations=3"],
+        "unknown key 'max_durations'. Did you mean 'max_duration'?",
+    ),
+    "filter of the loader": (
+        ["data.train_loader.max_duration=0.1"],
+        "no cut that the loader's filters let pass (max_duration=0.1)",
+    ),
+    "filter of validation": (["data.validation_loader.min_duration=99"], "The validation data hold no cut that"),
     "no shards": ([f"data.train={ROOT / 'conf'}"], "holds no Lhotse Shar"),
     "unknown key": (["model.speech_delai=1"], "model.speech_delay"),
     "no encoder": (["model.pretrained_asr=missing.nemo"], "missing.nemo"),

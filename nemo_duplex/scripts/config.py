@@ -4,6 +4,7 @@
     hours: 1.0                        <- the default, and so the type
     out: ???  # (path) Folder.        <- required; its type, and a short explanation
     llm: {}                           <- open: any key may be given below it
+    loader:  # (keys) Of a library.   <- open too, with defaults
     seed: null                        <- any type, unless the explanation begins with one
     most: 3  # null: all              <- null is possible where the explanation says what it means
 
@@ -270,8 +271,8 @@ def _keys_of(node: yaml.MappingNode, package: str, path: Path, lines: Sequence[s
     for key, value in node.value:
         name = f"{package}.{key.value}" if package else str(key.value)
         given = yaml_tree(value)
-        type_, explanation = KeyType.of(plain_tree(given), _explanation(lines, key, value))
-        is_open = given == {} or type_.kind == "keys" and not isinstance(given, dict)
+        type_, explanation = KeyType.of(plain_tree(given), comment := _explanation(lines, key, value))
+        is_open = given == {} or comment.startswith("(keys)")
         yield Key(name, explanation, type_, is_open, given, f"{path}, line {key.start_mark.line + 1}")
         if isinstance(value, yaml.MappingNode):
             yield from _keys_of(value, name, path, lines)

@@ -39,6 +39,8 @@ part: 3  # (whole number or share) Of the files; null: all.
 devices: 1  # (any type) So many, or which.
 net:  # Its layers; null: none.
   width: 8
+loader:  # (keys) Of a library.
+  size: 3
 most: 3  # Files that are read; null: all.
 twice: ${hours}  # As many.
 """
