@@ -27,8 +27,7 @@ def main(cfg: DictConfig) -> None:
             existing_folder(cfg.data[name], f"data.{name}")
     import lightning.pytorch as pl
 
-    from nemo_duplex.data.datamodule import DuplexDataModule
-    from nemo_duplex.data.loader_keys import refuse_unknown_keys
+    from nemo_duplex.data.datamodule import DuplexDataModule, refuse_unknown_keys
     from nemo_duplex.data.text_tokenizer import corpus_tokenizer
     from nemo_duplex.evaluation.callback import EvaluationCallback, some_dialogues
     from nemo_duplex.models.duplex_s2s import DuplexS2SModel

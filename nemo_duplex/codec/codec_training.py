@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,6 +35,8 @@ from nemo_duplex.training.time_budget import TimeBudget
 
 _MAX_HELD_OUT = 40
 _FREE = ("max_odd_rows",)  # it ends a run or changes nothing
+# Crops of so many frames may be longer than all recordings, such as single words.
+_SHORT_CROP = 12
 _log = logging.getLogger(__name__)
 
 
@@ -64,6 +67,9 @@ class CodecTrainingConfig:
         for name in ("minutes", "steps", "batch_size", "crop_frames", "matrix_rate", "rate"):
             if (value := getattr(self, name)) is not None and not value > 0:
                 raise InputError(f"{name}={value}: expected more than zero.")
+        for name in ("seed", "warmup_steps"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name}={getattr(self, name)}: expected 0 or more.")
         if not 0 <= self.max_odd_rows <= 1:
             raise InputError(f"max_odd_rows={self.max_odd_rows}: expected a share from 0 to 1.")
         if self.channel is not None and self.channel < 0:
@@ -101,6 +107,12 @@ class CodecTraining(PartTraining):
             raise InputError(
                 f"crop_frames={config.crop_frames}: the networks of this codec need {codec.fewest_frames} frames at least. "
                 f"Give crop_frames={codec.fewest_frames} or more."
+            )
+        longest = math.ceil(max(len(recordings.samples[i]) for i in indices) / codec.samples_per_frame)
+        if config.crop_frames > (most := max(longest, _SHORT_CROP, codec.fewest_frames)):
+            raise InputError(
+                f"crop_frames={config.crop_frames}: the longest recording has {longest} frames; the rest would be "
+                f"silence. Give crop_frames={most} or less."
             )
 
     @property

@@ -6,6 +6,7 @@ import hashlib
 import logging
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ from lhotse.dataset.sampling.dynamic_bucketing import estimate_duration_buckets
 from lightning.pytorch.utilities import CombinedLoader
 from lightning.pytorch.utilities.seed import isolate_rng
 from nemo.collections.common.data.lhotse import get_lhotse_dataloader_from_config
+from nemo.collections.common.data.lhotse.dataloader import LhotseDataLoadingConfig
 from omegaconf import DictConfig, OmegaConf
 from torch.utils.data import DataLoader
 
@@ -27,7 +29,7 @@ from nemo_duplex.data.batch_stream import BatchStream, FiniteLoader, StreamLoade
 from nemo_duplex.data.dataset import DuplexS2SDataset
 from nemo_duplex.data.loader_keys import FILTERS, check_keys, loader_sections
 from nemo_duplex.frames import Seconds
-from nemo_duplex.inputs import InputError, existing_folder, one_line, plain
+from nemo_duplex.inputs import InputError, existing_folder, one_line, plain, refuse_unknown
 from nemo_duplex.training.seeds import data_rank, mixed_seed, rank_seed
 
 _log = logging.getLogger(__name__)
@@ -211,6 +213,18 @@ def _without_streams(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _without_streams(item) for key, item in value.items() if key != "max_open_streams"}
     return [_without_streams(item) for item in value] if isinstance(value, list) else value
+
+
+def refuse_unknown_keys(config: dict[str, Any], name: str) -> None:
+    """Checks that NeMo's loader knows each key of a section `name` ("data.train_loader"): it leaves out what it does not know.
+
+    Raises:
+        InputError: for the first that it does not know, with the nearest that it does.
+    """
+    known = {"use_lhotse", *(field.name for field in fields(LhotseDataLoadingConfig))}
+    for section in loader_sections(config):
+        named = section.get("multi_config")
+        refuse_unknown([key for key, value in section.items() if not (named and isinstance(value, dict))], known, name)
 
 
 def shar_folder(path: str | Path, set_name: str) -> Path:

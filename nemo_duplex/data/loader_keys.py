@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
 from importlib.util import find_spec
 from typing import Any
 
-from nemo_duplex.inputs import InputError, refuse_unknown
+from nemo_duplex.inputs import InputError
 
 # Keys that change more or less than a conversation, by what they do and what to do instead.
 _UNFIT = {
@@ -77,20 +76,6 @@ def check_keys(config: Mapping[str, Any]) -> None:
                 )
         _check_numbers(section)
         _check_values(section)
-
-
-def refuse_unknown_keys(config: Mapping[str, Any], name: str) -> None:
-    """Checks that NeMo's loader knows each key of a section `name` ("data.train_loader"): it leaves out what it does not know.
-
-    Raises:
-        InputError: for the first that it does not know, with the nearest that it does.
-    """
-    from nemo.collections.common.data.lhotse.dataloader import LhotseDataLoadingConfig
-
-    known = {"use_lhotse", *(field.name for field in fields(LhotseDataLoadingConfig))}
-    for section in loader_sections(config):
-        named = section.get("multi_config")
-        refuse_unknown([key for key, value in section.items() if not (named and isinstance(value, Mapping))], known, name)
 
 
 def loader_sections(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

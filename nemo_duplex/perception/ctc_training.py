@@ -127,7 +127,10 @@ class EncoderTrainingConfig:
         for name in ("aligned", "turns_alone", "conversations"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name}={getattr(self, name)}: expected a share, 0 to 1.")
-        if len(self.mel_masks) != 4:
+        for name in ("seed", "warmup_steps"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name}={getattr(self, name)}: expected 0 or more.")
+        if len(self.mel_masks) != 4 or min(self.mel_masks) < 0:
             raise InputError(f"mel_masks={list(self.mel_masks)}: expected [bands, band width, stretches, stretch width].")
         if not 0 <= self.mel_warp < 0.5:
             raise InputError(f"mel_warp={self.mel_warp}: expected a small share, such as 0.12, or 0 for none.")
