@@ -82,6 +82,7 @@ class Backbone(nn.Module):
         self.experts_loss = ExpertsLoss.of(model)
         if getattr(self.config, "output_router_logits", False):  # only `forward` needs them, and asks for them
             self.config.output_router_logits = False
+        self.config.return_dict = True  # a config may ask for tuples
         self.llm = model.base_model
         self.lm_head = model.get_output_embeddings()
         # Outside of the layers, because the model adds embeddings of speech before it calls them.

@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Pre
 
 from nemo_duplex.files.hub import local_folder, reading
 from nemo_duplex.inputs import InputError, existing_file, one_line
-from nemo_duplex.llm.streamable import llm_name
+from nemo_duplex.llm.streamable import check_architecture, llm_name
 
 _WHAT = "pretrained_llm"  # the key of the config that these errors name
 
@@ -56,12 +56,17 @@ def random_llm(config: Mapping[str, Any]) -> PreTrainedModel:
     Of a model with vision or audio, only the language model is built.
 
     Raises:
-        InputError: for a config without `model_type`, or one that transformers cannot build.
+        InputError: for a config without `model_type`, a quantised one, or one that transformers cannot build.
     """
     config = dict(config)
     model_type = config.pop("model_type", None)
     if model_type is None:
         raise InputError("The config of the language model names no model_type (for example llama). Add model.llm.model_type.")
+    if config.get("quantization_config") is not None:
+        raise InputError(
+            f"The config of the language model ({model_type}) has a quantization_config, expected full weights. "
+            "Remove model.llm.quantization_config."
+        )
     try:
         described = AutoConfig.for_model(model_type, **config)
         _check_decoder_only(described, "The language model")
@@ -82,10 +87,12 @@ def resize_vocabulary(model: PreTrainedModel, rows: int) -> PreTrainedModel:
     So a new token starts without a meaning and with the probability of an average one. Tied weights stay tied, rows are never
     removed, and `model.config` describes the changed model. Rows of the embedding that are no tokens stay after the last token
     (Moshi has one more than `config.vocab_size`, Mllama eight).
+
+    Raises:
+        InputError: for a model that cannot stream by its architecture; some such cannot be resized either.
     """
+    check_architecture(model)
     head = model.get_output_embeddings()
-    if head is None:  # `check_architecture` refuses it
-        return model
     embedded, predicted = len(model.get_input_embeddings().weight), len(head.weight)
     old = min(embedded, predicted)
     if rows <= old:

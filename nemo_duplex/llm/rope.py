@@ -18,6 +18,10 @@ from torch import Tensor, nn
 #: A whole turn. A frame rotates by less than a sixth of it, so the product with a position fits into int64 for 20 years.
 _TURN = 1 << 32
 
+#: Positions up to which a family's own float32 angles are used at most: there they are off by 0.004, and by 0.3 at 10^7, which
+#: some models state. With a window such a session would depend on its age.
+_OWN_ANGLES = 1 << 17
+
 #: A layer's kind, as `config.layer_types` names it; None where the layers of a model are all of one kind.
 LayerKind = str | None
 
@@ -66,7 +70,7 @@ def rope_layout(before: Tensor, after: Tensor, turn: tuple[Tensor, Tensor] | Non
 
 
 class EndlessRotary(nn.Module):
-    """A family's rotary embedding: its own numbers up to the trained positions, exact angles beyond.
+    """A family's rotary embedding: its own numbers up to the trained positions and 131,072 at most, exact angles beyond.
 
     Args:
         own: the family's module, with its frequencies: scaled, partial, or one set for each kind of layer.
@@ -77,7 +81,7 @@ class EndlessRotary(nn.Module):
     def __init__(self, own: nn.Module, kinds: Iterable[LayerKind], positions: int) -> None:
         super().__init__()
         self.own: nn.Module = own.own if isinstance(own, EndlessRotary) else own
-        self.positions = positions
+        self.positions = min(positions, _OWN_ANGLES)
         self.config = getattr(self.own, "config", None)  # Granite SWA asks for it
         for kind in {None} if hasattr(self.own, "inv_freq") else set(kinds):
             self.register_buffer(f"{kind}_layout", self._layout(kind), persistent=False)
@@ -103,7 +107,7 @@ class EndlessRotary(nn.Module):
     def _layout(self, kind: LayerKind) -> Tensor | None:
         """The frequency (D,) to which each entry of the family's cosines belongs; None where no frequency explains an entry."""
         frequencies = self.frequencies(kind)
-        if frequencies is None or frequencies.is_meta:
+        if frequencies is None or frequencies.is_meta or not frequencies.numel():  # some rotate no feature
             return None
         frequencies = frequencies.float()
         first = torch.ones(1, 1, dtype=torch.long, device=frequencies.device)

@@ -21,6 +21,11 @@ def check_architecture(model: PreTrainedModel) -> None:
     Raises:
         InputError: with the model's name and the reason.
     """
+    layers = getattr(model.config, "num_hidden_layers", None)
+    if isinstance(layers, int) and layers < 1:
+        raise InputError(
+            f"The language model {llm_name(model.config)} has {layers} layers. Set num_hidden_layers to 1 or more."
+        )
     fault = _fault(model)
     if fault is not None:
         raise InputError(f"The language model {llm_name(model.config)} {fault}. {ADVICE}")

@@ -19,6 +19,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from nemo_duplex.inputs import InputError, one_line
 from nemo_duplex.llm.backbone import Backbone
 from nemo_duplex.llm.rope import trained_positions
+from nemo_duplex.llm.sizes import check_sizes
 from nemo_duplex.llm.streamable import ADVICE, llm_name
 from nemo_duplex.training.evaluation_mode import evaluating
 
@@ -54,9 +55,10 @@ def check_streaming(model: PreTrainedModel, backbone: Backbone) -> None:
         model: the `...ForCausalLM` around the layers of `backbone`.
 
     Raises:
-        InputError: naming the model and what differs.
+        InputError: naming the model and what differs, or sizes that do not fit each other (`sizes.py`).
     """
     narrow = _narrow(model)
+    check_sizes(model, narrow)
     try:
         if narrow is None:
             _try(model, backbone, backbone.windowed)

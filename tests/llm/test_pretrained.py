@@ -27,6 +27,7 @@ from nemo_duplex.llm.pretrained import (
 from nemo_duplex.models import parts
 from nemo_duplex.models.duplex_s2s import DuplexS2SModel
 from tests.dummies import speech_like, talkative, tiny_config
+from tests.every_family import tiny_family
 from tests.hf_families import (
     FAMILIES,
     SIZES,
@@ -332,3 +333,10 @@ def test_a_family_that_cannot_be_described_is_refused_with_a_cure_that_works():
     with pytest.raises(InputError, match="model_type 'vit' .* Correct its config, or take a causal family, such as llama.$"):
         random_llm({**SIZES, "model_type": "vit"})
     assert type(random_llm({**SIZES, "model_type": "llama"})).__name__ == "LlamaForCausalLM"
+
+
+def test_a_recurrent_model_is_refused_before_its_vocabulary_is_resized(tmp_path):
+    """xLSTM cannot be resized in transformers: its head has no attribute `embeddings`."""
+    random_llm(tiny_family("xlstm")).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="xlstm .*remembers by a recurrent state instead of keys and values"):
+        resize_vocabulary(load_llm(str(tmp_path)), 400)

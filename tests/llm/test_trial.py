@@ -182,6 +182,34 @@ def test_positions_of_a_table_end(name):
     refused_in_one_line(lambda: backbone(frames[:, :25]), "has 25 frames, and the language model .* has 24 positions")
 
 
+@pytest.mark.parametrize("positions", [1_010_000, 1_048_576, 4_194_304, 10_485_760])
+def test_more_positions_than_a_day_has_frames_stream_with_a_window(positions):
+    """Qwen2.5 1M, Llama 3 of Gradient: float32 angles are off by 0.03 to 0.3 there, and a session would depend on its age."""
+    backbone = tried(random_llm({**SIZES, "model_type": "llama", "max_position_embeddings": positions}), 8)
+    assert backbone.positions == positions
+    frames = torch.randn(1, 8, 32)
+    for start in (131_072, 1_000_000, positions - 4, positions):
+        assert (trial._at(backbone, frames, start) - trial._at(backbone, frames, 0)).abs().max() < 1e-4
+
+
+NO_ROTATION = {"stablelm": "partial_rotary_factor", "phi": "partial_rotary_factor", "gpt_neox": "rotary_pct"}
+
+
+@pytest.mark.parametrize("name", NO_ROTATION)
+def test_a_share_that_leaves_no_feature_to_rotate_streams_as_transformers_computes_it(name):
+    config = {**SIZES, "model_type": name, NO_ROTATION[name]: 0.1, "num_key_value_heads": 4}
+    for window in (None, 8):
+        backbone, frames = tried(random_llm(config), window).eval(), torch.randn(1, 40, 32)
+        assert backbone._rotaries[0].frequencies(None).numel() == 0
+        assert (stepped(backbone, frames) - backbone(frames)).abs().max() < 1e-4
+
+
+def test_a_config_that_asks_for_tuples_streams():
+    frames = torch.randn(1, 10, 32)
+    backbone = tried(random_llm({**SIZES, "model_type": "llama", "return_dict": False})).eval()
+    assert (stepped(backbone, frames) - backbone(frames)).abs().max() < 1e-5
+
+
 # ---------------------------------------------------------------------- what cannot work
 
 
@@ -250,6 +278,10 @@ WRONG = [
     ({"model_type": "bert"}, "computes something else whole here than in transformers"),
     ({"model_type": "no_such_thing"}, "cannot build a causal language model from model_type 'no_such_thing'"),
     ({"model_type": "llama", "hidden_size": "large"}, "cannot build a causal language model from model_type 'llama'"),
+    (
+        {"model_type": "llama", "quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}},
+        r"\(llama\) has a quantization_config, expected full weights. Remove model.llm.quantization_config.",
+    ),
     ({}, "names no model_type"),
 ]
 
