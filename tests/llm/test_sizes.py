@@ -34,8 +34,8 @@ MISFITS = [
     (DEEPSEEK, {"topk_group": 5}, "topk_group is 5 and n_group 4. Set topk_group to 4 or less.", 4),
     (
         DEEPSEEK,
-        {"num_experts_per_tok": 5},
-        "its sizes do not fit each other .*num_experts_per_tok 5, n_group 4, topk_group 2",
+        {"num_key_value_heads": 2},
+        "its sizes do not fit each other .*heads 4, num_key_value_heads 2, n_routed",
         4,
     ),
 ]
