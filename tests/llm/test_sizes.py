@@ -32,12 +32,7 @@ MISFITS = [
     (DEEPSEEK, {"n_group": 3}, "n_group is 3 and n_routed_experts 8, expected equal groups of 2 or more", 2),
     (DEEPSEEK, {"n_group": 8}, "n_group is 8 and n_routed_experts 8, expected equal groups of 2 or more", 2),
     (DEEPSEEK, {"topk_group": 5}, "topk_group is 5 and n_group 4. Set topk_group to 4 or less.", 4),
-    (
-        DEEPSEEK,
-        {"num_key_value_heads": 2},
-        "its sizes do not fit each other .*heads 4, num_key_value_heads 2, n_routed",
-        4,
-    ),
+    (FALCON | {"num_key_value_heads": 2}, {"num_kv_heads": 3}, "its sizes do not fit each other .*heads 2, num_kv_heads 3", 2),
 ]
 
 
