@@ -249,7 +249,7 @@ class Conversation:
         speakers = speakers or dict(zip(SPEAKERS, SPEAKERS))
         for part, offset in conversation_parts(cut):  # a turn ends with the audio of its part, also where padding follows
             for s in part.supervisions:
-                if not isinstance(s.speaker, str | None) or s.speaker not in speakers:
+                if not isinstance(s.speaker, str) or s.speaker not in speakers:
                     raise InputError(
                         f"Cut {cut.id}: supervision {s.id} has speaker {s.speaker!r}, expected one of "
                         f"{', '.join(map(repr, speakers))}. Rename the speakers of the corpus; a "

@@ -10,7 +10,7 @@ from dataclasses import fields
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 from lhotse import CutSet
@@ -115,8 +115,8 @@ def _without_shards(value: Any) -> list[str]:
     if not isinstance(value, dict):
         return []
     path = value.get("shar_path")
-    empty = isinstance(path, str) and Path(path).is_dir() and not any(Path(path).glob("cuts.*"))
-    return ([path] if empty else []) + _without_shards(list(value.values()))
+    here = [path] if isinstance(path, str) and Path(path).is_dir() and not any(Path(path).glob("cuts.*")) else []
+    return here + _without_shards(list(value.values()))
 
 
 def _named(config: DictConfig) -> dict[str, Any]:
@@ -131,7 +131,7 @@ def _looked_at(config: dict[str, Any], dataset: DuplexS2SDataset) -> dict[str, A
     Lhotse repeats data without end: it would look for ever for a cut that the filters let pass, and estimates buckets from
     thousands of copies of a few cuts. Reads up to the first cut that passes; where buckets are estimated, as many as it takes.
     """
-    for keys in loader_sections(config):
+    for keys in cast(Iterator[dict[str, Any]], loader_sections(config)):
         if keys.get("multi_config"):
             continue
         estimated = _estimates_buckets(keys)

@@ -36,7 +36,10 @@ from nemo_duplex.streaming.user_audio import ChunkQueue, UserActivity
 LOUDEST = 100.0
 _PCM = "np.frombuffer(audio, np.int16).astype(np.float32) / 32768"
 #: What makes float32 samples of another container.
-_FROM = dict.fromkeys((list, tuple), "np.asarray(audio, np.float32)") | dict.fromkeys((bytes, bytearray, memoryview), _PCM)
+_FROM: dict[Any, str] = {
+    **dict.fromkeys((list, tuple), "np.asarray(audio, np.float32)"),
+    **dict.fromkeys((bytes, bytearray, memoryview), _PCM),
+}
 #: What scales integer samples of a type to -1..1, once they are float32.
 _FULL_SCALE = {"int16": " / 32768", "int32": " / 2147483648", "uint8": " / 128 - 1"}
 

@@ -337,8 +337,8 @@ def test_the_cure_for_long_words_works(engine):
 
 
 def test_many_initials_are_refused(engine):
-    """They overwrite eSpeak's memory, which ended the process, whether or not blanks are among them."""
-    for initials in ("a." * 400, "a.b. " * 100, "म." * 80, "а. б." * 70, "a.m.…" * 90, "'s" * 60, "x’s" * 50):
+    """Longer chains end eSpeak's process, whether or not blanks are among them; these are only as long as the limit."""
+    for initials in ("a." * 41, "a.b. " * 21, "म." * 41, "а. б." * 21, "a.m.…" * 21, "'s" * 41, "x’s" * 41):
         assert "it cannot read as many initials as in" in (reason := engine.cannot_say(initials, AGENT_VOICE))
         assert reason.replace('"', "'").endswith("...': write them without full stops and apostrophes.") and len(reason) < 250
         assert engine.cannot_say(re.sub("[.'’…]", " ", initials), AGENT_VOICE) is None

@@ -97,10 +97,10 @@ class SessionRecording:
         """
         path = Path(path)
         if (path / SESSION).is_file():
-            folder = "" if path.name.startswith(".part-") else f", {str(path) + '-complete'!r}"
+            target = "" if path.name.startswith(".part-") else f", {str(path) + '-complete'!r}"
             raise InputError(
                 f"recording: {path} is not complete. Once its session has ended, complete it with "
-                f"`recover({str(path)!r}, model{folder})` of nemo_duplex.streaming.recording.recorder."
+                f"`recover({str(path)!r}, model{target})` of nemo_duplex.streaming.recording.recorder."
             )
         file = existing_file(path / CUT if path.is_dir() else path, "recording")
         cut, session = _session(file)

@@ -165,8 +165,8 @@ class EspeakEngine:
     def _check_voice(self, voice: Voice) -> None:
         """Refuses an unknown voice or variant.
 
-        eSpeak would use the voice without the variant, and not say so. For a voice that has no file of its name it reads all
-        files, and ends the process where they are more than 349.
+        eSpeak would use the voice without the variant, and not say so. For a voice that has no file of its name it searches all
+        files, which can end the process.
         """
         accent, plus, variant = voice.name.partition("+")
         if self._languages.voice(accent) is None:

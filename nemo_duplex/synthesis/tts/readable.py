@@ -40,7 +40,7 @@ _ORDER = {"\u05bc": 0, "\u05c1": 1, "\u05c2": 1, "\u0651": 1}
 _NOT_SAID = re.compile("[\u0591-\u05af\u05bd]")
 # Of what eSpeak takes for one word it keeps 200 phonemes, at least 16 characters ("WWWW..."), and the rest is lost.
 _SHORT, _LONGEST = 16, 200
-# Initials ("a.b.c. d.e.") overwrite its memory from 53 of 3 bytes on, "'s's's" from 50, which ends the process.
+# Initials ("a.b.c. d.e.") in long chains end its process; as many are no speech, and far fewer than end it.
 _CHAIN = regex.compile(r"(?:\p{L}\p{M}*+\.[\s…]*+){41,}|(?:[^\s'’]?['’]s){41,}")
 _STRETCHES = [regex.compile(pattern) for pattern in (r"\w(?:[^\s。、，！？；：…]*[\w\p{M}])?", r"[\w\p{M}]+")]
 _MIXED = regex.compile(r"\w*(?:\p{Latin}\p{Cyrillic}|\p{Cyrillic}\p{Latin})\w*")
