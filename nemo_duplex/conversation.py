@@ -296,7 +296,7 @@ def _check_text(cut_id: str, s: SupervisionSegment) -> None:
 def _turn(s: SupervisionSegment, speaker: Speaker, part: Any, shortest: Seconds, odd: Counter[str]) -> Turn | None:
     """The turn of a supervision within the audio of its part, in the part's time, or None; counts in `odd` what is wrong."""
     duration = part.duration
-    if not (_is_time(s.start) and _is_time(s.duration) and s.duration >= 0):
+    if not (is_time(s.start) and is_time(s.duration) and s.duration >= 0):
         odd[_NO_TIMES] += 1
         return None
     start, end = s.start, s.end
@@ -327,7 +327,8 @@ def _turn(s: SupervisionSegment, speaker: Speaker, part: Any, shortest: Seconds,
     return turn
 
 
-def _is_time(value: Any) -> bool:
+def is_time(value: Any) -> bool:
+    """Whether a value can be a time or a duration: a finite number."""
     return isinstance(value, Real) and math.isfinite(value)
 
 
@@ -356,7 +357,7 @@ def _words(supervision: SupervisionSegment, text: str) -> tuple[Word, ...]:
         elif offset >= 0:
             position = offset + len(symbol)
         # Without text, or with a mark such as <eps>, it is a pause.
-        if symbol and offset >= 0 and _is_time(item.start) and _is_time(item.duration):
+        if symbol and offset >= 0 and is_time(item.start) and is_time(item.duration):
             words.append(Word(symbol, offset, item.start, item.end))
     return tuple(words)
 

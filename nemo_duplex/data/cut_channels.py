@@ -20,7 +20,7 @@ from lhotse.array import TemporalArray
 from lhotse.cut import Cut
 from torch import Tensor
 
-from nemo_duplex.conversation import conversation_parts, holds
+from nemo_duplex.conversation import conversation_parts, holds, is_time
 from nemo_duplex.data.batch import SILENCE
 from nemo_duplex.frames import FrameRate, Seconds
 from nemo_duplex.inputs import InputError, one_line
@@ -39,8 +39,8 @@ def check_channels(cut: Any, frame_rate: FrameRate) -> None:
     """Checks that a cut has both channels.
 
     Raises:
-        InputError: naming the cut, if it is no cut of audio, is shorter than a frame, or if a channel is missing, has several
-            channels, or another duration than the other one.
+        InputError: naming the cut, if it is no cut of audio, its times are no numbers, it is shorter than a frame, or if a
+            channel is missing, has several channels, or another duration than the other one.
     """
     if not isinstance(cut, Cut):
         raise InputError(
@@ -48,6 +48,10 @@ def check_channels(cut: Any, frame_rate: FrameRate) -> None:
             "loader's input_cfg."
         )
     name = f"Cut {cut_name(cut)}"
+    for part, _ in conversation_parts(cut):
+        for field in ("start", "duration"):
+            if not is_time(value := getattr(part, field)):
+                raise InputError(f"{name} has {field}={value!r:.40}, expected a number of seconds. Write its manifest again.")
     if cut.duration < frame_rate.seconds - _EDGE:
         raise InputError(
             f"{name} lasts {cut.duration:.3f} s, less than a frame of {frame_rate.seconds:g} s. Filter such cuts with the "

@@ -433,3 +433,13 @@ def test_a_window_within_a_frame_of_the_codes_is_named_not_the_first(tmp_path):
         list(duplex_dataloader({**keys, "cut_into_windows_duration": 1.0}, DuplexS2SDataset(Letters())))
     (batch,) = duplex_dataloader({**keys, "cut_into_windows_duration": 0.96}, DuplexS2SDataset(Letters()))
     assert batch.num_frames.tolist() == [12, 12, 12, 4]
+
+
+@pytest.mark.parametrize("field", ["start", "duration"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "3.2", None])
+def test_a_cut_without_times_is_refused(field, value):
+    made = corpus.cut("c0")
+    setattr(made, field, value)
+    with pytest.raises(InputError) as caught:
+        batch_of(made)
+    assert str(caught.value) == f"Cut c0 has {field}={value!r}, expected a number of seconds. Write its manifest again."
