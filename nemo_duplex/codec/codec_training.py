@@ -204,7 +204,7 @@ def train_codec(config: CodecTrainingConfig) -> dict[str, Any]:
     if _gives_one_code(codec, max(utterances, key=len)):
         _log.warning(
             f"{codec_file} has one code for all speech: its encoder was driven too far. Remove {out} and train with a lower "
-            "rate= and matrix_rate=, or with freeze_encoder=true."
+            f"rate= and matrix_rate={', or with freeze_encoder=true' if config.init else ''}."
         )
     quality["held_out"] = 0 if kept == held_out else len(held_out)
     quality["data"] = {

@@ -31,6 +31,7 @@ from nemo_duplex.files.atomic import whole_file
 from nemo_duplex.inputs import InputError, existing_folder, one_line
 
 FIELD = "target_codes"
+_NO_CODES = "Leave these codes out: training resamples and encodes as it goes."
 
 
 def add_codes(shar_dir: str | Path, codec: FSQCodec, *, batch_size: int = 8, replace: bool = False) -> int:
@@ -58,7 +59,8 @@ def add_codes(shar_dir: str | Path, codec: FSQCodec, *, batch_size: int = 8, rep
     for shard in shards:
         if not _audio_file(shar, shard).is_file():
             raise InputError(
-                f"corpus: {shar} holds no {_audio_file(shar, shard).name}, the agent's channel. Synthesise it again."
+                f"corpus: {shar} holds no {_audio_file(shar, shard).name}, the agent's channel. "
+                "Copy it too, or write the corpus again."
             )
     state = shar.parent / "state"
     made_of = {"codec": codec.fingerprint, "audio_bytes": {s: _audio_file(shar, s).stat().st_size for s in shards}}
@@ -135,22 +137,22 @@ def _agent_channels(shar: Path, shard: str, codec: FSQCodec) -> Iterator[tuple[s
             where = f"Cut {cut.id}"
             count += 1
             if not holds(cut, "target_audio"):
-                raise InputError(f"{where} has no agent channel (custom field target_audio). Synthesise the corpus again.")
+                raise InputError(f"{where} has no agent channel (custom field target_audio). Copy or write the corpus again.")
             recording, frame_rate = cut.target_audio, codec.frame_rate
             rate = recording.sampling_rate
             if rate != codec.sample_rate:
-                raise InputError(f"{where}: the agent's channel has {rate} Hz, the codec {codec.sample_rate} Hz.")
+                raise InputError(f"{where}: the agent's channel has {rate} Hz, the codec {codec.sample_rate} Hz. {_NO_CODES}")
             frames, expected = frame_rate.count_samples(recording.num_samples, rate), frame_rate.count(cut.duration)
             if frames != expected:
-                raise InputError(f"{where}: the agent's channel lasts {frames} frames, the user's {expected}.")
+                raise InputError(f"{where}: the agent's channel lasts {frames} frames, the user's {expected}. Pad or cut it.")
             audio = cut.load_target_audio()
             if len(audio) != 1:
-                raise InputError(f"{where}: the agent's channel has {len(audio)} channels, expected one.")
+                raise InputError(f"{where}: the agent's channel has {len(audio)} channels, expected one. Keep the agent's.")
             yield cut.id, torch.from_numpy(audio[0])
         if count != (cuts := len(CutSet.from_file(files["cuts"]))):  # Lhotse ends a shard with its shortest file
             where = f"corpus: shard {shard} of {shar}"
-            raise InputError(f"{where} has {cuts} cuts and the agent's channel of {count}. Synthesise the corpus again.")
+            raise InputError(f"{where} has {cuts} cuts and the agent's channel of {count}. Copy or write the corpus again.")
     except InputError:
         raise
     except Exception as error:  # lhotse, tarfile, zlib and json raise different ones for a broken shard
-        raise InputError(f"{where} cannot be read ({one_line(error)}). Synthesise the corpus again.") from error
+        raise InputError(f"{where} cannot be read ({one_line(error)}). Copy or write the corpus again.") from error

@@ -217,7 +217,7 @@ def _read_shar(folder: Path) -> Iterator[_Readable]:
             yield f"cut {cut.id}", partial(read, cut)
     except Exception as error:
         raise InputError(
-            f"training data: {folder} is not a readable Shar folder ({one_line(error)}). Synthesise it again."
+            f"training data: {folder} is not a readable Shar folder ({one_line(error)}). Copy or write it again."
         ) from error
 
 

@@ -107,7 +107,7 @@ class BatchStream(IterableDataset):
                 return _END
             return InputError(
                 "The training data hold no batch for this process: they are fewer than a batch with drop_last, or give fewer "
-                "batches than there are processes. Give more data, or a smaller batch_size."
+                "batches than there are processes. Give more data, or a smaller batch_size or batch_duration."
             )
         except InputError as error:
             return error

@@ -76,8 +76,8 @@ def check_channels(cut: Any, frame_rate: FrameRate) -> None:
         agent = part.target_audio.duration if holds(part, "target_audio") else user
         if abs(agent - user) > frame_rate.seconds + _EDGE:
             raise InputError(
-                f"{name}: the user channel lasts {user:.2f} s and the agent channel {agent:.2f} s, expected the same. Write "
-                "the corpus again."
+                f"{name}: the user channel lasts {user:.2f} s and the agent channel {agent:.2f} s, expected the same. Pad "
+                "or cut one of them."
             )
 
 

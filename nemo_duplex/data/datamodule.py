@@ -239,7 +239,7 @@ def shar_folder(path: str | Path, set_name: str) -> Path:
             return folder
     raise InputError(
         f"data: {path} holds no Lhotse Shar (cuts.*.jsonl.gz), nor does {set_name}/shar in it. "
-        "Write it with examples/synthesize.py."
+        "Check the path, or write the corpus with examples/synthesize.py."
     )
 
 
@@ -256,7 +256,9 @@ def shar_cuts(folder: str | Path, what: str = "data") -> Iterator[Cut]:
         raise InputError(f"{what}: a shard in {folder} cannot be read ({one_line(error)}). {advice}") from error
 
 
-_MISSING_SHARDS = "Copy the missing shards too, or move away the others of that field."
+_MISSING_SHARDS = (
+    "Copy the missing shards too. Of target_audio and target_codes one is enough: all shards of the other may be moved away."
+)
 
 
 def _some_shards_are_missing(error: Exception) -> bool:

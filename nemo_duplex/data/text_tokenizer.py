@@ -228,7 +228,10 @@ def train_tokenizer(texts: str | Path, model_path: str | Path, size: int) -> Pat
             minloglevel=2,
         )
     except RuntimeError as error:
-        raise InputError(f"No tokenizer of {size} pieces can be trained on {texts} ({len(lines)} lines): {error}") from error
+        raise InputError(
+            f"No tokenizer of {size} pieces can be trained on {texts} ({len(lines)} lines): {one_line(error)}. "
+            "Give a larger tokenizer_size, or more texts."
+        ) from error
     with whole_file(model_path) as path:
         path.write_bytes(model.getvalue())
     return Path(model_path)

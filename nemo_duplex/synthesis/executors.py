@@ -40,7 +40,8 @@ def run_locally(work: Callable[[Job], Any], jobs: Sequence[Job], workers: int) -
                 yield future.result()
     except BrokenProcessPool:
         raise InputError(
-            "A worker process was killed, probably for lack of memory: run again with fewer workers=. It resumes."
+            "A worker process was killed, probably for lack of memory: run again with fewer workers= and "
+            "without overwrite=true. It resumes."
         ) from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

@@ -65,7 +65,7 @@ class Shard:
         if made_by != self.fingerprint:
             raise InputError(
                 f"{out / self.set_name} was made with other settings than these (or another version): "
-                "choose another folder, or add overwrite=true to make it again."
+                "choose another folder, or make it again with overwrite=true and without slice."
             )
         folder = out / self.set_name / "shar"
         whole = all((folder / name).is_file() for name in files)

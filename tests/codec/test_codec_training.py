@@ -246,6 +246,7 @@ def test_a_codec_that_lost_its_codes_says_so(wavs, tmp_path, nemo_codec, caplog)
     assert "one code" not in caplog.text
     train_codec(config(wavs, tmp_path / "bad", init=str(nemo_codec), steps=8, rate=1.0, warmup_steps=0))
     assert f"{tmp_path / 'bad' / 'codec.nemo'} has one code for all speech" in caplog.text
+    assert caplog.text.rstrip().endswith("a lower rate= and matrix_rate=, or with freeze_encoder=true.")
 
 
 def test_a_codec_of_convolutions_resumes_exactly(wavs, tmp_path, nemo_codec, monkeypatch):

@@ -53,7 +53,9 @@ def test_an_agent_channel_that_is_named_and_not_there_is_refused(tmp_path, codec
         for member in tar.getmembers()[:2]:  # of the first cut alone
             one.addfile(member, tar.extractfile(member))
     (tmp_path / "one.tar").replace(whole)
-    with pytest.raises(InputError, match="shard 000000 of .* has 2 cuts and the agent's channel of 1. Synthesise"):
+    with pytest.raises(
+        InputError, match="shard 000000 of .* has 2 cuts and the agent's channel of 1. Copy or write the corpus"
+    ):
         add_codes(shar, codec)
     assert not list(shar.glob("target_codes.*")), "nothing half-written"
 
@@ -223,3 +225,17 @@ def test_folders_that_are_no_corpus(tmp_path, codec):
     (shar / "target_audio.000001.tar").unlink()
     with pytest.raises(InputError, match="holds no target_audio.000001.tar"):
         add_codes(shar, codec)
+
+
+def test_a_corpus_as_the_errors_say_it_should_be_gets_its_codes(tmp_path, codec):
+    shar = write_corpus(tmp_path)
+    audio = shar / "target_audio.000000.tar"
+    kept = audio.rename(tmp_path / "kept.tar")
+    with pytest.raises(InputError, match="Copy it too, or write the corpus again"):
+        add_codes(shar, codec)
+    kept.rename(audio)
+    assert add_codes(shar, codec) == 5
+    (shar / "target_codes.000001.tar").write_bytes(b"broken")
+    for codes in shar.glob("target_codes.*"):  # "Delete its target_codes and make them again"
+        codes.unlink()
+    assert add_codes(shar, codec) == 5 and len(stored_codes(shar)) == 5

@@ -229,7 +229,7 @@ def test_a_cut_longer_than_a_batch_is_a_batch(shar):
 
 
 def test_data_that_are_fewer_than_a_batch_are_said_to_be(manifest):
-    few = r"^The training data hold no batch for this process: .* or a smaller batch_size.$"
+    few = r"^The training data hold no batch for this process: .* or a smaller batch_size or batch_duration.$"
     with pytest.raises(InputError, match=few):
         take(loader(manifest, 0, batch_size=100, drop_last=True), 1)
 

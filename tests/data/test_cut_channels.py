@@ -164,6 +164,9 @@ def test_a_cut_shorter_than_a_frame_is_refused_with_a_cure(shar):
     with pytest.raises(InputError, match="lasts 0.020 s, less than a frame of 0.08 s. Filter .* min_duration=0.08"):
         loaded(shar, batch_size=2, cut_into_windows_duration=3.18)
     assert loaded(shar, batch_size=2, cut_into_windows_duration=3.18, min_duration=0.08).num_frames.tolist() == [40, 40]
+    with pytest.raises(InputError, match="less than a frame of 0.08 s. .* raise truncate_duration"):
+        loaded(shar, truncate_duration=0.06)
+    assert loaded(shar, truncate_duration=0.08).num_frames.tolist() == [1]
 
 
 def test_joined_conversations_have_their_codes_and_turns_in_order():
@@ -258,6 +261,20 @@ def test_a_user_channel_whose_shards_are_missing_is_refused(tmp_path):
     shar = corpus.write(tmp_path / "shar", corpus.cut("c0"), fields=("target_audio", "target_codes"))
     with pytest.raises(InputError, match=r"^Cut c0 has no user channel: its recording is missing. Copy the recording"):
         loaded(shar)
+
+
+@pytest.mark.parametrize("field", ["recording", "target_audio", "target_codes"])
+def test_a_shard_that_is_missing_is_copied_or_its_field_is_moved_away_where_another_is_enough(tmp_path, field):
+    shar = corpus.write(tmp_path / "shar", *[corpus.cut(f"c{i}") for i in range(4)])
+    kept = (shar / f"{field}.000001.tar").rename(tmp_path / "kept.tar")
+    with pytest.raises(InputError, match="Copy the missing shards too. Of target_audio and target_codes one is enough"):
+        loaded(shar)
+    if field != "recording":
+        moved = (shar / f"{field}.000000.tar").rename(tmp_path / "moved.tar")
+        assert (loaded(shar).agent_codes is None) == (field == "target_codes")
+        moved.rename(shar / f"{field}.000000.tar")
+    kept.rename(shar / f"{field}.000001.tar")
+    assert loaded(shar).agent_codes is not None
 
 
 def test_some_shards_of_a_field_are_refused_before_anything_is_read(tmp_path):
