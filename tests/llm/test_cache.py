@@ -278,9 +278,9 @@ def test_neighbours_stay_neighbours_however_long_a_session_lasts(name):
 # ---------------------------------------------------------------------- what cannot be
 
 
-@pytest.mark.parametrize(("window", "sinks"), [(65, 0), (60, 5), (None, 64)])
-def test_nothing_looks_further_back_than_there_are_positions(window, sinks):
-    with pytest.raises(
-        InputError, match=r"^The language model llama was trained for 64 positions[^\n]*attention_window[^\n]*$"
-    ):
+@pytest.mark.parametrize(
+    ("window", "sinks", "key"), [(65, 0, "attention_window"), (60, 5, "attention_window"), (None, 64, "sinks")]
+)
+def test_nothing_looks_further_back_than_there_are_positions(window, sinks, key):
+    with pytest.raises(InputError, match=rf"^The language model llama was trained for 64 positions[^\n]*model\.{key}[^\n]*$"):
         Backbone(family_config("llama"), window, sinks=sinks)
