@@ -39,7 +39,6 @@ _WHOLE_FROM = {
     "seed": 0,
     "num_workers": 0,
     "batch_size": 1,
-    "num_buckets": 2,
     "bucket_buffer_size": 1,
     "shuffle_buffer_size": 1,
     "num_cuts_for_bins_estimate": 1,
@@ -120,6 +119,11 @@ def _check_values(section: Mapping[str, Any]) -> None:
             "turn that is cut, the words that are heard are trained."
         )
     bins = section.get("bucket_duration_bins")
+    if section.get("use_bucketing") and bins is None and not _is_number(section, "num_buckets", 2, math.inf, whole=True):
+        raise InputError(
+            f"The data loader has num_buckets={_short(section['num_buckets'])}, expected a whole number from 2. Or leave "
+            "use_bucketing out: NeMo's configurations without it have num_buckets=1."
+        )
     if isinstance(bins, list) and any(isinstance(edge, list) for edge in bins):
         raise InputError(
             f"The data loader has bucket_duration_bins={_short(bins)}, with a number of text tokens for each. Give durations "

@@ -72,7 +72,6 @@ NUMBERS = {
         [0, -1, 1.5, "8", True, math.inf],
         1,
     ),
-    "a whole number from 2": (["num_buckets"], [1, 0, -3], 2),
     "a whole number from 0": (["num_workers", "seed", "shard_seed"], [-1, "abc", 0.5, math.nan], 0),
     "Seconds more than 0": (
         ["batch_duration", "truncate_duration", "cut_into_windows_duration", "cut_into_windows_hop", "pad_min_duration"],
@@ -95,6 +94,19 @@ def test_numbers_out_of_range_are_refused(expected, rule):
                 check_keys({key: value})
     with pytest.raises(InputError, match=f"expected {expected}"):
         check_keys({keys[0]: wrong[0]})
+
+
+def test_the_number_of_buckets_counts_where_there_are_buckets():
+    """NeMo's own recipe of this model has num_buckets: 1 and no bucketing."""
+    check_keys({"num_buckets": 1})
+    check_keys({"use_bucketing": False, "num_buckets": 1})
+    check_keys({"use_bucketing": True, "num_buckets": 2})
+    check_keys({"use_bucketing": True, "num_buckets": 1, "bucket_duration_bins": [8]})
+    for wrong in (1, 0, -3, "4"):
+        with pytest.raises(
+            InputError, match=f"has num_buckets={wrong}, expected a whole number from 2. Or leave use_bucketing"
+        ):
+            check_keys({"use_bucketing": True, "num_buckets": wrong})
 
 
 def test_sizes_of_buckets_are_checked():
