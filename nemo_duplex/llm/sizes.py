@@ -16,12 +16,13 @@ from transformers import PreTrainedModel
 from nemo_duplex.inputs import InputError, one_line
 from nemo_duplex.llm.streamable import llm_name
 
+# By which names families give a size.
 _HEADS = ("num_attention_heads",)
-_HEADS_OF_KEYS = ("num_key_value_heads", "num_kv_heads")
-_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
-_EXPERTS_OF_A_TOKEN = ("num_experts_per_tok", "moe_topk", "moe_k")
+HEADS_OF_KEYS = ("num_key_value_heads", "num_kv_heads")
+EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+EXPERTS_OF_A_TOKEN = ("num_experts_per_tok", "moe_topk", "moe_k")
 _GROUPS, _GROUPS_OF_A_TOKEN = ("n_group",), ("topk_group",)
-_NAMED = (*_HEADS, *_HEADS_OF_KEYS, *_EXPERTS, *_EXPERTS_OF_A_TOKEN, *_GROUPS, *_GROUPS_OF_A_TOKEN, "hidden_size", "head_dim")
+_NAMED = (*_HEADS, *HEADS_OF_KEYS, *EXPERTS, *EXPERTS_OF_A_TOKEN, *_GROUPS, *_GROUPS_OF_A_TOKEN, "hidden_size", "head_dim")
 
 
 def check_sizes(model: PreTrainedModel, narrow: PreTrainedModel | None) -> None:
@@ -70,10 +71,10 @@ def _fault(model: PreTrainedModel) -> Exception | None:
 
 def _misfits(sizes: Mapping[str, Any]) -> Iterator[str]:
     """What is known to be wrong with the sizes of a config, and how to correct it."""
-    (heads, here), (keys, there) = _size(sizes, _HEADS), _size(sizes, _HEADS_OF_KEYS)
+    (heads, here), (keys, there) = _size(sizes, _HEADS), _size(sizes, HEADS_OF_KEYS)
     if here and there and here % there:
         yield f"{keys} is {there} and {heads} {here}, expected a multiple of it. Set {keys} to a number that divides {here}."
-    (experts, count), (used, most) = _size(sizes, _EXPERTS), _size(sizes, _EXPERTS_OF_A_TOKEN)
+    (experts, count), (used, most) = _size(sizes, EXPERTS), _size(sizes, EXPERTS_OF_A_TOKEN)
     if count and most and most > count:
         yield f"{used} is {most} and {experts} {count}. Set {used} to {count} or less."
     (groups, parts), (used, most) = _size(sizes, _GROUPS), _size(sizes, _GROUPS_OF_A_TOKEN)

@@ -19,7 +19,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from nemo_duplex.inputs import InputError, one_line
 from nemo_duplex.llm.backbone import Backbone
 from nemo_duplex.llm.rope import trained_positions
-from nemo_duplex.llm.sizes import check_sizes
+from nemo_duplex.llm.sizes import EXPERTS, EXPERTS_OF_A_TOKEN, HEADS_OF_KEYS, check_sizes
 from nemo_duplex.llm.streamable import ADVICE, llm_name
 from nemo_duplex.training.evaluation_mode import evaluating
 
@@ -30,15 +30,14 @@ _LATE = 1_000_000
 _OWN_WINDOW = 3
 _OWN_WINDOWS = ("sliding_window", "window_size")
 _WIDTHS = ("hidden_size", "word_embed_proj_dim")
-_HEADS_OF_KEYS = ("num_key_value_heads", "num_kv_heads")
 #: What makes a model large and its layers no different, as transformers names it, and how large it is in the narrow model.
 _SIZES = {
     "vocab_size": 64,
     **dict.fromkeys(("intermediate_size", "moe_intermediate_size", "shared_expert_intermediate_size"), 32),
     **dict.fromkeys(("shared_intermediate_size", "ffn_dim", "ffn_hidden_size", "expert_ffn_hidden_size"), 32),
     **dict.fromkeys(("q_lora_rank", "kv_lora_rank"), 32),
-    **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"), 4),
-    **dict.fromkeys(("num_experts_per_tok", "moe_topk", "moe_k"), 2),
+    **dict.fromkeys(EXPERTS, 4),
+    **dict.fromkeys(EXPERTS_OF_A_TOKEN, 2),
     **dict.fromkeys(("n_group", "topk_group"), 1),
     **dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"), 0),
 }
@@ -220,7 +219,7 @@ def _narrow_config(config: PretrainedConfig) -> PretrainedConfig:
     width, heads, of_keys = config.hidden_size, config.num_attention_heads, getattr(config, "num_key_value_heads", None)
     narrow_width = 2 * width // heads if getattr(config, "head_dim", None) in (None, width // heads) else 64
     sizes = {name: _OWN_WINDOW for name in _OWN_WINDOWS if (getattr(config, name, None) or _LATE) < trained_positions(config)}
-    sizes |= _SIZES | {"num_attention_heads": 2} | dict.fromkeys(_HEADS_OF_KEYS, 2 if of_keys in (heads, None) else 1)
+    sizes |= _SIZES | {"num_attention_heads": 2} | dict.fromkeys(HEADS_OF_KEYS, 2 if of_keys in (heads, None) else 1)
     sizes |= {name: narrow_width for name in _WIDTHS if getattr(config, name, None) == width}
     narrow = copy.deepcopy(config)
     for name, size in sizes.items():

@@ -117,8 +117,9 @@ _CHARACTER_RULES = [
 
 _BLOCKS = "address|article|blockquote|br|center|dd|div|dl|dt|footer|h[1-6]|header|hr|li|main|nav|ol|p|section|ul"
 _INLINE = (
-    "a|abbr|acronym|answer|b|big|body|break|cite|code|del|details|dfn|em|emphasis|font|head|html|i|ins|kbd|label|mark|output|prosody|q|response|say-as"
-    "|small|solution|speak|span|strike|strong|sub|summary|sup|time|title|tt|u|var|voice|wbr"
+    "a|abbr|acronym|answer|b|big|body|break|cite|code|del|details|dfn|em|emphasis|font|head|html|i|ins|kbd|label"
+    "|mark|output|prosody|q|response|say-as|small|solution|speak|span|strike|strong|sub|summary|sup|time|title|tt|u"
+    "|var|voice|wbr"
 )
 _ATTRIBUTES = r"""(?:\s+[\w:@.-]+(?:\s*=\s*(?:"[^"]*"|'[^']*'|[^\s"'=<>`]+))?)*\s*/?"""
 _URL = r"<?(?:(?i:https?|ftp)://|(?<![A-Za-z0-9])www\.|\bmailto:)[^\s<>]{0,1000}[^\s<>.,;:!?)\]}'\"*_]>?"
@@ -126,7 +127,8 @@ _CITATION = r"【[^【】†]*†[^【】]*】|\[\^[\w-]+\]|\[[1-9]\d{0,2}(?:\s*
 _FORMULA = (
     r"\$\$|\\[()\[\]]|\\[a-zA-Z]+\{|\\(?:begin|sum|int|prod|lim|cdot|times|alpha|beta|pi|leq?|geq?|neq?)\b"
     r"|(?i:<su[bp]\b[^<>]*>\s*[-+−]?\d)"
-    r"|(?<![\w$])\$(?=\S)(?:[^$\n\\^_={}+]*[\\^_={}+][^$\n]*|[A-Za-z])(?<=\S)\$(?![\w$])|\d\s*[*^]\s*\(?\d|[\u2200-\u22ff\u2a00-\u2aff]"
+    r"|(?<![\w$])\$(?=\S)(?:[^$\n\\^_={}+]*[\\^_={}+][^$\n]*|[A-Za-z])(?<=\S)\$(?![\w$])"
+    r"|\d\s*[*^]\s*\(?\d|[\u2200-\u22ff\u2a00-\u2aff]"
 )
 _CODE = (
     r"```|~~~|(?i:<(?:pre|script|style|svg|math|iframe|object|form)\b)|(?m:^[^\S\n]*(?:def|class) \w+.*:\s*$)"
