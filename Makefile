@@ -29,7 +29,7 @@ $(STAMP): setup.py constraints.txt
 	@$(BIN)/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 	@rm -f .venv/installed-*
 	$(PIP) "$$(grep '^torch==' constraints.txt)" setuptools
-	$(PIP) --no-build-isolation --editable '.[tts,eval,test,dev,docs]'
+	$(PIP) --no-build-isolation --editable '.[tts,eval,serve,webrtc,test,dev,docs]'
 	@touch $@
 
 test: install
