@@ -11,8 +11,8 @@ EXTRAS = {
     "tts": ["espeakng-loader"],  # eSpeak NG is GPL-3: loaded at run time where it is installed, never part of this package
     "eval": ["pocketsphinx", "silero-vad>=5"],
     "lora": ["peft"],
-    "serve": ["httptools", "prometheus-client", "python-multipart", "sphn", "starlette>=1", "uvicorn>=0.54", "websockets>=17"],
-    "webrtc": ["aiortc>=1.16"],
+    "serve": ["httptools", "prometheus-client", "python-multipart", "sphn", "starlette", "uvicorn>=0.30", "websockets>=15"],
+    "webrtc": ["aiortc"],
     "test": ["build", "httpx", "hypothesis", "peft", "pytest"],
     "docs": ["mkdocs-material", "mkdocstrings[python]"],
     "dev": ["mypy", "pre-commit", "ruff", "types-PyYAML"],
