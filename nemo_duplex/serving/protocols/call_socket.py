@@ -1,0 +1,101 @@
+"""A WebSocket as the protocols use it: bounded in time and size, every end of it one exception."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Coroutine
+from typing import Any
+
+from starlette.responses import JSONResponse
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from nemo_duplex.frames import Seconds
+from nemo_duplex.serving.admission import RefusedError
+
+#: Close codes of RFC 6455 and its registry.
+NORMAL, GOING_AWAY, POLICY, TOO_BIG, INTERNAL_ERROR, TRY_LATER = 1000, 1001, 1008, 1009, 1011, 1013
+
+
+class Gone(Exception):
+    """The caller's connection is over, or it took nothing for too long."""
+
+
+class CallSocket:
+    """One caller's connection.
+
+    Args:
+        socket: accepted or not.
+        send_seconds: a caller who takes nothing for so long is gone.
+    """
+
+    def __init__(self, socket: WebSocket, send_seconds: Seconds) -> None:
+        self.socket, self._send_seconds = socket, send_seconds
+        self._sending = asyncio.Lock()
+
+    async def receive(self) -> str | bytes:
+        """The next message.
+
+        Raises:
+            Gone: when there is none any more.
+        """
+        try:
+            message = await self.socket.receive()
+        except (WebSocketDisconnect, RuntimeError) as error:  # RuntimeError: it was closed from this side
+            raise Gone from error
+        if message["type"] != "websocket.receive":
+            raise Gone
+        text = message.get("text")
+        return text if text is not None else message.get("bytes") or b""
+
+    async def send(self, message: str | bytes) -> None:
+        """Sends one message, text or binary.
+
+        Raises:
+            Gone: if the caller is, or does not take it in time.
+        """
+        sending = self.socket.send_text(message) if isinstance(message, str) else self.socket.send_bytes(message)
+        await self._in_time(sending)
+
+    async def send_json(self, message: Any) -> None:
+        """As `send`."""
+        await self.send(json.dumps(message, ensure_ascii=False, separators=(",", ":")))
+
+    async def close(self, code: int = NORMAL, reason: str = "") -> None:
+        """Ends the connection; safe if it is over."""
+        try:
+            await self._in_time(self.socket.close(code, reason[:120]))
+        except Gone:
+            pass
+
+    async def _in_time(self, sending: Coroutine[Any, Any, None]) -> None:
+        async with self._sending:
+            try:
+                await asyncio.wait_for(sending, self._send_seconds)
+            except (WebSocketDisconnect, RuntimeError, OSError, asyncio.TimeoutError) as error:
+                raise Gone from error
+
+
+async def refuse(socket: WebSocket, error: RefusedError) -> None:
+    """Answers the handshake with the HTTP status of the refusal, before anything was accepted."""
+    headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
+    response = JSONResponse({"error": {"message": error.message, "code": error.status}}, error.status, headers)
+    await socket.send_denial_response(response)
+
+
+async def until_one_ends(*parts: Coroutine[Any, Any, None]) -> None:
+    """Runs the parts of a call side by side until one of them ends, then cancels the others.
+
+    Raises:
+        what the part that ended raised, but for Gone.
+    """
+    tasks = [asyncio.ensure_future(part) for part in parts]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    for result in results:
+        if isinstance(result, Exception) and not isinstance(result, Gone):
+            raise result
