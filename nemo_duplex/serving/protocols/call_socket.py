@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any
 
 from starlette.responses import JSONResponse
@@ -12,6 +13,8 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from nemo_duplex.frames import Seconds
 from nemo_duplex.serving.admission import RefusedError
+from nemo_duplex.serving.call import Call
+from nemo_duplex.serving.server import CallServer
 
 #: Close codes of RFC 6455 and its registry.
 NORMAL, GOING_AWAY, POLICY, TOO_BIG, INTERNAL_ERROR, TRY_LATER = 1000, 1001, 1008, 1009, 1011, 1013
@@ -74,6 +77,50 @@ class CallSocket:
                 await asyncio.wait_for(sending, self._send_seconds)
             except (WebSocketDisconnect, RuntimeError, OSError, asyncio.TimeoutError) as error:
                 raise Gone from error
+
+
+@asynccontextmanager
+async def answered(
+    websocket: WebSocket,
+    server: CallServer,
+    protocol: str,
+    sample_rate: int,
+    waiting: Callable[[CallSocket, int], Awaitable[None]] | None = None,
+    subprotocol: str | None = None,
+) -> AsyncIterator[tuple[Call, CallSocket] | None]:
+    """Answers a WebSocket: a seat for it, and a call that is not begun yet; None where it was refused.
+
+    A caller that gets neither a seat nor a place in the queue is refused by HTTP status before the handshake. `Gone` ends the
+    block quietly.
+
+    Args:
+        websocket: not accepted yet.
+        server: whose call it is.
+        protocol: its name, for the counters.
+        sample_rate: of the caller's audio, in Hz.
+        waiting: tells the caller its place in the queue, 1 the next.
+        subprotocol: of the WebSocket.
+    """
+    try:
+        server.admission.check()
+    except RefusedError as error:
+        await refuse(websocket, error)
+        yield None
+        return
+    await websocket.accept(subprotocol)
+    socket = CallSocket(websocket, server.config.limits.send_seconds)
+
+    async def tell(place: int) -> None:
+        if waiting is not None:
+            await waiting(socket, place)
+
+    try:
+        async with server.admission.seat(tell), server.call(protocol, sample_rate) as call:
+            yield call, socket
+    except RefusedError as error:  # the queue was filled meanwhile
+        await socket.close(TRY_LATER, error.message)
+    except Gone:
+        pass
 
 
 async def refuse(socket: WebSocket, error: RefusedError) -> None:

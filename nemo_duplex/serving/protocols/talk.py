@@ -23,7 +23,7 @@ from starlette.websockets import WebSocket
 from nemo_duplex.inputs import InputError
 from nemo_duplex.serving.admission import RefusedError
 from nemo_duplex.serving.call import FAILED, Call, CallFrame
-from nemo_duplex.serving.protocols.call_socket import INTERNAL_ERROR, NORMAL, CallSocket, Gone, refuse, until_one_ends
+from nemo_duplex.serving.protocols.call_socket import INTERNAL_ERROR, NORMAL, CallSocket, answered, refuse, until_one_ends
 from nemo_duplex.serving.server import CallServer
 from nemo_duplex.serving.wire_audio import AgentAudio, WireFormat, WireReader
 
@@ -35,26 +35,19 @@ _FIELDS = (
 
 async def talk(websocket: WebSocket, server: CallServer) -> None:
     """Serves one caller of `/api/talk`."""
+    rate = websocket.query_params.get("rate", "24000")
     try:
-        wire = WireFormat("pcm16", int(websocket.query_params.get("rate", "24000")))
-        server.admission.check()
+        wire = WireFormat("pcm16", int(rate))
     except (ValueError, InputError) as error:
-        await refuse(websocket, RefusedError(f"rate={websocket.query_params['rate']}: {error}", 400))
+        await refuse(websocket, RefusedError(f"rate={rate}: {error}", 400))
         return
-    except RefusedError as error:
-        await refuse(websocket, error)
-        return
-    await websocket.accept()
-    socket = CallSocket(websocket, server.config.limits.send_seconds)
-    try:
-        async with server.admission.seat(lambda place: socket.send_json({"type": "waiting", "place": place})):
-            async with server.call("talk", wire.sample_rate) as call:
-                await _serve(call, socket, server, wire)
-    except RefusedError as error:
-        await socket.send_json({"type": "ended", "reason": "refused", "message": error.message})
-        await socket.close(NORMAL)
-    except Gone:
-        pass
+    async with answered(websocket, server, "talk", wire.sample_rate, _waiting) as accepted:
+        if accepted is not None:
+            await _serve(*accepted, server, wire)
+
+
+async def _waiting(socket: CallSocket, place: int) -> None:
+    await socket.send_json({"type": "waiting", "place": place})
 
 
 async def _serve(call: Call, socket: CallSocket, server: CallServer, wire: WireFormat) -> None:
