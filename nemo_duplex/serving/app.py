@@ -13,6 +13,7 @@ from starlette.websockets import WebSocket
 
 from nemo_duplex.models.agent import DuplexAgent
 from nemo_duplex.serving.config import ServerConfig
+from nemo_duplex.serving.protocols.live import live, unsupported_live_request, unsupported_live_socket
 from nemo_duplex.serving.protocols.talk import talk
 from nemo_duplex.serving.server import CallServer
 
@@ -44,12 +45,19 @@ def make_app(model: DuplexAgent, config: ServerConfig | None = None) -> Starlett
     async def talking(websocket: WebSocket) -> None:
         await talk(websocket, server)
 
+    async def live_session(websocket: WebSocket) -> None:
+        await live(websocket, server)
+
     app = Starlette(
         routes=[
             Route("/healthz", healthy),
             Route("/readyz", ready),
             Route("/metrics", metrics),
             WebSocketRoute("/api/talk", talking),
+            WebSocketRoute("/v1/live/sessions", live_session),
+            WebSocketRoute("/v1/live/sessions/{path:path}", unsupported_live_socket),
+            Route("/v1/live/sessions", unsupported_live_request, methods=["POST"]),
+            Route("/v1/live/sessions/{path:path}", unsupported_live_request, methods=["GET", "POST"]),
         ],
         lifespan=lifespan,
     )

@@ -88,10 +88,7 @@ async def answered(
     waiting: Callable[[CallSocket, int], Awaitable[None]] | None = None,
     subprotocol: str | None = None,
 ) -> AsyncIterator[tuple[Call, CallSocket] | None]:
-    """Answers a WebSocket: a seat for it, and a call that is not begun yet; None where it was refused.
-
-    A caller that gets neither a seat nor a place in the queue is refused by HTTP status before the handshake. `Gone` ends the
-    block quietly.
+    """As `seated`, with a call that is not begun yet, for protocols that know the caller's sample rate from the start.
 
     Args:
         websocket: not accepted yet.
@@ -100,6 +97,26 @@ async def answered(
         sample_rate: of the caller's audio, in Hz.
         waiting: tells the caller its place in the queue, 1 the next.
         subprotocol: of the WebSocket.
+    """
+    async with seated(websocket, server, waiting, subprotocol) as socket:
+        if socket is None:
+            yield None
+            return
+        async with server.call(protocol, sample_rate) as call:
+            yield call, socket
+
+
+@asynccontextmanager
+async def seated(
+    websocket: WebSocket,
+    server: CallServer,
+    waiting: Callable[[CallSocket, int], Awaitable[None]] | None = None,
+    subprotocol: str | None = None,
+) -> AsyncIterator[CallSocket | None]:
+    """Accepts a WebSocket and holds a seat for it until the block ends; None where it was refused.
+
+    A caller that gets neither a seat nor a place in the queue is refused by HTTP status before the handshake. `Gone` ends the
+    block quietly. Args as `answered`.
     """
     try:
         server.admission.check()
@@ -115,8 +132,8 @@ async def answered(
             await waiting(socket, place)
 
     try:
-        async with server.admission.seat(tell), server.call(protocol, sample_rate) as call:
-            yield call, socket
+        async with server.admission.seat(tell):
+            yield socket
     except RefusedError as error:  # the queue was filled meanwhile
         await socket.close(TRY_LATER, error.message)
     except Gone:
