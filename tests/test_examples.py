@@ -16,6 +16,7 @@ GIVEN = {
     "evaluate": ["model=given", "data=folder"],
     "infer_duplex": ["model=given", "user=given"],
     "serve": ["model=given"],
+    "simulate_fleet": ["span=1", "warm_up=0", "callers=1"],
     "soak": ["model=given", "data=folder"],
     "synthesize": ["codec=given", "source=[given]"],
     "train_codec": ["data=folder", "init=given"],
@@ -59,7 +60,7 @@ def test_all_scripts_are_here():
 @pytest.mark.parametrize("name", GIVEN.keys() - {"serve"})  # which writes nothing
 def test_what_cannot_be_written_is_known_first(said, tmp_path, name, out):
     """Before anything that was given is read, which fails here."""
-    page = "/page.json" if name == "benchmark" else ""
+    page = "/page.json" if name in ("benchmark", "simulate_fleet") else ""
     assert NOT_WRITTEN[out].replace("/page.json", page) in said(name, f"out={out}{page}")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "given", "in the way"]
 
