@@ -14,6 +14,7 @@ from starlette.websockets import WebSocket
 from nemo_duplex.models.agent import DuplexAgent
 from nemo_duplex.serving.config import ServerConfig
 from nemo_duplex.serving.protocols.live import live, unsupported_live_request, unsupported_live_socket
+from nemo_duplex.serving.protocols.realtime.socket import realtime
 from nemo_duplex.serving.protocols.talk import talk
 from nemo_duplex.serving.server import CallServer
 
@@ -48,6 +49,9 @@ def make_app(model: DuplexAgent, config: ServerConfig | None = None) -> Starlett
     async def live_session(websocket: WebSocket) -> None:
         await live(websocket, server)
 
+    async def openai_realtime(websocket: WebSocket) -> None:
+        await realtime(websocket, server)
+
     app = Starlette(
         routes=[
             Route("/healthz", healthy),
@@ -58,6 +62,8 @@ def make_app(model: DuplexAgent, config: ServerConfig | None = None) -> Starlett
             WebSocketRoute("/v1/live/sessions/{path:path}", unsupported_live_socket),
             Route("/v1/live/sessions", unsupported_live_request, methods=["POST"]),
             Route("/v1/live/sessions/{path:path}", unsupported_live_request, methods=["GET", "POST"]),
+            WebSocketRoute("/v1/realtime", openai_realtime),
+            WebSocketRoute("/realtime", openai_realtime),  # for clients whose base address has no /v1
         ],
         lifespan=lifespan,
     )

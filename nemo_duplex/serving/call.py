@@ -11,6 +11,7 @@ A protocol never meets the engine, and the worker never meets a socket.
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 import time
 from collections import deque
@@ -153,6 +154,18 @@ class Call:
         """Whether the call has its place in the engine."""
         return self.session is not None
 
+    @property
+    def made(self) -> int:
+        """How many frames the model has made."""
+        return self._made
+
+    @property
+    def next_unheard(self) -> int:
+        """The first frame that hears nothing of the audio that was pushed so far."""
+        with self._lock:
+            samples = self._fed + round(self._audio.waiting * self.sample_rate)
+        return math.ceil(samples / (self._worker.frame_seconds * self.sample_rate) - 1e-6)
+
     async def push(self, samples: np.ndarray) -> None:
         """Takes (S,) float32 samples in -1..1; waits while too many of them wait already, so that the caller is not read.
 
@@ -249,8 +262,8 @@ class Call:
         with self._lock:
             samples = self._audio.take(max(0, room), now)
             waiting = self._audio.waiting
-        if len(samples):
             self._fed += len(samples)
+        if len(samples):
             self._level = float(np.sqrt(np.mean(np.square(samples))))
             session.push(samples)
         if self._finishing and not waiting:
