@@ -12,21 +12,31 @@ from nemo_duplex.scripts.cli import script
 
 @script("serve")
 def main(cfg: DictConfig) -> None:
-    """Serves an agent until Ctrl-C or SIGTERM."""
-    from nemo_duplex.inputs import existing_file
+    """Serves an agent to many callers until Ctrl-C or SIGTERM: docs/serving.md tells how to connect, deploy, secure."""
+    from nemo_duplex.inputs import existing_file, plain
     from nemo_duplex.scripts.hardware import require_device, use_threads
 
     path = existing_file(cfg.model, "model")
+    from nemo_duplex.serving.config import ServerConfig
+    from nemo_duplex.serving.run import address, check_tls, listen, run
+
+    config = ServerConfig.of(plain(cfg))
+    check_tls(config)
+    sockets = listen(config)
     use_threads(cfg.threads)
     from nemo_duplex.models.duplex_s2s import DuplexS2SModel
     from nemo_duplex.serving.app import make_app
-    from nemo_duplex.serving.config import ServerConfig
-    from nemo_duplex.serving.run import run
+    from nemo_duplex.serving.logs import use_log
 
-    config = ServerConfig(cfg.callers, cfg.host, cfg.port, cfg.prompt_tokens, cfg.int8)
     model = DuplexS2SModel.restore_from(str(path), map_location=require_device(cfg.device))
-    print(f"Talk to the agent: http://{config.host}:{config.port}", flush=True)
-    run(make_app(model, config), config)
+    app = make_app(model, config)
+    use_log(config.log)
+    where = address(config, sockets)
+    print(f"Talk to the agent: {where}", flush=True)
+    print(
+        f"Clients: {where.replace('http', 'ws', 1)}/api/chat (Moshi), {where}/v1 (OpenAI)    Help: docs/serving.md", flush=True
+    )
+    run(app, config, sockets)
 
 
 if __name__ == "__main__":

@@ -6,13 +6,19 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from nemo_duplex.models.agent import DuplexAgent
+from nemo_duplex.serving.access import Access
+from nemo_duplex.serving.admission import RefusedError
 from nemo_duplex.serving.config import ServerConfig
+from nemo_duplex.serving.metrics import Metrics
 from nemo_duplex.serving.protocols.live import live, unsupported_live_request, unsupported_live_socket
 from nemo_duplex.serving.protocols.realtime.socket import realtime
 from nemo_duplex.serving.protocols.talk import talk
@@ -35,10 +41,11 @@ def make_app(model: DuplexAgent, config: ServerConfig | None = None) -> Starlett
         await server.close()
 
     async def healthy(request: Request) -> Response:
-        return PlainTextResponse("ok") if server.worker.is_alive else PlainTextResponse("the model's thread ended", 500)
+        return PlainTextResponse("ok") if server.is_healthy else PlainTextResponse("the model makes no progress", 503)
 
     async def ready(request: Request) -> Response:
-        return PlainTextResponse("ready" if server.is_ready else "draining", 200 if server.is_ready else 503)
+        reason = "ready" if server.is_ready else "draining" if server.draining else "the model makes no progress"
+        return PlainTextResponse(reason, 200 if server.is_ready else 503)
 
     async def metrics(request: Request) -> Response:
         return Response(server.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
@@ -65,7 +72,34 @@ def make_app(model: DuplexAgent, config: ServerConfig | None = None) -> Starlett
             WebSocketRoute("/v1/realtime", openai_realtime),
             WebSocketRoute("/realtime", openai_realtime),  # for clients whose base address has no /v1
         ],
+        middleware=_middleware(server.config, server.metrics),
+        exception_handlers={RefusedError: _refused},
         lifespan=lifespan,
     )
     app.state.server = server
     return app
+
+
+async def _refused(connection: HTTPConnection, error: Exception) -> Response:
+    """Answers a request whose route refused it."""
+    assert isinstance(error, RefusedError)
+    connection.app.state.server.metrics.refused(error.status)
+    return error.response()
+
+
+def _middleware(config: ServerConfig, metrics: Metrics) -> list[Middleware]:
+    """Whose headers are believed, what pages of other hosts may read, and who comes in; from the outside to the inside."""
+    outside = []
+    if config.trusted_proxies:
+        outside.append(Middleware(ProxyHeadersMiddleware, trusted_hosts=list(config.trusted_proxies)))
+    if config.origins:
+        outside.append(
+            Middleware(
+                CORSMiddleware,
+                allow_origins=config.origins,
+                allow_methods=["GET", "POST", "DELETE"],
+                allow_headers=["*"],
+                expose_headers=["Location", "Retry-After"],
+            )
+        )
+    return [*outside, Middleware(Access, config=config, metrics=metrics)]

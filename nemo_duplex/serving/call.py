@@ -26,7 +26,7 @@ import numpy as np
 from nemo_duplex.channels.layout import ChannelLayout
 from nemo_duplex.frames import Seconds
 from nemo_duplex.serving.agent_turns import AgentTurns
-from nemo_duplex.serving.caller_audio import AudioRules, CallerAudio
+from nemo_duplex.serving.caller_audio import AudioRules, CallerAudio, Gaps
 from nemo_duplex.streaming.session import AgentFrame, EngineSession
 
 #: Why a call ended.
@@ -132,6 +132,7 @@ class Call:
         self._flushed = False
         self._active = False
         self._level = 0.0
+        self._gaps = Gaps(0, 0.0, 0.0)
 
     # ------------------------------------------------------------------ for protocols, on the event loop
 
@@ -183,6 +184,18 @@ class Call:
             with self._lock:
                 self._audio.push(samples[start : start + step], now)
             self._worker.wake()
+
+    def idle(self, now: float) -> Seconds:
+        """How long the caller has sent nothing, and none of its audio waited, at this time of `time.monotonic`."""
+        if self._finishing or self._audio.is_full:
+            self.last_push = now
+        return now - self.last_push
+
+    def summary(self) -> dict[str, Any]:
+        """What the log says of the call when it is over."""
+        audio = self._audio
+        told: dict[str, Any] = {"frames": self._made, "skipped": round(audio.skipped, 2), "filled": round(audio.filled, 2)}
+        return told if self.error is None else told | {"error": type(self.error).__name__}
 
     def finish(self) -> None:
         """Ends the caller's audio: what waits is answered, then the call is `FINISHED`."""
@@ -269,6 +282,13 @@ class Call:
         if self._finishing and not waiting:
             self._flushed = True
             session.flush()
+
+    def new_gaps(self) -> Gaps:
+        """What went wrong with the caller's audio since this was asked last."""
+        with self._lock:
+            now = Gaps(self._audio.gaps, self._audio.filled, self._audio.skipped)
+        before, self._gaps = self._gaps, now
+        return Gaps(*(new - old for new, old in zip(now, before)))
 
     def frame(self, made: AgentFrame, now: float, step: Seconds) -> CallFrame:
         """What the frame that the engine made means for the call."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -47,6 +48,20 @@ class AudioRules:
     most_queued: Seconds = 60.0
 
 
+class Gaps(NamedTuple):
+    """What was wrong with a caller's audio so far.
+
+    Attributes:
+        count: gaps that silence filled.
+        filled: seconds of that silence.
+        skipped: seconds of audio that were skipped: late, or too much for the model.
+    """
+
+    count: int
+    filled: Seconds
+    skipped: Seconds
+
+
 class CallerAudio:
     """The audio of one caller that the engine has not taken yet.
 
@@ -57,8 +72,9 @@ class CallerAudio:
         rules: as `AudioRules`.
 
     Attributes:
+        gaps: how often silence took the place of missing audio so far.
+        filled: seconds of that silence.
         skipped: seconds of audio that were skipped so far: late, or too much for the model.
-        filled: seconds of silence that took the place of missing audio.
 
     Examples:
         >>> audio = CallerAudio(16000, AudioRules(patience=0.5))
@@ -73,8 +89,9 @@ class CallerAudio:
 
     def __init__(self, sample_rate: int, rules: AudioRules) -> None:
         self.sample_rate, self.rules = sample_rate, rules
-        self.skipped: Seconds = 0.0
+        self.gaps = 0
         self.filled: Seconds = 0.0
+        self.skipped: Seconds = 0.0
         self._parts: deque[tuple[np.ndarray, float]] = deque()  # samples, and when they came
         self._waiting = 0  # samples in the parts
         self._received = 0  # samples since the start of the clock, silence included
@@ -158,6 +175,7 @@ class CallerAudio:
         patience = rules.patience if self._heard and not self._gap else 0.0
         if missing > 0 and missing >= patience * self.sample_rate:
             self._append(np.zeros(missing, np.float32), now)
+            self.gaps += not self._gap
             self._gap += missing
             self.filled += missing / self.sample_rate
 

@@ -8,14 +8,21 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
+from nemo_duplex.frames import Seconds
 from nemo_duplex.models.agent import DuplexAgent
 from nemo_duplex.serving.admission import Admission
-from nemo_duplex.serving.call import IDLE, TOO_LONG, Call
+from nemo_duplex.serving.call import DRAINED, FAILED, IDLE, TOO_LONG, Call
+from nemo_duplex.serving.caller import CALLER
 from nemo_duplex.serving.config import ServerConfig
 from nemo_duplex.serving.metrics import Metrics
 from nemo_duplex.serving.worker import ModelWorker
 
 _log = logging.getLogger(__name__)
+
+# After so many failures of the engine in a row, the server asks to be replaced.
+_MOST_FAILURES = 3
+# Time for the protocols to say goodbye, when the calls of a server that shuts down are ended.
+_GOODBYE: Seconds = 5.0
 
 
 class CallServer:
@@ -36,6 +43,9 @@ class CallServer:
         self.calls: dict[str, Call] = {}
         self.draining = False
         self._watch: asyncio.Task[None] | None = None
+        self.metrics.watch("seats", "Calls that are possible at once.", lambda: config.callers)
+        self.metrics.watch("waiting", "Callers in the queue.", lambda: self.admission.waiting)
+        self.metrics.watch("draining", "1 while the server takes no new calls.", lambda: self.draining)
 
     def run_in_background(self) -> None:
         """Starts the model's thread and the watch over the calls, in the running event loop."""
@@ -51,9 +61,29 @@ class CallServer:
         await self.worker.close()
 
     @property
+    def is_healthy(self) -> bool:
+        """Whether the model makes progress; if not, only another process helps."""
+        return self.worker.is_alive and self.worker.failures < _MOST_FAILURES
+
+    @property
     def is_ready(self) -> bool:
-        """Whether a new call would be answered."""
-        return self.worker.is_alive and not self.draining
+        """Whether new calls should come here."""
+        return self.is_healthy and not self.draining
+
+    async def drain(self) -> None:
+        """Takes no new calls, waits for the open ones for `drain_seconds` at most, then ends those that are left."""
+        self.draining = True
+        self.admission.close()
+        _log.info("draining", extra={"calls": len(self.calls), "most_seconds": self.config.drain_seconds})
+        await self._until_empty(self.config.drain_seconds)
+        for call in list(self.calls.values()):
+            call.end(DRAINED)
+        await self._until_empty(_GOODBYE)
+
+    async def _until_empty(self, most: Seconds) -> None:
+        until = time.monotonic() + most
+        while self.calls and time.monotonic() < until:
+            await asyncio.sleep(0.05)
 
     @asynccontextmanager
     async def call(self, protocol: str, sample_rate: int) -> AsyncIterator[Call]:
@@ -66,16 +96,24 @@ class CallServer:
             sample_rate: of the caller's audio, in Hz.
         """
         call = Call(self.worker, sample_rate, self.config.audio, self.config.limits.unsent_seconds)
+        caller = CALLER.get()
+        whose = {"id": call.id, "protocol": protocol, "address": caller.shortened, "key": caller.key or "-"}
         self.calls[call.id] = call
         self.metrics.calls.labels(protocol).inc()
-        _log.info("call %s began (%s)", call.id, protocol)
+        _log.info("call began", extra=whose)
         try:
             yield call
+        except Exception as error:
+            call.end(FAILED)
+            call.error = error
+            raise
         finally:
             call.end()
             del self.calls[call.id]
             self.metrics.calls.labels(protocol).dec()
-            _log.info("call %s ended: %s, %.1f s", call.id, call.ended, time.monotonic() - call.opened)
+            self.metrics.ended.labels(protocol, call.ended).inc()
+            told = {"reason": call.ended, "seconds": round(time.monotonic() - call.opened, 1), **call.summary()}
+            _log.info("call ended", extra=whose | told)
 
     async def _watch_calls(self) -> None:
         """Ends calls that are too long, or whose callers send nothing."""
@@ -86,5 +124,5 @@ class CallServer:
             for call in list(self.calls.values()):
                 if limits.call_seconds is not None and now - call.opened > limits.call_seconds:
                     call.end(TOO_LONG)
-                elif now - call.last_push > limits.idle_seconds:
+                elif call.idle(now) > limits.idle_seconds:
                     call.end(IDLE)

@@ -25,6 +25,11 @@ from nemo_duplex.streaming.engine import Answers, DuplexEngine
 
 _log = logging.getLogger(__name__)
 
+#: A thread that shows no progress for so long is stuck.
+STALLED: Seconds = 30.0
+# It shows progress at least so often.
+_HEARTBEAT: Seconds = 1.0
+
 
 @dataclass
 class _News:
@@ -47,7 +52,9 @@ class ModelWorker:
     Attributes:
         frame_seconds: duration of a frame.
         layout: of the agent's channels.
-        failures: engine steps that raised an error; each ended all calls, and a new engine was opened.
+        failures: engine steps that raised an error, one after the other; each ended all calls, and a new engine was opened.
+            A step that makes frames begins anew at 0.
+        heartbeat: when the thread last showed that it goes on, by `time.monotonic`.
     """
 
     def __init__(self, model: DuplexAgent, callers: int, metrics: Metrics, **engine: Any) -> None:
@@ -55,7 +62,8 @@ class ModelWorker:
         self.frame_seconds: Seconds = model.perception.frame_rate.seconds
         self.failures = 0
         self._callers, self._options, self._metrics = callers, engine, metrics
-        self._engine = DuplexEngine(model, max_sessions=callers, **engine)
+        self._engine: DuplexEngine | None = self._new_engine()
+        self.heartbeat = time.monotonic()
         self._calls: set[Call] = set()
         self._asked: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._began: list[tuple[Call, Future[None]]] = []  # calls that begin in the next step
@@ -78,8 +86,8 @@ class ModelWorker:
 
     @property
     def is_alive(self) -> bool:
-        """Whether the thread runs."""
-        return self._thread.is_alive()
+        """Whether the thread runs, and has made progress lately."""
+        return self._thread.is_alive() and time.monotonic() - self.heartbeat < STALLED
 
     def samples_ahead(self, sample_rate: int) -> int:
         """The most samples that the engine needs beyond its frames: an encoder chunk, what it hears ahead, a frame."""
@@ -112,9 +120,9 @@ class ModelWorker:
 
     def _run(self) -> None:
         while not self._stopping:
-            self._wake.wait(timeout=self.frame_seconds / 2 if self._calls else None)
+            self._wake.wait(timeout=self.frame_seconds / 2 if self._calls else _HEARTBEAT)
             self._wake.clear()
-            started = time.monotonic()
+            started = self.heartbeat = time.monotonic()
             try:
                 self._serve()
             except Exception as error:
@@ -124,20 +132,19 @@ class ModelWorker:
                 time.sleep(min(took, max(0.0, self.frame_seconds - took)))
         for call in list(self._calls):
             self._leave(call)
+        self._do_what_was_asked()  # to begin a call is refused now
 
     def _serve(self) -> None:
         """What was asked for, then one frame of every call that has one due."""
-        while True:
-            try:
-                self._asked.get_nowait()()
-            except Empty:
-                break
+        self._do_what_was_asked()
+        if self._engine is None:
+            return
         now = time.monotonic()
         for call in list(self._calls):
             try:
                 call.feed(now)
             except Exception as error:
-                _log.exception("Call %s was ended by an error in its audio; the others continue.", call.id)
+                _log.exception("a call was ended by an error in its audio; the others continue", extra={"id": call.id})
                 self._tell({call: _News(ended=FAILED, error=error)})
                 self._leave(call)
         answers = self._engine.step()
@@ -146,6 +153,14 @@ class ModelWorker:
             future.set_result(None)
         self._began.clear()
         self._answer(answers, done, done - now)
+
+    def _do_what_was_asked(self) -> None:
+        while True:
+            try:
+                asked = self._asked.get_nowait()
+            except Empty:
+                return
+            asked()
 
     def _answer(self, answers: Answers, done: float, step: Seconds) -> None:
         """Hands the frames to their calls, and ends the calls whose sessions are over."""
@@ -162,7 +177,9 @@ class ModelWorker:
             told.ended, told.error = (FINISHED if error is None else FAILED), error
             self._calls.discard(call)
         if answers:
+            self.failures = 0
             self._metrics.stepped(step, [frame.lateness for told in news.values() for frame in told.frames])
+            self._metrics.heard([call.new_gaps() for call in news])
             self._wake.set()  # more may be due
         self._tell(news)
 
@@ -178,9 +195,15 @@ class ModelWorker:
         self._loop.call_soon_threadsafe(deliver)
 
     def _open(self, call: Call, begun: Future[None], options: dict[str, Any]) -> None:
+        if not begun.set_running_or_notify_cancel():  # nobody waits for it any more
+            return
         try:
             if call.ended is not None:
                 raise InputError(f"Call {call.id} ended before it began.")
+            if self._stopping:
+                raise InputError("The server shuts down.")
+            if self._engine is None:
+                self._engine = self._new_engine()
             call.session = self._engine.open_session(**options)
         except Exception as error:
             begun.set_exception(error)
@@ -194,7 +217,8 @@ class ModelWorker:
         try:
             getattr(call.session, command)(*values)
         except InputError as error:
-            _log.warning("Call %s: %s was not possible: %s", call.id, command, error)
+            # without its message, which may quote what a caller said
+            _log.warning("command was not possible", extra={"id": call.id, "command": command, "error": type(error).__name__})
 
     def _leave(self, call: Call) -> None:
         self._calls.discard(call)
@@ -203,13 +227,21 @@ class ModelWorker:
 
     def _fail(self, error: Exception) -> None:
         """An engine step raised: its state cannot be trusted any more. All calls end, and a new engine serves the next ones."""
-        _log.exception("The engine failed; its %d calls end, and another engine is opened.", len(self._calls))
         self.failures += 1
+        self._metrics.failures.inc()
         calls, began = list(self._calls), list(self._began)
+        _log.error("engine failed", exc_info=error, extra={"calls": len(calls), "failures": self.failures})
         self._began.clear()
         for call in calls:
             self._leave(call)
         self._tell({call: _News(ended=FAILED, error=error) for call in calls})
         for _, future in began:
             future.set_exception(error)
-        self._engine = DuplexEngine(self.model, max_sessions=self._callers, **self._options)
+        self._engine = None  # its memory is free before the next one takes as much
+        try:
+            self._engine = self._new_engine()
+        except Exception:
+            _log.exception("another engine could not be opened; the next call tries again")
+
+    def _new_engine(self) -> DuplexEngine:
+        return DuplexEngine(self.model, max_sessions=self._callers, **self._options)

@@ -6,18 +6,21 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
-from starlette.responses import JSONResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from nemo_duplex.frames import Seconds
 from nemo_duplex.serving.admission import RefusedError
-from nemo_duplex.serving.call import Call
+from nemo_duplex.serving.call import DRAINED, FAILED, SLOW, Call
+from nemo_duplex.serving.metrics import Traffic
 from nemo_duplex.serving.server import CallServer
 
 #: Close codes of RFC 6455 and its registry.
 NORMAL, GOING_AWAY, POLICY, TOO_BIG, INTERNAL_ERROR, TRY_LATER = 1000, 1001, 1008, 1009, 1011, 1013
+#: The close code for the reason of a call's end; NORMAL for the others.
+CLOSE_CODES = {DRAINED: GOING_AWAY, FAILED: INTERNAL_ERROR, SLOW: POLICY}
 
 
 class Gone(Exception):
@@ -30,10 +33,11 @@ class CallSocket:
     Args:
         socket: accepted or not.
         send_seconds: a caller who takes nothing for so long is gone.
+        traffic: counts the bytes.
     """
 
-    def __init__(self, socket: WebSocket, send_seconds: Seconds) -> None:
-        self.socket, self._send_seconds = socket, send_seconds
+    def __init__(self, socket: WebSocket, send_seconds: Seconds, traffic: Traffic) -> None:
+        self.socket, self._send_seconds, self._traffic = socket, send_seconds, traffic
         self._sending = asyncio.Lock()
 
     async def receive(self) -> str | bytes:
@@ -49,7 +53,9 @@ class CallSocket:
         if message["type"] != "websocket.receive":
             raise Gone
         text = message.get("text")
-        return text if text is not None else message.get("bytes") or b""
+        received = text if text is not None else message.get("bytes") or b""
+        self._traffic.received.inc(len(received))
+        return received
 
     async def send(self, message: str | bytes) -> None:
         """Sends one message, text or binary.
@@ -59,6 +65,7 @@ class CallSocket:
         """
         sending = self.socket.send_text(message) if isinstance(message, str) else self.socket.send_bytes(message)
         await self._in_time(sending)
+        self._traffic.sent.inc(len(message))
 
     async def send_json(self, message: Any) -> None:
         """As `send`."""
@@ -98,7 +105,7 @@ async def answered(
         waiting: tells the caller its place in the queue, 1 the next.
         subprotocol: of the WebSocket.
     """
-    async with seated(websocket, server, waiting, subprotocol) as socket:
+    async with seated(websocket, server, protocol, waiting, subprotocol) as socket:
         if socket is None:
             yield None
             return
@@ -110,6 +117,7 @@ async def answered(
 async def seated(
     websocket: WebSocket,
     server: CallServer,
+    protocol: str,
     waiting: Callable[[CallSocket, int], Awaitable[None]] | None = None,
     subprotocol: str | None = None,
 ) -> AsyncIterator[CallSocket | None]:
@@ -119,22 +127,20 @@ async def seated(
     block quietly. Args as `answered`.
     """
     try:
-        server.admission.check()
+        server.admission.check(waiting is not None)
     except RefusedError as error:
+        server.metrics.refused(error.status)
         await refuse(websocket, error)
         yield None
         return
     await websocket.accept(subprotocol)
-    socket = CallSocket(websocket, server.config.limits.send_seconds)
-
-    async def tell(place: int) -> None:
-        if waiting is not None:
-            await waiting(socket, place)
-
+    socket = CallSocket(websocket, server.config.limits.send_seconds, server.metrics.traffic(protocol))
+    tell = None if waiting is None else partial(waiting, socket)
     try:
         async with server.admission.seat(tell):
             yield socket
-    except RefusedError as error:  # the queue was filled meanwhile
+    except RefusedError as error:  # the queue was filled meanwhile, or the server shuts down
+        server.metrics.refused(error.status)
         await socket.close(TRY_LATER, error.message)
     except Gone:
         pass
@@ -142,9 +148,7 @@ async def seated(
 
 async def refuse(socket: WebSocket, error: RefusedError) -> None:
     """Answers the handshake with the HTTP status of the refusal, before anything was accepted."""
-    headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
-    response = JSONResponse({"error": {"message": error.message, "code": error.status}}, error.status, headers)
-    await socket.send_denial_response(response)
+    await error.answer(socket.scope, socket.receive, socket.send)
 
 
 async def until_one_ends(*parts: Coroutine[Any, Any, None]) -> None:

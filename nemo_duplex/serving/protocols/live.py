@@ -72,7 +72,7 @@ _OTHERWISE = ("connection_lost", NORMAL, None)
 
 async def live(websocket: WebSocket, server: CallServer) -> None:
     """Serves one caller of `/v1/live/sessions`."""
-    async with seated(websocket, server, _waiting) as socket:
+    async with seated(websocket, server, "live", _waiting) as socket:
         if socket is None:
             return
         try:

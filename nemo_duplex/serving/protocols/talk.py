@@ -22,8 +22,8 @@ from starlette.websockets import WebSocket
 
 from nemo_duplex.inputs import InputError
 from nemo_duplex.serving.admission import RefusedError
-from nemo_duplex.serving.call import FAILED, Call, CallFrame
-from nemo_duplex.serving.protocols.call_socket import INTERNAL_ERROR, NORMAL, CallSocket, answered, refuse, until_one_ends
+from nemo_duplex.serving.call import Call, CallFrame
+from nemo_duplex.serving.protocols.call_socket import CLOSE_CODES, NORMAL, CallSocket, answered, refuse, until_one_ends
 from nemo_duplex.serving.server import CallServer
 from nemo_duplex.serving.wire_audio import AgentAudio, WireFormat, WireReader
 
@@ -64,7 +64,7 @@ async def _serve(call: Call, socket: CallSocket, server: CallServer, wire: WireF
     )
     await until_one_ends(_hear(call, socket, wire), _speak(call, socket, server, wire))
     await socket.send_json({"type": "ended", "reason": call.ended or "hung_up", "message": ""})
-    await socket.close(INTERNAL_ERROR if call.ended == FAILED else NORMAL)
+    await socket.close(CLOSE_CODES.get(call.ended or "", NORMAL))
 
 
 async def _hear(call: Call, socket: CallSocket, wire: WireFormat) -> None:
