@@ -170,7 +170,7 @@ class CallerAudio:
         if self._start is None:
             if self._ready is None or now - self._ready < rules.patience_at_start:
                 return
-            self._start = self._ready
+            self._start = self._ready + rules.patience_at_start
         missing = self._elapsed(now) - self._received
         patience = rules.patience if self._heard and not self._gap else 0.0
         if missing > 0 and missing >= patience * self.sample_rate:

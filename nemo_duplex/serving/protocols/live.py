@@ -5,6 +5,7 @@ server   session.started                          the model can answer; audio th
          session.output_audio.delta               every 80 ms, silence too
          session.output_transcript.delta          the agent's words, where they are heard
          session.input_transcript.delta           " ": the user speaks; nobody wrote down what
+         session.paused, session.resumed          with idle_timeout_s: nothing is sent while nobody speaks
          session.usage.updated                    every 10 s
          session.closed                           the last event, then the connection is closed
          error, info                              the session goes on, unless session.closed follows
@@ -15,6 +16,8 @@ How the commands become those of an agent that hears no text while it talks:
                          but asks for a turn: the agent begins one
     instructions.append  acknowledged, not used; those of `session.start` are the system prompt where the server has room
     thinking.append      acknowledged, not used
+
+A paused session sends nothing. The agent hears on, so that no word is lost that ends the pause.
 """
 
 from __future__ import annotations
@@ -140,7 +143,9 @@ class _Session:
         self._close: ClientEvent | None = None  # what asked for the end
         self._told: set[str] = set()  # codes of notices that are sent once
         self._speech_told = -1  # the first frame of the user's speech that was not told
-        self._wrote = ""  # the last text of the agent, to part its turns
+        self._wrote = self._parted = False  # the agent wrote before; the next text begins another turn
+        self._active = -1  # the last frame in which somebody spoke
+        self._paused, self._paused_frames = False, 0
         self._skipped: Seconds = 0.0  # as far as told
         self._skipped_told = -_SKIPPED_FRAMES  # the frame in which it was
 
@@ -243,16 +248,29 @@ class _Session:
     async def _speak(self) -> None:
         sound = AgentAudio(self._server.model.agent_sample_rate, self._config.wire.sample_rate)
         async for frame in self._call:
-            await self._tell_speech(frame)
-            await self._tell_text(frame)
+            await self._pause_or_resume(frame)
             audio = self._config.wire.encode(sound.frame(frame.audio))
-            await self._socket.send_json(
-                {"type": "session.output_audio.delta", "delta": base64.b64encode(audio).decode("ascii")}
-            )
+            if self._paused:
+                self._paused_frames += 1
+            else:
+                await self._tell_speech(frame)
+                await self._tell_text(frame)
+                data = base64.b64encode(audio).decode("ascii")
+                await self._socket.send_json({"type": "session.output_audio.delta", "delta": data})
             self._frames = frame.index + 1
             await self._tell_skipped(frame)
             if self._frames % _USAGE_FRAMES == 0:
                 await self._send("session.usage.updated", usage=self._usage)
+
+    async def _pause_or_resume(self, frame: CallFrame) -> None:
+        if self._config.idle_seconds is None:
+            return
+        if frame.user_active or frame.speaking:
+            self._active = frame.index
+        idle = (frame.index - self._active) * self._frame_ms > self._config.idle_seconds * 1000
+        if idle != self._paused:
+            self._paused = idle
+            await self._send("session.paused" if idle else "session.resumed")
 
     async def _tell_speech(self, frame: CallFrame) -> None:
         """A blank fragment while the user speaks: LiveKit knows of no other sign, and leaves out empty ones."""
@@ -265,11 +283,11 @@ class _Session:
         await self._send("session.input_transcript.delta", delta=" ", start_ms=start * self._frame_ms, end_ms=end_ms)
 
     async def _tell_text(self, frame: CallFrame) -> None:
-        text = frame.text
-        if frame.turn_started and self._wrote and not (text + self._wrote[-1]).isspace():
-            text = text if text[:1].isspace() or self._wrote[-1].isspace() else " " + text
-        if text:
-            self._wrote = text
+        self._parted = self._parted or (frame.turn_started and self._wrote)
+        if text := frame.text:
+            if self._parted and not text[0].isspace():
+                text = " " + text
+            self._wrote, self._parted = True, False
             start = frame.index * self._frame_ms + self._lead_ms
             await self._send("session.output_transcript.delta", delta=text, start_ms=start, end_ms=start + self._frame_ms)
 
@@ -287,7 +305,9 @@ class _Session:
 
     @property
     def _usage(self) -> dict[str, Any]:
-        return {"seconds": float(self._frames * self._frame_ms // 1000)}
+        seconds, paused = (frames * self._frame_ms // 1000 for frames in (self._frames, self._paused_frames))
+        parts = {} if self._config.idle_seconds is None else {"active_seconds": seconds - paused, "paused_seconds": paused}
+        return {"seconds": float(seconds), **parts}
 
     async def _send(self, kind: str, cause: ClientEvent | None = None, **fields: Any) -> None:
         await self._socket.send_json(_event(kind, cause, **fields))

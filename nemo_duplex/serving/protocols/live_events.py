@@ -13,10 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from nemo_duplex.serving.wire_audio import WireFormat
+from nemo_duplex.serving.wire_audio import Encoding, WireFormat
 
 #: Encodings of `audio.format.type`, and the rates in Hz that each may have; the first is the default.
-_FORMATS = {"audio/pcm": ("pcm16", (24000, 16000)), "audio/pcmu": ("ulaw", (8000,)), "audio/pcma": ("alaw", (8000,))}
+_FORMATS: dict[str, tuple[Encoding, tuple[int, ...]]] = {
+    "audio/pcm": ("pcm16", (24000, 16000)),
+    "audio/pcmu": ("ulaw", (8000,)),
+    "audio/pcma": ("alaw", (8000,)),
+}
 #: The most messages of a conversation before the session.
 _MOST_INPUT = 128
 #: The voice of a session whose caller names none: the only one that an agent has.
@@ -128,7 +132,6 @@ class LiveConfig:
         instructions: for the agent.
         delegation: whom the agent would delegate to; it never does.
         idle_seconds: after so long without speech the session is paused; None: never.
-        wake_threshold: evidence of speech that resumes it, 0 to 1.
         echoed: further settings that the session resource repeats.
         unused: settings of the caller that have no effect here.
     """
@@ -140,7 +143,6 @@ class LiveConfig:
     instructions: str | None
     delegation: dict[str, Any]
     idle_seconds: int | None
-    wake_threshold: float
     echoed: dict[str, Any]
     unused: tuple[str, ...]
 
@@ -177,6 +179,7 @@ class LiveConfig:
         unused = [key for key, value in session.items() if key not in known and value]
         if reads_instructions or not (instructions or "").strip():
             unused = [key for key in unused if key != "instructions"]
+        unused += _check_wake_policy(_dict(session, "wake_policy"))
         unused += ["store"] * (_typed(session, "store", bool) is True) + ["audio.output.voice"] * (voice is not None)
         return cls(
             model=model,
@@ -186,7 +189,6 @@ class LiveConfig:
             instructions=instructions,
             delegation=_delegation(session.get("delegation")),
             idle_seconds=idle,
-            wake_threshold=_wake_threshold(_dict(session, "wake_policy")),
             echoed={
                 "input": session.get("input") or [],
                 "safety_identifier": _typed(session, "safety_identifier", str),
@@ -232,7 +234,7 @@ class LiveConfig:
             session_id: of the session.
             expires_at: when it ends, in seconds of Unix time.
         """
-        idle = {} if self.idle_seconds is None else {"idle_timeout_s": self.idle_seconds}
+        idle = {"idle_timeout_s": self.idle_seconds, "wake_policy": {"type": "speech"}} if self.idle_seconds else {}
         return {
             "id": session_id,
             "status": "active",
@@ -321,11 +323,12 @@ def _check_input(messages: Any) -> None:
         )
 
 
-def _wake_threshold(policy: dict[str, Any]) -> float:
+def _check_wake_policy(policy: dict[str, Any]) -> list[str]:
+    """Returns what of the policy has no effect."""
     if policy and policy.get("type") != "speech":
         raise EventError('session.wake_policy.type must be "speech".', "invalid_value", "session.wake_policy.type")
-    threshold = policy.get("vad_threshold", 0.5)
-    if type(threshold) not in (int, float) or not 0 <= threshold <= 1:
+    threshold = policy.get("vad_threshold")
+    if threshold is not None and (type(threshold) not in (int, float) or not 0 <= threshold <= 1):
         path = "session.wake_policy.vad_threshold"
         raise EventError(f"{path} must be from 0 to 1.", "invalid_value", path)
-    return float(threshold)
+    return [] if threshold is None else ["wake_policy.vad_threshold"]

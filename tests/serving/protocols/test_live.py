@@ -215,6 +215,37 @@ def test_turns_of_the_agent_are_parted_by_a_space(server):
     assert "".join(event["delta"] for event in of(events, "session.output_transcript.delta")) == f"{ANSWER} {ANSWER}"
 
 
+def test_an_idle_session_is_paused_and_speech_resumes_it(server):
+    wire = WireFormat("pcm16", 16000)
+
+    async def conversation(caller):
+        audio = {"format": {"type": "audio/pcm", "rate": 16000}}
+        session = (await caller.started(audio=audio, idle_timeout_s=1, wake_policy={"type": "speech"}))["session"]
+        assert session["idle_timeout_s"] == 1 and session["wake_policy"] == {"type": "speech"}
+        data = bytes(64000) + wire.encode(QUESTION.astype(np.float32)) + bytes(128000)  # 2 s, the question, 4 s
+        for start in range(0, len(data), 16000):
+            await caller.append(data[start : start + 16000])
+        await caller.send("session.close")
+
+    events, _ = calling(server, conversation)
+    kinds = [event["type"].removeprefix("session.") for event in events]
+    paused, resumed = kinds.index("paused"), kinds.index("resumed")
+    assert [kind for kind in kinds if kind in ("paused", "resumed")] == ["paused", "resumed", "paused"]
+    assert kinds[:paused].count("output_audio.delta") == 12 and resumed == paused + 1
+    assert kinds[resumed + 1 : resumed + 3] == ["input_transcript.delta", "output_audio.delta"]
+    again = len(kinds) - kinds[::-1].index("paused")
+    assert kinds[again:] == ["usage.updated", "closed"]  # 10 s have passed
+    start, end = events[resumed + 1]["start_ms"], 80 * 134  # of 10.7 s
+    heard = kinds.count("output_audio.delta")
+    assert 2480 <= start <= 2640 and events[-1]["usage"] == {
+        "seconds": 10.0,
+        "active_seconds": 10 - (134 - heard) * 80 // 1000,
+        "paused_seconds": (134 - heard) * 80 // 1000,
+    }, (start, end)
+    # the answer and its sound came, then a second of silence
+    assert "".join(event["delta"] for event in of(events, "session.output_transcript.delta")) == ANSWER
+
+
 def test_a_muted_user_is_not_heard_and_the_clock_goes_on(server):
     async def conversation(caller):
         await caller.started(audio={"format": {"type": "audio/pcm", "rate": 16000}})
