@@ -20,6 +20,7 @@ from nemo_duplex.serving.admission import RefusedError
 from nemo_duplex.serving.config import ServerConfig
 from nemo_duplex.serving.metrics import Metrics
 from nemo_duplex.serving.protocols.live import live, unsupported_live_request, unsupported_live_socket
+from nemo_duplex.serving.protocols.moshi import chat
 from nemo_duplex.serving.protocols.realtime.socket import realtime
 from nemo_duplex.serving.protocols.talk import talk
 from nemo_duplex.serving.server import CallServer
@@ -53,6 +54,9 @@ def make_app(model: DuplexAgent, config: ServerConfig | None = None) -> Starlett
     async def talking(websocket: WebSocket) -> None:
         await talk(websocket, server)
 
+    async def chatting(websocket: WebSocket) -> None:
+        await chat(websocket, server)
+
     async def live_session(websocket: WebSocket) -> None:
         await live(websocket, server)
 
@@ -65,6 +69,7 @@ def make_app(model: DuplexAgent, config: ServerConfig | None = None) -> Starlett
             Route("/readyz", ready),
             Route("/metrics", metrics),
             WebSocketRoute("/api/talk", talking),
+            WebSocketRoute("/api/chat", chatting),
             WebSocketRoute("/v1/live/sessions", live_session),
             WebSocketRoute("/v1/live/sessions/{path:path}", unsupported_live_socket),
             Route("/v1/live/sessions", unsupported_live_request, methods=["POST"]),
