@@ -19,10 +19,11 @@ from nemo_duplex.serving.access import Access
 from nemo_duplex.serving.admission import RefusedError
 from nemo_duplex.serving.config import ServerConfig
 from nemo_duplex.serving.metrics import Metrics
+from nemo_duplex.serving.page import page_routes
 from nemo_duplex.serving.protocols.live import live, unsupported_live_request, unsupported_live_socket
 from nemo_duplex.serving.protocols.moshi import chat
 from nemo_duplex.serving.protocols.realtime.socket import realtime
-from nemo_duplex.serving.protocols.talk import talk
+from nemo_duplex.serving.protocols.talk import describe, talk
 from nemo_duplex.serving.server import CallServer
 
 
@@ -63,11 +64,15 @@ def make_app(model: DuplexAgent, config: ServerConfig | None = None) -> Starlett
     async def openai_realtime(websocket: WebSocket) -> None:
         await realtime(websocket, server)
 
+    async def described(request: Request) -> Response:
+        return describe(request, server)
+
     app = Starlette(
         routes=[
             Route("/healthz", healthy),
             Route("/readyz", ready),
             Route("/metrics", metrics),
+            Route("/api/talk", described),
             WebSocketRoute("/api/talk", talking),
             WebSocketRoute("/api/chat", chatting),
             WebSocketRoute("/v1/live/sessions", live_session),
@@ -76,6 +81,7 @@ def make_app(model: DuplexAgent, config: ServerConfig | None = None) -> Starlett
             Route("/v1/live/sessions/{path:path}", unsupported_live_request, methods=["GET", "POST"]),
             WebSocketRoute("/v1/realtime", openai_realtime),
             WebSocketRoute("/realtime", openai_realtime),  # for clients whose base address has no /v1
+            *page_routes(),
         ],
         middleware=_middleware(server.config, server.metrics),
         exception_handlers={RefusedError: _refused},

@@ -3,11 +3,15 @@
 import asyncio
 import json
 
+import httpx
 import numpy as np
 import pytest
 import websockets
+from websockets.sync.client import connect
 
-from tests.serving.answering import ANSWER
+from nemo_duplex.serving.app import make_app
+from nemo_duplex.serving.config import ServerConfig
+from tests.serving.answering import ANSWER, serving
 
 RATE = 16000
 #: 0.5 s of silence, 1.2 s of "speech", 3 s of silence.
@@ -55,3 +59,33 @@ def test_the_agent_answers_when_the_user_stops(talked):
     stopped = [f["index"] for f in frames if f["user_stopped"]]
     assert len(started) == 1 and started[0] > stopped[0] > 0
     assert "".join(f["text"] for f in frames).strip() == ANSWER
+
+
+def test_a_number_sent_with_a_ping_comes_back(server):
+    async def pinged():
+        async with websockets.connect(f"ws://{server}/api/talk") as socket:
+            await socket.recv()
+            answers = []
+            for sent in (12.5, "text", None, float("nan"), True):
+                await socket.send(json.dumps({"type": "ping", "sent": sent}))
+                answers.append(json.loads(await socket.recv()))
+            return answers
+
+    assert asyncio.run(pinged()) == [{"type": "pong", "sent": sent} for sent in (12.5, None, None, None, True)]
+
+
+def test_a_plain_get_tells_what_a_call_would_get(agent):
+    app = make_app(agent, ServerConfig(callers=1))
+    with serving(app) as address, httpx.Client(base_url=f"http://{address}") as client:
+        free = client.get("/api/talk?rate=16000")
+        assert (free.status_code, free.headers["cache-control"]) == (200, "no-store")
+        assert free.json() == {"agent": "DuplexS2SModel", "rate": 16000, "frame_seconds": 0.08, "recordings": False}
+        wrong = client.get("/api/talk?rate=x")
+        assert wrong.status_code == 400 and "rate=x" in wrong.json()["error"]["message"]
+        with connect(f"ws://{address}/api/talk") as socket:
+            assert json.loads(socket.recv())["type"] == "ready"
+            full = client.get("/api/talk")
+            assert (full.status_code, full.headers["retry-after"]) == (503, "5")
+            with pytest.raises(websockets.InvalidStatus) as refused:
+                connect(f"ws://{address}/api/talk")
+            assert refused.value.response.body == full.content
