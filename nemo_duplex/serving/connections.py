@@ -12,6 +12,8 @@ from nemo_duplex.serving.config import Limits
 
 # Bytes of a request line and its headers.
 _MOST_HEADER_BYTES = 65536
+# Bytes that the kernel keeps for a peer that takes nothing: a second of audio, where it would grow to a minute of it.
+_SEND_BUFFER = 65536
 # Milliseconds after which a peer that acknowledges nothing is gone, as the kernel sees it (Linux).
 _GONE_AFTER = 20_000
 
@@ -74,10 +76,14 @@ def bounded(limits: Limits) -> type[asyncio.Protocol]:
 
 
 def _notice_dead_peers(transport: asyncio.Transport) -> None:
-    """Lets the kernel end connections whose peer has vanished; the peer of a proxy is the proxy's business."""
+    """Lets the kernel end connections whose peer has vanished, and stop taking audio for one that takes none.
+
+    The peer of a proxy is the proxy's business.
+    """
     connection = transport.get_extra_info("socket")
     if connection is None or connection.family not in (socket.AF_INET, socket.AF_INET6):
         return
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _GONE_AFTER)
