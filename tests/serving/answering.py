@@ -35,7 +35,7 @@ def quiet_model(folder: Path, **changes):
 
     def quiet(hidden):
         logits = torch.zeros_like(logits_of(hidden))
-        logits[..., pad] = 1.0
+        logits[..., pad] = 100.0  # also where a caller asks for a high temperature
         return logits
 
     model.lm.text_logits = quiet
