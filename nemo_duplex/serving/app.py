@@ -24,6 +24,7 @@ from nemo_duplex.serving.protocols.live import live, unsupported_live_request, u
 from nemo_duplex.serving.protocols.moshi import chat
 from nemo_duplex.serving.protocols.realtime.socket import realtime
 from nemo_duplex.serving.protocols.talk import describe, talk
+from nemo_duplex.serving.protocols.webrtc.calls import WebRtcCalls
 from nemo_duplex.serving.server import CallServer
 
 
@@ -35,11 +36,13 @@ def make_app(model: DuplexAgent, config: ServerConfig | None = None) -> Starlett
         config: the settings; None: the defaults.
     """
     server = CallServer(model, config or ServerConfig())
+    webrtc = WebRtcCalls(server)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         server.run_in_background()
         yield
+        await webrtc.close()
         await server.close()
 
     async def healthy(request: Request) -> Response:
@@ -82,6 +85,7 @@ def make_app(model: DuplexAgent, config: ServerConfig | None = None) -> Starlett
             WebSocketRoute("/v1/realtime", openai_realtime),
             WebSocketRoute("/realtime", openai_realtime),  # for clients whose base address has no /v1
             *page_routes(),
+            *webrtc.routes(),
         ],
         middleware=_middleware(server.config, server.metrics),
         exception_handlers={RefusedError: _refused},

@@ -40,11 +40,17 @@ _AHEAD = 6
 class Player(Protocol):
     """What plays the agent's sound if it does not go in events."""
 
-    def play(self, audio: np.ndarray) -> None:
-        """The sound of a frame, (samples,) float32 at the model's agent_sample_rate."""
+    def play(self, response: str, audio: np.ndarray) -> None:
+        """The sound of a frame of a response, (samples,) float32 at the model's agent_sample_rate."""
 
-    def clear(self) -> None:
-        """What has not been played yet is dropped: the user interrupted, or the client asked for it."""
+    def finish(self) -> None:
+        """The response that was played last is complete."""
+
+    def clear(self) -> dict[str, Seconds]:
+        """Drops what was not played: the user interrupted, or the client asked for it.
+
+        Returns how much was played of each response that was not played to its end.
+        """
 
 
 class _Turn(Enum):
@@ -90,6 +96,7 @@ class AgentResponses:
         self._conversation_id = new_id("conv")
         self._in_conversation = True  # whether the item of the response is one of the conversation
         self._truncated = False  # whether the client truncated the item of the response
+        self._playing: dict[str, str] = {}  # the items of the responses whose sound is being played
         self._turn, self._held, self._held_ended = _Turn.NONE, list[CallFrame](), False
         self._due = 0  # the frame from which on the agent may begin the response that was asked for
         self._asks = False  # whether it is asked by `start`
@@ -139,6 +146,7 @@ class AgentResponses:
         """
         begun = self.active is not None and self.active.begun
         if self.active is None or (reason == "turn_detected" and not begun):
+            self._clear_sound()  # the end of the response before
             return
         self._end_response("cancelled", {"type": "cancelled", "reason": reason})
         if reason == "client_cancelled" or self._call.made - self._index <= _AHEAD:
@@ -189,6 +197,11 @@ class AgentResponses:
         elif self._held and (frame.index - self._held[-1].index) * self._frame_ms > _HELD * 1000:
             self._held = []
         self._ask(frame)
+
+    def played(self, response: str) -> None:
+        """The player has played a response to its end."""
+        if self._playing.pop(response, None) is not None:
+            self._emit("output_audio_buffer.stopped", response_id=response)
 
     def _turn_begins(self, frame: CallFrame) -> None:
         if self.active is None:
@@ -251,6 +264,7 @@ class AgentResponses:
         self._wire = self._session.output_format  # a later change of it holds from the next response on
         self._sound = AgentAudio(self._agent_rate, self._wire.sample_rate)
         if self._player is not None and response.is_spoken:
+            self._playing[response.id] = response.item_id
             self._emit("output_audio_buffer.started", response_id=response.id)
 
     def _show(self, frame: CallFrame) -> None:
@@ -259,7 +273,7 @@ class AgentResponses:
         if frame.text:
             response.text(frame.text)
         if response.is_spoken and self._player is not None:
-            self._player.play(frame.audio)
+            self._player.play(response.id, frame.audio)
         elif response.is_spoken:
             response.audio(base64.b64encode(self._wire.encode(self._sound.frame(frame.audio))).decode())
         response.frames += 1
@@ -273,13 +287,20 @@ class AgentResponses:
         if known:
             item = response.item("completed" if status == "completed" else "incomplete")
             self._items[response.item_id].update({"status": item["status"]} if self._truncated else item)
-        cleared = self._player is not None and response.begun and response.is_spoken and status == "cancelled"
-        if cleared and self._player is not None:
-            self._player.clear()
-            self._emit("output_audio_buffer.cleared", response_id=response.id)
         response.end(status, details, usage, self._items.before(response.item_id) if known else None, known)
-        if self._player is not None and response.begun and response.is_spoken and not cleared:
-            self._emit("output_audio_buffer.stopped", response_id=response.id)
+        if status == "cancelled":
+            self._clear_sound()
+        elif self._player is not None and response.id in self._playing:
+            self._player.finish()
+
+    def _clear_sound(self) -> None:
+        """Drops the sound that was not played; the server truncates the items, for only it knows what was."""
+        heard = {} if self._player is None else self._player.clear()
+        for response, seconds in heard.items():
+            self._emit("output_audio_buffer.cleared", response_id=response)
+            item = self._playing.pop(response, None)
+            if item is not None and item in self._items:
+                self.truncate({"item_id": item, "audio_end_ms": seconds * 1000})
 
     def _silence(self) -> None:
         """Stops the agent; a turn that it had begun by then is not shown."""

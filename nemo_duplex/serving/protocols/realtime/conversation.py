@@ -26,7 +26,7 @@ from nemo_duplex.serving.server import CallServer
 from nemo_duplex.serving.wire_audio import WireFormat
 from nemo_duplex.streaming.resampler import StreamResampler
 
-#: Of the audio that a `Call` of this protocol gets, whatever the client's format is.
+#: Of the audio that a `Call` gets whose client sends audio in events, whatever its format is.
 SAMPLE_RATE = 24000
 _ENDS = {
     TOO_LONG: ("session_expired", "The session reached the longest duration of a call."),
@@ -42,7 +42,7 @@ class RealtimeConversation:
     `handle` and `frame` may run at the same time, in one event loop.
 
     Args:
-        call: begun; of `SAMPLE_RATE` where audio comes in events.
+        call: begun; of `SAMPLE_RATE` unless audio comes on a track.
         server: whose call it is.
         send: sends one event.
         model: that the client asked for.
@@ -104,6 +104,11 @@ class RealtimeConversation:
         self._agent.frame(frame)
         await self._flush()
 
+    async def played(self, response: str) -> None:
+        """The player has played a response to its end."""
+        self._agent.played(response)
+        await self._flush()
+
     async def closed(self) -> None:
         """Tells the client why the call ended, unless the client ended it."""
         if self.call.ended in _ENDS:
@@ -161,13 +166,13 @@ class RealtimeConversation:
         return None
 
     def _decoded(self, audio: str, param: str) -> np.ndarray:
-        """The samples of base64 in the client's format, at `SAMPLE_RATE`."""
+        """The samples of base64 in the client's format, at the call's rate."""
         wire = self.session.input_format
         samples = wire.decode(audio_bytes(audio, 2 if wire.encoding == "pcm16" else 1, param))
-        if wire.sample_rate == SAMPLE_RATE:
+        if wire.sample_rate == self.call.sample_rate:
             return samples
         if self._caller_sound is None or self._caller_sound[0] != wire:
-            self._caller_sound = wire, StreamResampler(wire.sample_rate, SAMPLE_RATE)
+            self._caller_sound = wire, StreamResampler(wire.sample_rate, self.call.sample_rate)
         return self._caller_sound[1].push(samples)
 
     def _create_item(self, event: dict[str, Any]) -> np.ndarray | None:
