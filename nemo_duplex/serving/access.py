@@ -62,7 +62,7 @@ class Access:
             headers = Headers(scope=scope)
             self._check_host(headers, (scope.get("server") or ("", None))[1] or self._config.port)
             self._check_origin(headers, scope["scheme"])
-            caller = Caller(address, self._check_key(scope, address))
+            caller = Caller(address, self._check_key(scope, address), ("record", "1") in _query(scope))
             if scope["type"] == "http":
                 receive = _BoundedBody(receive, headers, self._config.limits).receive
         except RefusedError as error:
@@ -167,11 +167,14 @@ def _given_keys(scope: Scope) -> Iterator[str]:
     if scheme.lower() == "bearer":
         yield token.strip()
     yield from (value for name in _HEADERS for value in headers.getlist(name))
-    query = parse_qsl(scope.get("query_string", b"").decode("latin-1"))
-    yield from (value for name, value in query if name in _QUERY)
+    yield from (value for name, value in _query(scope) if name in _QUERY)
     for offered in scope.get("subprotocols", ()):
         if offered.startswith(_SUBPROTOCOL):
             yield offered.removeprefix(_SUBPROTOCOL)
+
+
+def _query(scope: Scope) -> list[tuple[str, str]]:
+    return parse_qsl(scope.get("query_string", b"").decode("latin-1"))
 
 
 def _digest(key: str) -> bytes:

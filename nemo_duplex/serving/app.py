@@ -76,6 +76,7 @@ def make_app(model: DuplexAgent, config: ServerConfig | None = None) -> Starlett
             Route("/readyz", ready),
             Route("/metrics", metrics),
             Route("/api/talk", described),
+            Route("/api/recordings/{name}.zip", server.recordings.answer),
             WebSocketRoute("/api/talk", talking),
             WebSocketRoute("/api/chat", chatting),
             WebSocketRoute("/v1/live/sessions", live_session),

@@ -41,6 +41,18 @@ HUNG_UP, FINISHED, TOO_LONG, IDLE, SLOW, DRAINED, FAILED = (
 )
 
 
+class Gone(Exception):
+    """The caller's connection is over.
+
+    Args:
+        reason: why the call ends by it: HUNG_UP, or SLOW.
+    """
+
+    def __init__(self, reason: str = HUNG_UP) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 @dataclass(frozen=True)
 class CallFrame:
     """What happens in one frame (80 ms) of a call.
@@ -105,6 +117,7 @@ class Call:
         id: of the call, in logs, recordings and answers; not guessable.
         ended: why the call is over, one of the words above; None while it goes on.
         error: what the model raised, if that ended the call.
+        recording: the new folder to which the call is recorded; None: it is not.
         last_push: when the caller sent audio last, by `time.monotonic`.
     """
 
@@ -113,6 +126,7 @@ class Call:
         self.sample_rate = sample_rate
         self.ended: str | None = None
         self.error: Exception | None = None
+        self.recording: Path | None = None
         self.opened = self.last_push = time.monotonic()
         self._worker = worker
         self._loop = asyncio.get_running_loop()
@@ -136,17 +150,16 @@ class Call:
 
     # ------------------------------------------------------------------ for protocols, on the event loop
 
-    async def begin(self, record: str | Path | None = None, **options: Any) -> None:
+    async def begin(self, **options: Any) -> None:
         """Gives the call its place in the engine; returns when the model can answer. Audio may be pushed before.
 
         Args:
-            record: a new folder to record the call to.
             options: as `EngineSession`: sampling, seed, system_prompt.
 
         Raises:
             InputError: for an option that cannot be used.
         """
-        await self._worker.begin(self, record=record, sample_rate=self.sample_rate, **options)
+        await self._worker.begin(self, record=self.recording, sample_rate=self.sample_rate, **options)
         with self._lock:
             self._audio.ready(time.monotonic())
 

@@ -14,10 +14,12 @@ class Caller:
     Args:
         address: its IP address; empty if there is none (a Unix socket).
         key: number of its API key in the list of keys, from 1; None: none was needed.
+        record: whether it asks for a recording of its call (record=1 in the query).
     """
 
     address: str = ""
     key: int | None = None
+    record: bool = False
 
     @property
     def network(self) -> str:

@@ -7,6 +7,7 @@ import socket
 from asyncio import TimerHandle
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from nemo_duplex.serving.config import Limits
 
@@ -18,7 +19,7 @@ _SEND_BUFFER = 65536
 _GONE_AFTER = 20_000
 
 
-def bounded(limits: Limits) -> type[asyncio.Protocol]:
+def bounded_http(limits: Limits) -> type[asyncio.Protocol]:
     """uvicorn's protocol class for HTTP with these limits; a WebSocket begins as a request, so they hold for both."""
 
     class BoundedHttp(HttpToolsProtocol):
@@ -73,6 +74,27 @@ def bounded(limits: Limits) -> type[asyncio.Protocol]:
                 self._timer = None
 
     return BoundedHttp
+
+
+def bounded_websocket(limits: Limits) -> type[asyncio.Protocol]:
+    """uvicorn's protocol class for WebSockets, that does not wait for ever for a peer that takes nothing when all is said."""
+
+    class BoundedWebSocket(WebSocketsSansIOProtocol):
+        """A connection that is gone `send_seconds` after its call, whether or not the peer took what was sent."""
+
+        _gone: TimerHandle | None = None
+
+        def on_task_complete(self, task: asyncio.Task[None]) -> None:
+            super().on_task_complete(task)
+            if not self.disconnected:
+                self._gone = self.loop.call_later(limits.send_seconds, self.transport.abort)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            if self._gone is not None:
+                self._gone.cancel()
+            super().connection_lost(exc)
+
+    return BoundedWebSocket
 
 
 def _notice_dead_peers(transport: asyncio.Transport) -> None:

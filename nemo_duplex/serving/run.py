@@ -14,7 +14,7 @@ from starlette.applications import Starlette
 
 from nemo_duplex.inputs import InputError, one_line
 from nemo_duplex.serving.config import ServerConfig
-from nemo_duplex.serving.connections import bounded
+from nemo_duplex.serving.connections import bounded_http, bounded_websocket
 
 _log = logging.getLogger(__name__)
 
@@ -31,8 +31,8 @@ def uvicorn_config(app: Starlette, config: ServerConfig) -> uvicorn.Config:
         port=config.port,
         ssl_certfile=config.tls_certificate,
         ssl_keyfile=config.tls_key,
-        http=bounded(config.limits),
-        ws="websockets-sansio",
+        http=bounded_http(config.limits),
+        ws=bounded_websocket(config.limits),
         ws_max_size=config.limits.message_bytes,
         ws_per_message_deflate=False,
         ws_ping_interval=20.0,

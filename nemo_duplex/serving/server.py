@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import time
 from collections.abc import AsyncIterator
@@ -11,16 +12,19 @@ from contextlib import asynccontextmanager, suppress
 from nemo_duplex.frames import Seconds
 from nemo_duplex.models.agent import DuplexAgent
 from nemo_duplex.serving.admission import Admission
-from nemo_duplex.serving.call import DRAINED, FAILED, IDLE, TOO_LONG, Call
+from nemo_duplex.serving.call import DRAINED, FAILED, IDLE, TOO_LONG, Call, Gone
 from nemo_duplex.serving.caller import CALLER
 from nemo_duplex.serving.config import ServerConfig
 from nemo_duplex.serving.metrics import Metrics
+from nemo_duplex.serving.recordings import Recordings
 from nemo_duplex.serving.worker import ModelWorker
 
 _log = logging.getLogger(__name__)
 
 # After so many failures of the engine in a row, the server asks to be replaced.
 _MOST_FAILURES = 3
+# Seconds between two looks at the recordings.
+_TIDY_EVERY = 60
 # Time for the protocols to say goodbye, when the calls of a server that shuts down are ended.
 _GOODBYE: Seconds = 5.0
 
@@ -40,6 +44,7 @@ class CallServer:
         self.model, self.config, self.metrics = model, config, Metrics()
         self.worker = ModelWorker(model, config.callers, self.metrics, prompt_tokens=config.prompt_tokens, int8=config.int8)
         self.admission = Admission(config.callers, config.limits)
+        self.recordings = Recordings(config.recordings)
         self.calls: dict[str, Call] = {}
         self.draining = False
         self._watch: asyncio.Task[None] | None = None
@@ -97,15 +102,21 @@ class CallServer:
         """
         call = Call(self.worker, sample_rate, self.config.audio, self.config.limits.unsent_seconds)
         caller = CALLER.get()
+        if caller.record:
+            call.recording = self.recordings.place(call.id)
         whose = {"id": call.id, "protocol": protocol, "address": caller.shortened, "key": caller.key or "-"}
+        whose["recorded"] = call.recording is not None
         self.calls[call.id] = call
         self.metrics.calls.labels(protocol).inc()
         _log.info("call began", extra=whose)
         try:
             yield call
+        except Gone as error:
+            call.end(error.reason)
+            raise
         except Exception as error:
-            call.end(FAILED)
             call.error = error
+            call.end(FAILED)
             raise
         finally:
             call.end()
@@ -116,10 +127,12 @@ class CallServer:
             _log.info("call ended", extra=whose | told)
 
     async def _watch_calls(self) -> None:
-        """Ends calls that are too long, or whose callers send nothing."""
+        """Ends calls that are too long, or whose callers send nothing; deletes what is kept no longer."""
         limits = self.config.limits
-        while True:
-            await asyncio.sleep(0.5)
+        for second in itertools.count():
+            if second % _TIDY_EVERY == 0:
+                await asyncio.to_thread(self.recordings.tidy, time.time())
+            await asyncio.sleep(1.0)
             now = time.monotonic()
             for call in list(self.calls.values()):
                 if limits.call_seconds is not None and now - call.opened > limits.call_seconds:

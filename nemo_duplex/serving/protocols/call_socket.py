@@ -13,7 +13,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from nemo_duplex.frames import Seconds
 from nemo_duplex.serving.admission import RefusedError
-from nemo_duplex.serving.call import DRAINED, FAILED, SLOW, Call
+from nemo_duplex.serving.call import DRAINED, FAILED, SLOW, Call, Gone
 from nemo_duplex.serving.metrics import Traffic
 from nemo_duplex.serving.server import CallServer
 
@@ -21,10 +21,6 @@ from nemo_duplex.serving.server import CallServer
 NORMAL, GOING_AWAY, POLICY, TOO_BIG, INTERNAL_ERROR, TRY_LATER = 1000, 1001, 1008, 1009, 1011, 1013
 #: The close code for the reason of a call's end; NORMAL for the others.
 CLOSE_CODES = {DRAINED: GOING_AWAY, FAILED: INTERNAL_ERROR, SLOW: POLICY}
-
-
-class Gone(Exception):
-    """The caller's connection is over, or it took nothing for too long."""
 
 
 class CallSocket:
@@ -82,7 +78,9 @@ class CallSocket:
         async with self._sending:
             try:
                 await asyncio.wait_for(sending, self._send_seconds)
-            except (WebSocketDisconnect, RuntimeError, OSError, asyncio.TimeoutError) as error:
+            except asyncio.TimeoutError as error:
+                raise Gone(SLOW) from error
+            except (WebSocketDisconnect, RuntimeError, OSError) as error:
                 raise Gone from error
 
 

@@ -92,7 +92,7 @@ async def _serve(call: Call, socket: CallSocket, server: CallServer, wire: WireF
             "rate": wire.sample_rate,
             "frame_seconds": server.worker.frame_seconds,
             "agent": server.model.__class__.__name__,
-            "recording": False,
+            "recording": call.recording is not None,
         }
     )
     await until_one_ends(_hear(call, socket, wire), _speak(call, socket, server, wire))
