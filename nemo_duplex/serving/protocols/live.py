@@ -48,7 +48,7 @@ from nemo_duplex.serving.protocols.call_socket import (
     seated,
     until_one_ends,
 )
-from nemo_duplex.serving.protocols.live_events import ClientEvent, EventError, LiveConfig
+from nemo_duplex.serving.protocols.live_events import ClientEvent, EventError, LiveConfig, quoted
 from nemo_duplex.serving.server import CallServer
 from nemo_duplex.serving.wire_audio import AgentAudio
 
@@ -60,6 +60,8 @@ _SPEECH_FRAMES = 4
 _USAGE_FRAMES, _SKIPPED_FRAMES = 125, 12
 # The most that one append may hold, in tokens as the protocol says, and in characters so that longer ones cost nothing.
 _MOST_TOKENS, _MOST_CHARACTERS = 500, 10_000
+# The most settings without effect that are named.
+_MOST_NAMED = 20
 # In what LiveKit's `generate_reply` sends as commentary (livekit-agents 1.8.9, `_SPEAK_NOW`).
 _ASKS_FOR_A_TURN = "Do not wait for the caller to speak first."
 #: How a call ended: the reason of `session.closed`, the close code, and what is said about it in an event before.
@@ -99,7 +101,7 @@ async def _start(socket: CallSocket, server: CallServer) -> tuple[ClientEvent, L
         try:
             event = ClientEvent.of(await socket.receive())
             if event.type != "session.start":
-                raise EventError(f"Send session.start before {event.type[:60]}.", "session_not_started", "type")
+                raise EventError(f"Send session.start before {quoted(event.type)}.", "session_not_started", "type")
             return event, LiveConfig.of(event, server.config.prompt_tokens > 0)
         except EventError as error:
             await socket.send_json(_error(error, event))
@@ -118,7 +120,7 @@ async def unsupported_live_request(request: Request) -> Response:
 
 
 def _unsupported(path: str) -> str:
-    return f"{path[:100]} is not supported over this way. Connect a WebSocket to /v1/live/sessions and send session.start."
+    return f"{quoted(path)} is not supported. Connect a WebSocket to /v1/live/sessions and send session.start."
 
 
 class _Session:
@@ -161,7 +163,8 @@ class _Session:
             return
         await self._send("session.started", start, session=self._resource)
         if config.unused:
-            await self._notice("settings_not_used", f"This agent does not use: {', '.join(config.unused)}.", start)
+            names = ", ".join(config.unused[:_MOST_NAMED])
+            await self._notice("settings_not_used", f"This agent does not use: {names}.", start)
         await until_one_ends(self._hear(), self._speak())
         await self._end()
 
@@ -333,8 +336,8 @@ def _not_understood(kind: str) -> EventError:
     if kind == "session.start":
         return EventError("This session has started. Open another connection for another one.", "session_already_started")
     if kind.split(".")[0] in ("decision", "response", "transport") or kind.startswith("session.output_audio.fixture"):
-        return EventError(f"This agent cannot do {kind[:60]}.", "unsupported", "type")
-    return EventError(f"There is no client event {kind[:60]!r}.", "unknown_event", "type")
+        return EventError(f"This agent cannot do {quoted(kind)}.", "unsupported", "type")
+    return EventError(f"There is no client event {quoted(kind)}.", "unknown_event", "type")
 
 
 def _event(kind: str, cause: ClientEvent | None = None, **fields: Any) -> dict[str, Any]:

@@ -176,9 +176,9 @@ class LiveConfig:
         if idle is not None and idle < 1:
             raise EventError("idle_timeout_s must be at least 1 second.", "invalid_value", "session.idle_timeout_s")
         known = {"model", "audio", "delegation", "idle_timeout_s", "wake_policy", "safety_identifier", "triggers", "store"}
-        unused = [key for key, value in session.items() if key not in known and value]
+        unused = [quoted(key) for key, value in session.items() if key not in known and value]
         if reads_instructions or not (instructions or "").strip():
-            unused = [key for key in unused if key != "instructions"]
+            unused = [name for name in unused if name != "instructions"]
         unused += _check_wake_policy(_dict(session, "wake_policy"))
         unused += ["store"] * (_typed(session, "store", bool) is True) + ["audio.output.voice"] * (voice is not None)
         return cls(
@@ -207,9 +207,8 @@ class LiveConfig:
         session = _dict(event.fields, "session", "")
         for key in session:
             if key not in ("delegation", "triggers"):
-                raise EventError(
-                    f"session.{key} cannot change after the start. Open another session.", "immutable", f"session.{key}"
-                )
+                name = quoted(key)
+                raise EventError(f"{name} cannot change after the start. Open another session.", "immutable", f"session.{name}")
         if session.get("triggers"):
             raise EventError("This server makes no decisions. Leave triggers out.", "unsupported", "session.triggers")
         if session.get("delegation") is None:
@@ -218,7 +217,7 @@ class LiveConfig:
         kind = change.get("type", self.delegation["type"])
         if kind != self.delegation["type"]:
             raise EventError(
-                f"The delegation is {self.delegation['type']!r} and cannot become {kind!r}. Open another session.",
+                f"The delegation is {self.delegation['type']} and cannot become {quoted(kind)}. Open another session.",
                 "immutable",
                 "session.delegation.type",
             )
@@ -246,6 +245,12 @@ class LiveConfig:
             **self.echoed,
             **idle,
         }
+
+
+def quoted(value: Any) -> str:
+    """What a caller sent, in one short line."""
+    text = str(value)
+    return text if text.isidentifier() and len(text) <= 40 else f"{text[:40]!r}"
 
 
 def _kind(value: Any) -> str:
@@ -276,7 +281,7 @@ def _format(format: dict[str, Any]) -> tuple[WireFormat, dict[str, Any]]:
     if not isinstance(kind, str) or kind not in _FORMATS:
         expected = ", ".join(_FORMATS)
         raise EventError(
-            f"Audio as {str(kind)[:40]!r} is not supported, expected one of {expected}.",
+            f"Audio as {quoted(kind)} is not supported, expected one of {expected}.",
             "invalid_value",
             "session.audio.format.type",
         )
@@ -284,7 +289,7 @@ def _format(format: dict[str, Any]) -> tuple[WireFormat, dict[str, Any]]:
     rate = format.get("rate", rates[0])
     if type(rate) is not int or rate not in rates:
         raise EventError(
-            f"{kind} must have {' or '.join(map(str, sorted(rates)))} Hz, got {str(rate)[:40]}.",
+            f"{kind} must have {' or '.join(map(str, sorted(rates)))} Hz, got {quoted(rate)}.",
             "invalid_value",
             "session.audio.format.rate",
         )
@@ -301,7 +306,7 @@ def _delegation(delegation: Any) -> dict[str, Any]:
     kind, delay = delegation.get("type"), delegation.get("acknowledgement_delay_ms", 0)
     if kind not in ("client", "responses"):
         raise EventError(
-            f"Delegation to {str(kind)[:40]!r} is not supported, expected client or responses (this agent uses neither).",
+            f"Delegation to {quoted(kind)} is not supported, expected client or responses (this agent uses neither).",
             "unsupported",
             "session.delegation.type",
         )

@@ -93,6 +93,7 @@ def check(message):
         elif isinstance(found, str):
             assert found.strip()
         else:
+            assert all(name.isprintable() and len(name) < 200 for name in found.unused)
             sent = json.dumps(found.resource("live_1", 1), allow_nan=False, ensure_ascii=False).encode()
             assert json.loads(sent)["audio"]["format"]["rate"] == found.wire.sample_rate
             try:
@@ -188,6 +189,16 @@ def test_what_is_left_out_has_defaults():
 def test_instructions_are_unused_only_where_nobody_reads_them():
     assert LiveConfig.of(start(instructions="Be brief.")).unused == ("instructions",)
     assert LiveConfig.of(start(instructions="Be brief."), True).unused == LiveConfig.of(start(instructions=" ")).unused == ()
+
+
+def test_names_that_a_caller_made_up_stay_one_short_line():
+    made_up = {"a\nb": 1, "x" * 10_000: 1, "\u202e": 1}
+    unused = LiveConfig.of(start(**made_up)).unused
+    assert unused == ("'a\\nb'", "'" + "x" * 40 + "'", "'\\u202e'")
+    for name in made_up:
+        with pytest.raises(EventError) as raised:
+            LiveConfig.of(start()).updated(event(type="session.update", session={name: 1}))
+        assert_one_line(raised.value)
 
 
 def test_an_update_changes_what_it_names():
