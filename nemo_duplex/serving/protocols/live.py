@@ -59,7 +59,9 @@ _SPEECH_FRAMES = 4
 # Frames between two `session.usage.updated`, and between two words about skipped audio.
 _USAGE_FRAMES, _SKIPPED_FRAMES = 125, 12
 # The most that one append may hold, in tokens as the protocol says, and in characters so that longer ones cost nothing.
-_MOST_TOKENS, _MOST_CHARACTERS = 500, 10_000
+_MOST_TOKENS, _MOST_CHARACTERS = 500, 4_000
+# A text of more characters per token than this is not tokenized to count them.
+_CHARACTERS_PER_TOKEN = 16
 # The most settings without effect that are named.
 _MOST_NAMED = 20
 # In what LiveKit's `generate_reply` sends as commentary (livekit-agents 1.8.9, `_SPEAK_NOW`).
@@ -153,13 +155,16 @@ class _Session:
 
     async def run(self, start: ClientEvent) -> None:
         """Everything from the acknowledgement of `session.start` on."""
-        config, server = self._config, self._server
-        instructions = (config.instructions or "").strip() if server.config.prompt_tokens else ""
+        config = self._config
         try:
-            await self._call.begin(sampling=server.config.sampling, system_prompt=instructions or None)
-        except InputError as error:
-            await self._socket.send_json(_error(EventError(str(error), "invalid_value", "session.instructions"), start))
-            await self._socket.close(POLICY, "session.start was not possible")
+            await self._begin()
+        except Exception as error:  # an option that cannot be used, or whatever the model raised: then it is in the log
+            if self._call.ended is not None:
+                await self._end()
+            elif isinstance(error, InputError):
+                await self._refuse(EventError(str(error), "invalid_value", "session.instructions"), start, POLICY)
+            else:
+                await self._refuse(EventError("The model failed. Try again.", "model_failed"), start, INTERNAL_ERROR)
             return
         await self._send("session.started", start, session=self._resource)
         if config.unused:
@@ -167,6 +172,20 @@ class _Session:
             await self._notice("settings_not_used", f"This agent does not use: {names}.", start)
         await until_one_ends(self._hear(), self._speak())
         await self._end()
+
+    async def _begin(self) -> None:
+        """Begins the call, with the instructions as its system prompt where the server has room for one."""
+        settings = self._server.config
+        prompt = (self._config.instructions or "").strip() if settings.prompt_tokens else ""
+        if len(prompt) > settings.prompt_tokens * _CHARACTERS_PER_TOKEN:  # counting its tokens would hold up all callers
+            most = settings.prompt_tokens
+            raise InputError(f"The instructions have {len(prompt)} characters, too many for {most} tokens. Shorten them.")
+        await self._call.begin(sampling=settings.sampling, system_prompt=prompt or None)
+
+    async def _refuse(self, error: EventError, start: ClientEvent, code: int) -> None:
+        kind = "invalid_request_error" if code == POLICY else "server_error"
+        await self._socket.send_json(_error(error, start, kind))
+        await self._socket.close(code, "session.start was not possible")
 
     async def _end(self) -> None:
         reason, code, message = _ENDS.get(self._call.ended or "", _OTHERWISE)

@@ -6,17 +6,22 @@ import json
 import time
 import urllib.error
 import urllib.request
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import websockets
 
 from nemo_duplex.serving.app import make_app
+from nemo_duplex.serving.call import Call
+from nemo_duplex.serving.caller_audio import AudioRules
 from nemo_duplex.serving.config import Limits, ServerConfig
 from nemo_duplex.serving.wire_audio import AgentAudio, WireFormat
 from tests.serving.answering import ANSWER, make_answering, serving
 from tests.serving.protocols.test_talk import QUESTION
 
+#: However slow the machine is, no audio counts as missing or late.
+PATIENT = AudioRules(patience=1000.0, patience_at_start=1000.0, skip_after=1000.0)
 #: The fields that `openai/types/live` requires of each server event; `session`, `usage`, `error` are checked below.
 REQUIRED = {
     "session.started": {"event_id": str, "session": dict},
@@ -40,6 +45,13 @@ REQUIRED = {
     "info": {"event_id": str, "code": str, "message": str},
 }
 SESSION = {"id": str, "expires_at": int, "model": str, "status": str, "audio": dict, "delegation": dict}
+
+
+@pytest.fixture
+def server(agent):
+    """A running server of the answering agent: its address."""
+    with serving(make_answering(make_app(agent, ServerConfig(callers=4, audio=PATIENT)))) as address:
+        yield address
 
 
 def checked(event):
@@ -171,7 +183,7 @@ def test_a_session_from_start_to_closed(server):
 )
 def test_every_frame_has_its_audio_in_the_format_that_was_asked_for(agent, format, wire):
     conversation = asked(wire, 777, **({"audio": {"format": format}} if format else {}))
-    with serving(make_app(agent, ServerConfig())) as address:
+    with serving(make_app(agent, ServerConfig(audio=PATIENT))) as address:
         events, _ = calling(address, conversation)
     sounds = [base64.b64decode(event["delta"]) for event in of(events, "session.output_audio.delta")]
     session, audio = agent.open_session(sample_rate=wire.sample_rate), AgentAudio(agent.agent_sample_rate, wire.sample_rate)
@@ -407,7 +419,7 @@ def test_the_longest_duration_is_told_and_the_session_expires(agent):
 
 
 def test_instructions_are_read_where_the_server_has_room_for_them(agent):
-    app = make_app(agent, ServerConfig(prompt_tokens=8))
+    app = make_app(agent, ServerConfig(prompt_tokens=8, audio=PATIENT))
     prompts = []
     open_session = app.state.server.worker._engine.open_session
     app.state.server.worker._engine.open_session = lambda **options: (
@@ -421,18 +433,23 @@ def test_instructions_are_read_where_the_server_has_room_for_them(agent):
     async def long(caller):
         await caller.send("session.start", session={"model": "m", "instructions": "It is one. " * 9})
 
+    async def very_long(caller):
+        await caller.send("session.start", session={"model": "m", "instructions": "It is one. " * 9000})
+
     with serving(app) as address:
         events, code = calling(address, brief)
         assert not of(events, "info") and code == 1000 and prompts == ["It is one."]
-        events, code = calling(address, long)
-    assert [(event["error"]["code"], event["error"]["param"]) for event in events] == [
-        ("invalid_value", "session.instructions")
-    ]
-    assert code == 1008
+        refused = [calling(address, long), calling(address, very_long)]
+    assert len(prompts) == 2  # the very long one was not tokenized
+    for events, code in refused:
+        assert [(event["error"]["code"], event["error"]["param"]) for event in events] == [
+            ("invalid_value", "session.instructions")
+        ]
+        assert code == 1008
 
 
 def test_a_model_that_fails_is_told(agent):
-    app = make_app(agent, ServerConfig())
+    app = make_app(agent, ServerConfig(audio=PATIENT))
 
     async def conversation(caller):
         await caller.started()
@@ -446,6 +463,85 @@ def test_a_model_that_fails_is_told(agent):
     with serving(app) as address:
         events, code = calling(address, conversation)
     assert events[-2]["error"]["type"] == "server_error" and events[-1]["reason"] == "connection_lost" and code == 1011
+
+
+def test_a_model_that_fails_while_a_session_begins_is_told(agent):
+    app = make_app(agent, ServerConfig(audio=PATIENT))
+
+    async def conversation(caller):
+        await caller.send("session.start", event_id="s", session={"model": "m"})
+
+    with serving(app) as address:
+        engine = app.state.server.worker._engine
+
+        def fail(**options):
+            engine.open_session = open_session
+            raise ValueError("planted")
+
+        open_session, engine.open_session = engine.open_session, fail
+        events, code = calling(address, conversation)
+        assert [(event["error"]["type"], event["error"]["client_event_id"]) for event in events] == [("server_error", "s")]
+        assert code == 1011
+        assert calling(address, asked(WireFormat("pcm16", 24000), 9600))[1] == 1000  # the next one is served
+
+
+def test_skipped_audio_is_told_at_most_every_12_frames(agent, monkeypatch):
+    frame_of = Call.frame
+    skipped = [0.0] * 3 + [0.1, 0.2, 0.3] + [0.5] * 53
+    monkeypatch.setattr(
+        Call, "frame", lambda call, made, *times: replace(frame_of(call, made, *times), skipped=skipped[made.index])
+    )
+    with serving(make_app(agent, ServerConfig(audio=PATIENT))) as address:
+        events, _ = calling(address, asked(WireFormat("pcm16", 24000), 9600))
+    told = [
+        (event["message"][:6], events[: at + 1])
+        for at, event in enumerate(events)
+        if event.get("code") == "input_audio_skipped"
+    ]
+    assert [(lost, len(of(before, "session.output_audio.delta"))) for lost, before in told] == [("0.10 s", 4), ("0.40 s", 16)]
+
+
+def test_a_caller_who_waits_is_told_its_place(agent):
+    app = make_app(agent, ServerConfig(callers=1, limits=Limits(waiting=1)))
+
+    async def two(address):
+        async with websockets.connect(f"ws://{address}/v1/live/sessions") as one:
+            first = Caller(one)
+            await first.started()
+            async with websockets.connect(f"ws://{address}/v1/live/sessions") as other:
+                second = Caller(other)
+                place = await second.until("info")
+                await first.send("session.close")
+                await second.started()
+                return place
+
+    with serving(app) as address:
+        place = asyncio.run(two(address))
+    assert place["code"] == "waiting" and place["message"].endswith("Place in the queue: 1.")
+
+
+def test_callers_who_disappear_leave_nothing_behind(agent):
+    app = make_answering(make_app(agent, ServerConfig(callers=2, audio=PATIENT)))
+    server = app.state.server
+
+    async def vanish(address, when):
+        socket = await websockets.connect(f"ws://{address}/v1/live/sessions")
+        caller = Caller(socket)
+        if when == "in the middle":
+            await caller.started()
+            await caller.append(bytes(48000))
+        elif when == "closing":
+            await caller.started()
+            await caller.append(bytes(480000))
+            await caller.send("session.close")
+        socket.transport.abort()
+
+    with serving(app) as address:
+        for when in ("at once", "in the middle", "closing") * 2:
+            asyncio.run(vanish(address, when))
+        events, code = calling(address, asked(WireFormat("pcm16", 24000), 9600))
+        assert code == 1000 and len(of(events, "session.output_audio.delta")) == 59
+    assert server.admission.taken == 0 and not server.calls and not server.worker._calls
 
 
 def test_what_live_has_besides_sessions_is_refused_in_one_line(server):
