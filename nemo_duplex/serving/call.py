@@ -210,6 +210,12 @@ class Call:
         told: dict[str, Any] = {"frames": self._made, "skipped": round(audio.skipped, 2), "filled": round(audio.filled, 2)}
         return told if self.error is None else told | {"error": type(self.error).__name__}
 
+    def pause(self) -> None:
+        """The caller waits for the agent: silence takes the place of audio that does not come, without much patience."""
+        with self._lock:
+            self._audio.pause(time.monotonic())
+        self._worker.wake()
+
     def finish(self) -> None:
         """Ends the caller's audio: what waits is answered, then the call is `FINISHED`."""
         self._finishing = True

@@ -27,6 +27,8 @@ from nemo_duplex.frames import Seconds
 _AHEAD: Seconds = 0.1
 # Late audio comes in one burst within this time after a gap.
 _BURST: Seconds = 1.0
+# After a pause that the caller announced: a caller whose chunks come in time is still not taken for missing.
+_PATIENCE_IN_A_PAUSE: Seconds = 0.2
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,7 @@ class CallerAudio:
         self._ready: float | None = None  # when the call was ready
         self._heard = False  # whether any audio came
         self._finished = False  # whether no more will come
+        self._paused = False  # whether none is expected for now
         self._gap = 0  # samples of silence since audio came last
         self._late = 0  # samples that are skipped if they come ahead of the clock ...
         self._late_until = 0.0  # ... before this time
@@ -122,10 +125,17 @@ class CallerAudio:
         """No more audio will come, and none is missing."""
         self._finished = True
 
+    def pause(self, now: float) -> None:
+        """The caller said what it had to say, and waits for the agent: what is missing is silence, from the start on."""
+        if self._start is None:
+            self._start = now
+        self._paused = True
+
     def push(self, samples: np.ndarray, now: float) -> None:
         """Takes (S,) float32 samples that came now."""
         if not len(samples):
             return
+        self._paused = False
         if self._start is None:
             self._start = now
         elif self._gap:
@@ -173,6 +183,8 @@ class CallerAudio:
             self._start = self._ready + rules.patience_at_start
         missing = self._elapsed(now) - self._received
         patience = rules.patience if self._heard and not self._gap else 0.0
+        if self._paused:
+            patience = min(patience, _PATIENCE_IN_A_PAUSE)
         if missing > 0 and missing >= patience * self.sample_rate:
             self._append(np.zeros(missing, np.float32), now)
             self.gaps += not self._gap

@@ -121,6 +121,7 @@ class AgentResponses:
         if metadata is not None and not isinstance(metadata, dict):
             raise wrong_type("response.metadata", dict, metadata)
         self._open_response(chosen, metadata, options.get("conversation") != "none")
+        self._call.pause()
         held, self._held = self._held, []
         if held:
             self._turn = _Turn.SHOWN

@@ -93,7 +93,7 @@ def _check(event: dict[str, Any]) -> None:
     for field, expected in REQUIRED[kind].items():
         if not isinstance(event.get(field), expected) or isinstance(event.get(field), bool):
             raise _missing(field, expected, event)
-    if kind == "response.create" and not isinstance(event.get("response") or {}, dict):
+    if kind == "response.create" and not isinstance(event.get("response"), dict | type(None)):
         raise wrong_type("response", dict, event["response"])
     if kind != "input_audio_buffer.append" and not _writable(event):
         raise EventError("invalid_value", "Expected text that is UTF-8, numbers that are finite, at most 64 levels deep.")

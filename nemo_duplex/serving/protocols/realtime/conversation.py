@@ -139,6 +139,7 @@ class RealtimeConversation:
             self.session.update(event["session"])
             self._emit("session.updated", session=self.session.shown)
         elif kind == "input_audio_buffer.commit":
+            self.call.pause()
             speech = None if self._user.committed else self._user.item_id
             self._commit(speech or new_id("item"))
             self._user.committed = True

@@ -45,6 +45,8 @@ _DETECTION: dict[str, dict[str, Any]] = {
     "semantic_vad": {"type": "semantic_vad", "eagerness": "auto", "create_response": True, "interrupt_response": True},
 }
 _NUMBERS, _SWITCHES = ("threshold", "prefix_padding_ms", "silence_duration_ms"), ("create_response", "interrupt_response")
+# The longest padding and silence that have an effect.
+_LONGEST_MS = 10_000
 #: What a client may set at the top, and of which type; None is always allowed.
 _TOP: dict[str, type | tuple[type, ...]] = {
     "model": str,
@@ -153,12 +155,12 @@ class SessionObject:
     @property
     def prefix_ms(self) -> float:
         """What of the audio before the user's speech belongs to it."""
-        return self._detection("prefix_padding_ms", 300)
+        return min(max(self._detection("prefix_padding_ms", 300), 0), _LONGEST_MS)
 
     @property
     def silence_ms(self) -> float:
         """The silence that ends the user's speech."""
-        return self._detection("silence_duration_ms", 500)
+        return min(max(self._detection("silence_duration_ms", 500), 0), _LONGEST_MS)
 
     def _detection(self, name: str, default: Any) -> Any:
         value = (self.shown["audio"]["input"]["turn_detection"] or {}).get(name)
@@ -223,7 +225,7 @@ def _format(given: Any, param: str) -> dict[str, Any]:
     expected = FORMATS[kind].sample_rate
     if rate is not None and rate != expected:
         raise _no_value(f"{param}.rate", rate, f"{expected} for {kind}")
-    return {"type": kind, "rate": rate_of_pcm} if (rate_of_pcm := 24000 if kind == "audio/pcm" else None) else {"type": kind}
+    return {"type": kind, "rate": expected} if kind == "audio/pcm" else {"type": kind}
 
 
 def _nested(changes: dict[str, Any]) -> dict[str, Any]:

@@ -5,8 +5,8 @@ user_active          #   #   #       #
                      |                           |
                   started           silence_ms after the last one: stopped, committed
 
-An agent that begins its turn ends the user's. If the user speaks on, that is no new onset: the model hears it, and alone
-decides whether to stop.
+An agent that begins its turn ends the user's. A user who speaks on over it for a second has begun again; but not one who had
+spoken for ten seconds without a gap, which is no speech.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from nemo_duplex.serving.call import CallFrame
 
 # Silence that the detector of `streaming/user_audio.py` itself waits for, in milliseconds.
 _WAITED_MS = 200
+# How long a user speaks on over the agent before that is another onset, and what is too long for speech without a gap; in
+# milliseconds.
+_TALKING_OVER_MS, _NO_SPEECH_MS = 1000, 10_000
 
 
 class UserSpeech:
@@ -38,16 +41,22 @@ class UserSpeech:
         self.committed = False
         self._frame_ms, self._new_id, self._emit = frame_ms, new_id, emit
         self._silent = 0  # frames since the user spoke last
-        self._ended_early = False  # the user still speaks, after the speech was ended
+        self._active = 0  # frames for which the user has spoken without a gap
+        self._over: float | None = None  # the same since the agent ended the user's turn
 
     def begins(self, frame: CallFrame) -> bool:
         """Whether the user's speech begins in this frame."""
-        self._ended_early = self._ended_early and frame.user_active
-        return frame.user_active and self.item_id is None and not self._ended_early
+        self._active = self._active + 1 if frame.user_active else 0
+        if self._over is not None:
+            self._over = self._over + 1 if frame.user_active else None
+        if self.item_id is not None or not frame.user_active:
+            return False
+        return self._over is None or self._over * self._frame_ms >= _TALKING_OVER_MS
 
     def start(self, frame: CallFrame, prefix_ms: float) -> None:
         """It begins, with `prefix_ms` of the audio before it."""
-        self.item_id, self.committed, self._silent = self._new_id(), False, 0
+        self.item_id, self.committed = self._new_id(), False
+        self._silent, self._over = 0, None
         start = max(0, math.floor(frame.index * self._frame_ms - prefix_ms))
         self._emit("input_audio_buffer.speech_started", audio_start_ms=start, item_id=self.item_id)
 
@@ -63,11 +72,12 @@ class UserSpeech:
         if self.item_id is None:
             return None
         item, self.item_id = self.item_id, None
-        self._ended_early = frame.user_active
+        if frame.user_active:
+            self._over = 0 if self._active * self._frame_ms < _NO_SPEECH_MS else -math.inf
         end = math.floor((frame.index + 1) * self._frame_ms)
         self._emit("input_audio_buffer.speech_stopped", audio_end_ms=end, item_id=item)
         return None if self.committed else item
 
     def forget(self) -> None:
         """Detection is off."""
-        self.item_id, self._ended_early = None, False
+        self.item_id, self._over, self._active = None, None, 0
