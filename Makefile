@@ -1,9 +1,10 @@
-# make install | test | lint | check | docs | demo | test-agent | soak | clean. All of them work on a fresh machine with Python 3.10 to 3.12 and a C compiler.
+# make install | test | fuzz | lint | check | docs | demo | test-agent | soak | clean. All of them work on a fresh machine with Python 3.10 to 3.12 and a C compiler.
 #
 #   PYTHON=python3.12 make install     another interpreter
 #   make demo MINUTES=5                less time: everything shrinks with it
 #   make demo FROM_SCRATCH=1           trains the small encoder and codec too, instead of taking the bundled ones
 #   make demo OUT=folder               another folder than demo/
+#   make fuzz                          10,000 inputs for each decoder of what callers send
 #   make docs                          the documentation as a site: build/site/index.html
 #   make test-agent                    what must hold of the agent that make demo trained
 #   make soak                          an hour's conversation with it, its end compared with its start
@@ -16,7 +17,7 @@ BIN := .venv/bin
 STAMP := .venv/installed-$(shell cat setup.py constraints.txt | cksum | cut -d ' ' -f 1)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: install test lint check docs demo test-agent soak clean
+.PHONY: install test fuzz lint check docs demo test-agent soak clean
 .DELETE_ON_ERROR:
 
 install: $(STAMP)
@@ -34,6 +35,9 @@ $(STAMP): setup.py constraints.txt
 
 test: install
 	$(BIN)/python -m pytest
+
+fuzz: install
+	$(BIN)/python -m pytest tests/serving -m fuzz --hypothesis-profile=fuzz
 
 lint: install
 	$(BIN)/ruff format --check .
