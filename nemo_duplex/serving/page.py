@@ -20,7 +20,6 @@ _HEADERS = {
     "Permissions-Policy": "microphone=(self), screen-wake-lock=(self), camera=(), geolocation=()",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
-    "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-cache",  # asked for again each time, answered by 304: no old module beside a new one
 }
 _TYPES = {".js": "text/javascript", ".css": "text/css", ".html": "text/html"}

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread
@@ -19,7 +19,7 @@ from websockets.sync.client import connect
 
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
-    *("--disable-component-update", "--disable-sync", "--mute-audio", "--use-fake-device-for-media-stream"),
+    *("--disable-component-update", "--disable-sync", "--mute-audio"),
     *("--autoplay-policy=user-gesture-required", "--remote-debugging-port=0", "--window-size=1280,900", "--lang=en-US"),
 )
 PHONE = {"width": 375, "height": 740, "deviceScaleFactor": 2, "mobile": True}
@@ -34,7 +34,6 @@ class Browser:
 
     Attributes:
         troubles: errors and warnings of the console, exceptions, and requests that failed.
-        requests: (method, address) of all requests.
     """
 
     def __init__(self, address: str) -> None:
@@ -43,7 +42,6 @@ class Browser:
         self._answers: dict[int, dict[str, Any]] = {}
         self._came: dict[int, Event] = {}
         self.troubles: list[str] = []
-        self.requests: list[str] = []
         self._addresses: dict[str, str] = {}
         self._reader = Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -69,7 +67,6 @@ class Browser:
             self.troubles.append(f"log: {params['entry']['text']} {params['entry'].get('url', '')}")
         elif method == "Network.requestWillBeSent":
             self._addresses[params["requestId"]] = params["request"]["url"]
-            self.requests.append(params["request"]["url"])
         elif method == "Network.loadingFailed" and not params.get("canceled"):
             self.troubles.append(f"failed: {self._addresses.get(params['requestId'])} {params['errorText']}")
         elif method == "Network.responseReceived" and params["response"]["status"] >= 400:
@@ -106,6 +103,13 @@ class Browser:
                 raise AssertionError(f"Not within {seconds} s: {script}\n{self.troubles}\n{said}")
             time.sleep(0.05)
         return value
+
+    def until(self, true: Callable[[], Any], seconds: float = 30) -> None:
+        """Waits until something outside of the page is true."""
+        end = time.monotonic() + seconds
+        while not true():
+            assert time.monotonic() < end, f"Not within {seconds} s."
+            time.sleep(0.05)
 
     def open(self, address: str) -> None:
         """Loads a page."""
@@ -152,6 +156,17 @@ class Browser:
         given = [{"name": name.replace("_", "-"), "value": value} for name, value in features.items()]
         self.do("Emulation.setEmulatedMedia", features=given)
 
+    def choose(self, selector: str, *files: Path) -> None:
+        """Files for a file field."""
+        root = self.do("DOM.getDocument")["root"]["nodeId"]
+        node = self.do("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        self.do("DOM.setFileInputFiles", nodeId=node, files=[str(file) for file in files])
+
+    def names(self) -> list[tuple[str, str]]:
+        """(role, name) of everything that a screen reader finds."""
+        nodes = self.do("Accessibility.getFullAXTree")["nodes"]
+        return [(n["role"]["value"], n.get("name", {}).get("value", "")) for n in nodes if not n["ignored"]]
+
     def screenshot(self, path: Path, whole: bool = True) -> None:
         """The page as PNG."""
         shot = self.do("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
@@ -160,6 +175,15 @@ class Browser:
     def close(self) -> None:
         """Ends the connection."""
         self._socket.close()
+
+
+def microphone(wav: Path) -> tuple[str, ...]:
+    """Flags of a microphone that hears a file once and is allowed; the file must end in silence, which goes on."""
+    return (
+        "--use-fake-device-for-media-stream",
+        "--use-fake-ui-for-media-stream",
+        f"--use-file-for-fake-audio-capture={wav}%noloop",
+    )
 
 
 @contextmanager
