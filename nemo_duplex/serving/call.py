@@ -307,7 +307,7 @@ class Call:
         with self._lock:
             now = Gaps(self._audio.gaps, self._audio.filled, self._audio.skipped)
         before, self._gaps = self._gaps, now
-        return Gaps(*(new - old for new, old in zip(now, before)))
+        return Gaps(now.gaps - before.gaps, now.filled - before.filled, now.skipped - before.skipped)
 
     def frame(self, made: AgentFrame, now: float, step: Seconds) -> CallFrame:
         """What the frame that the engine made means for the call."""

@@ -54,12 +54,12 @@ class Gaps(NamedTuple):
     """What was wrong with a caller's audio so far.
 
     Attributes:
-        count: gaps that silence filled.
+        gaps: that silence filled.
         filled: seconds of that silence.
         skipped: seconds of audio that were skipped: late, or too much for the model.
     """
 
-    count: int
+    gaps: int
     filled: Seconds
     skipped: Seconds
 
