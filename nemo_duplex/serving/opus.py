@@ -59,7 +59,7 @@ class OggReader:
         self.broken = 0
         self._bytes = bytearray()
         self._begun = b""  # packet whose end is on the next page
-        self._following: int | None = None  # number that the next page has if none is missing
+        self._following: tuple[int, int] | None = None  # stream and number of the next page if none is missing
         self._foreign: set[int] = set()  # serial numbers of streams that are not Opus
 
     def push(self, data: bytes) -> Iterator[bytes]:
@@ -117,9 +117,9 @@ class OggReader:
             self._foreign = self._foreign - {serial} if opus else {*list(self._foreign)[-15:], serial}
         if serial in self._foreign:
             return
-        begun = self._begun if flags & _CONTINUED and number == self._following else b""
+        begun = self._begun if flags & _CONTINUED and (serial, number) == self._following else b""
         lost = bool(flags & _CONTINUED) and not begun  # the beginning of the first packet
-        self._following = number + 1 & 0xFFFFFFFF
+        self._following = serial, number + 1 & 0xFFFFFFFF
         place = _FIXED + len(lacing)
         for length in lacing:
             if len(begun) <= _LONGEST_PACKET:  # of longer ones, such as tags with a picture, the beginning is enough
