@@ -70,6 +70,8 @@ class CallFrame:
         lateness: seconds from when the newest audio that was taken for it had come, until the frame was made.
         step: seconds that the engine took for it and for the frames of all other calls.
         skipped: seconds of the caller's audio that were skipped so far.
+        heard: seconds of the caller's audio up to the end of the frame: those that were skipped included, silence in the place
+            of missing audio not.
     """
 
     index: int
@@ -85,6 +87,7 @@ class CallFrame:
     lateness: Seconds = 0.0
     step: Seconds = 0.0
     skipped: Seconds = 0.0
+    heard: Seconds = 0.0
 
 
 class Worker(Protocol):
@@ -142,6 +145,7 @@ class Call:
         self.session: EngineSession | None = None
         self._turns = AgentTurns(worker.layout)
         self._fed = 0  # samples that the engine got
+        self._marks = deque([(0, 0)])  # samples that it got, and samples of the caller up to there; the latest ones
         self._made = 0  # frames that it made
         self._flushed = False
         self._active = False
@@ -296,6 +300,7 @@ class Call:
             waiting = self._audio.waiting
             self._fed += len(samples)
         if len(samples):
+            self._marks.append((self._fed, self._audio.taken))
             self._level = float(np.sqrt(np.mean(np.square(samples))))
             session.push(samples)
         if self._finishing and not waiting:
@@ -328,4 +333,13 @@ class Call:
             lateness=max(0.0, now - self._audio.newest),
             step=step,
             skipped=self._audio.skipped,
+            heard=self._heard(made.index + 1) / self.sample_rate,
         )
+
+    def _heard(self, frames: int) -> float:
+        """Samples of the caller up to the end of so many frames."""
+        end, marks = frames * self._worker.frame_seconds * self.sample_rate, self._marks
+        while len(marks) > 1 and marks[1][0] < end:
+            marks.popleft()
+        fed, taken = marks[min(1, len(marks) - 1)]
+        return min(taken, max(marks[0][1], taken - (fed - end)))

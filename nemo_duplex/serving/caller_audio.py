@@ -64,6 +64,20 @@ class Gaps(NamedTuple):
     skipped: Seconds
 
 
+class _Part(NamedTuple):
+    """Samples that wait."""
+
+    samples: np.ndarray
+    came: float  # when
+    end: int  # samples of the caller up to the end of these
+    filled: bool  # they are silence in the place of missing audio
+
+    def split(self, count: int) -> tuple[_Part, _Part]:
+        """The first `count` samples, and the rest."""
+        end = self.end if self.filled else self.end - len(self.samples) + count
+        return self._replace(samples=self.samples[:count], end=end), self._replace(samples=self.samples[count:])
+
+
 class CallerAudio:
     """The audio of one caller that the engine has not taken yet.
 
@@ -77,6 +91,8 @@ class CallerAudio:
         gaps: how often silence took the place of missing audio so far.
         filled: seconds of that silence.
         skipped: seconds of audio that were skipped so far: late, or too much for the model.
+        newest: when the newest audio that was taken had come.
+        taken: samples of the caller up to the end of what was taken, those that were skipped included.
 
     Examples:
         >>> audio = CallerAudio(16000, AudioRules(patience=0.5))
@@ -94,7 +110,9 @@ class CallerAudio:
         self.gaps = 0
         self.filled: Seconds = 0.0
         self.skipped: Seconds = 0.0
-        self._parts: deque[tuple[np.ndarray, float]] = deque()  # samples, and when they came
+        self.newest, self.taken = 0.0, 0
+        self._parts: deque[_Part] = deque()
+        self._pushed = 0  # samples that the caller sent
         self._waiting = 0  # samples in the parts
         self._received = 0  # samples since the start of the clock, silence included
         self._start: float | None = None  # of the clock
@@ -105,7 +123,6 @@ class CallerAudio:
         self._gap = 0  # samples of silence since audio came last
         self._late = 0  # samples that are skipped if they come ahead of the clock ...
         self._late_until = 0.0  # ... before this time
-        self.newest: float = 0.0  # when the newest audio that was taken had come
 
     @property
     def waiting(self) -> Seconds:
@@ -135,17 +152,18 @@ class CallerAudio:
         """Takes (S,) float32 samples that came now."""
         if not len(samples):
             return
-        self._paused = False
+        self._pushed += len(samples)
         if self._start is None:
             self._start = now
         elif self._gap:
-            self._late = self._gap if self._heard and self._gap <= self.rules.late_gap * self.sample_rate else 0
+            short = self._gap <= self.rules.late_gap * self.sample_rate
+            self._late = self._gap if self._heard and short and not self._paused else 0
             self._late_until = now + _BURST
-        self._heard, self._gap = True, 0
+        self._heard, self._gap, self._paused = True, 0, False
         if self._late and now < self._late_until:
             samples = self._without_late(samples, now)
         if len(samples):
-            self._append(samples, now)
+            self._append(_Part(samples, now, self._pushed, filled=False))
 
     def take(self, most: int, now: float) -> np.ndarray:
         """The oldest samples (S,), at most `most`; silence where audio is missing."""
@@ -153,20 +171,25 @@ class CallerAudio:
         self._skip(now)
         taken, count = [], 0
         while self._parts and count < most:
-            part, came = self._parts.popleft()
-            if len(part) > most - count:
-                self._parts.appendleft((part[most - count :], came))
-                part = part[: most - count]
-            taken.append(part)
-            count += len(part)
-            self.newest = came
+            part = self._next(most - count)
+            taken.append(part.samples)
+            count += len(part.samples)
+            self.newest, self.taken = part.came, part.end
         self._waiting -= count
         return np.concatenate(taken) if taken else np.zeros(0, np.float32)
 
-    def _append(self, samples: np.ndarray, now: float) -> None:
-        self._parts.append((samples, now))
-        self._waiting += len(samples)
-        self._received += len(samples)
+    def _next(self, most: int) -> _Part:
+        """Takes the oldest part, or the first `most` samples of it."""
+        part = self._parts.popleft()
+        if len(part.samples) > most:
+            part, rest = part.split(most)
+            self._parts.appendleft(rest)
+        return part
+
+    def _append(self, part: _Part) -> None:
+        self._parts.append(part)
+        self._waiting += len(part.samples)
+        self._received += len(part.samples)
 
     def _elapsed(self, now: float) -> int:
         """Samples since the clock started."""
@@ -186,7 +209,7 @@ class CallerAudio:
         if self._paused:
             patience = min(patience, _PATIENCE_IN_A_PAUSE)
         if missing > 0 and missing >= patience * self.sample_rate:
-            self._append(np.zeros(missing, np.float32), now)
+            self._append(_Part(np.zeros(missing, np.float32), now, self._pushed, filled=True))
             self.gaps += not self._gap
             self._gap += missing
             self.filled += missing / self.sample_rate
@@ -208,7 +231,4 @@ class CallerAudio:
         self.skipped += behind / self.sample_rate
         self._waiting -= behind
         while behind:
-            part, came = self._parts.popleft()
-            if len(part) > behind:
-                self._parts.appendleft((part[behind:], came))
-            behind -= min(behind, len(part))
+            behind -= len(self._next(behind).samples)

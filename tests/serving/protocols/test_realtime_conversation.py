@@ -33,7 +33,8 @@ class FakeCall:
     """A call whose frames a test makes; keeps what it is asked for."""
 
     def __init__(self):
-        self.asked, self.pushed, self.made, self.next_unheard, self.ended, self.last_push = [], [], 0, 0, None, 0.0
+        self.asked, self.pushed, self.made, self.next_unheard, self.ended = [], [], 0, 0, None
+        self.sample_rate, self.last_push = 24000, 0.0
 
     async def push(self, samples):
         self.pushed.append(samples)
@@ -82,6 +83,7 @@ class Talk:
                 user_active=active,
                 user_started=active and not self.active,
                 user_stopped=self.active and not active,
+                heard=(self.index + 1) * 0.08,
             )
             self.active, self.speaking = active, self.speaking and letter != "]"
             self.index += 1
@@ -135,6 +137,12 @@ def test_times_of_speech_are_those_of_the_audio_with_padding_and_silence(talk):
     assert talk.frames("..uu") == ["input_audio_buffer.speech_started"] and talk.frames(".") == STOPPED
     assert talk.last("input_audio_buffer.speech_started")["audio_start_ms"] == 70
     assert talk.last("input_audio_buffer.speech_stopped")["audio_end_ms"] == 400
+
+
+def test_times_of_speech_leave_out_silence_that_the_client_did_not_send(talk):
+    frame = replace(QUIET, index=100, user_active=True, user_started=True, heard=2.0)
+    asyncio.run(talk.conversation.frame(frame))
+    assert talk.last("input_audio_buffer.speech_started")["audio_start_ms"] == 2000 - 80 - 300
 
 
 def test_the_first_words_of_a_session_begin_at_0_ms(talk):
@@ -592,29 +600,40 @@ def test_the_session_expires_when_the_longest_call_ends():
 
 
 class Player:
-    def __init__(self):
-        self.heard = []
+    """Plays nothing until a test says so."""
 
-    def play(self, audio):
-        self.heard.append(len(audio))
+    def __init__(self):
+        self.queued, self.did = {}, []
+
+    def play(self, response, audio):
+        self.queued[response] = self.queued.get(response, 0) + len(audio)
+
+    def finish(self):
+        self.did.append("finish")
 
     def clear(self):
-        self.heard.append("cleared")
+        self.did.append("clear")
+        cleared, self.queued = dict.fromkeys(self.queued, 0.1), {}
+        return cleared
 
 
 def test_a_player_gets_the_sound_instead_of_events():
     player = Player()
     talk = Talk(player)
-    assert talk.frames("...[-]", ["Yes."]) == [*BEGIN, "output_audio_buffer.started", TEXT, *END, "output_audio_buffer.stopped"]
-    assert player.heard == [FRAME] * 3
-    talk.frames("[-")
-    player.heard.clear()
+    assert talk.frames("...[-]", ["Yes."]) == [*BEGIN, "output_audio_buffer.started", TEXT, *END]
+    response = talk.last("response.done")["response"]["id"]
+    assert player.queued == {response: 3 * FRAME} and player.did == ["finish"]
+    asyncio.run(talk.conversation.played(response))
+    assert talk.sent[-1]["type"] == "output_audio_buffer.stopped" and talk.sent[-1]["response_id"] == response
+    player.queued.clear()
+    talk.frames("[--", ["It", " is"])
     kinds = talk.frames("=")
-    assert kinds == ["input_audio_buffer.speech_started", "output_audio_buffer.cleared", *END]
-    assert player.heard == ["cleared"]
-    assert talk.frames("}") == [] and player.heard == ["cleared"]
+    cleared = ["output_audio_buffer.cleared", "conversation.item.truncated"]
+    assert kinds == ["input_audio_buffer.speech_started", *END, *cleared] and player.did[1:] == ["clear"]
+    assert talk.last("conversation.item.truncated")["audio_end_ms"] == 100
+    assert talk.frames("}") == [] and player.queued == {}
     talk.frames(".....[-")
-    assert talk.client("output_audio_buffer.clear") == ["output_audio_buffer.cleared", *END]
+    assert talk.client("output_audio_buffer.clear") == [*END, *cleared]
 
 
 def test_events_keep_their_order_when_sending_is_slow():

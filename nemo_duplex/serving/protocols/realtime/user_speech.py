@@ -1,4 +1,5 @@
 """When the user speaks, as OpenAI Realtime tells it: speech_started, speech_stopped, and the item that is committed.
+Times are on the audio that the client sent.
 
 frame            0   1   2   3   4   5   6   7   8   9
 user_active          #   #   #       #
@@ -57,7 +58,7 @@ class UserSpeech:
         """It begins, with `prefix_ms` of the audio before it."""
         self.item_id, self.committed = self._new_id(), False
         self._silent, self._over = 0, None
-        start = max(0, math.floor(frame.index * self._frame_ms - prefix_ms))
+        start = max(0, round(frame.heard * 1000 - self._frame_ms - prefix_ms))
         self._emit("input_audio_buffer.speech_started", audio_start_ms=start, item_id=self.item_id)
 
     def ends(self, frame: CallFrame, silence_ms: float) -> bool:
@@ -74,7 +75,7 @@ class UserSpeech:
         item, self.item_id = self.item_id, None
         if frame.user_active:
             self._over = 0 if self._active * self._frame_ms < _NO_SPEECH_MS else -math.inf
-        end = math.floor((frame.index + 1) * self._frame_ms)
+        end = round(frame.heard * 1000)
         self._emit("input_audio_buffer.speech_stopped", audio_end_ms=end, item_id=item)
         return None if self.committed else item
 
