@@ -30,7 +30,7 @@ setup(
     packages=[*find_namespace_packages(include=["nemo_duplex*"], exclude=["*__pycache__*"]), "nemo_duplex.conf"],
     package_dir={"nemo_duplex.conf": "conf"},
     package_data={
-        "": ["*.nemo", "*.model", "*.json", "*.md", "*.txt", "*.html", "*.css", "*.js", "py.typed"],
+        "": ["*.nemo", "*.safetensors", "*.model", "*.json", "*.md", "*.txt", "*.html", "*.css", "*.js", "py.typed"],
         "nemo_duplex.conf": ["**/*.yaml"],
     },
     install_requires=[

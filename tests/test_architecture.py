@@ -25,7 +25,7 @@ ROOMS = [
     {"channels", "scripts", "training"},
     {"codec", "llm"},
     {"synthesis", "data"},  # they meet only in cuts on disk
-    {"perception"},
+    {"perception", "user_activity"},
     {"models"},
     {"streaming"},
     {"serving"},

@@ -22,6 +22,7 @@ GIVEN = {
     "train_codec": ["data=folder", "init=given"],
     "train_duplex": ["data.train=folder", "model.pretrained_asr=given", "model.pretrained_audio_codec=given"],
     "train_encoder": ["data=folder"],
+    "train_user_activity": ["scenes=19"],
 }
 NOT_WRITTEN = {
     "in the way": "way is a file, expected a folder to write. Choose another name.",

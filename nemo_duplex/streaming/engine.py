@@ -33,6 +33,7 @@ from nemo_duplex.streaming.rows import AgentRows, ChunkBatch
 from nemo_duplex.streaming.session import AgentFrame, EngineSession, Session
 from nemo_duplex.streaming.stage_runner import StageRunner
 from nemo_duplex.streaming.step_timer import StepTimer
+from nemo_duplex.user_activity.detector import listen
 
 _log = logging.getLogger(__name__)
 
@@ -104,6 +105,7 @@ class DuplexEngine:
             timer.device = model.device
             timer.reset()
         self._chunks = np.zeros((max_sessions, self._rows.chunk_samples), np.float32)
+        self._heard_at_once = self._rows.chunk_samples + model.perception.samples_per_frame
 
     def open_session(self, record: str | Path | None = None, **options: Any) -> EngineSession:
         """A new caller, from the next step on.
@@ -145,8 +147,9 @@ class DuplexEngine:
         with self._timed():
             sessions, num_rows = self._seated()
 
-            # 1 hear: encoder chunks that are whole -> embeddings of their frames, which wait in the state
+            # 1 hear: encoder chunks that are whole -> embeddings of their frames, which wait in the state; who speaks now
             chunks = self._take_chunks(sessions)
+            listen([session.user_activity for _, session in sessions], self._heard_at_once)
             if chunks is not None:
                 self._rows.hear(self._state, chunks)
 

@@ -9,7 +9,6 @@ For any audio in any chunks, the frames equal `offline_inference` on the whole a
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +29,8 @@ from nemo_duplex.streaming.recording.format import describe_session
 from nemo_duplex.streaming.recording.recorder import SessionRecorder
 from nemo_duplex.streaming.resampler import StreamResampler
 from nemo_duplex.streaming.sampling import AgentSampling, checked_seed
-from nemo_duplex.streaming.user_audio import ChunkQueue, UserActivity
+from nemo_duplex.streaming.user_audio import ChunkQueue
+from nemo_duplex.user_activity.detector import UserActivity
 
 #: Samples are in -1..1, and some overshoot. Louder ones than this, 40 dB over full scale, were not scaled at all.
 LOUDEST = 100.0
@@ -46,7 +46,7 @@ _FULL_SCALE = {"int16": " / 32768", "int32": " / 2147483648", "uint8": " / 128 -
 
 @dataclass(frozen=True)
 class AgentFrame:
-    """What the agent does in one frame (80 ms), and whether the user spoke in it.
+    """What the agent does in one frame (80 ms), and whether the user spoke.
 
     Attributes:
         index: number of the frame, from 0.
@@ -54,7 +54,8 @@ class AgentFrame:
         token: of the text channel.
         codes: (K,) int64, specials included.
         audio: (samples,) float32 at the model's agent_sample_rate.
-        user_active: whether the user spoke, by a cheap detector (`user_audio.py`).
+        user_active: whether the user spoke since the frame before, up to the end of this one or as far as the encoder had
+            heard when it was made; `session.user_activity` knows earlier.
 
     Examples:
         >>> frame = model.open_session().push(question)[0]
@@ -89,6 +90,7 @@ class EngineSession:
         prompt: tokens of the system prompt.
         commands: what the caller makes the agent do, for the engine.
         recorder: records the session; None if it is not recorded.
+        user_activity: whether the user speaks, by all audio that was pushed before the engine's latest step: `active`, `since`.
         error: the error that ended this session, and only this one, while the engine made its frame; None if there was none.
 
     Raises:
@@ -122,9 +124,9 @@ class EngineSession:
         self.sample_rate = rate if sample_rate is None else sample_rate
         self._resampler = None if self.sample_rate == rate else StreamResampler(self.sample_rate, rate)
         self._tokenizer = model.tokenizer
-        self._activity = UserActivity(model.user_sample_rate, model.perception.samples_per_frame)
-        self._active: deque[bool] = deque()  # whether the user spoke in each of the pending frames
+        self.user_activity = UserActivity(rate)
         self._queue = ChunkQueue(model.perception)
+        self._samples_per_frame = model.perception.samples_per_frame
         self._lock = Lock()  # of the order of pushes and the end
         self._transcript = Transcript(model.layout, model.tokenizer, model.perception.frame_rate)
         self._index = 0  # of the next frame
@@ -144,7 +146,7 @@ class EngineSession:
             self._check_open()
             if self.recorder:
                 self.recorder.pushed(samples)
-            self._queue.push(self._resampler.push(samples) if self._resampler else samples)
+            self._hear(self._resampler.push(samples) if self._resampler else samples)
 
     def flush(self) -> None:
         """Ends the user's audio: the engine makes the remaining frames, then the session is over."""
@@ -154,7 +156,7 @@ class EngineSession:
             if self.recorder:
                 self.recorder.flushed()
             if self._resampler:
-                self._queue.push(self._resampler.flush())
+                self._hear(self._resampler.flush())
             self._queue.end()
             self._end_recording()
 
@@ -237,8 +239,6 @@ class EngineSession:
         """Fills `chunk` (chunk_samples,) with the next encoder chunk, if it is whole and all frames before it are answered."""
         if self._pending == 0:
             self._pending = self._queue.take(chunk)
-            if self._pending:
-                self._active = deque(self._activity.push(chunk))
             return self._pending > 0
         return False
 
@@ -247,7 +247,8 @@ class EngineSession:
         self._pending -= 1
         self.commands.advance(token, codes)
         text = self._transcript.add(self._index, token)
-        frame = AgentFrame(self._index, text, token, codes, audio, user_active=self._active.popleft())
+        active = self.user_activity.spoke(min((self._index + 1) * self._samples_per_frame, self._queue.taken))
+        frame = AgentFrame(self._index, text, token, codes, audio, active)
         self._index += 1
         if self.recorder:
             self.recorder.frame_made(token, codes, audio, frame.user_active)
@@ -258,6 +259,11 @@ class EngineSession:
         """Ends this session because of an error in it."""
         self.error = error
         EngineSession.close(self)  # a session of its own would wait for its recording
+
+    def _hear(self, samples: np.ndarray) -> None:
+        """Queues samples at the model's rate; `user_activity` first, so that it has all that is in an encoder chunk."""
+        self.user_activity.push(samples)
+        self._queue.push(samples)
 
     def _end_recording(self) -> None:
         if self.recorder and self.over:

@@ -7,7 +7,7 @@ import pytest
 
 from nemo_duplex.channels.transcript import read_channel
 from nemo_duplex.evaluation.answers import words
-from nemo_duplex.streaming.user_audio import UserActivity
+from nemo_duplex.user_activity.detector import UserActivity, listen
 
 SIZE = 1764  # samples of a frame at 22.05 kHz
 
@@ -93,8 +93,10 @@ def test_it_is_told_when_the_user_speaks(agent, sets, gain, noise):
     right = frames = found = turns = 0
     for i, cut in enumerate([*sets["dev"], *sets["impatient"]]):
         audio = gain * cut.load_audio()[0] + noise * np.random.default_rng(i).standard_normal(cut.num_samples)
-        stream = np.concatenate([np.zeros(agent.perception.lead_samples), audio])  # as a session hears it
-        active = np.array(UserActivity(agent.user_sample_rate, 1280).push(stream.astype(np.float32)))
+        user = UserActivity(agent.user_sample_rate)
+        user.push(audio.astype(np.float32))
+        listen([user])
+        active = np.array([user.spoke(end) for end in range(1280, len(audio) + 1, 1280)])
         spans = [s for s in cut.supervisions if s.speaker == "user" and s.end < len(active) * 0.08]
         truth = np.zeros(len(active), bool)
         for span in cut.supervisions:

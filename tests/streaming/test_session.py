@@ -15,7 +15,8 @@ from nemo_duplex.inputs import InputError
 from nemo_duplex.streaming.resampler import StreamResampler
 from nemo_duplex.streaming.rows import AgentRows
 from nemo_duplex.streaming.session import _checked
-from tests.dummies import speech_like
+from nemo_duplex.user_activity.detector import HANGOVER, UserActivity, listen
+from tests.dummies import speech_like, voice_like
 
 CHUNKS = {"1 frame": [1280], "odd": [1, 7, 1279, 333, 2048], "10 s": [160000], "20 ms": [320]}
 
@@ -347,12 +348,72 @@ def test_the_last_milliseconds_of_another_rate_are_a_frame_of_their_own(model, r
 
 def test_the_user_is_heard_speaking_at_any_rate(model):
     quiet = np.zeros(24000, np.float32)
-    signal = np.concatenate([quiet, speech_like(1.0, 2, 48000).numpy(), quiet, quiet])
+    signal = np.concatenate([quiet, voice_like(1.0, 2, 48000).numpy(), quiet, quiet])
     active = []
     for rate, heard in ((48000, signal), (16000, resampled(signal, 48000))):
         session = model.open_session(sample_rate=rate)
         active.append([frame.user_active for frame in session.push(heard) + session.flush()])
-    assert active[0] == active[1] and 10 < sum(active[0]) < 25
+    assert active[0] == active[1] and 12 < sum(active[0]) < 18
+
+
+def speaks_twice() -> torch.Tensor:
+    silence = torch.zeros(14321)
+    return torch.cat([silence, voice_like(0.7, 1), silence, 0.05 * voice_like(0.5, 2), silence])
+
+
+@pytest.mark.parametrize("chunks", CHUNKS.values(), ids=CHUNKS)
+def test_a_frame_knows_of_the_user_what_the_encoder_has_heard(model, chunks):
+    """Up to the end of the frame, or of its encoder chunk if that is earlier; from where the frame before stopped."""
+    signal, perception = speaks_twice(), model.perception
+    frames, _ = stream(model, signal, chunks)
+    user, expected = UserActivity(16000), []
+    user.push(signal.numpy())
+    listen([user])
+    for index in range(len(frames)):
+        chunk_end = (index // perception.chunk_frames + 1) * perception.chunk_samples - perception.lead_samples
+        expected.append(user.spoke(min((index + 1) * 1280, chunk_end, len(signal))))
+    assert [frame.user_active for frame in frames] == expected
+    assert np.count_nonzero(np.diff(expected)) == 4, "Silence, speech, silence, speech, silence."
+
+
+def test_who_speaks_is_known_before_the_encoder_chunk_is_whole(model):
+    """A voice from 1.0 s on, in pushes of 20 ms: known within 150 ms, whatever the frames wait for."""
+    session, known = model.open_session(), None
+    signal = torch.cat([torch.zeros(16000), voice_like(0.4, 3), torch.zeros(12800)]).numpy()
+    frames = []
+    for start in range(0, len(signal), 320):
+        frames += session.push(signal[start : start + 320])
+        if known is None and session.user_activity.active:
+            known = (start + 320) / 16000
+    assert known is not None and 1.0 < known <= 1.15 and not session.user_activity.active
+    assert known - 0.02 < next(f.index for f in frames if f.user_active) * 0.08 + 0.0925 + 0.08
+    ended = session.user_activity.since
+    assert 1.4 + HANGOVER - 0.1 < ended < 1.4 + HANGOVER + 0.15 and frames[-1].user_active is False
+
+
+def test_a_long_recording_keeps_nobody_waiting(model):
+    """A step listens to as much of each caller as its encoder takes, and a frame more."""
+    engine, heard = model.open_engine(max_sessions=2), []
+    one, other = engine.open_session(), engine.open_session()
+    one.push(np.zeros(160000, np.float32))
+    other.push(np.zeros(160, np.float32))
+    for _ in range(3):
+        engine.step()
+        heard.append(one.user_activity.hops)
+    limit = (model.perception.chunk_samples + 1280) // 256
+    assert heard[0] == limit and heard[2] <= 3 * limit and other.user_activity.hops == 0
+
+
+def test_what_is_told_of_a_user_does_not_depend_on_the_others(model):
+    alone, _ = stream(model, speaks_twice(), [1280])
+    engine = model.open_engine(max_sessions=3)
+    sessions = [engine.open_session() for _ in range(3)]
+    for session, signal in zip(sessions, (speech_like(3.0), speaks_twice(), voice_like(2.0))):
+        session.push(signal.numpy())
+        session.flush()
+    answers = engine.run_until_idle()
+    assert [f.user_active for f in answers[sessions[1]]] == [f.user_active for f in alone]
+    assert any(f.user_active for f in answers[sessions[2]])
 
 
 # ---------------------------------------------------------------------- threads

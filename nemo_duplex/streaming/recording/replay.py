@@ -28,6 +28,7 @@ from nemo_duplex.streaming.recording.reader import SessionRecording
 from nemo_duplex.streaming.rows import AgentRows, ChunkBatch
 from nemo_duplex.streaming.session import AgentFrame, EngineSession
 from nemo_duplex.streaming.stage_runner import StageRunner
+from nemo_duplex.user_activity.detector import listen
 
 #: Frames that are kept on either side of the first one that differs.
 AROUND = 12
@@ -156,6 +157,7 @@ def _replayed(recording: SessionRecording, model: DuplexAgent) -> Iterator[Agent
             # 1 hear
             entry = int(step["entry"])
             if session.take_chunk(audio[entry]):
+                listen([session.user_activity])
                 rows.hear(state, ChunkBatch.of(audio[: step["entries"]], {entry: row}, num_rows, model.device))
             if not session.has_frame:
                 break

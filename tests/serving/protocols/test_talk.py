@@ -11,13 +11,12 @@ from websockets.sync.client import connect
 
 from nemo_duplex.serving.app import make_app
 from nemo_duplex.serving.config import ServerConfig
+from tests.dummies import voice_like
 from tests.serving.answering import ANSWER, serving
 
 RATE = 16000
-#: 0.5 s of silence, 1.2 s of "speech", 3 s of silence.
-QUESTION = np.concatenate(
-    [np.zeros(8000), 0.3 * np.sin(np.arange(19200) * 0.3) * (np.arange(19200) % 4000 < 3000), np.zeros(48000)]
-)
+#: 0.5 s of silence, 1.2 s of a voice, 3 s of silence.
+QUESTION = np.concatenate([np.zeros(8000), voice_like(1.2).numpy(), np.zeros(48000)])
 
 
 async def converse(address, pcm, query="rate=16000"):

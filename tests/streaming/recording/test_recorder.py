@@ -24,7 +24,7 @@ from nemo_duplex.streaming.recording import recorder as module
 from nemo_duplex.streaming.recording.growing_files import GrowingFile
 from nemo_duplex.streaming.recording.reader import SessionRecording
 from nemo_duplex.streaming.recording.recorder import recover
-from tests.dummies import speech_like
+from tests.dummies import speech_like, voice_like
 
 
 def hold(session, audio, chunk=777, end=True):
@@ -106,7 +106,7 @@ def test_the_turns_of_the_user(model, tmp_path):
     """As long as the detector heard somebody, up to the end of the audio."""
     session = model.open_session(record=tmp_path / "talk")
     silence = np.zeros(16000, np.float32)
-    hold(session, np.concatenate([silence, speech_like(0.25, 1).numpy(), silence, speech_like(0.25, 2).numpy()]))
+    hold(session, np.concatenate([silence, voice_like(0.25, 1).numpy(), silence, voice_like(0.25, 2).numpy()]))
     session.close()
     recording = SessionRecording.read(tmp_path / "talk")
     assert recording.cut.duration == pytest.approx(2.5), "Not 2.56 s, which the frames would be."
