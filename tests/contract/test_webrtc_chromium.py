@@ -6,6 +6,7 @@ import soundfile
 
 from nemo_duplex.serving.app import make_app
 from nemo_duplex.serving.config import ServerConfig
+from tests.dummies import voice_like
 from tests.serving.answering import ANSWER, make_answering, quiet_model, serving
 from tests.serving.web.browser import chromium
 
@@ -57,9 +58,8 @@ def server(tmp_path_factory):
 
 
 def speech(seconds):
-    """A loud tone in syllables."""
-    time = np.arange(round(seconds * RATE)) / RATE
-    return (0.3 * np.sin(2 * np.pi * 760 * time) * (time % 0.25 < 0.19)).astype(np.float32)
+    """A voice."""
+    return voice_like(seconds, sample_rate=RATE).numpy()
 
 
 @pytest.fixture

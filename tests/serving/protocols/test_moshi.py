@@ -17,14 +17,13 @@ from nemo_duplex.serving.config import Limits, ServerConfig
 from nemo_duplex.serving.protocols import moshi
 from nemo_duplex.serving.protocols.call_socket import Gone
 from nemo_duplex.streaming.session import EngineSession
+from tests.dummies import voice_like
 from tests.serving.answering import ANSWER, serving
 from tests.serving.protocols.fuzz_moshi import broken_streams, check_stream
 from tests.serving.test_opus import DELAY, lateness, noise
 
-#: 0.5 s of silence, 1.2 s of "speech", 3 s of silence, at 24 kHz.
-QUESTION = np.concatenate(
-    [np.zeros(12000), 0.3 * np.sin(np.arange(28800) * 0.2) * (np.arange(28800) % 6000 < 4500), np.zeros(72000)]
-).astype(np.float32)
+#: 0.5 s of silence, 1.2 s of a voice, 3 s of silence, at 24 kHz.
+QUESTION = np.concatenate([np.zeros(12000), voice_like(1.2, sample_rate=24000), np.zeros(72000)]).astype(np.float32)
 
 
 def spoken(samples):

@@ -7,6 +7,7 @@ from starlette.applications import Starlette
 
 from nemo_duplex.serving.config import ServerConfig
 from nemo_duplex.serving.page import page_routes
+from tests.dummies import voice_like
 from tests.serving.answering import serving
 from tests.serving.web.browser import chromium
 
@@ -14,9 +15,8 @@ RATE = 16000
 
 
 def voice(seconds):
-    """A loud tone in syllables, which counts as speech."""
-    time = np.arange(round(seconds * RATE))
-    return (0.3 * np.sin(time * 0.3) * (time % 4000 < 3000)).astype(np.float32)
+    """What counts as speech."""
+    return voice_like(seconds).numpy()
 
 
 def silence(seconds):

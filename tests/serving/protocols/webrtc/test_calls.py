@@ -11,12 +11,12 @@ import pytest
 from nemo_duplex.serving.app import make_app
 from nemo_duplex.serving.config import ServerConfig
 from nemo_duplex.serving.protocols.webrtc import peer as peer_module
+from tests.dummies import voice_like
 from tests.serving.answering import ANSWER, make_answering, serving
 from tests.serving.protocols.webrtc.caller import RATE, calling
 
-#: 0.5 s of silence, 1.2 s of "speech", silence; at 48 kHz.
-_TIME = np.arange(round(1.2 * RATE)) / RATE
-SPEECH = (0.3 * np.sin(2 * np.pi * 760 * _TIME) * (_TIME % 0.25 < 0.19)).astype(np.float32)
+#: 0.5 s of silence, 1.2 s of a voice, silence; at 48 kHz.
+SPEECH = voice_like(1.2, sample_rate=RATE).numpy()
 QUESTION = np.concatenate([np.zeros(RATE // 2, np.float32), SPEECH])
 
 
