@@ -9,14 +9,14 @@ import pytest
 import websockets
 
 from nemo_duplex.serving.wire_audio import WireFormat
+from tests.dummies import voice_like
 from tests.serving.answering import ANSWER, ANSWER_FRAMES
 from tests.serving.protocols.realtime_schema import check_event
 from tests.serving.protocols.test_realtime_conversation import BEGIN, END, SOUND, STOPPED, TEXT
 
 RATE = 24000
-_TIME = np.arange(RATE)
-#: 0.5 s of silence, 1 s of "speech".
-QUESTION = np.concatenate([np.zeros(RATE // 2), 0.3 * np.sin(_TIME * 0.2) * (_TIME % 6000 < 4500)])
+#: 0.5 s of silence, 1 s of a voice.
+QUESTION = np.concatenate([np.zeros(RATE // 2), voice_like(1.0, sample_rate=RATE)])
 
 
 def pcm(seconds: float = 0.0, rate: int = RATE) -> bytes:
