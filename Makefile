@@ -1,4 +1,4 @@
-# make install | test | fuzz | lint | check | docs | demo | test-agent | soak | clean. All of them work on a fresh machine with Python 3.10 to 3.12 and a C compiler.
+# make install | test | fuzz | lint | check | docs | demo | test-agent | soak | contract | clean. All of them work on a fresh machine with Python 3.10 to 3.12 and a C compiler.
 #
 #   PYTHON=python3.12 make install     another interpreter
 #   make demo MINUTES=5                less time: everything shrinks with it
@@ -8,6 +8,7 @@
 #   make docs                          the documentation as a site: build/site/index.html
 #   make test-agent                    what must hold of the agent that make demo trained
 #   make soak                          an hour's conversation with it, its end compared with its start
+#   make contract                      calls from other people's clients, each in an environment of its own below .contract/
 
 suitable = $(shell $(1) -c 'import sys; print((3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null)
 PYTHON ?= $(firstword $(foreach python,python3 python3.12 python3.11 python3.10,$(if $(filter True,$(call suitable,$(python))),$(python))))
@@ -17,7 +18,7 @@ BIN := .venv/bin
 STAMP := .venv/installed-$(shell cat setup.py constraints.txt | cksum | cut -d ' ' -f 1)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: install test fuzz lint check docs demo test-agent soak clean
+.PHONY: install test fuzz lint check docs demo test-agent soak contract contract-env clean
 .DELETE_ON_ERROR:
 
 install: $(STAMP)
@@ -59,6 +60,33 @@ test-agent: demo
 
 soak: demo
 	@$(BIN)/python examples/soak.py model=$(or $(OUT),demo)/agent.nemo data=$(or $(OUT),demo)/corpus out=$(or $(OUT),demo)/soak
+
+# An environment for each family of clients: their pins clash with ours and with each other's. What stands in FAMILY.alone.txt is
+# installed without its dependencies. An environment is up to date when it was made from these very files.
+CLIENTS := tests/contract/requirements
+FAMILIES := $(filter-out %.alone,$(patsubst $(CLIENTS)/%.txt,%,$(wildcard $(CLIENTS)/*.txt)))
+
+contract-env: $(FAMILIES:%=.contract/%/requirements.txt) .contract/javascript/package.json
+
+.contract/%/requirements.txt: $(CLIENTS)/%.txt $(wildcard $(CLIENTS)/*.alone.txt)
+	@python="$(PYTHON)"; pip="$(@D)/bin/python -m pip install --quiet --disable-pip-version-check"; \
+	alone="$(wildcard $(CLIENTS)/$*.alone.txt)"; \
+	cat $< $$alone | cmp --silent - $@ || { \
+	  $$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' || \
+	    { echo "error: the clients need Python 3.11 or 3.12 (got '$$python'). Install one, then: PYTHON=/path/to/python3.11 make $(MAKECMDGOALS)"; exit 2; }; \
+	  echo "Installing the clients of $* into $(@D) ..."; \
+	  $$python -m venv --clear $(@D) && $$pip --requirement $< && \
+	  { test -z "$$alone" || $$pip --no-deps --requirement $$alone; } && cat $< $$alone > $@; }
+	@touch $@
+
+.contract/javascript/package.json: $(wildcard $(CLIENTS)/javascript/*.json)
+	@npm --version > /dev/null 2>&1 || { echo "error: the clients in JavaScript need Node 20 or newer with npm. Install it, then: make $(MAKECMDGOALS)"; exit 2; }
+	@echo "Installing the clients of javascript into $(@D) ..."
+	@rm -rf $(@D) && mkdir -p $(@D) && cp $^ $(@D) && npm ci --prefix $(@D) --silent --no-audit --no-fund
+	@touch $@
+
+contract: install contract-env
+	$(BIN)/python -m pytest tests/contract --contract
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache

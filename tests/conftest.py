@@ -35,8 +35,19 @@ def same_start():
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--agent", help="a trained agent.nemo: adds the tests of tests/agent")
     parser.addoption("--corpus", help="the corpus folder that goes with --agent")
+    parser.addoption(
+        "--contract", action="store_true", help="adds the tests of tests/contract: calls from other people's clients"
+    )
+    parser.addoption(
+        "--server",
+        metavar="HOST:PORT",
+        help="a server of tests.serving.answering that these tests call, instead of one of their own",
+    )
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Tests of a trained agent need one; `make demo` trains it and `make test-agent` runs them."""
-    return True if "agent" in collection_path.parts[-2:] and not config.getoption("--agent") else None
+    """Tests of a trained agent need one; `make demo` trains it and `make test-agent` runs them. Those of other people's clients
+    need these clients; `make contract` installs and runs them."""
+    needs = {"agent": "--agent", "contract": "--contract"}
+    option = next((needs[part] for part in collection_path.parts[-2:] if part in needs), None)
+    return True if option and not config.getoption(option) else None

@@ -19,6 +19,7 @@ from threading import Thread
 import torch
 import uvicorn
 
+from nemo_duplex.serving.agent_turns import AgentTurns
 from nemo_duplex.serving.app import make_app
 from nemo_duplex.serving.config import ServerConfig
 from nemo_duplex.serving.run import uvicorn_config
@@ -43,11 +44,16 @@ def quiet_model(folder: Path, **changes):
 
 
 def make_answering(app, answer: str = ANSWER, frames: int = ANSWER_FRAMES):
-    """Lets the agent of an application answer in every call."""
+    """Lets the agent of an application answer in every call, and be silent between its turns, as a trained one is."""
     worker = app.state.server.worker
-    hand_out, active, stop_at = worker._answer, {}, {}
+    hand_out, active, stop_at, turns = worker._answer, {}, {}, {}
 
     def answering(answers, done, step):
+        for session, made in answers.items():
+            follow = turns.setdefault(session, AgentTurns(worker.layout))
+            for frame in made:
+                if not follow.add(frame.token).speaking:
+                    frame.audio[:] = 0.0
         hand_out(answers, done, step)
         for session, made in answers.items():
             for frame in made:

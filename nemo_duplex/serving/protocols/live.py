@@ -4,7 +4,7 @@ caller   session.start, once and first; then session.input_audio.append and comm
 server   session.started                          the model can answer; audio that came before is not lost
          session.output_audio.delta               every 80 ms, silence too
          session.output_transcript.delta          the agent's words, where they are heard
-         session.input_transcript.delta           " ": the user speaks; nobody wrote down what
+         session.input_transcript.delta           "…": the user begins to speak, nobody wrote down what; " ": still speaks
          session.paused, session.resumed          with idle_timeout_s: nothing is sent while nobody speaks
          session.usage.updated                    every 10 s
          session.closed                           the last event, then the connection is closed
@@ -295,14 +295,16 @@ class _Session:
             await self._send("session.paused" if idle else "session.resumed")
 
     async def _tell_speech(self, frame: CallFrame) -> None:
-        """A blank fragment while the user speaks: LiveKit knows of no other sign, and leaves out empty ones."""
+        """A fragment while the user speaks: clients know of no other sign. LiveKit leaves out empty ones, and in Pipecat the
+        user's turn never ends if all of it is blank, so the first one is three dots."""
         if frame.user_started:
             self._speech_told = frame.index
         elif not frame.user_active or frame.index < self._speech_told + _SPEECH_FRAMES - 1:
             return
         start, self._speech_told = self._speech_told, frame.index + 1
         end_ms = self._speech_told * self._frame_ms
-        await self._send("session.input_transcript.delta", delta=" ", start_ms=start * self._frame_ms, end_ms=end_ms)
+        words = "…" if frame.user_started else " "
+        await self._send("session.input_transcript.delta", delta=words, start_ms=start * self._frame_ms, end_ms=end_ms)
 
     async def _tell_text(self, frame: CallFrame) -> None:
         self._parted = self._parted or (frame.turn_started and self._wrote)
