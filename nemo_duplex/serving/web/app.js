@@ -1,6 +1,6 @@
 // The page: buttons and fields in, what a conversation tells out. It holds no rules of its own.
 
-import { askServer, isKey } from "./connection.js";
+import { askServer, fetchRecording, isKey } from "./connection.js";
 import { Conversation, WIRE_RATE } from "./conversation.js";
 import { Gauges } from "./gauges.js";
 import { Picture } from "./picture.js";
@@ -115,11 +115,7 @@ function end(problem) {
   showNote("");
   $("mute").setAttribute("aria-pressed", "false");
   if (problem) fail(problem);
-  const [id] = conversation.recordings.slice(-1);
-  if (id) {
-    $("save-recording").href = recordingAddress(id);
-    $("save-recording").hidden = false;
-  }
+  $("save-recording").hidden = conversation.recordings.length === 0;
 }
 
 function measure(measured) {
@@ -183,11 +179,15 @@ $("save-audio").onclick = () => save(conversation.tape.wav(), "conversation.wav"
 $("save-text").onclick = () => save(new Blob([conversation.transcript.asText()], { type: "text/plain" }), "conversation.txt");
 $("save-vtt").onclick = () => save(new Blob([conversation.transcript.asVtt(conversation.tape.seconds)], { type: "text/vtt" }), "conversation.vtt");
 
-function recordingAddress(id) {
-  const address = new URL(`recordings/${encodeURIComponent(id)}`, page);
-  if (key) address.searchParams.set("key", key);
-  return address.href;
-}
+$("save-recording").onclick = async () => {
+  showNote("Fetching the recording …");
+  try {
+    for (const id of conversation.recordings) save(await fetchRecording(page, id, key), `call-${id}.zip`);
+    showNote("");
+  } catch (error) {
+    showNote(error.message);
+  }
+};
 
 // ------------------------------------------------------------------ around a call
 

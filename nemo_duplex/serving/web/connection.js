@@ -27,13 +27,26 @@ export const isKey = (text) => /^[\w!#$%&'*+.^`|~-]+$/.test(text);
  */
 export async function askServer(page, options) {
   try {
-    const headers = options.key ? { Authorization: `Bearer ${options.key}` } : {};
-    const response = await fetch(talkAddress(page, options, false), { headers, cache: "no-store", signal: AbortSignal.timeout(8000) });
+    const request = { headers: withKey(options.key), cache: "no-store", signal: AbortSignal.timeout(8000) };
+    const response = await fetch(talkAddress(page, options, false), request);
     const said = await response.json().catch(() => ({}));
     const retryAfter = Number(response.headers.get("Retry-After")) || null;
     return { status: response.status, message: said.error?.message ?? "", retryAfter, ...(response.ok ? said : {}) };
   } catch {
     return { status: 0, message: "", retryAfter: null };
+  }
+}
+
+const withKey = (key) => (key ? { Authorization: `Bearer ${key}` } : {});
+
+/** The recording of a call as a Blob; waits for one that is being completed. Throws an Error with the server's words. */
+export async function fetchRecording(page, id, key) {
+  for (let tries = 20; ; tries--) {
+    const response = await fetch(new URL(`api/recordings/${id}.zip`, page), { headers: withKey(key) });
+    if (response.ok) return response.blob();
+    const said = await response.json().catch(() => ({}));
+    if (response.status !== 409 || !tries) throw new Error(said.error?.message ?? `The server answered with status ${response.status}.`);
+    await new Promise((go) => setTimeout(go, 500));
   }
 }
 

@@ -6,7 +6,7 @@ import { clock } from "./transcript.js";
 const BAR = 3; // columns of 20 ms in one bar
 const AXIS = 26; // pixels between the lanes, for the times
 const WORDS = 52; // pixels below the agent's bars, for its words
-const NOW = 64; // pixels right of now, for words that are longer than their time
+const LATE = 80; // pixels that a word may stand right of its time; then it begins the next row
 const MARKS = { "barge-in": "barge-in", lost: "connection lost", again: "connected again" };
 
 /** The times that get a label: every `step` seconds from `from` to `to`. */
@@ -15,15 +15,16 @@ export function ticks(from, to, step) {
   return Array.from({ length: Math.max(0, Math.floor(to / step) - first + 1) }, (_, n) => (first + n) * step);
 }
 
-/** Where words stand so that none covers another: at its time, or behind the word before; a word that would come `late` pixels
- *  too far right begins the next row, as in a book. */
-export function placed(words, xOf, widthOf, rows, late = 46, gap = 5) {
+/** Where words stand so that none covers another: at its time, or behind the word before; one that would come `late` pixels too
+ *  far right begins the next row, as in a book. */
+export function placed(words, xOf, widthOf, rows, late, gap = 5) {
   const ends = new Array(rows).fill(-Infinity);
   let row = 0;
   return words.map((word) => {
     const wanted = xOf(word);
     const next = (row + 1) % rows;
-    if (ends[row] + gap > wanted + late && ends[next] < ends[row]) row = next;
+    if (Math.max(...ends) + gap <= wanted) row = 0; // a new beginning
+    else if (ends[row] + gap > wanted + late && ends[next] < ends[row]) row = next;
     const x = Math.max(wanted, ends[row] + gap);
     ends[row] = x + widthOf(word);
     return { word, x, row };
@@ -74,6 +75,7 @@ export class Picture {
   /** Follows a timeline from now on. */
   show(timeline) {
     this.timeline = timeline;
+    this.placedFor = null;
     this.moved = performance.now();
     this.draw();
   }
@@ -118,7 +120,7 @@ export class Picture {
     context.clearRect(0, 0, width, tall);
     const middle = Math.round((tall - AXIS - WORDS) / 2);
     const frame = { middle, lane: middle - 14, below: middle + AXIS, rate: width < 500 ? 56 : 84, now: this.now() };
-    frame.x = (time) => width - NOW - (frame.now - time) * frame.rate;
+    frame.x = (time) => width - LATE - (frame.now - time) * frame.rate;
     frame.from = Math.max(0, frame.now - width / frame.rate);
     if (!this.timeline) return;
     this.drawAxis(frame);
@@ -159,16 +161,29 @@ export class Picture {
     }
   }
 
-  drawWords({ below, lane, x, from }) {
-    const { context, timeline, colours } = this;
+  drawWords({ below, lane, x, rate }) {
+    const { context, colours, width } = this;
     context.font = `600 14px ${this.font}`;
     context.textAlign = "left";
     context.textBaseline = "alphabetic";
-    const words = joined(timeline.words.filter(({ time }) => time > from - 4));
-    for (const { word, x: at, row } of placed(words, ({ time }) => x(time), ({ text }) => context.measureText(text).width, 2)) {
+    const zero = x(0);
+    for (const { word, x: at, row } of this.placement(rate)) {
+      if (zero + at < -400 || zero + at > width) continue;
       context.fillStyle = word.held ? colours.soft : colours.ink;
-      context.fillText(word.text, at, below + lane + 24 + 18 * row);
+      context.fillText(word.text, zero + at, below + lane + 24 + 18 * row);
     }
+  }
+
+  /** The words with their places, from time 0 on; computed anew only when there are more of them, so that none jumps. */
+  placement(rate) {
+    const words = this.timeline.words;
+    const state = `${rate} ${words.length} ${words.at(-1)?.time} ${words.at(-1)?.text}`;
+    if (state !== this.placedFor) {
+      const widthOf = ({ text }) => this.context.measureText(text).width;
+      this.places = placed(joined(words), ({ time }) => time * rate, widthOf, 2, LATE);
+      this.placedFor = state;
+    }
+    return this.places;
   }
 
   drawMarks({ x, from }) {

@@ -1,13 +1,14 @@
 """A call from the page, in Chromium, with an agent whose turns are known: it answers, is interrupted, what is kept is true."""
 
 import re
+import zipfile
 
 import numpy as np
 import pytest
 import soundfile
 
 from nemo_duplex.serving.app import make_app
-from nemo_duplex.serving.config import ServerConfig
+from nemo_duplex.serving.config import RecordingRules, ServerConfig
 from tests.serving.answering import ANSWER, make_answering, serving
 from tests.serving.web.browser import PHONE, chromium, microphone
 from tests.serving.web.conftest import RATE, silence, voice
@@ -204,6 +205,35 @@ def test_two_calls_in_a_row_begin_anew(server, agent, spoken, tmp_path):
             browser.click("#start")
             browser.wait("document.querySelector('#status-text').innerText === 'Stopped'")
         assert browser.troubles == []
+
+
+def test_a_call_is_recorded_on_the_server_if_it_is_asked_for(agent, spoken, tmp_path):
+    rules = RecordingRules(tmp_path / "kept")
+    app = make_answering(make_app(agent, ServerConfig(callers=1, recordings=rules, api_keys=("key-of-a-caller",))))
+    with serving(app) as address, chromium(*microphone(spoken(silence(1)))) as browser:
+        browser.open(f"http://{address}/")
+        browser.wait("document.querySelector('#key-form').checkVisibility()")
+        assert not browser.run("document.querySelector('#record').checkVisibility()")  # not known before the key is
+        browser.type("key-of-a-caller")
+        browser.press("Enter")
+        browser.wait("document.querySelector('#record').checkVisibility()")
+        assert browser.text("#record-hint") == "The server keeps nothing unless you ask it to."
+        browser.click("#record")
+        browser.click("#start")
+        browser.wait("document.querySelector('#note').innerText === 'The server records this call.'")
+        browser.wait("document.querySelector('#clock-text').innerText === '0:01'")
+        browser.click("#start")
+        browser.do("Page.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+        browser.click("#save-recording")
+        browser.until(lambda: [*tmp_path.glob("call-*.zip")])
+        (path,) = tmp_path.glob("call-*.zip")
+        (call,) = (folder.name for folder in rules.folder.iterdir())
+        assert path.name == f"call-{call}.zip"
+        assert zipfile.ZipFile(path).testzip() is None and f"{call}/user.wav" in zipfile.ZipFile(path).namelist()
+        browser.click("#record")
+        browser.click("#start")
+        browser.wait("document.querySelector('#status-text').innerText === 'Connected'")
+        assert browser.text("#note") == "" and not browser.run("document.querySelector('#save-recording').checkVisibility()")
 
 
 def test_the_server_is_told_when_the_page_goes_away(agent, spoken):

@@ -252,7 +252,7 @@ def test_pieces_become_words_and_words_do_not_cover_each_other(modules):
     places = modules.module(
         "return picture.placed([0, 10, 20, 30, 300], (x) => x, () => 60, 2, 46, 5).map(({x, row}) => [x, row])", "picture"
     )
-    assert places == [[0, 0], [10, 1], [65, 0], [75, 1], [300, 1]]
+    assert places == [[0, 0], [10, 1], [65, 0], [75, 1], [300, 0]]
 
 
 def test_the_axis_has_a_label_every_step(modules):
