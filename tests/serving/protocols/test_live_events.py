@@ -144,7 +144,12 @@ def test_audio_is_decoded_in_the_format_of_the_session():
     odd = event(type="session.input_audio.append", audio=base64.b64encode(b"abc").decode())
     assert refused(lambda: odd.audio(WireFormat("pcm16", 16000))) == ("invalid_audio", "audio")
     assert len(odd.audio(WireFormat("alaw", 8000))) == 3
-    for audio, code in (("AA A", "invalid_base64"), ("\u00e9", "invalid_base64"), (None, "invalid_type"), ([], "invalid_type")):
+    for audio, code in (
+        ("AA!AA", "invalid_base64"),
+        ("\u00e9", "invalid_base64"),
+        (None, "invalid_type"),
+        ([], "invalid_type"),
+    ):
         wrong = event(type="session.input_audio.append", audio=audio)
         assert refused(partial(wrong.audio, WireFormat("ulaw", 8000))) == (code, "audio")
 
