@@ -168,3 +168,10 @@ def test_bytes_that_only_look_like_pages_cost_little():
         assert list(reader.push(begins * 140)) == []
         assert len(reader._bytes) <= 65536
     assert list(reader.push(bytes(70000) + page([b"packet"]))) == [b"packet"]
+
+
+def test_a_packet_that_holds_the_sign_of_a_page_is_read_however_it_is_cut():
+    data = page([b"before" + b"OggS" * 20 + b"after"]) + page([b"next"], number=1)
+    reader = OggReader()
+    packets = [packet for place in range(len(data)) for packet in reader.push(data[place : place + 1])]
+    assert packets == [b"before" + b"OggS" * 20 + b"after", b"next"] and reader.broken == 0

@@ -290,3 +290,20 @@ def test_each_turn_begins_with_a_blank_and_words_are_left_whole():
 @given(broken_streams())
 def test_no_bytes_end_the_reader_or_take_long(stream):
     check_stream(stream)
+
+
+def test_a_message_of_many_pages_is_heard_whole():
+    class Early:
+        async def messages(self, socket):
+            yield b"\x01" + b"".join(message[1:] for message in spoken(said))
+
+    class Listener:
+        def __init__(self):
+            self.parts = []
+
+        async def push(self, samples):
+            self.parts.append(samples)
+
+    said, call = noise(24000 * 8), Listener()
+    asyncio.run(moshi._hear(call, None, Early()))
+    assert sum(map(len, call.parts)) == len(said) and max(map(len, call.parts)) <= 1920
