@@ -1,6 +1,8 @@
-# make install | test | fuzz | lint | check | docs | demo | test-agent | soak | contract | clean. All of them work on a fresh machine with Python 3.10 to 3.12 and a C compiler.
+# make talk | install | test | fuzz | lint | check | docs | demo | test-agent | soak | contract | clean. All of them work on a fresh machine with Python 3.10 to 3.12 and a C compiler.
 #
 #   PYTHON=python3.12 make install     another interpreter
+#   make talk                          serves demo/agent.nemo, or one that it makes in 5 minutes, and prints the address
+#   make talk PORT=9000 OUT=folder     another port, another agent
 #   make demo MINUTES=5                less time: everything shrinks with it
 #   make demo FROM_SCRATCH=1           trains the small encoder and codec too, instead of taking the bundled ones
 #   make demo OUT=folder               another folder than demo/
@@ -18,8 +20,14 @@ BIN := .venv/bin
 STAMP := .venv/installed-$(shell cat setup.py constraints.txt | cksum | cut -d ' ' -f 1)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: install test fuzz lint check docs demo test-agent soak contract contract-env clean
+.PHONY: talk install test fuzz lint check docs demo test-agent soak contract contract-env clean
 .DELETE_ON_ERROR:
+
+AGENT = $(or $(OUT),demo)/agent.nemo
+
+talk: install
+	@test -f $(AGENT) || $(BIN)/python examples/demo.py out=$(or $(OUT),demo) minutes=$(or $(MINUTES),5)
+	@exec $(BIN)/python examples/serve.py model=$(AGENT) recordings.folder=$(or $(OUT),demo)/recordings $(if $(PORT),port=$(PORT))
 
 install: $(STAMP)
 
@@ -56,10 +64,10 @@ demo: install
 	@$(BIN)/python examples/demo.py $(if $(OUT),out=$(OUT)) $(if $(MINUTES),minutes=$(MINUTES)) $(if $(FROM_SCRATCH),from_scratch=true)
 
 test-agent: demo
-	$(BIN)/python -m pytest tests/agent --agent $(or $(OUT),demo)/agent.nemo --corpus $(or $(OUT),demo)/corpus
+	$(BIN)/python -m pytest tests/agent --agent $(AGENT) --corpus $(or $(OUT),demo)/corpus
 
 soak: demo
-	@$(BIN)/python examples/soak.py model=$(or $(OUT),demo)/agent.nemo data=$(or $(OUT),demo)/corpus out=$(or $(OUT),demo)/soak
+	@$(BIN)/python examples/soak.py model=$(AGENT) data=$(or $(OUT),demo)/corpus out=$(or $(OUT),demo)/soak
 
 # An environment for each family of clients: their pins clash with ours and with each other's. What stands in FAMILY.alone.txt is
 # installed without its dependencies. An environment is up to date when it was made from these very files.

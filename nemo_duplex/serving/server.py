@@ -49,6 +49,7 @@ class CallServer:
         self.draining = False
         self._watch: asyncio.Task[None] | None = None
         self.metrics.watch("seats", "Calls that are possible at once.", lambda: config.callers)
+        self.metrics.watch("seats_taken", "Callers that have a seat.", lambda: self.admission.taken)
         self.metrics.watch("waiting", "Callers in the queue.", lambda: self.admission.waiting)
         self.metrics.watch("draining", "1 while the server takes no new calls.", lambda: self.draining)
 
