@@ -53,7 +53,7 @@ class WebRtcCalls:
     """
 
     def __init__(self, server: CallServer) -> None:
-        self._server = server
+        self._server, self._traffic = server, server.metrics.traffic("webrtc")
         self._calls: dict[str, tuple[Call, Peer]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -109,13 +109,14 @@ class WebRtcCalls:
             told = f"This server has no WebRTC ({error}). Install it there: pip install 'nemo_duplex[webrtc]'."
             raise RefusedError(told, 501) from error
         async with self._server.call("webrtc", SAMPLE_RATE) as call:
-            peer = Peer(self._server.model.agent_sample_rate, self._server.config.limits.message_bytes)
+            peer = Peer(self._server.model.agent_sample_rate, self._server.config.limits.message_bytes, self._traffic)
             self._calls[call.id] = call, peer
             try:
                 answered.set_result((call.id, await peer.answer(offer.sdp)))
                 if await peer.connected():
                     await _converse(call, peer, self._server, offer)
             finally:
+                call.end(peer.reason)
                 del self._calls[call.id]
                 await peer.close()
 

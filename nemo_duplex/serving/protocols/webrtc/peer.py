@@ -19,7 +19,8 @@ from aiortc import RTCConfiguration, RTCDataChannel, RTCPeerConnection, RTCRtpRe
 
 from nemo_duplex.frames import Seconds
 from nemo_duplex.serving.admission import RefusedError
-from nemo_duplex.serving.call import Call
+from nemo_duplex.serving.call import HUNG_UP, SLOW, Call
+from nemo_duplex.serving.metrics import Traffic
 from nemo_duplex.serving.protocols.webrtc.audio import AgentTrack, TurnQueue, hear, in_order
 
 #: A caller that has not connected for so long after its offer was answered is gone.
@@ -46,9 +47,11 @@ class Peer:
     Args:
         agent_rate: of the agent's frames, in Hz.
         message_bytes: longest message of the caller.
+        traffic: counts the bytes of both ways.
 
     Attributes:
         gone: set when the connection is over.
+        reason: why: HUNG_UP, or SLOW where the caller does not take its events.
         turns: what the agent says to the caller.
         played: the turns that were played to their end.
 
@@ -59,11 +62,12 @@ class Peer:
         True
     """
 
-    def __init__(self, agent_rate: int, message_bytes: int = 1_000_000) -> None:
-        self.gone = asyncio.Event()
+    def __init__(self, agent_rate: int, message_bytes: int = 1_000_000, traffic: Traffic | None = None) -> None:
+        self.gone, self.reason = asyncio.Event(), HUNG_UP
         self.played: asyncio.Queue[str] = asyncio.Queue()
         self.turns = TurnQueue(agent_rate, self.played.put_nowait)
-        self._message_bytes = message_bytes
+        self._message_bytes, self._traffic = message_bytes, traffic
+        self._bytes = 0, 0  # received and sent, as far as they are counted
         self._connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
         self._track = AgentTrack(self.turns)
         self._connected = asyncio.Event()
@@ -122,7 +126,7 @@ class Peer:
         while not self.gone.is_set():
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self.gone.wait(), 1.0)
-            now = await self._packets_received()
+            now = await self._count()
             received, silent = now, silent + 1.0 if now == received else 0.0
             if silent >= SILENT_SECONDS:
                 _log.info("a WebRTC caller sent nothing for %.0f s", silent)
@@ -184,7 +188,7 @@ class Peer:
 
     def _send(self, channel: RTCDataChannel, text: str) -> None:
         if channel.bufferedAmount > _MOST_UNSENT:
-            _log.warning("a WebRTC caller was disconnected: it does not take its events")
+            self.reason = SLOW
             self.gone.set()
             return
         try:
@@ -192,7 +196,13 @@ class Peer:
         except ValueError as error:  # longer than what the caller says it can take
             _log.warning("an event was not sent: %s", error)
 
-    async def _packets_received(self) -> int:
+    async def _count(self) -> int:
+        """Counts the bytes since the last time; returns the number of packets received."""
         [transceiver, *_] = self._connection.getTransceivers()
         stats = await transceiver.receiver.getStats()
-        return sum(entry.packetsReceived for entry in stats.values() if entry.type == "transport")
+        [transport] = [entry for entry in stats.values() if entry.type == "transport"]
+        counted, self._bytes = self._bytes, (transport.bytesReceived, transport.bytesSent)
+        if self._traffic is not None:
+            self._traffic.received.inc(self._bytes[0] - counted[0])
+            self._traffic.sent.inc(self._bytes[1] - counted[1])
+        return transport.packetsReceived

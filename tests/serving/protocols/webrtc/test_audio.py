@@ -121,8 +121,8 @@ def test_audio_that_is_sent_faster_than_it_is_spoken_is_dropped_after_two_second
 
 
 def ramp(frames, start=0):
-    """Frames of 80 ms at 48 kHz whose samples tell where they are: 0.00001 apart."""
-    return np.arange(start * FRAME + 1, (start + frames) * FRAME + 1, dtype=np.float32) / 100000
+    """Frames of 80 ms at 48 kHz whose samples tell where they are: 1, 2, 3 ... in 16 bits."""
+    return np.arange(start * FRAME + 1, (start + frames) * FRAME + 1, dtype=np.float32) / 32768
 
 
 class Queue(TurnQueue):
@@ -131,6 +131,11 @@ class Queue(TurnQueue):
     def __init__(self):
         self.told = []
         super().__init__(SAMPLE_RATE, self.told.append)
+
+    def packet(self):
+        samples = super().packet()
+        assert samples.shape == (PACKET,) and samples.dtype == np.int16
+        return samples / np.float32(32768)
 
     def packets(self, count):
         return np.concatenate([self.packet() for _ in range(count)])
@@ -217,7 +222,7 @@ def test_the_rate_is_changed_once_per_turn():
     for start in range(0, len(agent), 1764):
         queue.play("a", agent[start : start + 1764])
     queue.finish()
-    sound = np.concatenate([queue.packet() for _ in range(44)])
+    sound = np.concatenate([queue.packet() for _ in range(44)]) / np.float32(32768)
     start, alike, level = place(signal[:-480], sound)
     assert start in (0, 1) and alike > 0.999 and level == pytest.approx(1, abs=0.01)
 
@@ -236,7 +241,7 @@ def received(track, count):
 
 
 def test_the_agents_track_is_opus_with_a_time_for_every_20_ms():
-    queue, signal = Queue(), chirp(0.4)
+    queue, signal = TurnQueue(SAMPLE_RATE), chirp(0.4)
     queue.play("a", signal)
     packets, sound = received(AgentTrack(queue), 25)
     assert len(sound) == 25 * PACKET and [packet.pts for packet in packets] == [number * PACKET for number in range(25)]
@@ -245,8 +250,19 @@ def test_the_agents_track_is_opus_with_a_time_for_every_20_ms():
     assert 0 <= start - 2 * PACKET < 400 and alike > 0.95 and level == pytest.approx(1, abs=0.1)  # the codec's delay is 6.5 ms
 
 
+def test_silence_is_encoded_a_few_times_and_sound_after_it_is_whole():
+    queue, signal = TurnQueue(SAMPLE_RATE), chirp(0.2)
+    track = AgentTrack(queue)
+    before, silence = received(track, 12)
+    assert len({bytes(packet) for packet in before[5:]}) == 1 and np.abs(silence).max() < 7e-5  # two steps of 16 bits
+    queue.play("a", signal)
+    _, sound = received(track, 15)
+    start, alike, _ = place(signal, sound)
+    assert 0 <= start - 2 * PACKET < 400 and alike > 0.95
+
+
 def test_a_track_that_is_late_skips_time_instead_of_hurrying():
-    track = AgentTrack(Queue())
+    track = AgentTrack(TurnQueue(SAMPLE_RATE))
 
     async def stalled():
         first = await track.recv()
@@ -258,7 +274,7 @@ def test_a_track_that_is_late_skips_time_instead_of_hurrying():
 
 
 def test_a_track_that_was_stopped_ends():
-    track = AgentTrack(Queue())
+    track = AgentTrack(TurnQueue(SAMPLE_RATE))
     track.stop()
     with pytest.raises(MediaStreamError):
         asyncio.run(track.recv())

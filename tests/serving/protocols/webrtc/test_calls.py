@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import sys
 
 import httpx
@@ -50,12 +51,17 @@ def test_a_call_from_the_question_to_the_answer(server):
             path = await call(server, caller)
             await caller.has("output_audio_buffer.stopped")
             loud = [np.abs(part).max() > 0.01 for *_, part in caller.heard]
+            async with httpx.AsyncClient() as client:
+                metrics = (await client.get(f"http://{server}/metrics")).text
             hung_up = await post(server, "", f"{path}/hangup")
             await caller.until(lambda: caller.states[-1] == "closed")
             again = await post(server, "", f"{path}/hangup")
-        return path, caller.events, loud, hung_up.status_code, again.status_code
+        return path, caller.events, loud, metrics, hung_up.status_code, again.status_code
 
-    path, events, loud, hung_up, again = ran(talk())
+    path, events, loud, metrics, hung_up, again = ran(talk())
+    for way in ("received", "sent"):
+        [count] = re.findall(rf'nemo_duplex_bytes_total{{protocol="webrtc",way="{way}"}} (.*)', metrics)
+        assert float(count) > 20 * len(loud)  # a packet has more bytes than its headers
     assert path.startswith("/v1/realtime/calls/") and (hung_up, again) == (200, 404)
     assert kinds(events) == [
         "session.created",
