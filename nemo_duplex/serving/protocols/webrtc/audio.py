@@ -284,7 +284,7 @@ class AgentTrack(MediaStreamTrack):
         if self._silent > _SILENT_ENCODED:
             return self._silence
         frame = av.AudioFrame(format="s16", layout="mono", samples=PACKET)
-        frame.planes[0].update(samples)
+        frame.planes[0].update(samples.tobytes())
         frame.sample_rate, frame.time_base = SAMPLE_RATE, _TIME_BASE
         [packet] = self._encoder.encode(frame)
         self._silence = bytes(packet)

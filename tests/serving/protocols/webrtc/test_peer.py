@@ -134,6 +134,44 @@ def test_a_caller_that_hangs_up_is_gone(how):
     ran(talk())
 
 
+class FullChannel:
+    """A data channel whose other end reads nothing."""
+
+    readyState, bufferedAmount = "open", 5_000_000
+
+    def on(self, *args):
+        pass
+
+    def send(self, text):
+        raise AssertionError("It is full.")
+
+
+def test_a_caller_that_does_not_take_its_events_is_disconnected_as_slow():
+    async def talk():
+        peer = Peer(AGENT_RATE)
+        before = peer.reason
+        peer._channel_opened(FullChannel())
+        peer.send({"type": "late"})
+        await peer.close()
+        return before, peer.reason
+
+    assert ran(talk()) == ("hung_up", "slow")
+
+
+@pytest.mark.parametrize("messages", [["x" * 101], [b"\xff"], ["x"] * 257], ids=["long", "no text", "many"])
+def test_a_caller_that_sends_what_cannot_be_read_is_disconnected(messages):
+    async def talk():
+        peer = Peer(AGENT_RATE, message_bytes=100)
+        for number, message in enumerate(messages):
+            assert not peer.gone.is_set(), number
+            peer._message_came(message)
+        gone = peer.gone.is_set()
+        await peer.close()
+        return gone
+
+    assert ran(talk())
+
+
 def vanish(caller):
     """The caller's machine is switched off: nothing more comes from it."""
     for transport in {t.receiver.transport.transport for t in caller.connection.getTransceivers()}:
