@@ -106,6 +106,8 @@ class Worker(Protocol):
 
     def samples_ahead(self, sample_rate: int) -> int: ...
 
+    def check_said(self, text: str) -> None: ...
+
 
 class Call:
     """One caller. Made by `CallServer.call`; belongs to one event loop.
@@ -238,9 +240,18 @@ class Call:
             self._worker.ask(self, "start")
 
     def say(self, text: str) -> None:
-        """The agent says `text`; one that it cannot write is logged and dropped."""
+        """The agent says `text`.
+
+        Raises:
+            InputError: if the text is too long, or the agent cannot write it.
+        """
         if self.session is not None and self.ended is None:
+            self._worker.check_said(text)
             self._worker.ask(self, "say", text)
+
+    def check_said(self, text: str) -> None:
+        """Raises InputError if `say` would."""
+        self._worker.check_said(text)
 
     def mute(self, muted: bool) -> None:
         """The agent continues without sound (True), or with sound again (False)."""

@@ -16,6 +16,7 @@ from queue import Empty, SimpleQueue
 from threading import Event, Thread
 from typing import Any
 
+from nemo_duplex.data.text_tokenizer import written_tokens
 from nemo_duplex.frames import Seconds
 from nemo_duplex.inputs import InputError
 from nemo_duplex.models.agent import DuplexAgent
@@ -24,6 +25,9 @@ from nemo_duplex.serving.metrics import Metrics
 from nemo_duplex.streaming.engine import Answers, DuplexEngine
 
 _log = logging.getLogger(__name__)
+
+#: Characters of the longest text that a caller may let the agent say: about two minutes of speech.
+MOST_SAID = 2000
 
 #: A thread that shows no progress for so long is stuck.
 STALLED: Seconds = 30.0
@@ -94,6 +98,18 @@ class ModelWorker:
         perception = self.model.perception
         seconds = (perception.chunk_samples + perception.lead_samples) / self.model.user_sample_rate + self.frame_seconds
         return round(seconds * sample_rate)
+
+    def check_said(self, text: str) -> None:
+        """Refuses what the agent cannot say, before it is asked to.
+
+        Raises:
+            InputError: if the text is longer than `MOST_SAID`, or has characters that the agent cannot write, or none.
+        """
+        if len(text) > MOST_SAID:
+            raise InputError(f"say: a text of {len(text)} characters, expected at most {MOST_SAID}. Say it in parts.")
+        if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+            raise InputError("say: the text has half of a character (a lone surrogate). Send whole characters.")
+        written_tokens(text, self.model.tokenizer, "say")
 
     async def begin(self, call: Call, **options: Any) -> None:
         """Gives a call its session; returns after the step in which it began. Options and errors as `open_session`."""
@@ -216,7 +232,7 @@ class ModelWorker:
             return
         try:
             getattr(call.session, command)(*values)
-        except InputError as error:
+        except Exception as error:
             # without its message, which may quote what a caller said
             _log.warning("command was not possible", extra={"id": call.id, "command": command, "error": type(error).__name__})
 

@@ -127,7 +127,10 @@ def _command(call: Call, text: str) -> dict[str, Any] | None:
     elif kind == "finish":
         call.finish()
     elif kind == "say" and isinstance(message.get("text"), str):
-        call.say(message["text"])
+        try:
+            call.say(message["text"])
+        except InputError as error:
+            return _error(str(error))
     elif kind == "mute":
         call.mute(bool(message.get("muted")))
     elif kind == "ping":

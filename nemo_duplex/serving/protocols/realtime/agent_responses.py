@@ -20,6 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from nemo_duplex.frames import Seconds
+from nemo_duplex.inputs import InputError
 from nemo_duplex.serving.call import Call, CallFrame
 from nemo_duplex.serving.protocols.realtime.client_events import EventError, wrong_type
 from nemo_duplex.serving.protocols.realtime.items import ConversationItems
@@ -120,6 +121,12 @@ class AgentResponses:
         metadata = options.get("metadata")
         if metadata is not None and not isinstance(metadata, dict):
             raise wrong_type("response.metadata", dict, metadata)
+        said = (metadata or {}).get("say")
+        if isinstance(said, str) and said:
+            try:
+                self._call.check_said(said)
+            except InputError as error:
+                raise EventError("invalid_value", str(error), "response.metadata.say") from None
         self._open_response(chosen, metadata, options.get("conversation") != "none")
         self._call.pause()
         held, self._held = self._held, []
@@ -130,8 +137,8 @@ class AgentResponses:
                 self._show(frame)
             if self._held_ended:
                 self._turn_ends()
-        elif metadata and isinstance(metadata.get("say"), str) and metadata["say"]:
-            self._call.say(metadata["say"])
+        elif isinstance(said, str) and said:
+            self._call.say(said)
             self._due, self._asks = self._index, False
         else:
             self._due, self._asks = self._call.next_unheard, True
