@@ -42,7 +42,7 @@ function start() {
   $("save-recording").hidden = true;
   const options = { record: $("record").checked, key };
   conversation = new Conversation(page, options, { state: showState, turn: showTurn, measured: (m) => measure(m), note: showNote });
-  picture.show(conversation.timeline);
+  picture.show(null);
   conversation.start(source).then(listMicrophones);
 }
 
@@ -58,6 +58,8 @@ $("setup").onchange = () => {
   $("file-options").hidden = !sourceIsFile();
   $("microphone-options").hidden = sourceIsFile();
 };
+
+$("device").onchange = () => isOn() && conversation.sound.useMicrophone($("device").value).catch(({ title, cure }) => showNote(`${title} ${cure}`));
 
 $("key-form").onsubmit = (event) => {
   event.preventDefault();
@@ -85,7 +87,7 @@ const STATES = {
   waiting: ({ place }) => `All lines are busy. You are number ${place} in the queue.`,
   live: ({ again }) => (again ? "Connected again: the agent starts anew" : "Connected"),
   again: ({ problem, seconds }) => `${problem.title} Next try in ${Math.max(1, Math.round(seconds))} s.`,
-  over: ({ problem }) => (problem ? "The call is over" : "Stopped"),
+  over: ({ problem }) => (!problem ? "Stopped" : conversation.tape.frames ? "The call is over" : "No call"),
 };
 
 function showState(state, detail = {}) {
@@ -94,15 +96,16 @@ function showState(state, detail = {}) {
   const on = state !== "over";
   $("start").textContent = on ? "Stop" : "Start again";
   $("start").dataset.does = on ? "stop" : "start";
-  $("setup").disabled = on;
+  for (const field of document.querySelectorAll("#setup input")) field.disabled = on;
   $("mute").disabled = $("hush").disabled = state !== "live";
-  $("invitation").hidden = conversation.tape.frames > 0 || state === "live";
+  $("invitation").hidden = on || conversation.tape.frames > 0;
   if (state === "live") begin(detail);
   if (state === "again" && detail.problem.cure) showNote(detail.problem.cure);
   if (state === "over") end(detail.problem);
 }
 
 function begin({ recording }) {
+  picture.show(conversation.timeline);
   picture.run();
   keepAwake(true);
   showNote(recording ? "The server records this call." : "");
@@ -204,7 +207,7 @@ async function keepAwake(on) {
 
 async function listMicrophones() {
   const chosen = $("device").value;
-  const first = new Option("The system's choice", "");
+  const first = new Option("System default", "");
   $("device").replaceChildren(first, ...(await microphones()).map(({ id, name }) => new Option(name, id)));
   $("device").value = chosen;
   if ($("device").selectedIndex < 0) $("device").value = "";
@@ -215,7 +218,8 @@ async function askFirst() {
   const answer = await askServer(page, { rate: WIRE_RATE, key });
   if (isOn()) return;
   $("record-label").hidden = !answer.recordings;
-  $("record-hint").textContent = answer.recordings ? "The server keeps nothing unless you ask it to." : "The server keeps no recording.";
+  const promise = answer.recordings ? "The server keeps nothing unless you ask it to." : "The server keeps no recording.";
+  $("record-hint").textContent = answer.status === 200 ? promise : "";
   $("key-form").hidden = answer.status !== 401;
   if (answer.status !== 200) fail(ofServer(answer, key !== ""));
   else tellProblem(null);

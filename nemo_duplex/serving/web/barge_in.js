@@ -4,7 +4,7 @@
 // in which the user is heard, until the agent's turn ends. If the agent goes on speaking (the user only said "mm-hm", or
 // there was a noise), its sound comes back when the user is quiet, after MOST_HELD frames at the latest.
 
-export const MOST_HELD = 12; // frames of 80 ms
+export const MOST_HELD = 25; // frames of 80 ms
 
 export class BargeIn {
   constructor() {

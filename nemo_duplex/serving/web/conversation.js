@@ -11,6 +11,7 @@ import { Transcript } from "./transcript.js";
 
 export const WIRE_RATE = 24000;
 const MOST_TRIES = 10; // to connect again
+const DEAF = 200; // blocks of 20 ms without the least sound: the microphone is muted elsewhere
 const HEARD = 0.01; // seconds of sound that were flushed: less is no barge-in
 
 /**
@@ -41,6 +42,7 @@ export class Conversation {
 
   /** Opens sound and connection. `source` is {file, heard} or {deviceId}. */
   async start(source) {
+    this.isFile = Boolean(source.file);
     this.on.state("starting");
     try {
       await this.sound.open();
@@ -87,7 +89,17 @@ export class Conversation {
     this.timeline.add(userLevel, agentLevel);
     if (this.isLive) this.connection.send(toInt16(user));
     for (const tag of started) this.heard(tag, time);
+    this.checkMicrophone(userLevel);
     this.on.measured({ depth, margin, underruns, unsent: this.connection.unsent });
+  }
+
+  /** Says so once if nothing at all comes from the microphone. */
+  checkMicrophone(level) {
+    if (this.sound.muted || this.isFile) return;
+    const deaf = level > 0 ? 0 : (this.deaf ?? 0) + 1;
+    if (deaf === DEAF) this.on.note("The microphone gives no sound at all. Is it muted?");
+    else if (deaf === 0 && this.deaf >= DEAF) this.on.note("");
+    this.deaf = deaf;
   }
 
   /** A frame came: what the user does is true now, what the agent does is true when it is heard. */

@@ -74,6 +74,7 @@ export class Picture {
 
   /** Follows a timeline from now on. */
   show(timeline) {
+    if (timeline === this.timeline) return;
     this.timeline = timeline;
     this.placedFor = null;
     this.moved = performance.now();

@@ -102,7 +102,7 @@ def test_a_file_is_a_caller_in_real_time_and_kept_on_the_left_as_it_is(server, t
         browser.click("#hear-file")
         browser.click("#start")
         browser.wait(f"document.querySelector('#turns').innerText.includes('{ANSWER}')")
-        assert browser.text("#note") == "The file is over. The agent hears silence."
+        browser.wait("document.querySelector('#note').innerText === 'The file is over. The agent hears silence.'")
         browser.click("#start")
         sound, rate = soundfile.read(downloaded(browser, tmp_path, "#save-audio", "conversation.wav"), dtype="float32")
         assert browser.troubles == []
@@ -145,9 +145,9 @@ def test_by_keyboard_alone(server, spoken):
         assert browser.run("document.activeElement.id") == "start" and browser.text("#start") == "Stop"
         outline = browser.run("getComputedStyle(document.activeElement).outlineStyle")
         assert outline == "solid"
-        for _ in range(6):
+        for _ in range(7):
             tab()
-        assert focused[2:] == ["mute", "hush", "scroll", "save-audio", "save-text", "save-vtt"]
+        assert focused[2:] == ["mute", "hush", "device", "scroll", "save-audio", "save-text", "save-vtt"]
         browser.run("document.getElementById('start').focus()")
         browser.press(" ")
         browser.wait("document.querySelector('#status-text').innerText === 'Stopped'")
@@ -193,6 +193,26 @@ def test_the_picture_moves_with_the_screen_and_rarely_where_motion_is_to_be_redu
 def test_it_is_drawn_as_fine_as_the_screen_is(answered):
     answered.screen(**PHONE)
     answered.wait("document.querySelector('#picture').width === 2 * document.querySelector('#picture').clientWidth")
+
+
+def test_another_microphone_can_be_chosen_during_the_call(answered):
+    devices = answered.run("[...document.querySelectorAll('#device option')].map((option) => option.value)")
+    assert len(devices) > 1 and devices[0] == ""
+    answered.run(
+        "const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);"
+        "navigator.mediaDevices.getUserMedia = (given) => { window.asked = given; return ask(given); };"
+        f"document.querySelector('#device').value = {devices[1]!r};"
+        "document.querySelector('#device').dispatchEvent(new Event('change', {bubbles: true}))"
+    )
+    answered.wait("window.asked")
+    assert answered.run("window.asked.audio") == {
+        "echoCancellation": True,
+        "noiseSuppression": True,
+        "autoGainControl": True,
+        "channelCount": 1,
+        "deviceId": {"exact": devices[1]},
+    }
+    assert answered.text("#status-text") == "Connected" and answered.troubles == []
 
 
 def test_two_calls_in_a_row_begin_anew(server, agent, spoken, tmp_path):

@@ -174,9 +174,9 @@ def test_an_agent_that_goes_on_is_heard_again_when_the_user_is_quiet(modules):
     assert done == ["flush hold", "hold", "", ""]
 
 
-def test_an_agent_that_goes_on_is_heard_again_after_a_second(modules):
-    done = barged(modules, "speaking user_started", *["speaking"] * 20)
-    assert done == ["flush hold", *["hold"] * 11, *[""] * 9]
+def test_an_agent_that_goes_on_is_heard_again_after_two_seconds(modules):
+    done = barged(modules, "speaking user_started", *["speaking"] * 30)
+    assert done == ["flush hold", *["hold"] * 24, *[""] * 6]
 
 
 def test_a_new_turn_is_heard_even_while_the_user_speaks(modules):

@@ -72,6 +72,14 @@ class Proxy:
 
     def close(self):
         self.cut()
+
+        async def end():
+            tasks = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+        asyncio.run_coroutine_threadsafe(end(), self._loop).result(10)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
 
@@ -96,7 +104,7 @@ def test_a_microphone_that_is_refused_is_told_with_a_cure(server):
         browser.click("#start")
         said(browser, "The microphone is blocked. Allow it for this page")
         assert browser.run("document.querySelector('#alert').getAttribute('role')") == "alert"
-        assert browser.text("#status-text") == "The call is over" and browser.text("#start") == "Start again"
+        assert browser.text("#status-text") == "No call" and browser.text("#start") == "Start again"
         assert browser.run("document.activeElement.id") == "start"
         assert browser.troubles == []
 
