@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from nemo_duplex.inputs import InputError
 from nemo_duplex.serving.call import CallFrame
 from nemo_duplex.serving.config import ServerConfig
 from nemo_duplex.serving.protocols.realtime.conversation import RealtimeConversation
@@ -34,7 +35,7 @@ class FakeCall:
 
     def __init__(self):
         self.asked, self.pushed, self.made, self.next_unheard, self.ended = [], [], 0, 0, None
-        self.sample_rate, self.last_push = 24000, 0.0
+        self.sample_rate, self.last_push, self.has_begun, self.id = 24000, 0.0, True, "call"
 
     async def push(self, samples):
         self.pushed.append(samples)
@@ -70,7 +71,8 @@ class Talk:
         for letter in letters:
             active = letter in "uU" or letter in "{=}"
             letter = {"{": "[", "=": "-", "}": "]"}.get(letter, letter)
-            started, ended = letter in "[|", letter in "]|"
+            started = letter in "[|"
+            ended = letter == "]" or (started and self.speaking)
             self.speaking = self.speaking or started
             frame = replace(
                 QUIET,
@@ -652,3 +654,47 @@ def test_events_keep_their_order_when_sending_is_slow():
 
     asyncio.run(both())
     assert sent == sorted(sent) and len(sent) == 6
+
+
+# ---------------------------------------------------------------------- instructions as a system prompt
+
+
+class CallToBegin(FakeCall):
+    """A call that can read 10 tokens of 4 characters."""
+
+    def __init__(self):
+        super().__init__()
+        self.has_begun, self.prompts = False, []
+
+    async def begin(self, sampling, system_prompt=None):
+        self.prompts.append(system_prompt)
+        if system_prompt is not None and len(system_prompt) > 40:
+            raise InputError("too long")
+        self.has_begun = True
+
+
+def begun_with(instructions, first, **config):
+    """The prompts with which a call begins, if its client sets instructions and then sends `first`."""
+    talk = Talk(**config)
+    call = talk.conversation.call = CallToBegin()
+
+    async def run():
+        beginning = asyncio.ensure_future(talk.conversation.begin())
+        await asyncio.sleep(0.01)
+        for event in ({"type": "session.update", "session": {"instructions": instructions}}, first):
+            await talk.conversation.handle(event)
+        await asyncio.wait_for(beginning, 0.5)
+
+    asyncio.run(run())
+    return call.prompts
+
+
+@pytest.mark.parametrize("first", [{"type": "input_audio_buffer.append", "audio": "AAA="}, {"type": "response.create"}])
+def test_instructions_are_the_system_prompt_where_there_is_room_for_one(first, caplog):
+    assert begun_with(" Be kind. ", first, prompt_tokens=10) == ["Be kind."]
+    assert begun_with("", first, prompt_tokens=10) == [None]
+    assert begun_with("Be kind.", first) == [None]
+    assert caplog.text == ""
+    assert begun_with("x" * 41, first, prompt_tokens=10) == ["x" * 41, None]
+    assert begun_with("x" * 161, first, prompt_tokens=10) == [None]
+    assert "prompt_tokens=10" in caplog.text and "xxx" not in caplog.text

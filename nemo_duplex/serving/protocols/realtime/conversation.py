@@ -8,14 +8,18 @@ CallFrame      -> frame   ┘                                                └
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
+from nemo_duplex.frames import Seconds
+from nemo_duplex.inputs import InputError
 from nemo_duplex.serving.call import DRAINED, FAILED, IDLE, TOO_LONG, Call, CallFrame
 from nemo_duplex.serving.protocols.realtime.agent_responses import AgentResponses, Player, new_id
 from nemo_duplex.serving.protocols.realtime.client_events import EventError, audio_bytes, read_event
@@ -26,8 +30,15 @@ from nemo_duplex.serving.server import CallServer
 from nemo_duplex.serving.wire_audio import WireFormat
 from nemo_duplex.streaming.resampler import StreamResampler
 
+_log = logging.getLogger(__name__)
+
 #: Of the audio that a `Call` gets whose client sends audio in events, whatever its format is.
 SAMPLE_RATE = 24000
+# Events with which the call begins, and how long it waits for one of them.
+_FIRST = ("input_audio_buffer.append", "response.create")
+_PATIENCE: Seconds = 2.0
+# No tokenizer makes so few tokens of a text in any language.
+_CHARACTERS_PER_TOKEN = 16
 _ENDS = {
     TOO_LONG: ("session_expired", "The session reached the longest duration of a call."),
     IDLE: ("session_expired", "The session ended because the client sent nothing for too long."),
@@ -42,7 +53,7 @@ class RealtimeConversation:
     `handle` and `frame` may run at the same time, in one event loop.
 
     Args:
-        call: begun; of `SAMPLE_RATE` unless audio comes on a track.
+        call: begun, or `begin` begins it; of `SAMPLE_RATE` unless audio comes on a track.
         server: whose call it is.
         send: sends one event.
         model: that the client asked for.
@@ -71,6 +82,8 @@ class RealtimeConversation:
         self.items = ConversationItems()
         self._user = UserSpeech(server.worker.frame_seconds * 1000, lambda: new_id("item"), self._emit)
         self._agent = AgentResponses(call, server, self.session, self.items, self._emit, self._end_user_turn, player)
+        self._config = server.config
+        self._wanted, self._begun = asyncio.Event(), asyncio.Event()  # whether the agent is wanted; whether it is there
         self._caller_sound: tuple[WireFormat, StreamResampler] | None = None
         self._outbox: deque[dict[str, Any]] = deque()
         self._sending, self._events, self._prefix = asyncio.Lock(), 0, secrets.token_hex(6)
@@ -82,6 +95,27 @@ class RealtimeConversation:
         self._emit("session.created", session=self.session.shown)
         await self._flush()
 
+    async def begin(self) -> None:
+        """Begins the call, with the instructions as its system prompt where the server has room for one.
+
+        Then it begins with the first audio, or when a response is asked for: clients send their instructions before that.
+        """
+        settings, prompt = self._config, None
+        if settings.prompt_tokens:
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._wanted.wait(), _PATIENCE)
+            prompt = (self.session.shown["instructions"] or "").strip() or None
+        try:
+            if prompt is not None and len(prompt) > settings.prompt_tokens * _CHARACTERS_PER_TOKEN:
+                raise InputError(f"{len(prompt)} characters")  # counting its tokens would hold up all callers
+            await self.call.begin(sampling=settings.sampling, system_prompt=prompt)
+        except InputError:
+            if prompt is None:
+                raise
+            _log.warning("Call %s: instructions beyond prompt_tokens=%d are not used.", self.call.id, settings.prompt_tokens)
+            await self.call.begin(sampling=settings.sampling)
+        self._begun.set()
+
     async def handle(self, message: str | bytes | Mapping[str, Any]) -> None:
         """Takes an event of the client, as it came or parsed. What is wrong with it is told to the client."""
         self.call.last_push = time.monotonic()  # a client that sends no audio is no idle one
@@ -89,6 +123,10 @@ class RealtimeConversation:
         try:
             event = read_event(message)
             event_id = event.get("event_id")
+            if event["type"] in _FIRST:
+                self._wanted.set()
+            if event["type"] == "response.create" and not self.call.has_begun:
+                await self._begun.wait()
             sound = self._do(event)
         except EventError as error:
             error.event_id = error.event_id or (event_id if isinstance(event_id, str) else None)

@@ -24,7 +24,6 @@ async def realtime(websocket: WebSocket, server: CallServer) -> None:
         if accepted is None:
             return
         call, socket = accepted
-        await call.begin(sampling=server.config.sampling)
 
         async def send(event: dict[str, Any]) -> None:
             await socket.send(json.dumps(event, separators=(",", ":")))
@@ -44,5 +43,6 @@ async def _hear(socket: CallSocket, conversation: RealtimeConversation) -> None:
 
 async def _speak(conversation: RealtimeConversation) -> None:
     """What the agent does."""
+    await conversation.begin()
     async for frame in conversation.call:
         await conversation.frame(frame)
