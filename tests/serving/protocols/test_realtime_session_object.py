@@ -49,6 +49,7 @@ def test_turn_detection_is_switched_off_and_on(session):
 
 def test_another_kind_of_turn_detection_has_settings_of_its_own(session):
     updated(session, audio={"input": {"turn_detection": {"prefix_padding_ms": 100, "interrupt_response": False}}})
+    updated(session, audio={"input": {"turn_detection": {"type": "server_vad", "threshold": 0.4}}})
     assert session.prefix_ms == 100 and not session.interrupts
     shown = updated(session, audio={"input": {"turn_detection": {"type": "semantic_vad", "eagerness": "low"}}})
     expected = {"type": "semantic_vad", "eagerness": "low", "create_response": True, "interrupt_response": True}
