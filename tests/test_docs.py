@@ -7,6 +7,7 @@ question.
 from __future__ import annotations
 
 import ast
+import asyncio
 import doctest
 import importlib
 import inspect
@@ -31,6 +32,7 @@ from nemo_duplex.synthesis.grammar import Grammar
 from nemo_duplex.synthesis.pipeline import CorpusSpec, synthesize
 from nemo_duplex.synthesis.text_sources import DialogueFiles
 from tests.dummies import CODEC, speech_like, tiny_model
+from tests.serving.answering import serving
 from tests.test_architecture import ROOMS
 
 ROOT = Path(__file__).parent.parent
@@ -147,6 +149,14 @@ def promised_by_talk(names, printed):
     assert names["model"].layout.text_lead == 2
 
 
+def promised_by_serving(names, printed):
+    """Its own client calls its own application."""
+    with serving(names["app"]) as address:
+        call, text, sound = asyncio.run(names["ask"](address, names["question"]))
+    assert len(call) == 16 and isinstance(text, str)
+    assert 0 <= FRAMES * 1280 - len(sound) // 2 < 64  # the resampler keeps its last 2 ms
+
+
 PROMISES = {
     "README.md": promised_by_readme,
     "docs/tutorials/first-agent.md": promised_by_first_agent,
@@ -157,6 +167,7 @@ PROMISES = {
     "docs/how-to/add-an-importer.md": promised_by_importer,
     "docs/how-to/record-and-replay.md": promised_by_record,
     "docs/how-to/talk.md": promised_by_talk,
+    "docs/serving.md": promised_by_serving,
     "docs/how-to/add-a-tts-engine.md": None,  # its last line asserts
     "docs/reference/index.md": None,  # imports
 }
@@ -275,10 +286,18 @@ def test_a_command_has_a_script_and_keys_that_it_knows(page, command, tmp_path):
         for extra in re.findall(r"^nemo_duplex\[(\w+)\]", words[2]):
             assert f'"{extra}": [' in (ROOT / "setup.py").read_text(), f"{page}: there is no extra {extra}."
         return None
-    known = ("sbatch", ".venv/bin/pre-commit", "git")
+    if words[0] in ("serve", "docker"):
+        keys = [word for word in words if re.fullmatch(r"[a-z_.]+=\S+", word)]
+        ScriptConfig("serve", keys)
+        return None
+    if words[0] == "curl":
+        path = next(word for word in words if word.startswith("http")).split("8998")[1].replace("ID", "{name}")
+        assert f'"{path}"' in (PACKAGE / "serving" / "app.py").read_text(), f"{page}: the server has no {path}."
+        return None
+    known = ("sbatch", ".venv/bin/pre-commit", "git", "kubectl", "openssl", "moshi.client")
     assert any(word in known for word in words), f"{page}: nobody checks {command!r}."
     for word in words:
-        assert not word.startswith("examples/") or (ROOT / word).is_file(), word
+        assert not word.startswith(("examples/", "deploy/")) or (ROOT / word).is_file(), word
 
 
 def check_script(page: str, script: str | None, words: list[str], folder: Path) -> None:

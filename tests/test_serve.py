@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import json
+import re
 import shutil
 import signal
 import socket
@@ -16,7 +17,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import websockets
+import yaml
 
+from nemo_duplex.scripts.config import ScriptConfig
 from tests.dummies import tiny_model
 
 ROOT = Path(__file__).parent.parent
@@ -110,3 +113,20 @@ def test_make_talk_prints_an_address_at_which_the_agent_answers(tmp_path):
             serving.send_signal(signal.SIGTERM)
             serving.wait(timeout=60)
     assert len(list((tmp_path / "recordings").iterdir())) == 1
+
+
+def test_the_container_and_kubernetes_give_keys_that_the_script_knows():
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    lists = [json.loads(line.split(" ", 1)[1]) for line in dockerfile.splitlines() if line.startswith(("ENTRYPOINT", "CMD"))]
+    manifests = list(yaml.safe_load_all((ROOT / "deploy" / "kubernetes.yaml").read_text()))
+    [deployment] = [manifest for manifest in manifests if manifest["kind"] == "Deployment"]
+    pod = deployment["spec"]["template"]["spec"]
+    [container] = pod["containers"]
+    for keys in (lists[0][2:] + lists[1], lists[0][2:] + container["args"]):
+        cfg = ScriptConfig("serve", keys).checked()
+        assert cfg.host == "0.0.0.0" and cfg.api_keys and cfg.log == "json"
+    sleep = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
+    assert pod["terminationGracePeriodSeconds"] > sleep + cfg.drain_seconds + 5
+    for copied in re.findall(r"^COPY (?!--)(.+) \S+$", dockerfile, re.MULTILINE):
+        assert all((ROOT / name).exists() for name in copied.split()), copied
+        assert all(f"!{name}\n" in (ROOT / ".dockerignore").read_text() for name in copied.split()), copied
