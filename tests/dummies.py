@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import io
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import soundfile
+import soxr
 import torch
 from omegaconf import DictConfig, OmegaConf
-from scipy.signal import lfilter
 
 if TYPE_CHECKING:
     from nemo_duplex.models.duplex_s2s import DuplexS2SModel
@@ -158,29 +159,26 @@ def talkative(model: DuplexS2SModel) -> DuplexS2SModel:
     return model
 
 
-# Three formants of each, in Hz.
-_VOWELS = ((700, 1200, 2600), (300, 2200, 3000), (500, 900, 2400), (450, 1800, 2600), (350, 800, 2300))
-
-
 def voice_like(seconds: float, seed: int = 0, sample_rate: int = 16000) -> torch.Tensor:
-    """(S,) a voice that says vowels and hisses without a pause: what `session.user_activity` takes for speech all the time."""
-    rng, samples = np.random.default_rng(seed), round(seconds * sample_rate)
-    time = np.arange(samples) / sample_rate
-    pitch = rng.uniform(100, 220) * (1 + 0.15 * np.sin(2 * np.pi * rng.uniform(0.8, 1.5) * time + rng.uniform(0, 6)))
-    source = np.diff(np.floor(np.cumsum(pitch) / sample_rate), prepend=0) + 0.005 * rng.standard_normal(samples)
-    sound, at = np.zeros(samples), 0
-    while at < samples:
-        vowel = source[at : at + round(rng.uniform(0.08, 0.16) * sample_rate)]
-        for formant, width in zip((*_VOWELS[rng.integers(len(_VOWELS))], 3500), (70, 90, 150, 250)):
-            decay = np.exp(-np.pi * width / sample_rate)
-            vowel = lfilter([1 - decay], [1, -2 * decay * np.cos(2 * np.pi * formant / sample_rate), decay * decay], vowel)
-        edge = np.minimum(1, np.minimum(np.arange(len(vowel)), np.arange(len(vowel))[::-1]) / (0.03 * sample_rate))
-        vowel = vowel / np.sqrt(np.mean(np.square(vowel)) + 1e-12) * (0.3 + 0.7 * edge) * rng.uniform(0.6, 1.2)
-        hiss = 0.1 * lfilter([1, -1], [1, 0.5], rng.standard_normal(round(0.05 * sample_rate)))
-        syllable = np.concatenate([vowel, hiss])[: samples - at]
-        sound[at : at + len(syllable)] = syllable
-        at += len(syllable)
-    return torch.from_numpy((0.05 * sound).astype(np.float32))
+    """(S,) eSpeak's voice, which speaks without a pause: what `session.user_activity` takes for speech all the time."""
+    said = _said(seed % len(_TEXTS))
+    spoken = soxr.resample(np.resize(said, round(seconds * 22050) + 100), 22050, sample_rate)[: round(seconds * sample_rate)]
+    return torch.from_numpy((0.05 * spoken / np.sqrt(np.mean(np.square(spoken)))).astype(np.float32))
+
+
+_TEXTS = (
+    "We wonder whether all the men are away",
+    "Any lemon on our marmalade will remain yellow",
+    "Our radio gave a low murmur",
+)
+
+
+@cache
+def _said(number: int) -> np.ndarray:
+    from nemo_duplex.synthesis.tts.espeak import EspeakEngine
+    from nemo_duplex.synthesis.tts.utterance import Voice
+
+    return EspeakEngine().speak(_TEXTS[number], Voice("a voice", "en-us", rate=170, pitch=40 + 10 * number)).audio
 
 
 def speech_like(seconds: float, seed: int = 0, sample_rate: int = 16000) -> torch.Tensor:

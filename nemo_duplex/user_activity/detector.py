@@ -11,6 +11,7 @@ millisecond per frame of 80 ms.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -24,13 +25,17 @@ from nemo_duplex.user_activity.features import HOP, REMEMBERED, describe, levels
 
 #: The weights of the network that `examples/train_user_activity.py` trained.
 WEIGHTS = Path(__file__).parent.parent / "bundled" / "user_activity.safetensors"
-#: Speech starts at this probability, and goes on at this one.
+#: Speech starts at this probability where it is quiet, and goes on at this one.
 START, CONTINUE = 0.7, 0.3
 #: Speech has ended when it was less probable than `CONTINUE` for so long: silences within words are shorter.
 HANGOVER: Seconds = 0.2
 
-_START, _CONTINUE = (float(np.log(p / (1 - p))) for p in (START, CONTINUE))
+_START, _CONTINUE = (math.log(p / (1 - p)) for p in (START, CONTINUE))
 _HANGOVER = round(HANGOVER / HOP)
+# Where other people talk in the background, the network is often in doubt though the caller is silent, and must be surer that
+# speech starts. Doubt is the mean probability of speech over so many silent hops (1.9 s); it raises the log-odds at which
+# speech starts by this much, up to the highest. A new caller is in some doubt: the noise of a microphone begins there.
+_DOUBT_HOPS, _PER_DOUBT, _SUREST, _FIRST_DOUBT = 120, 20.0, 5.0, 0.15
 
 
 class ActivityNetwork:
@@ -82,11 +87,28 @@ def bundled_network() -> ActivityNetwork:
     return ActivityNetwork(load_file(WEIGHTS))
 
 
+# The network knows loud callers better than quiet ones: it hears all of them so many dB louder. Only one feature depends on it.
+_LOUDER = 15.0
+# Before a caller's first sample, the network has heard the noise of a quiet line: Seconds, and its level in dB of full scale.
+_BEFORE, _LINE = 2.0, -70.0
+
+
+@lru_cache(maxsize=16)
+def _quiet_memory(sample_rate: int) -> np.ndarray:
+    """What is remembered of a quiet line."""
+    user = UserActivity(sample_rate, np.zeros(bundled_network().width + REMEMBERED, np.float32))
+    noise = 10 ** (_LINE / 20) * np.random.default_rng(1).standard_normal(round(_BEFORE * sample_rate))
+    user.push(noise.astype(np.float32))
+    listen([user])
+    return user._memory
+
+
 class UserActivity:
     """Whether one caller speaks. Any thread may push; one thread listens.
 
     Args:
         sample_rate: of what is pushed, in Hz.
+        memory: of what came before; None: of a quiet line.
 
     Attributes:
         active: whether the caller speaks, as far as it was listened to.
@@ -101,14 +123,15 @@ class UserActivity:
         False
     """
 
-    def __init__(self, sample_rate: int) -> None:
+    def __init__(self, sample_rate: int, memory: np.ndarray | None = None) -> None:
         self.sample_rate = sample_rate
         self.active, self.since, self.hops = False, 0.0, 0
         self._hop = window(sample_rate).hop
         self._pushed: deque[np.ndarray] = deque()
         self._kept = np.zeros(self._hop, np.float32)  # the first half of the next window, and samples of its second half
-        self._memory = np.zeros(bundled_network().width + REMEMBERED, np.float32)
+        self._memory = _quiet_memory(sample_rate) if memory is None else memory
         self._less_probable = 0  # latest hops in a row
+        self._doubt = _FIRST_DOUBT
         self._states: deque[bool] = deque()  # of the latest hops, that `spoke` has not returned yet
         self._spoke = False  # the last of those that it has
 
@@ -147,7 +170,12 @@ class UserActivity:
         """Takes the log-odds of speech in the next hop."""
         self.hops += 1
         self._less_probable = 0 if log_odds >= _CONTINUE else self._less_probable + 1
-        active = self._less_probable < _HANGOVER if self.active else log_odds >= _START
+        if self.active:
+            active = self._less_probable < _HANGOVER
+        else:
+            active = log_odds >= min(_START + _PER_DOUBT * self._doubt, _SUREST)
+            if not active:
+                self._doubt += (1 / (1 + math.exp(-log_odds)) - self._doubt) / _DOUBT_HOPS
         if active != self.active:
             self.active, self.since = active, self.hops * self._hop / self.sample_rate
         self._states.append(active)
@@ -165,7 +193,7 @@ def listen(users: Sequence[UserActivity], most: int = 1 << 30) -> None:
         return
     heard.sort(key=lambda pair: -len(pair[1]))
     counts = np.array([len(windows) for _, windows in heard])
-    bands = levels(np.concatenate([windows for _, windows in heard]), heard[0][0].sample_rate)
+    bands = levels(np.concatenate([windows for _, windows in heard]), heard[0][0].sample_rate) + np.float32(_LOUDER)
     starts = np.cumsum(counts) - counts
     memory = np.stack([user._memory for user, _ in heard])
     network = bundled_network()

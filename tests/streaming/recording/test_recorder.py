@@ -68,7 +68,7 @@ def test_both_channels_and_all_that_was_chosen(model, tmp_path):
 
 def test_lhotse_reads_it_and_it_is_training_data(model, tmp_path, monkeypatch):
     session = model.open_session(record=tmp_path / "talk")
-    frames = hold(session, speech_like(1.3).numpy())
+    frames = hold(session, voice_like(1.3).numpy())
     session.close()
     monkeypatch.chdir(tmp_path / "talk")
     (cut,) = CutSet.from_file("cut.jsonl")
@@ -81,7 +81,7 @@ def test_lhotse_reads_it_and_it_is_training_data(model, tmp_path, monkeypatch):
     assert np.array_equal(cut.load_agent_tokens(), [f.token for f in frames])
     batch = model.dataset()[CutSet.from_cuts([cut])]
     assert batch.num_frames.tolist() == [17]
-    assert torch.equal(batch.user_audio[0], speech_like(1.3))
+    assert torch.equal(batch.user_audio[0], voice_like(1.3))
     whole = np.concatenate([f.audio for f in frames])[: batch.agent_audio_lens[0]]
     assert np.array_equal(batch.agent_audio[0].numpy(), whole) and np.abs(whole).max() > 0.01
     assert batch.agent_texts == [" ".join(turn.text for turn in session.transcript.agent)] != [""]
