@@ -56,3 +56,24 @@ def test_modules_import_only_each_other():
 def test_every_file_begins_with_what_it_is_for():
     for name in FILES:
         assert (WEB / name).read_text().startswith(("// ", "/* ")), name
+
+
+def luminance(colour):
+    """Relative luminance of "#rrggbb" (WCAG 2)."""
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear))
+
+
+@pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
+def test_text_stands_out_from_what_is_behind_it(theme):
+    style = (WEB / "style.css").read_text()
+    colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", re.findall(r":root \{(.*?)\}", style, re.DOTALL)[theme]))
+    texts = {
+        **{text: ("ground", "card", "fill") for text in ("ink", "soft")},
+        **{"agent": ("ground", "card"), "user": ("ground",), "bad": ("bad-fill", "card"), "on-agent": ("agent",)},
+    }
+    for text, backs in texts.items():
+        for back in backs:
+            dark, light = sorted(luminance(colours[name]) for name in (text, back))
+            assert (light + 0.05) / (dark + 0.05) >= 4.5, f"{text} on {back}"
