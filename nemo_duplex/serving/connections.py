@@ -6,6 +6,7 @@ import asyncio
 import socket
 from asyncio import TimerHandle
 
+from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
@@ -88,6 +89,11 @@ def bounded_websocket(limits: Limits) -> type[asyncio.Protocol]:
             super().on_task_complete(task)
             if not self.disconnected:
                 self._gone = self.loop.call_later(limits.send_seconds, self.transport.abort)
+
+        async def send(self, message: ASGISendEvent) -> None:
+            await super().send(message)
+            if message["type"] == "websocket.http.response.body" and not message.get("more_body", False):
+                self.handshake_complete = True  # uvicorn 0.54 logs an error for every refusal without it
 
         def connection_lost(self, exc: Exception | None) -> None:
             if self._gone is not None:
