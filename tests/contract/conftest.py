@@ -37,7 +37,7 @@ WIRES = {"pcm16": ("PCM_16", 48000, "0000"), "ulaw": ("ULAW", 8000, "ff"), "alaw
 @pytest.fixture(scope="session")
 def question() -> np.ndarray:
     """0.3 s of silence, then a spoken question: (samples,) float32 at 48 kHz."""
-    spoken = EspeakEngine().speak("What is the number of the day, please?", Voice("user", "en-us+m3"))
+    spoken = EspeakEngine().speak("What is the number of the day", Voice("user", "en-us+m3"))
     speech = soxr.resample(spoken.audio.astype(np.float32), spoken.sample_rate, 48000)
     return np.concatenate([np.zeros(14400, np.float32), 0.5 * speech / np.abs(speech).max()])
 

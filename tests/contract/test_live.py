@@ -103,7 +103,7 @@ def test_livekit_answers_is_interrupted_and_answers_again(call, server):
     said = [event["text"].strip() for event in of(seen["events"], "item") if event["role"] == "assistant"]
     assert len(said) == 2 and said[1] == "It is one."
     assert 5 < seen["heard_s"] < 8.5
-    assert story(seen["wire"]).endswith("session.close session.closed")
+    assert story(seen["wire"], SOUND).endswith("session.close session.closed")
 
 
 def test_livekit_asks_for_a_reply(call, server):

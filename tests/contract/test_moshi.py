@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
 from tests.contract.conftest import ANSWER_SECONDS
 from tests.contract.test_realtime_frameworks import livekit
@@ -24,7 +23,7 @@ def test_the_command_line_client_hears_the_answer(call, server, tmp_path):
     assert (
         "unknown message kind 0" in seen["log"] and seen["log"].count("unknown") == 1
     )  # the handshake, as with its own server
-    assert abs(loud_seconds(np.frombuffer(heard.read_bytes(), np.float32)) - ANSWER_SECONDS) < 0.5
+    assert abs(loud_seconds(np.frombuffer(heard.read_bytes(), np.float32)) - ANSWER_SECONDS) < 1
 
 
 def test_the_web_ui_hears_the_answer(call, server):
@@ -32,17 +31,18 @@ def test_the_web_ui_hears_the_answer(call, server):
     assert seen["failed"] == [] and seen["close"] == [1005, "the user"]
     assert seen["kinds"][0] == "handshake" and set(seen["kinds"][1:]) <= {"text", "metadata", "ping"}
     assert seen["text"].strip() == "It is one."
-    assert abs(seen["loud_s"] - ANSWER_SECONDS) < 0.5 and seen["heard_s"] > 8
+    assert abs(seen["loud_s"] - ANSWER_SECONDS) < 1 and seen["heard_s"] > 8
     assert seen["gap_s"] < 2
 
 
-@pytest.mark.parametrize("silent", [True])
-def test_the_web_ui_is_not_left_without_a_message_for_10_s(call, server, silent):
-    seen = call("moshi_web", "javascript", rate=48000, url=f"ws://{server}", seconds=12, silent=silent)
+def test_the_web_ui_is_not_left_without_a_message_for_10_s(call, server):
+    seen = call("moshi_web", "javascript", rate=48000, url=f"ws://{server}", seconds=12, silent=True)
     assert seen["failed"] == [] and seen["close"] == [1005, "the user"]
 
 
 def test_livekit_hears_the_answer(call, server):
-    seen = livekit(call, server, [["sleep", 1], ["speak"], ["wait", "agent", {"state": "speaking"}], ["sleep", 7]], "moshi")
+    seen = livekit(
+        call, server, [["sleep", 1], ["speak"], ["wait", "agent", {"state": "speaking"}], ["sleep", 7], ["interrupt"]], "moshi"
+    )
     said = [event["text"].strip() for event in of(seen["events"], "item") if event["role"] == "assistant"]
     assert said == ["It is one."]

@@ -7,6 +7,7 @@ Reports: status (of the answer), location, events, heard (seconds of each stretc
 
 from __future__ import annotations
 
+import array
 import asyncio
 import fractions
 import json
@@ -83,7 +84,8 @@ async def main() -> None:
                     frame = await track.recv()
                 except MediaStreamError:
                     return
-                if max(abs(int(frame.to_ndarray().max())), abs(int(frame.to_ndarray().min()))) > 8:
+                samples = array.array("h", bytes(frame.planes[0])[: 4 * frame.samples])
+                if max(max(samples), -min(samples)) > 8:
                     stretches[-1] += frame.samples / frame.sample_rate
                     quiet = 0
                 elif (quiet := quiet + 1) == 25 and stretches[-1]:
@@ -101,6 +103,7 @@ async def main() -> None:
 
     failed = await follow(task["steps"], seen, microphone, send)
     await peer.close()
+    await asyncio.gather(*listening)
     heard = [round(stretch, 2) for stretch in stretches if stretch]
     report(status=status, location=location, events=seen.events, heard_s=sum(heard), heard=heard, failed=failed)
 
