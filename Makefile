@@ -94,7 +94,8 @@ contract-env: $(FAMILIES:%=.contract/%/requirements.txt) .contract/javascript/pa
 	@touch $@
 
 contract: install contract-env
-	$(BIN)/python -m pytest tests/contract --contract
+	@ls tests/contract/test_*.py | xargs -P 3 -I FILE sh -c \
+	  'told=$$($(BIN)/python -m pytest FILE --contract 2>&1); ended=$$?; printf "FILE\n%s\n" "$$told"; exit $$ended'
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
