@@ -26,7 +26,7 @@ class Limits:
     Args:
         call_seconds: longest duration of a call; None: no limit.
         idle_seconds: a call is ended if its caller sent nothing for so long.
-        message_bytes: longest message, and longest body of a request.
+        message_bytes: longest message, and longest body of a request; the default is a minute of audio in base64.
         unsent_seconds: of the agent's audio that may wait for a caller who does not take it; then the model waits.
         send_seconds: a caller who takes nothing for so long is disconnected.
         handshake_seconds: a connection must bring its request, and a request its body, within so long.
@@ -37,7 +37,7 @@ class Limits:
 
     call_seconds: Seconds | None = 7200.0
     idle_seconds: Seconds = 60.0
-    message_bytes: int = 1_000_000
+    message_bytes: int = 4_000_000
     unsent_seconds: Seconds = 10.0
     send_seconds: Seconds = 10.0
     handshake_seconds: Seconds = 10.0

@@ -78,14 +78,15 @@ def _is_ready(port: int) -> bool:
 def call(server, question, tmp_path):
     """Runs a caller with a job and returns what it reports: `call("openai_client", "openai", wire="pcm16", ...)`."""
 
-    def run(caller: str, family: str, wire: str = "pcm16", rate: int = 24000, **job):
+    def run(caller: str, family: str, wire: str = "pcm16", rate: int = 24000, silence_s: float = 0.0, **job):
         environment = ROOT / ".contract" / family
         if not environment.exists():
             pytest.fail(f"The clients of {family} are not installed: run make contract-env.")
         subtype, bytes_per_s, silence = WIRES[wire]
         rate = rate if wire == "pcm16" else 8000
         raw = io.BytesIO()
-        soundfile.write(raw, soxr.resample(question, 48000, rate), rate, subtype, "LITTLE", "RAW")
+        spoken = np.concatenate([np.zeros(round(48000 * silence_s), np.float32), question])
+        soundfile.write(raw, soxr.resample(spoken, 48000, rate), rate, subtype, "LITTLE", "RAW")
         (tmp_path / "audio").write_bytes(raw.getvalue())
         wires = {"audio": str(tmp_path / "audio"), "bytes_per_s": 2 * rate if wire == "pcm16" else bytes_per_s}
         task = {**wires, "silence": silence, "key": "key", "modules": str(environment / "node_modules"), **job}

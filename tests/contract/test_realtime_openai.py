@@ -211,9 +211,10 @@ def test_items_are_created_placed_retrieved_and_deleted(call, server):
     assert [error["event_id"] for error in errors] == ["rci_item_mine", "twice"]
 
 
-@pytest.mark.parametrize("pieces", [1, 500])
-def test_a_whole_file_is_sent_at_once(call, server, pieces):
-    events = realtime(call, server, [*CONFIGURED, ["burst", pieces], ["unmute"], ["wait", "response.done"]], listen=False)
+@pytest.mark.parametrize("pieces, silence_s", [(1, 0), (500, 0), (1, 25)])
+def test_a_whole_file_is_sent_at_once(call, server, pieces, silence_s):
+    steps = [*CONFIGURED, ["burst", pieces], ["unmute"], ["wait", "response.done"]]
+    events = realtime(call, server, steps, listen=False, silence_s=silence_s)
     (response, story, said, _) = answers(events)[0]
     assert story == ANSWER and response["status"] == "completed" and said.strip() == "It is one."
 

@@ -62,7 +62,7 @@ class Peer:
         True
     """
 
-    def __init__(self, agent_rate: int, message_bytes: int = 1_000_000, traffic: Traffic | None = None) -> None:
+    def __init__(self, agent_rate: int, message_bytes: int = 4_000_000, traffic: Traffic | None = None) -> None:
         self.gone, self.reason = asyncio.Event(), HUNG_UP
         self.played: asyncio.Queue[str] = asyncio.Queue()
         self.turns = TurnQueue(agent_rate, self.played.put_nowait)
