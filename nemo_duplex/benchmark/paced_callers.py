@@ -2,6 +2,7 @@
 
 A caller sends 80 ms of audio every 80 ms. Frame n of the agent needs the audio up to the end of its encoder chunk and a little
 more (`Perception`); it is *late* by the time from when the message with its last sample was sent, until its sound was there.
+Frames are counted: where a server skips audio, all later ones are late by that.
 """
 
 from __future__ import annotations

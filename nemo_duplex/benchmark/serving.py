@@ -42,7 +42,8 @@ class ServingSetting:
         wires: protocols, of `paced_callers.WIRES`.
         talk_seconds: length of each call.
         least, most: numbers of callers that are tried.
-        hold_minutes: how long half of the most callers talk then; 0: not at all.
+        hold_minutes: how long half of the most callers in time talk then (half of the last ones tried, if none were in time);
+            0: not at all.
         device, precision, threads, int8: of the model.
     """
 
@@ -232,9 +233,8 @@ def benchmark_serving(setting: ServingSetting) -> dict[str, Any]:
                 if not loads[-1].in_time:
                     break
             in_time = max((load.callers for load in loads if load.in_time), default=0)
-            held = [
-                talk_at_once(server, wire, audio, max(1, in_time // 2), 60.0, needs) for _ in range(round(setting.hold_minutes))
-            ]
+            half = max(1, (in_time or loads[-1].callers) // 2)
+            held = [talk_at_once(server, wire, audio, half, 60.0, needs) for _ in range(round(setting.hold_minutes))]
         result[wire] = {"most": in_time, "loads": list(map(asdict, loads)), "held": list(map(asdict, held))}
     return result
 
