@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.signal import butter, sosfilt
 
-from nemo_duplex.frames import Seconds
+from nemo_duplex.frames import Seconds, Span
 from nemo_duplex.streaming.resampler import StreamResampler
 from nemo_duplex.user_activity.noises import at_level, babble, rms
 from nemo_duplex.user_activity.scenes import SAMPLE_RATE, Scene, spoken
@@ -149,11 +149,11 @@ def noisy_caller(
     return Scene((np.round(np.clip(audio, -1, 1) * 32767) / 32768).astype(np.float32), spans)
 
 
-def _turns(utterances: Sequence[np.ndarray], samples: int, rng: np.random.Generator) -> tuple[np.ndarray, list]:
-    audio, spans = np.zeros(samples), []
+def _turns(utterances: Sequence[np.ndarray], samples: int, rng: np.random.Generator) -> tuple[np.ndarray, list[Span]]:
+    audio, spans = np.zeros(samples), list[Span]()
     start = round(rng.uniform(1.5, 3.0) * SAMPLE_RATE)
     while True:
-        utterance = np.asarray(utterances[rng.integers(len(utterances))], np.float64)
+        utterance = np.asarray(utterances[int(rng.integers(len(utterances)))], np.float64)
         if start + len(utterance) > samples - SAMPLE_RATE // 2:
             return audio, spans
         found = spoken(utterance)

@@ -231,9 +231,10 @@ def user_activity_tables(result: Mapping[str, Any]) -> list[Table]:
 
 
 def _onsets(figures: Mapping[str, Any]) -> list[str]:
-    if not figures["turns"]:
+    interval = wilson(figures["in_time"], figures["turns"])
+    if interval is None:
         return ["0", "", "", ""]
-    low, high = wilson(figures["in_time"], figures["turns"])
+    low, high = interval
     share, p95 = figures["in_time"] / figures["turns"], figures["p95"]
     delay = milliseconds(p95) if np.isfinite(p95) else "missed"
     return [str(figures["turns"]), f"{100 * share:.1f} %", f"{100 * low:.0f} to {100 * high:.0f}", delay]

@@ -140,7 +140,7 @@ def babble(voices: Sequence[Sequence[np.ndarray]], samples: int, rng: np.random.
         voice = np.zeros(samples)
         at = -int(rng.integers(len(utterances[0])))
         while at < samples:
-            utterance = utterances[rng.integers(len(utterances))]
+            utterance = utterances[int(rng.integers(len(utterances)))]
             begin, end = max(at, 0), min(at + len(utterance), samples)
             if end > begin:
                 voice[begin:end] += utterance[begin - at : end - at] / rms(utterance)

@@ -104,7 +104,7 @@ class SceneMaker:
         transposed = rng.uniform(0.8, 1.25) if rng.random() < 0.5 else 1.0
         while True:
             utterances = self._voices[voice]
-            utterance = _transposed(utterances[rng.integers(len(utterances))], transposed)
+            utterance = _transposed(utterances[int(rng.integers(len(utterances)))], transposed)
             start = round(at * SAMPLE_RATE)
             if start + len(utterance) > samples:
                 return speech, spans

@@ -8,7 +8,7 @@ Everything is drawn from one seed, and the work is counted in steps: the same ca
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -163,7 +163,7 @@ def hop_windows(audio: np.ndarray) -> np.ndarray:
     return np.lib.stride_tricks.sliding_window_view(np.concatenate([np.zeros(hop, np.float32), audio]), 2 * hop)[::hop]
 
 
-def _batches(kept: int, training: ActivityTraining) -> Iterator[Sequence[int]]:
+def _batches(kept: int, training: ActivityTraining) -> Iterator[np.ndarray]:
     rng = np.random.default_rng([training.seed, 2])
     while True:
         yield rng.integers(kept, training.scenes, training.batch)

@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 from nemo_duplex.serving.call import CallFrame
 
-# Silence that the detector of `streaming/user_audio.py` itself waits for, in milliseconds.
+# Silence that the detector of `user_activity/detector.py` itself waits for, in milliseconds.
 _WAITED_MS = 200
 # How long a user speaks on over the agent before that is another onset, and what is too long for speech without a gap; in
 # milliseconds.
