@@ -1,6 +1,7 @@
 """Who comes in: names, origins, keys, bodies, for requests and WebSockets alike."""
 
 import asyncio
+import hashlib
 
 import pytest
 from starlette.applications import Starlette
@@ -93,6 +94,12 @@ def test_without_a_right_key_nobody_comes_in(query):
     assert handshake(there, f"/api/talk{query}")[0] == 401
     assert there.get("/v1/realtime/calls", headers={"Authorization": "Basic first-key"}).status_code == 401
     assert b'nemo_duplex_refusals_total{reason="key"} 3.0' in there.metrics.text()
+
+
+def test_a_key_is_compared_as_a_whole():
+    first = hashlib.sha256(b"first-key").digest()[0]
+    near = next(key for key in map(str, range(10_000)) if hashlib.sha256(key.encode()).digest()[0] == first)
+    assert client(**OPEN).get(f"/v1/realtime/calls?key={near}").status_code == 401
 
 
 def test_only_the_page_and_health_are_open_without_a_key():
@@ -202,6 +209,24 @@ def test_a_body_has_a_longest_size_by_its_length_and_by_its_bytes():
     assert there.post("/v1/realtime/calls", content=b"x" * 1001).status_code == 413
     assert there.post("/v1/realtime/calls", content=iter([b"x" * 600, b"x" * 401])).status_code == 413
     assert there.post("/v1/realtime/calls", content=iter([b"x" * 600, b"x" * 400])).text == "127.0.0.1 None 1000"
+
+
+def test_a_body_is_bounded_over_all_its_pieces():
+    pieces = [{"type": "http.request", "body": bytes(400), "more_body": True} for _ in range(3)]
+    read = []
+
+    async def receive():
+        return pieces.pop(0)
+
+    async def app(scope, receive, send):
+        while True:
+            read.append(len((await receive())["body"]))
+
+    access = Access(app, ServerConfig(limits=Limits(message_bytes=1000)), Metrics())
+    scope = {"type": "http", "scheme": "http", "path": "/", "headers": [], "client": None}
+    with pytest.raises(RefusedError, match="at most 1000 bytes"):
+        asyncio.run(access(scope, receive, None))
+    assert read == [400, 400]
 
 
 def test_a_body_that_does_not_come_ends_the_request():

@@ -137,16 +137,18 @@ def test_a_connection_that_brings_no_request_in_time_is_closed(strict, begun):
         assert ended(connection) == b""
 
 
-def test_a_connection_that_brings_no_second_request_is_closed_too(strict):
+@pytest.mark.parametrize("begun", [b"GET /healthz HTTP/1.1\r\n", b"\r\n"], ids=["half of one", "an empty line"])
+def test_a_connection_that_brings_no_second_request_is_closed_too(strict, begun):
     with raw(strict) as connection:
         connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert connection.recv(1000).startswith(b"HTTP/1.1 200")
-        connection.sendall(b"GET /healthz HTTP/1.1\r\n")
+        connection.sendall(begun)
         assert b"HTTP/1.1" not in ended(connection)
 
 
-def test_headers_without_end_are_not_kept(strict):
-    with raw(strict) as connection:
+def test_headers_without_end_are_not_kept(agent):
+    limits = Limits(handshake_seconds=60)
+    with serving(make_app(agent, ServerConfig(callers=1, limits=limits))) as where, raw(where) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\nX: " + b"x" * 400_000)
         assert ended(connection) == b""
 
