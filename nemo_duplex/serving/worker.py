@@ -16,6 +16,8 @@ from queue import Empty, SimpleQueue
 from threading import Event, Thread
 from typing import Any
 
+import torch
+
 from nemo_duplex.data.text_tokenizer import written_tokens
 from nemo_duplex.frames import Seconds
 from nemo_duplex.inputs import InputError
@@ -260,4 +262,12 @@ class ModelWorker:
             _log.exception("another engine could not be opened; the next call tries again")
 
     def _new_engine(self) -> DuplexEngine:
-        return DuplexEngine(self.model, max_sessions=self._callers, **self._options)
+        try:
+            return DuplexEngine(self.model, max_sessions=self._callers, **self._options)
+        except (MemoryError, RuntimeError) as error:
+            if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in str(error):
+                raise
+            raise InputError(
+                f"callers={self._callers}: the memory of this machine does not hold so many calls. Give fewer, such as "
+                f"callers={max(1, self._callers // 2)}."
+            ) from error

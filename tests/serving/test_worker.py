@@ -7,6 +7,7 @@ from threading import Event
 
 import numpy as np
 import pytest
+import torch
 from starlette.testclient import TestClient
 
 from nemo_duplex.inputs import InputError
@@ -145,3 +146,9 @@ def test_a_thread_that_is_stuck_is_not_alive_until_it_goes_on(agent, monkeypatch
             assert server.is_ready
 
     in_time(scene())
+
+
+def test_more_callers_than_memory_holds_are_one_line(agent, monkeypatch):
+    monkeypatch.setattr(worker_file, "DuplexEngine", lambda *args, **options: torch.zeros(10**15))  # torch's own error
+    with pytest.raises(InputError, match="callers=90: the memory of this machine does not hold so many.* such as callers=45"):
+        CallServer(agent, ServerConfig(callers=90))
