@@ -94,7 +94,7 @@ contract-env: $(FAMILIES:%=.contract/%/requirements.txt) .contract/javascript/pa
 	@touch $@
 
 contract: install contract-env
-	@ls tests/contract/test_*.py | xargs -P 3 -I FILE sh -c \
+	@ls -S tests/contract/test_*.py | xargs -P 3 -I FILE sh -c \
 	  'told=$$($(BIN)/python -m pytest FILE --contract 2>&1); ended=$$?; printf "FILE\n%s\n" "$$told"; exit $$ended'
 
 clean:

@@ -61,7 +61,7 @@ def test_livekit_answers_is_interrupted_and_answers_again(call, server):
 
 def test_livekit_asks_for_a_reply_and_cuts_it_off(call, server):
     steps = [["sleep", 0.5], ["reply", {"instructions": "Say hello."}], ["wait", "agent", {"state": "speaking"}]]
-    seen = livekit(call, server, [*steps, ["sleep", 1], ["interrupt"], ["wait", "agent", {"state": "listening"}]])
+    seen = livekit(call, server, [*steps, ["sleep", 1], ["interrupt"], ["wait", "agent", {"state": "listening"}], ["sleep", 1]])
     done = of(seen["wire"], "response.done")[0]["response"]
     assert done["status"] == "cancelled" and done["status_details"]["reason"] == "client_cancelled"
     assert of(seen["wire"], "response.created")[0]["response"]["metadata"]["client_event_id"].startswith("response_create_")
