@@ -40,6 +40,9 @@ class FakeCall:
     async def push(self, samples):
         self.pushed.append(samples)
 
+    def check_said(self, text):
+        """It can be said."""
+
     def __getattr__(self, name):
         if name not in ("stop", "start", "say", "pause"):
             raise AttributeError(name)
@@ -279,7 +282,8 @@ def test_the_agent_is_asked_when_it_has_heard_what_was_sent(talk):
     talk.frames("..")
     talk.call.next_unheard = 6
     talk.client("response.create")
-    assert talk.frames("uu.") == ["input_audio_buffer.speech_started"] and talk.call.asked == [("pause",)]
+    talk.frames("...")
+    assert talk.call.asked == [("pause",)]
     talk.frames(".")
     assert talk.call.asked == [("pause",), ("start",)]  # for frame 6
     talk.frames("....")
@@ -288,6 +292,31 @@ def test_the_agent_is_asked_when_it_has_heard_what_was_sent(talk):
     assert talk.call.asked == [("pause",), ("start",), ("start",)]
     talk.frames("[]")
     assert talk.last("response.done")["response"]["status"] == "completed"
+
+
+def test_an_agent_that_the_user_spoke_to_is_asked_only_if_it_does_not_begin_by_itself(talk):
+    talk.frames("..uu")  # the last of the user's speech is in frame 3: an answer by frame 18
+    talk.call.next_unheard = 6
+    talk.client("response.create")
+    talk.frames("." * 13)
+    assert talk.call.asked == [("pause",)]
+    talk.frames(".")
+    assert talk.call.asked == [("pause",), ("start",)]
+    talk.frames("[]")
+    talk.call.asked.clear()
+    talk.call.next_unheard = 20
+    talk.client("response.create")  # the user has said nothing since that turn
+    assert talk.call.asked == [("pause",), ("start",)]
+
+
+def test_a_user_who_speaks_on_does_not_keep_the_agent_from_being_asked(talk):
+    talk.frames("uu")
+    talk.call.next_unheard = 6
+    talk.client("response.create")
+    talk.frames("u" * 18)
+    assert talk.call.asked == [("pause",)]
+    talk.frames("u")
+    assert talk.call.asked == [("pause",), ("start",)]  # for frame 21
 
 
 def test_an_agent_that_does_not_begin_fails_the_response(talk):
@@ -411,9 +440,17 @@ def test_an_answer_is_dropped_when_the_user_speaks_again(manual):
     manual.frames("uu....[--")
     manual.frames("==}")
     assert manual.call.asked == [("stop",)]
-    manual.client("response.create")
-    assert ("start",) in manual.call.asked
+    assert SOUND not in manual.client("response.create")
     assert SOUND in manual.frames("..[")
+
+
+@pytest.mark.parametrize("unheard, is_shown", [(6, True), (7, False)])
+def test_an_answer_to_what_was_sent_before_is_dropped(manual, unheard, is_shown):
+    manual.frames("uu....[--]")
+    manual.call.next_unheard = 10 + unheard
+    kinds = manual.client("response.create")
+    assert (SOUND in kinds) == is_shown and kinds[0] == "response.created"
+    assert is_shown or BEGIN[1] in manual.frames("uuu....[")
 
 
 def test_without_detection_the_user_is_not_told_of_and_does_not_interrupt():

@@ -3,8 +3,9 @@
 the agent begins a turn      create_response (default): a response opens at once
                              without turn detection, or without create_response: the turn is held back until the client
                              asks by `response.create`, and is dropped if it does not
-response.create              the turn that is held back, or else the agent begins one, as soon as it has heard what the
-                             client had sent by then
+response.create              the turn that is held back, or else the one that the agent begins next. It is made to begin as
+                             soon as it has heard what the client had sent by then; if the user has spoken, only when it
+                             does not begin by itself
 the user begins to speak     a turn that is held back is dropped; with interrupt_response (default) the response is
                              cancelled and the agent is stopped, else the model alone decides when it stops
 """
@@ -33,8 +34,12 @@ from nemo_duplex.serving.wire_audio import AgentAudio
 _HELD: Seconds = 10.0
 # An agent that was asked to begin a turn begins it within so many frames, or the response fails.
 _MOST_FRAMES_TO_BEGIN, _FRAMES_TO_ASK_AGAIN = 40, 5
+# An agent that the user spoke to begins its answer by itself within this time, or it is made to begin: an agent that is made to
+# begin before it is ready has nothing to say.
+_LATEST_ANSWER: Seconds = 1.2
 # If the model is so many frames ahead of what the client was sent, as after a file sent at once, then the turn that it is in
-# now is not the one that the user interrupted.
+# now is not the one that the user interrupted. If the client has sent so much that the model has not heard, then the turn that
+# is held back is not the answer to it.
 _AHEAD = 6
 
 
@@ -101,6 +106,7 @@ class AgentResponses:
         self._turn, self._held, self._held_ended = _Turn.NONE, list[CallFrame](), False
         self._due = 0  # the frame from which on the agent may begin the response that was asked for
         self._asks = False  # whether it is asked by `start`
+        self._answers_by = 0  # the frame by which the agent begins to answer what the user said; 0: it was said nothing
         self._hidden_until = -1  # a turn that begins before this frame was begun before the agent was stopped
         self._index = -1  # the frame that came last
         self._heard = 0  # frames of the user since the response before
@@ -127,6 +133,8 @@ class AgentResponses:
                 self._call.check_said(said)
             except InputError as error:
                 raise EventError("invalid_value", str(error), "response.metadata.say") from None
+        if self._call.next_unheard - (self._index + 1) > _AHEAD:
+            self.drop_held()  # it answers what the client sent before
         self._open_response(chosen, metadata, options.get("conversation") != "none")
         self._call.pause()
         held, self._held = self._held, []
@@ -141,9 +149,8 @@ class AgentResponses:
             self._call.say(said)
             self._due, self._asks = self._index, False
         else:
-            self._due, self._asks = self._call.next_unheard, True
-            if self._due <= self._index + 1:
-                self._call.start()
+            self._due, self._asks = max(self._index + 1, self._call.next_unheard), True
+            self._ask(self._index + 1)
 
     def cancel(self, reason: str) -> None:
         """Ends the response, and the agent's turn with it.
@@ -194,6 +201,8 @@ class AgentResponses:
         """Takes the next frame."""
         self._index = frame.index
         self._heard += 1
+        if frame.user_active:
+            self._answers_by = frame.index + self._frames(_LATEST_ANSWER)
         if frame.turn_started and frame.turn_ended:
             self._turn_ends()
         if frame.turn_started:
@@ -204,7 +213,7 @@ class AgentResponses:
             self._turn_ends()
         elif self._held and (frame.index - self._held[-1].index) * self._frame_ms > _HELD * 1000:
             self._held = []
-        self._ask(frame)
+        self._ask(frame.index + 1)
 
     def played(self, response: str) -> None:
         """The player has played a response to its end."""
@@ -212,6 +221,7 @@ class AgentResponses:
             self._emit("output_audio_buffer.stopped", response_id=response)
 
     def _turn_begins(self, frame: CallFrame) -> None:
+        self._answers_by = 0
         if self.active is None:
             if frame.index < self._hidden_until:
                 self._turn = _Turn.HIDDEN
@@ -239,16 +249,20 @@ class AgentResponses:
         self._held_ended = self._turn == _Turn.HELD
         self._turn = _Turn.NONE
 
-    def _ask(self, frame: CallFrame) -> None:
-        """Lets the agent begin the response that the client asked for; the frame has been taken."""
+    def _ask(self, next_frame: int) -> None:
+        """Lets the agent begin the response that the client asked for, in the frame that comes next."""
         if self.active is None or self.active.begun:
             return
-        waited = frame.index + 1 - self._due
+        by_itself = min(self._answers_by, self._due + self._frames(_LATEST_ANSWER))
+        waited = next_frame - max(self._due, by_itself)
         if waited > _MOST_FRAMES_TO_BEGIN:
             told = {"type": "server_error", "code": "no_turn", "message": "The agent did not begin to speak."}
             self._end_response("failed", {"type": "failed", "error": told})
         elif self._asks and waited >= 0 and waited % _FRAMES_TO_ASK_AGAIN == 0:
             self._call.start()
+
+    def _frames(self, seconds: Seconds) -> int:
+        return round(seconds * 1000 / self._frame_ms)
 
     def _open_response(self, chosen: list[str], metadata: dict[str, Any] | None, in_conversation: bool) -> None:
         output = self._session.shown["audio"]["output"]
