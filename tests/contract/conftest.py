@@ -89,7 +89,7 @@ def call(server, question, tmp_path):
         soundfile.write(raw, soxr.resample(spoken, 48000, rate), rate, subtype, "LITTLE", "RAW")
         (tmp_path / "audio").write_bytes(raw.getvalue())
         wires = {"audio": str(tmp_path / "audio"), "bytes_per_s": 2 * rate if wire == "pcm16" else bytes_per_s}
-        task = {**wires, "silence": silence, "key": "key", "modules": str(environment / "node_modules"), **job}
+        task = {**wires, "rate": rate, "silence": silence, "key": "key", "modules": str(environment / "node_modules"), **job}
         (tmp_path / "job.json").write_text(json.dumps(task))
         script = next(CALLERS.glob(f"{caller}.*"))
         program = environment / "bin/python" if script.suffix == ".py" else "node"

@@ -59,6 +59,19 @@ def test_livekit_answers_is_interrupted_and_answers_again(call, server):
     assert [response["status"] for response, *_ in answers(seen["wire"])] == ["cancelled", "completed"]
 
 
+def test_livekit_detects_the_turns_by_itself(call, server):
+    steps = [["sleep", 0.5], ["speak"], ["wait", "agent", {"state": "speaking"}], ["wait", "agent", {"state": "listening"}]]
+    seen = livekit(call, server, [*steps, *steps[1:], ["sleep", 0.5]], own_turns=True)
+    assert (
+        not of(seen["wire"], "input_audio_buffer.speech_started") and len(of(seen["wire"], "input_audio_buffer.committed")) == 2
+    )
+    assert [(response["status"], said.strip()) for response, _, said, _ in answers(seen["wire"])] == [
+        ("completed", "It is one.")
+    ] * 2
+    created = [event["response"]["metadata"]["client_event_id"] for event in of(seen["wire"], "response.created")]
+    assert created == [event["event_id"] for event in of(seen["wire"], "response.create")]
+
+
 def test_livekit_asks_for_a_reply_and_cuts_it_off(call, server):
     steps = [["sleep", 0.5], ["reply", {"instructions": "Say hello."}], ["wait", "agent", {"state": "speaking"}]]
     seen = livekit(call, server, [*steps, ["sleep", 1], ["interrupt"], ["wait", "agent", {"state": "listening"}], ["sleep", 1]])

@@ -1,7 +1,8 @@
 """A LiveKit agent without a room: `AgentSession(llm=MODEL)` with a microphone that says the question and a loudspeaker.
 
-Job: model ("realtime", "live" or "moshi"), options of the model, history (of the conversation before), base_url, key, steps:
-"speak", "sleep" seconds, "reply" (`AgentSession.generate_reply`), "interrupt", "wait" for an event with these values.
+Job: model ("realtime", "live" or "moshi"), options of the model, own_turns (LiveKit's own voice detector, not the server's),
+history (of the conversation before), base_url, key, steps: "speak", "sleep" seconds, "reply" (`AgentSession.generate_reply`),
+"interrupt", "wait" for an event with these values.
 Reports: events (of the framework), wire (events of both sides, without the microphone's), heard_s (what was played), failed,
 warnings.
 """
@@ -92,7 +93,8 @@ async def main() -> None:
     async with aiohttp.ClientSession() as http:
         microphone, loudspeaker = Microphone(Path(task["audio"]).read_bytes()), Loudspeaker()
         talker = model(task, http)
-        session: AgentSession = AgentSession(llm=talker, vad=None, aec_warmup_duration=None)
+        own = {"turn_handling": {"turn_detection": "vad"}} if task.get("own_turns") else {"vad": None}
+        session: AgentSession = AgentSession(llm=talker, aec_warmup_duration=None, **own)
         session.input.audio, session.output.audio = microphone, loudspeaker
 
         def note(kind: str, **values: Any) -> None:
