@@ -12,7 +12,7 @@ EXTRAS = {
     "eval": ["pocketsphinx", "silero-vad>=5"],
     "lora": ["peft"],
     "serve": ["httptools", "prometheus-client", "python-multipart", "sphn", "starlette", "uvicorn>=0.30", "websockets>=15"],
-    "webrtc": ["aiortc"],
+    "webrtc": ["aiortc", "av"],
     "test": ["build", "httpx", "hypothesis", "peft", "pytest"],
     "docs": ["mkdocs-material", "mkdocstrings[python]"],
     "dev": ["mypy", "pre-commit", "ruff", "types-PyYAML"],

@@ -22,8 +22,9 @@ NOT_SOURCE = shutil.ignore_patterns(".*", "demo", "build", "dist", "*.egg-info",
 
 # What a requirement is imported as, where that is not its own name.
 IMPORTED_AS = {"nemo_toolkit": "nemo", "hydra-core": "hydra", "pyyaml": "yaml", "silero-vad": "silero_vad"}
-# Required and not imported: NeMo's experiment manager writes for TensorBoard, and lhotse imports urllib3 without saying so.
-FOR_OTHERS = {"tensorboard", "urllib3"}
+# Required and not imported: NeMo's experiment manager writes for TensorBoard, and lhotse imports urllib3 without saying so;
+# starlette reads forms by python-multipart, uvicorn HTTP by httptools.
+FOR_OTHERS = {"tensorboard", "urllib3", "python_multipart", "httptools"}
 
 
 def requirements(*extras: str) -> set[str]:
@@ -49,7 +50,7 @@ def imported(*folders: str) -> set[str]:
 
 
 def test_what_is_imported_is_required_and_nothing_else():
-    assert imported("nemo_duplex", "examples") == requirements("tts", "eval", "lora") - FOR_OTHERS
+    assert imported("nemo_duplex", "examples") == requirements("tts", "eval", "lora", "serve", "webrtc") - FOR_OTHERS
 
 
 def run(*command: object, folder: Path) -> str:

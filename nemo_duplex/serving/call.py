@@ -65,7 +65,7 @@ class CallFrame:
         turn_ended: a turn of the agent ends with this frame; if it also starts one, the one before ends.
         speaking: the frame belongs to a turn of the agent.
         user_active: the user speaks in this frame.
-        user_started, user_stopped: the user began to speak in this frame, or had ended before it.
+        user_started, user_stopped: the user began to speak in this frame, or had ended before it; at least three frames apart.
         user_level: of the user's audio that was taken for this frame, root mean square in 0..1.
         lateness: seconds from when the newest audio that was taken for it had come, until the frame was made.
         step: seconds that the engine took for it and for the frames of all other calls.

@@ -109,15 +109,48 @@ def test_a_detector_that_there_is_not():
         benchmark_user_activity(ActivitySetting(detectors=["theirs"]))
 
 
+# Of eSpeak's speakers of dev, two minutes of each condition: turns, those noticed in time, false activations; as measured on
+# 2026-11-29. The same on every run; another build of eSpeak or numpy may move a sound across a threshold or two.
+MEASURED = {
+    "clean": (38, 38, 0),
+    "quiet": (39, 39, 0),
+    "quiet, digital silence": (34, 34, 0),
+    "offset of 0.05": (35, 35, 0),
+    "telephone": (39, 37, 2),
+    "white": (30, 27, 0),
+    "white at 5 dB": (33, 32, 0),
+    "fan": (39, 39, 0),
+    "fan, quiet": (39, 39, 0),
+    "street": (34, 33, 3),
+    "hum": (37, 37, 0),
+    "clicks": (30, 29, 0),
+    "keyboard": (36, 36, 0),
+    "babble of 4": (35, 23, 2),
+    "babble of 6": (36, 33, 2),
+    "babble of 6, quiet": (34, 26, 0),
+    "babble of 6, telephone": (32, 23, 2),
+    "babble of 4 alone": (0, 0, 6),
+    "babble of 6 alone": (0, 0, 5),
+    "street alone": (0, 0, 6),
+    "keyboard alone": (0, 0, 0),
+}
+OTHERWISE = 2  # turns, and false activations, of a condition; of all of them together twice as many
+
+
 @pytest.mark.slow
 def test_it_is_noticed_in_time_on_voices_that_were_not_trained_on():
-    """eSpeak's speakers of dev. In babble onsets are noticed later, and babble alone is more often taken for a caller."""
-    result = benchmark_user_activity(ActivitySetting(detectors=["ours"], per_condition=5))
-    for name, figures in result["conditions"].items():
-        one = figures["ours"]
-        assert one["turns"] == 0 or one["in_time"] >= (0.4 if "babble" in name else 0.8) * one["turns"], (name, one)
-        assert one["false"] <= (8 if "alone" in name else 3) * one["minutes"], (name, one)
-    total = [figures["ours"] for figures in result["conditions"].values()]
-    assert sum(one["in_time"] for one in total) >= 0.8 * sum(one["turns"] for one in total)
+    """No condition is worse than measured, and without babble the aim is held: 95 % in time, two false a minute."""
+    result = benchmark_user_activity(ActivitySetting(detectors=["ours"], per_condition=2))
+    figures = {name: of["ours"] for name, of in result["conditions"].items()}
+    found = {name: (one["turns"], one["in_time"], one["false"]) for name, one in figures.items()}
+    assert found.keys() == MEASURED.keys() and all(one["minutes"] == 2 for one in figures.values())
+    for name, (turns, in_time, false) in MEASURED.items():
+        assert abs(found[name][0] - turns) <= OTHERWISE, (name, found[name])
+        assert found[name][1] >= in_time - OTHERWISE and found[name][2] <= false + OTHERWISE, (name, found[name])
+    missed = sum(turns - in_time for turns, in_time, _ in found.values())
+    assert missed <= sum(turns - in_time for turns, in_time, _ in MEASURED.values()) + 2 * OTHERWISE, missed
+    assert sum(of[2] for of in found.values()) <= sum(of[2] for of in MEASURED.values()) + 2 * OTHERWISE, found
+    turns, in_time, false = np.sum([of for name, of in found.items() if "babble" not in name and "alone" not in name], axis=0)
+    assert in_time >= 0.95 * turns and false <= 2 * 2 * 13, (turns, in_time, false)
     pages = [table.text() for table in user_activity_tables(result)]
     assert len(pages) == 2 and "babble of 6, telephone" in pages[0] and "16 callers" in pages[1]

@@ -83,6 +83,24 @@ def test_a_short_sound_is_not_lost_between_two_questions():
     assert user.spoke(HOP) is False and user.spoke(40 * HOP) is True and user.spoke(42 * HOP) is False
 
 
+@pytest.mark.parametrize("chunk", [1280, 2560])
+def test_the_flag_of_a_frame_never_flickers(chunk):
+    """Whatever the network says, speech lasts for three frames (0.24 s) or more: started and stopped are never closer.
+
+    Two grids: frames of 80 ms, and pairs of frames of which the encoder hears the second 200 samples after the first one.
+    """
+    ends = [
+        end for start in range(chunk - 1080, 500 * HOP, chunk) for end in ([start] if chunk == 1280 else [start, start + 200])
+    ]
+    shortest = []
+    for seed in range(20):
+        user = decided(*np.random.default_rng(seed).normal(-4, 4, 500))
+        flags = np.array([user.spoke(end) for end in ends], np.int8)
+        runs = np.diff(np.flatnonzero(np.diff(np.concatenate([[0], flags, [0]]))))[::2]
+        shortest.append(runs[:-1].min())  # the last one may be cut off
+    assert min(shortest) == 3
+
+
 # ---------------------------------------------------------------------- windows
 
 
