@@ -57,7 +57,9 @@ def test_where_the_network_is_in_doubt_it_must_be_surer():
     assert states(*seldom, start + 20 * doubt - 0.01)[-1] is False
     assert states(*seldom, start + 20 * doubt + 0.01)[-1] is True
     assert states(*[MAYBE] * 900, 4.99)[-1] is False and states(*[MAYBE] * 900, 5.01)[-1] is True
-    assert states(*[YES] * 900, *[NO] * 1500, start + 0.02)[-1] is True, "What a caller says raises no doubt."
+    said = [YES, *[NO] * 12] * 40
+    assert states(*said, start + 2.99)[-1] is False, "What a caller says changes no doubt."
+    assert states(*said, start + 3.01)[-1] is True
 
 
 def test_since_when():
