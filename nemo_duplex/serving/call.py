@@ -40,6 +40,10 @@ HUNG_UP, FINISHED, TOO_LONG, IDLE, SLOW, DRAINED, FAILED = (
     "failed",  # the model raised an error
 )
 
+# A turn in which the agent says nothing for so long is ended: an agent that was made to speak does not always find its end.
+_LONGEST_SILENCE: Seconds = 4.0
+_SILENT = 1e-3  # of full scale
+
 
 class Gone(Exception):
     """The caller's connection is over.
@@ -152,6 +156,8 @@ class Call:
         self._flushed = False
         self._active = False
         self._level = 0.0
+        self._silent = 0  # frames of the agent's turn since it said something
+        self._muted = False  # whether that cannot be heard
         self._gaps = Gaps(0, 0.0, 0.0)
 
     # ------------------------------------------------------------------ for protocols, on the event loop
@@ -257,6 +263,7 @@ class Call:
         """The agent continues without sound (True), or with sound again (False)."""
         if self.session is not None and self.ended is None:
             self._worker.ask(self, "mute", muted)
+            self._muted = muted
 
     def end(self, reason: str = HUNG_UP) -> None:
         """Ends the call now; safe to call again. The first reason stays."""
@@ -330,6 +337,11 @@ class Call:
         edges, active, before = self._turns.add(made.token), made.user_active, self._active
         self._active = active
         self._made += 1
+        says = self._muted or bool(made.text) or bool(np.abs(made.audio).max(initial=0.0) > _SILENT)
+        self._silent = self._silent + 1 if edges.speaking and not says else 0
+        if self._silent * self._worker.frame_seconds >= _LONGEST_SILENCE:
+            self._silent = 0
+            self.stop()
         return CallFrame(
             index=made.index,
             audio=made.audio,
