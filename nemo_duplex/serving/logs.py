@@ -52,6 +52,8 @@ def use_log(form: Literal["text", "json"]) -> None:
         library = logging.getLogger(name)
         library.handlers, library.propagate = [handler] if name != "uvicorn.error" else [], name == "uvicorn.error"
         library.setLevel(logging.WARNING)
+    for name in ("aiortc", "aioice"):  # a warning for each packet that a caller broke
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def _shown(value: Any) -> str:

@@ -1,6 +1,8 @@
 """The streaming benchmark: its parts in one run of the script, settings handed on, wrong keys in one line."""
 
+import functools
 import json
+import operator
 from dataclasses import asdict, replace
 from types import SimpleNamespace
 
@@ -10,8 +12,10 @@ from omegaconf import OmegaConf
 
 from nemo_duplex.benchmark import age, streaming
 from nemo_duplex.benchmark.roofline import STAGES
+from nemo_duplex.benchmark.serving import ServingSetting
 from nemo_duplex.benchmark.streaming import PARTS, StreamingSetting, benchmark_streaming, streaming_tables
 from nemo_duplex.benchmark.training_step import TrainingSetting
+from nemo_duplex.benchmark.user_activity import ActivitySetting
 from nemo_duplex.inputs import InputError
 from nemo_duplex.scripts.config import load
 
@@ -117,8 +121,12 @@ def test_wrong_settings_are_one_line(wrong, line):
 
 def test_the_configuration_has_every_key_with_its_default():
     configured = OmegaConf.to_container(load("benchmark", []))
-    settings = asdict(StreamingSetting()) | asdict(TrainingSetting())
-    assert configured == settings | {"what": "train", "out": None}
+    shared = {"threads": 2, "most": StreamingSetting().most}
+    settings = [ActivitySetting(), ServingSetting(), StreamingSetting(), TrainingSetting()]
+    assert configured == json.loads(json.dumps(functools.reduce(operator.or_, map(asdict, settings)))) | shared | {
+        "what": "train",
+        "out": None,
+    }
 
 
 def test_settings_at_the_edge_are_accepted():

@@ -82,3 +82,14 @@ def test_a_call_is_two_lines_without_its_key_its_address_or_what_was_said(agent,
         **{"time": "", "level": "info", "event": "refused", "status": 401, "path": "/api/talk", "address": "127.0.0.x"}
     }
     assert "secret" not in str(events) and "private" not in str(events)
+
+
+def test_a_broken_packet_is_no_line_of_the_log():
+    before = {name: logging.getLogger(name).level for name in ("aiortc", "aioice")}
+    try:
+        use_log("text")
+        assert not logging.getLogger("aiortc.rtcrtpreceiver").isEnabledFor(logging.WARNING)
+        assert logging.getLogger("aiortc").isEnabledFor(logging.ERROR)
+    finally:
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)

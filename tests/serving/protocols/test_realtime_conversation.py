@@ -37,6 +37,10 @@ class FakeCall:
         self.asked, self.pushed, self.made, self.next_unheard, self.ended = [], [], 0, 0, None
         self.sample_rate, self.last_push, self.has_begun, self.id = 24000, 0.0, True, "call"
 
+    def check_said(self, text):
+        if "unsayable" in text:
+            raise InputError("say: not in this voice")
+
     async def push(self, samples):
         self.pushed.append(samples)
 
@@ -332,6 +336,12 @@ def test_a_client_can_let_the_agent_say_something(talk):
     assert talk.call.asked == [("pause",), ("say", "Hello.")]
     talk.frames(".....")
     assert talk.call.asked[2:] == []
+
+
+def test_what_the_agent_cannot_say_opens_no_response(talk):
+    assert talk.client("response.create", response={"metadata": {"say": "unsayable"}}, event_id="e1") == ["error"]
+    assert talk.error["param"] == "response.metadata.say" and talk.error["message"] == "say: not in this voice"
+    assert talk.call.asked == []
 
 
 def test_one_response_at_a_time(talk):
