@@ -1,7 +1,8 @@
 """Callers of a server, in real time, over the network: what each hears, and when.
 
-A caller sends 80 ms of audio every 80 ms. Frame n of the agent needs the audio up to the end of its encoder chunk and a little
-more (`Perception`); it is *late* by the time from when the message with its last sample was sent, until its sound was there.
+A caller sends 80 ms of audio every 80 ms. The frames of an encoder chunk need the audio up to its end and a little more
+(`Perception`). The first of them is due when the message with the last sample that they need is sent, the second 80 ms later,
+when the first has been played. A frame is *late* by the time from then until its sound was there; early ones count as 0.
 Frames are counted: where a server skips audio, all later ones are late by that.
 """
 
@@ -208,7 +209,8 @@ def _judge(heard: Heard, sent_at: list[float], frame_at: list[float], needs: Chu
     """Lateness of the frames, and how often a player was dry."""
     for frame, at in enumerate(frame_at):
         if needs.message(frame) < len(sent_at):
-            heard.late.append(at - sent_at[needs.message(frame)])
+            due = sent_at[needs.message(frame)] + frame % needs.chunk_frames * FRAME
+            heard.late.append(max(0.0, at - due))
     play_at = frame_at[0] + PLAYER_BUFFER if frame_at else 0.0
     for at in frame_at:
         if at > play_at:

@@ -1,7 +1,7 @@
 """The thread that runs the model: one engine step for all calls, never on the event loop.
 
-After a step it pauses for as long as the step took, one frame at most: a busy engine steps once per frame for all callers
-together, an idle one answers at once, and the machine keeps time for the network.
+After a step it pauses for a quarter of what the step took, 10 ms at least: the engine computes all calls in every step, so
+that frames which come in the meantime are made together, and the machine keeps time for the network.
 """
 
 from __future__ import annotations
@@ -33,6 +33,9 @@ MOST_SAID = 2000
 
 #: A thread that shows no progress for so long is stuck.
 STALLED: Seconds = 30.0
+# A pause after a step: this share of the step, and not less than so long. Measured with 16 and 24 callers on two cores: without
+# any, messages wait for Python's lock; with as much as the step, callers wait for the next one.
+_PAUSE, _SHORTEST_PAUSE = 0.25, 0.01
 # It shows progress at least so often.
 _HEARTBEAT: Seconds = 1.0
 
@@ -147,7 +150,7 @@ class ModelWorker:
                 self._fail(error)
             took = time.monotonic() - started
             if not self._stopping:
-                time.sleep(min(took, max(0.0, self.frame_seconds - took)))
+                time.sleep(min(max(_SHORTEST_PAUSE, took * _PAUSE), self.frame_seconds))
         for call in list(self._calls):
             self._leave(call)
         self._do_what_was_asked()  # to begin a call is refused now

@@ -31,10 +31,11 @@ def test_a_frame_needs_the_messages_that_the_engine_needs_for_it(model, needs):
     assert needed == [message for message, frames in enumerate(made) for _ in range(frames)] == [1, 1, 3, 3, 5, 5]
 
 
-def test_lateness_counts_from_the_message_that_a_frame_needed(needs):
+def test_lateness_counts_from_when_a_frame_is_due(needs):
+    """The first frame of a chunk with the message that it needs, the second 80 ms later; early ones are not late."""
     heard = Heard()
-    _judge(heard, [10.0, 10.08, 10.16, 10.24], [10.09, 10.10, 10.27, 10.28, 99.0], needs)
-    assert heard.late == pytest.approx([0.01, 0.02, 0.03, 0.04])  # the fifth frame needs a message that was not sent
+    _judge(heard, [10.0, 10.08, 10.16, 10.24], [10.09, 10.10, 10.27, 10.36, 99.0], needs)
+    assert heard.late == pytest.approx([0.01, 0.0, 0.03, 0.04])  # the fifth frame needs a message that was not sent
 
 
 @pytest.mark.parametrize(
@@ -52,7 +53,7 @@ def test_a_player_is_dry_when_a_frame_comes_after_its_buffer_of_80_ms(needs, fra
 def test_a_caller_hears_a_frame_for_every_frame(model, needs, wire):
     with serving(make_app(model, ServerConfig(callers=1))) as address:
         heard = asyncio.run(call(address, wire(), np.zeros(RATE, np.float32), 1.6, needs, 0.0))
-    assert heard.dropped == "" and len(heard.late) == 20 and 0 <= min(heard.late) < 2.0
+    assert heard.dropped == "" and len(heard.late) == 20 and 0 <= max(heard.late) < 2.0
 
 
 def test_a_caller_says_why_its_call_ended(needs):

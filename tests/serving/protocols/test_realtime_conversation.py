@@ -44,9 +44,6 @@ class FakeCall:
     async def push(self, samples):
         self.pushed.append(samples)
 
-    def check_said(self, text):
-        """It can be said."""
-
     def __getattr__(self, name):
         if name not in ("stop", "start", "say", "pause"):
             raise AttributeError(name)
