@@ -31,6 +31,8 @@ def test_a_rate_has_the_bands_that_fit(rate, bands):
 def test_a_sound_of_a_tenth_is_20_db_lower_and_silence_is_at_minus_120_db():
     loud, soft = levels(sine(1000, 16000), 16000), levels(sine(1000, 16000, 0.1), 16000)
     assert loud.max() - soft.max() == pytest.approx(20, abs=1e-3)
+    power = 512 * 0.5 / 2  # of a window whose squares add up to 1: half of the transform's, the other half is its mirror image
+    assert 10 * np.log10((10 ** (loud / 10)).sum()) == pytest.approx(10 * np.log10(power), abs=0.1)
     assert np.allclose(levels(np.zeros((1, 512), np.float32), 16000), -120)
 
 
