@@ -152,3 +152,25 @@ def test_more_callers_than_memory_holds_are_one_line(agent, monkeypatch):
     monkeypatch.setattr(worker_file, "DuplexEngine", lambda *args, **options: torch.zeros(10**15))  # torch's own error
     with pytest.raises(InputError, match="callers=90: the memory of this machine does not hold so many.* such as callers=45"):
         CallServer(agent, ServerConfig(callers=90))
+
+
+def test_the_model_waits_for_a_protocol_that_takes_no_frames(agent):
+    """10 s of audio, and 8 frames may be unsent: no more are made, but for what the engine has got, until some are taken."""
+
+    async def scene():
+        async with running(agent) as server, server.call("test", 16000) as call:
+            call._most_unsent = 8
+            await call.begin()
+            await call.push(np.zeros(160_000, np.float32))
+            while call.made < 8:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.3)
+            assert 8 <= call.made <= 11
+            taken = [(await anext(call)).index for _ in range(8)]
+            while call.made < 16:
+                await asyncio.sleep(0.01)
+            assert taken == list(range(8)) and call.made <= 19
+            call.finish()
+            assert [frame.index async for frame in call] == list(range(8, 125))
+
+    in_time(scene())
