@@ -138,7 +138,6 @@ class Call:
         self.recording: Path | None = None
         self.opened = self.last_push = time.monotonic()
         self._worker = worker
-        self._loop = asyncio.get_running_loop()
         self._lock = Lock()  # of the audio
         self._audio = CallerAudio(sample_rate, rules)
         self._room = asyncio.Event()  # set when audio was taken

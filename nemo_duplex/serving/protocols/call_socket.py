@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from functools import partial
@@ -16,6 +17,8 @@ from nemo_duplex.serving.admission import RefusedError
 from nemo_duplex.serving.call import DRAINED, FAILED, SLOW, Call, Gone
 from nemo_duplex.serving.metrics import Traffic
 from nemo_duplex.serving.server import CallServer
+
+_log = logging.getLogger(__name__)
 
 #: Close codes of RFC 6455 and its registry.
 NORMAL, GOING_AWAY, POLICY, TOO_BIG, INTERNAL_ERROR, TRY_LATER = 1000, 1001, 1008, 1009, 1011, 1013
@@ -149,11 +152,10 @@ async def refuse(socket: WebSocket, error: RefusedError) -> None:
     await error.answer(socket.scope, socket.receive, socket.send)
 
 
-async def until_one_ends(*parts: Coroutine[Any, Any, None]) -> None:
+async def until_one_ends(call: Call, *parts: Coroutine[Any, Any, None]) -> None:
     """Runs the parts of a call side by side until one of them ends, then cancels the others.
 
-    Raises:
-        what the part that ended raised, but for Gone.
+    What a part raises, but for Gone, is logged and ends the call as FAILED, so that its protocol can say so.
     """
     tasks = [asyncio.ensure_future(part) for part in parts]
     try:
@@ -164,4 +166,6 @@ async def until_one_ends(*parts: Coroutine[Any, Any, None]) -> None:
         results = await asyncio.gather(*tasks, return_exceptions=True)
     for result in results:
         if isinstance(result, Exception) and not isinstance(result, Gone):
-            raise result
+            _log.error("a call was ended by an error; the others continue", exc_info=result, extra={"id": call.id})
+            call.error = call.error or result
+            call.end(FAILED)

@@ -164,13 +164,15 @@ class _Session:
             elif isinstance(error, InputError):
                 await self._refuse(EventError(str(error), "invalid_value", "session.instructions"), start, POLICY)
             else:
+                self._call.error = error
+                self._call.end(FAILED)
                 await self._refuse(EventError("The model failed. Try again.", "model_failed"), start, INTERNAL_ERROR)
             return
         await self._send("session.started", start, session=self._resource)
         if config.unused:
             names = ", ".join(config.unused[:_MOST_NAMED])
             await self._notice("settings_not_used", f"This agent does not use: {names}.", start)
-        await until_one_ends(self._hear(), self._speak())
+        await until_one_ends(self._call, self._hear(), self._speak())
         await self._end()
 
     async def _begin(self) -> None:
@@ -240,11 +242,11 @@ class _Session:
         else:
             try:
                 tokens = written_tokens(text, self._server.model.tokenizer, "content")
+                if len(tokens) > _MOST_TOKENS:
+                    raise _too_long(f"{len(tokens)} tokens")
+                self._call.say(text)
             except InputError as error:
                 raise EventError(str(error), "invalid_value", "content") from None
-            if len(tokens) > _MOST_TOKENS:
-                raise _too_long(f"{len(tokens)} tokens")
-            self._call.say(text)
         await self._appended(event)
 
     async def _take_text(self, event: ClientEvent) -> None:

@@ -140,12 +140,17 @@ async def _serve(call: Call, socket: CallSocket, early: EarlyMessages, server: C
     await early.waiting(socket, 0)
     try:
         await call.begin(**session_options(socket.socket.query_params, server.model, server.config))
+    except InputError as error:
+        await _end(socket, INTERNAL_ERROR, str(error))
+        return
     except Exception as error:
-        _log.exception("Call %s could not begin.", call.id)
-        await _end(socket, INTERNAL_ERROR, str(error) if isinstance(error, InputError) else _ENDINGS[FAILED][1])
+        _log.exception("a call could not begin", extra={"id": call.id})
+        call.error = error
+        call.end(FAILED)
+        await _end(socket, *_ENDINGS[FAILED])
         return
     await socket.send(HANDSHAKE)
-    await until_one_ends(_hear(call, socket, early), _speak(call, socket, server))
+    await until_one_ends(call, _hear(call, socket, early), _speak(call, socket, server))
     if call.ended is not None:
         await _end(socket, *_ENDINGS[call.ended])
 

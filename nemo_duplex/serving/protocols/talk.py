@@ -84,6 +84,15 @@ async def _waiting(socket: CallSocket, place: int) -> None:
 
 
 async def _serve(call: Call, socket: CallSocket, server: CallServer, wire: WireFormat) -> None:
+    await until_one_ends(call, _begin(call, socket, server, wire))
+    if call.ended is None:
+        await until_one_ends(call, _hear(call, socket, wire), _speak(call, socket, server, wire))
+    await socket.send_json({"type": "ended", "reason": call.ended or "hung_up", "message": ""})
+    await socket.close(CLOSE_CODES.get(call.ended or "", NORMAL))
+
+
+async def _begin(call: Call, socket: CallSocket, server: CallServer, wire: WireFormat) -> None:
+    """The agent is there."""
     await call.begin(sampling=server.config.sampling)
     await socket.send_json(
         {
@@ -95,9 +104,6 @@ async def _serve(call: Call, socket: CallSocket, server: CallServer, wire: WireF
             "recording": call.recording is not None,
         }
     )
-    await until_one_ends(_hear(call, socket, wire), _speak(call, socket, server, wire))
-    await socket.send_json({"type": "ended", "reason": call.ended or "hung_up", "message": ""})
-    await socket.close(CLOSE_CODES.get(call.ended or "", NORMAL))
 
 
 async def _hear(call: Call, socket: CallSocket, wire: WireFormat) -> None:

@@ -356,6 +356,7 @@ def test_what_cannot_be_used_is_an_error_and_the_session_goes_on(server):
         await caller.send("nonsense", event_id="n")
         await caller.send("session.commentary.append", content="It is one.", delegation_id="d")
         await caller.send("session.commentary.append", content="It is one. " * 2000)
+        await caller.send("session.commentary.append", content="It is" + " " * 2500 + "one.", event_id="long")  # few tokens
         await caller.send("session.commentary.append", content="\u0416", event_id="unwritable")
         await caller.append(bytes(9600))
         await caller.send("session.close")
@@ -379,6 +380,7 @@ def test_what_cannot_be_used_is_an_error_and_the_session_goes_on(server):
         ("unknown_event", "n"),
         ("invalid_value", None),
         ("too_long", None),
+        ("invalid_value", "long"),
         ("invalid_value", "unwritable"),
     ]
     assert code == 1000 and len(of(events, "session.output_audio.delta")) == 3  # 0.2 s: nothing of the wrong audio was taken

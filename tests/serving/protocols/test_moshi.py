@@ -198,7 +198,7 @@ def test_the_end_is_said_then_closed_with_a_code_that_is_not_1000(agent, reason,
         async with websockets.connect(f"ws://{address}/api/chat") as socket:
             assert await socket.recv() == b"\x00"
             (call,) = app.state.server.calls.values()
-            call._loop.call_soon_threadsafe(call.end, reason)
+            app.state.server.worker._loop.call_soon_threadsafe(call.end, reason)
             messages = [message async for message in Until(socket)]
             return messages, socket.close_code
 

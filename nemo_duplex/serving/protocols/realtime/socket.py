@@ -7,8 +7,7 @@ from typing import Any
 
 from starlette.websockets import WebSocket
 
-from nemo_duplex.serving.call import FAILED
-from nemo_duplex.serving.protocols.call_socket import INTERNAL_ERROR, NORMAL, CallSocket, answered, until_one_ends
+from nemo_duplex.serving.protocols.call_socket import CLOSE_CODES, NORMAL, CallSocket, answered, until_one_ends
 from nemo_duplex.serving.protocols.realtime.conversation import SAMPLE_RATE, RealtimeConversation
 from nemo_duplex.serving.server import CallServer
 
@@ -30,9 +29,9 @@ async def realtime(websocket: WebSocket, server: CallServer) -> None:
 
         conversation = RealtimeConversation(call, server, send, websocket.query_params.get("model", ""))
         await conversation.opened()
-        await until_one_ends(_hear(socket, conversation), _speak(conversation))
+        await until_one_ends(call, _hear(socket, conversation), _speak(conversation))
         await conversation.closed()
-        await socket.close(INTERNAL_ERROR if call.ended == FAILED else NORMAL)
+        await socket.close(CLOSE_CODES.get(call.ended or "", NORMAL))
 
 
 async def _hear(socket: CallSocket, conversation: RealtimeConversation) -> None:

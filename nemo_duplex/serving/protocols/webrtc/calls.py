@@ -108,17 +108,20 @@ class WebRtcCalls:
         except ModuleNotFoundError as error:
             told = f"This server has no WebRTC ({error}). Install it there: pip install 'nemo_duplex[webrtc]'."
             raise RefusedError(told, 501) from error
-        async with self._server.call("webrtc", SAMPLE_RATE) as call:
-            peer = Peer(self._server.model.agent_sample_rate, self._server.config.limits.message_bytes, self._traffic)
-            self._calls[call.id] = call, peer
-            try:
-                answered.set_result((call.id, await peer.answer(offer.sdp)))
-                if await peer.connected():
-                    await _converse(call, peer, self._server, offer)
-            finally:
-                call.end(peer.reason)
-                del self._calls[call.id]
-                await peer.close()
+        peer = Peer(self._server.model.agent_sample_rate, self._server.config.limits.message_bytes, self._traffic)
+        try:
+            answer = await peer.answer(offer.sdp)
+            async with self._server.call("webrtc", SAMPLE_RATE) as call:
+                self._calls[call.id] = call, peer
+                try:
+                    answered.set_result((call.id, answer))
+                    if await peer.connected():
+                        await _converse(call, peer, self._server, offer)
+                finally:
+                    call.end(peer.reason)
+                    del self._calls[call.id]
+        finally:
+            await peer.close()
 
 
 async def _converse(call: Call, peer: Peer, server: CallServer, offer: _Offer) -> None:
@@ -143,7 +146,7 @@ async def _converse(call: Call, peer: Peer, server: CallServer, offer: _Offer) -
     conversation = RealtimeConversation(call, server, send, offer.model, peer.turns)
     conversation.session.update(offer.session)
     await conversation.opened()
-    await until_one_ends(peer.hear(call), peer.watch(), obey(), speak(), tell_played())
+    await until_one_ends(call, peer.hear(call), peer.watch(), obey(), speak(), tell_played())
     await conversation.closed()
     await peer.flushed()
 

@@ -276,3 +276,13 @@ def test_a_server_that_ends_closes_its_calls(agent):
     server = serving(make_app(agent, ServerConfig(callers=1)))
     address = server.__enter__()
     ran(talk(address, lambda: server.__exit__(None, None, None)))
+
+
+def test_an_offer_that_is_none_is_a_refusal_and_no_call(agent):
+    """Neither in the log nor in the counters."""
+    app = make_app(agent, ServerConfig(callers=1))
+    with serving(app) as address:
+        refused = httpx.post(f"http://{address}/v1/realtime/calls", content="v=0", headers={"Content-Type": "application/sdp"})
+        counters = app.state.server.metrics.text().decode()
+    assert refused.status_code == 400
+    assert "calls_ended_total{" not in counters and 'refusals_total{reason="other"} 1.0' in counters
