@@ -1,4 +1,4 @@
-# make talk | install | test | fuzz | lint | check | docs | demo | test-agent | soak | contract | clean. All of them work on a fresh machine with Python 3.10 to 3.12 and a C compiler.
+# make talk | install | test | fuzz | lint | check | docs | demo | test-agent | soak | contract | parity | clean. All of them work on a fresh machine with Python 3.10 to 3.12 and a C compiler.
 #
 #   PYTHON=python3.12 make install     another interpreter
 #   make talk                          serves demo/agent.nemo, or one that it makes in 5 minutes, and prints the address
@@ -10,6 +10,7 @@
 #   make docs                          the documentation as a site: build/site/index.html
 #   make test-agent                    what must hold of the agent that make demo trained
 #   make soak                          an hour's conversation with it, its end compared with its start
+#   make parity                        the codec beside an outside port of NanoCodec, with the same weights
 #   make contract                      calls from other people's clients, each in an environment of its own below .contract/
 
 suitable = $(shell $(1) -c 'import sys; print((3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null)
@@ -20,7 +21,7 @@ BIN := .venv/bin
 STAMP := .venv/installed-$(shell cat setup.py constraints.txt | cksum | cut -d ' ' -f 1)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: talk install test fuzz lint check docs demo test-agent soak contract contract-env clean
+.PHONY: talk install test fuzz lint check docs demo test-agent soak contract contract-env parity clean
 .DELETE_ON_ERROR:
 
 AGENT = $(or $(OUT),demo)/agent.nemo
@@ -39,7 +40,7 @@ $(STAMP): setup.py constraints.txt
 	@$(BIN)/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 	@rm -f .venv/installed-*
 	$(PIP) "$$(grep '^torch==' constraints.txt)" setuptools
-	$(PIP) --no-build-isolation --editable '.[tts,eval,serve,webrtc,test,dev,docs]'
+	$(PIP) --no-build-isolation --editable '.[tts,voices,text,write,eval,serve,webrtc,ray,test,dev,docs]'
 	@touch $@
 
 test: install
@@ -96,6 +97,9 @@ contract-env: $(FAMILIES:%=.contract/%/requirements.txt) .contract/javascript/pa
 contract: install contract-env
 	@ls -S tests/contract/test_*.py | xargs -P 3 -I FILE sh -c \
 	  'told=$$($(BIN)/python -m pytest FILE --contract 2>&1); ended=$$?; printf "FILE\n%s\n" "$$told"; exit $$ended'
+
+parity: install
+	@bash tests/parity/nanocodec.sh $(BIN)/python
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache

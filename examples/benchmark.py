@@ -1,4 +1,4 @@
-"""Measure this model beside NeMo's in-tree one, its streaming engine, or the detector of user activity, on this machine.
+"""Measure this model beside NeMo's in-tree one, its streaming engine, the detector of user activity, or a corpus.
 
 python examples/benchmark.py what=train
 python examples/benchmark.py what=train size=paper device=cuda precision=bf16 batch=25 seconds=40
@@ -6,12 +6,16 @@ python examples/benchmark.py what=stream model=demo/agent.nemo data=demo/corpus
 python examples/benchmark.py what=stream device=cuda precision=bf16 parts=[stages]
 python examples/benchmark.py what=user_activity threads=1
 python examples/benchmark.py what=serve threads=1 model=demo/agent.nemo data=demo/corpus
+python examples/benchmark.py what=corpus data=demo/corpus threads=1
+python examples/benchmark.py what=synthesis hours=2
+python examples/benchmark.py what=codec threads=1
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import fields
+from importlib import import_module
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -23,12 +27,13 @@ from nemo_duplex.scripts.cli import script
 def main(cfg: DictConfig) -> None:
     """Measures a training step beside one of NeMo's model (what=train); streaming: how many callers an agent serves in time,
     the stages of a full-size model, NeMo's way to do the same, frames late in a conversation (what=stream); how soon a user is
-    heard to speak (what=user_activity); or a server and its callers over the network (what=serve)."""
+    heard to speak (what=user_activity); a server and its callers over the network (what=serve); how well a recogniser
+    understands a corpus (what=corpus); what it costs to make one (what=synthesis); or to decode codes (what=codec)."""
     from nemo_duplex.files.atomic import require_writable, whole_file
     from nemo_duplex.inputs import InputError, existing_file, existing_folder
 
-    if cfg.what not in ("train", "stream", "user_activity", "serve"):
-        raise InputError(f"what={cfg.what}: expected train, stream, user_activity or serve.")
+    if cfg.what not in BENCHMARKS:
+        raise InputError(f"what={cfg.what}: expected train, stream, user_activity, serve, corpus, synthesis or codec.")
     if cfg.out and Path(cfg.out).suffix not in (".json", ".md"):
         raise InputError(f"out={cfg.out}: expected a name that ends in .json or .md.")
     if cfg.out:
@@ -47,31 +52,24 @@ def main(cfg: DictConfig) -> None:
                 path.write_text(pages[suffix] + "\n")
 
 
+#: Of each benchmark: its module, what it is asked for, what measures, what makes tables of it.
+BENCHMARKS = {
+    "train": ("training_step", "TrainingSetting", "benchmark_training", "training_tables"),
+    "stream": ("streaming", "StreamingSetting", "benchmark_streaming", "streaming_tables"),
+    "user_activity": ("user_activity", "ActivitySetting", "benchmark_user_activity", "user_activity_tables"),
+    "serve": ("serving", "ServingSetting", "benchmark_serving", "serving_tables"),
+    "corpus": ("corpus", "CorpusSetting", "benchmark_corpus", "corpus_tables"),
+    "codec": ("codec", "CodecSetting", "benchmark_codec", "codec_tables"),
+    "synthesis": ("synthesis", "SynthesisSetting", "benchmark_synthesis", "synthesis_tables"),
+}
+
+
 def _measured(what: str, keys: dict) -> tuple[dict, list]:
     """The figures, and their tables."""
-    if what == "train":
-        from nemo_duplex.benchmark.training_step import TrainingSetting, benchmark_training, training_table
-
-        result = benchmark_training(_setting(TrainingSetting, keys))
-        return result, [training_table(result)]
-    if what == "stream":
-        from nemo_duplex.benchmark.streaming import StreamingSetting, benchmark_streaming, streaming_tables
-
-        result = benchmark_streaming(_setting(StreamingSetting, keys))
-        return result, streaming_tables(result)
-    if what == "user_activity":
-        from nemo_duplex.benchmark.user_activity import ActivitySetting, benchmark_user_activity, user_activity_tables
-
-        result = benchmark_user_activity(_setting(ActivitySetting, keys))
-        return result, user_activity_tables(result)
-    from nemo_duplex.benchmark.serving import ServingSetting, benchmark_serving, serving_tables
-
-    result = benchmark_serving(_setting(ServingSetting, keys))
-    return result, serving_tables(result)
-
-
-def _setting(kind: type, keys: dict):
-    return kind(**{field.name: keys[field.name] for field in fields(kind)})
+    module, *names = BENCHMARKS[what]
+    setting, measure, tables = (getattr(import_module(f"nemo_duplex.benchmark.{module}"), name) for name in names)
+    result = measure(setting(**{field.name: keys[field.name] for field in fields(setting)}))
+    return result, tables(result)
 
 
 if __name__ == "__main__":

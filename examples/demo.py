@@ -45,7 +45,7 @@ def main(cfg: DictConfig) -> None:
         shutil.copyfile(out / "train" / "agent.nemo", part)
 
     if not done[-1].now:  # otherwise it has just been said
-        from nemo_duplex.evaluation.report import table
+        from nemo_duplex.evaluation.report.tables import table
 
         print("\n" + table(json.loads((out / "report.json").read_text())))
     each = ", ".join(f"{step.name} {step.seconds / 60:.1f}" for step in done)

@@ -25,7 +25,7 @@ def main(cfg: DictConfig) -> None:
     from nemo_duplex.evaluation.activity import voice_activity
     from nemo_duplex.evaluation.endurance import soak_report, soak_table
     from nemo_duplex.evaluation.long_session import Playlist, play
-    from nemo_duplex.evaluation.run import read_sets
+    from nemo_duplex.evaluation.sets import read_sets
     from nemo_duplex.models.duplex_s2s import DuplexS2SModel
     from nemo_duplex.scripts.hardware import require_device, use_threads
 

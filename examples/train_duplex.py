@@ -2,6 +2,7 @@
 
 python examples/train_duplex.py data.train=corpus data.validation=corpus out=run minutes=13 \\
     model.pretrained_asr=encoder.nemo model.pretrained_audio_codec=codec.nemo
+python examples/train_duplex.py data.compose='{duration: 12.8}' out=run ...          # dialogues made while it runs
 python examples/train_duplex.py --config-name=duplex_paper data.root=corpora out=run
 """
 
@@ -18,6 +19,7 @@ from nemo_duplex.scripts.cli import script
 @script("duplex_tiny")
 def main(cfg: DictConfig) -> None:
     """Trains a duplex agent. Started again with the same `out`, it resumes."""
+    from nemo_duplex.data.loader_keys import require_data
     from nemo_duplex.files.atomic import require_writable
     from nemo_duplex.inputs import existing_folder, plain
 
@@ -25,8 +27,11 @@ def main(cfg: DictConfig) -> None:
     for name in ("train", "validation"):
         if cfg.data.get(name) and isinstance(cfg.data[name], str):
             existing_folder(cfg.data[name], f"data.{name}")
+    if "train" in cfg.data:
+        require_data(plain(cfg.data))
     import lightning.pytorch as pl
 
+    from nemo_duplex.data.composition import texts_folder
     from nemo_duplex.data.datamodule import DuplexDataModule, refuse_unknown_keys
     from nemo_duplex.data.text_tokenizer import corpus_tokenizer
     from nemo_duplex.evaluation.callback import EvaluationCallback, some_dialogues
@@ -46,7 +51,8 @@ def main(cfg: DictConfig) -> None:
     out = Path(cfg.out)
     config = ModelConfig.of(cfg.model)
     if config.tokenizer.model_path is None and not config.pretrained_llm:
-        path = corpus_tokenizer(cfg.data.train, out / "tokenizer.model", cfg.tokenizer_size)
+        texts = texts_folder(cfg.data, out)
+        path = corpus_tokenizer(texts, out / "tokenizer.model", cfg.tokenizer_size)
         config = replace(config, tokenizer=replace(config.tokenizer, model_path=str(path)))
     heard = some_dialogues(cfg.data.validation, cfg.listen) if cfg.listen and cfg.data.validation else []
     trainer = duplex_trainer(cfg, [EvaluationCallback(heard, out=out, keep=cfg.keep_validations)] if heard else [])

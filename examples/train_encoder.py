@@ -1,6 +1,8 @@
-"""Train a small streaming encoder on the user's side of a corpus (CTC), and write it as encoder.nemo, a NeMo speech recogniser.
+"""Train a small streaming encoder on a corpus or NeMo manifests (CTC), and write it as encoder.nemo, a NeMo speech recogniser.
 
 python examples/train_encoder.py data=corpus out=encoder minutes=20
+python examples/train_encoder.py manifests=[bank/manifests/user_train.jsonl] \\
+    held_out=[bank/manifests/user_dev.jsonl] out=encoder minutes=90
 """
 
 from __future__ import annotations
@@ -14,10 +16,8 @@ from nemo_duplex.scripts.cli import script
 def main(cfg: DictConfig) -> None:
     """Trains a streaming encoder for an agent. Started again with the same `out`, it continues from its last checkpoint."""
     from nemo_duplex.files.atomic import require_writable
-    from nemo_duplex.inputs import existing_folder
 
-    existing_folder(cfg.data, "data")
-    require_writable(cfg.out, "out", ["encoder.nemo", "quality.json", "training.json", "last.ckpt"])
+    require_writable(cfg.out, "out", ["encoder.nemo", "quality.json", "training.json", "progress.jsonl", "last.ckpt"])
     from nemo_duplex.perception.ctc_training import EncoderTrainingConfig, train_encoder
     from nemo_duplex.scripts.hardware import use_threads
 

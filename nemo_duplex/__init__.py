@@ -12,13 +12,15 @@ if TYPE_CHECKING:
     from nemo_duplex.codec.fsq_codec import FSQCodec as FSQCodec
     from nemo_duplex.data.datamodule import DuplexDataModule as DuplexDataModule
     from nemo_duplex.data.dataset import DuplexS2SDataset as DuplexS2SDataset
+    from nemo_duplex.models.codec_swap import swap_codec as swap_codec
     from nemo_duplex.models.duplex_s2s import DuplexS2SModel as DuplexS2SModel
 
-__all__ = ["DuplexDataModule", "DuplexS2SDataset", "DuplexS2SModel", "FSQCodec", "__version__"]
+__all__ = ["DuplexDataModule", "DuplexS2SDataset", "DuplexS2SModel", "FSQCodec", "__version__", "swap_codec"]
 
 _HOMES = {
     "DuplexS2SModel": "nemo_duplex.models.duplex_s2s",
     "FSQCodec": "nemo_duplex.codec.fsq_codec",
+    "swap_codec": "nemo_duplex.models.codec_swap",
     "DuplexS2SDataset": "nemo_duplex.data.dataset",
     "DuplexDataModule": "nemo_duplex.data.datamodule",
 }

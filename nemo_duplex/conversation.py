@@ -25,7 +25,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from numbers import Real
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 
 import regex
 
@@ -327,7 +327,7 @@ def _turn(s: SupervisionSegment, speaker: Speaker, part: Any, shortest: Seconds,
     return turn
 
 
-def is_time(value: Any) -> bool:
+def is_time(value: Any) -> TypeGuard[float]:
     """Whether a value can be a time or a duration: a finite number."""
     return isinstance(value, Real) and math.isfinite(value)
 

@@ -23,6 +23,10 @@ class InputError(ValueError):
     """
 
 
+class NotInstalled(InputError):
+    """A package is missing that something optional needs; the message names both, and the cure."""
+
+
 def one_line(error: BaseException, limit: int = 200) -> str:
     """The message of a library's error, its runs of white space made single blanks; the error's class if it says nothing."""
     return " ".join(str(error).split())[:limit] or type(error).__name__

@@ -32,6 +32,12 @@ def same_start():
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory):
+    """What is kept in the user's cache folder (eSpeak's voices, imported texts) goes to one that is removed."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--agent", help="a trained agent.nemo: adds the tests of tests/agent")
     parser.addoption("--corpus", help="the corpus folder that goes with --agent")

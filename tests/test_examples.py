@@ -14,15 +14,20 @@ GIVEN = {
     "benchmark": ["what=stream", "model=given", "data=folder"],
     "demo": ["encoder=given", "codec=given"],
     "evaluate": ["model=given", "data=folder"],
+    "full_duplex_bench": ["model=given", "bench=folder"],
+    "import_text": ["source=[given]"],
     "infer_duplex": ["model=given", "user=given"],
+    "make_bank": ["source=[given]"],
     "serve": ["model=given"],
     "simulate_fleet": ["span=1", "warm_up=0", "callers=1"],
     "soak": ["model=given", "data=folder"],
+    "swap_codec": ["agent=given", "codec=given"],
     "synthesize": ["codec=given", "source=[given]"],
     "train_codec": ["data=folder", "init=given"],
     "train_duplex": ["data.train=folder", "model.pretrained_asr=given", "model.pretrained_audio_codec=given"],
     "train_encoder": ["data=folder"],
     "train_user_activity": ["scenes=19"],
+    "write_dialogues": ["what=ultrachat", "source=[given]", "llm=http://localhost:9/v1", "llm_model=given"],
 }
 NOT_WRITTEN = {
     "in the way": "way is a file, expected a folder to write. Choose another name.",
@@ -61,7 +66,7 @@ def test_all_scripts_are_here():
 @pytest.mark.parametrize("name", GIVEN.keys() - {"serve"})  # which writes nothing
 def test_what_cannot_be_written_is_known_first(said, tmp_path, name, out):
     """Before anything that was given is read, which fails here."""
-    page = "/page.json" if name in ("benchmark", "simulate_fleet") else ""
+    page = {"benchmark": "/page.json", "simulate_fleet": "/page.json", "swap_codec": "/agent.nemo"}.get(name, "")
     assert NOT_WRITTEN[out].replace("/page.json", page) in said(name, f"out={out}{page}")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "given", "in the way"]
 
@@ -70,6 +75,7 @@ MISSING = {
     "benchmark": ["model", "data"],
     "demo": ["encoder", "codec"],
     "evaluate": ["model", "data"],
+    "full_duplex_bench": ["model", "bench"],
     "infer_duplex": ["model", "user"],
     "soak": ["model", "data"],
     "train_codec": ["data"],

@@ -107,7 +107,7 @@ def test_make_talk_prints_an_address_at_which_the_agent_answers(tmp_path):
             line = next(line for line in serving.stdout if line.startswith("Talk to the agent: "))
             address = line.strip().rpartition("http://")[2]
             assert asyncio.run(call(address)) == (True, "finished")
-            with urllib.request.urlopen(f"http://{address}/", timeout=10) as page:
+            with urllib.request.urlopen(f"http://{address}/", timeout=60) as page:
                 assert page.headers["Content-Type"].startswith("text/html")
         finally:
             serving.send_signal(signal.SIGTERM)

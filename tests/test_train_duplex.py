@@ -20,6 +20,23 @@ WRONG = {
         ["data.train=nowhere", "model.tokenizer.model_path=null"],
         "data.train: there is no folder nowhere",
     ),
+    "no data at all": (
+        ["data.train=null"],
+        "Add data.train=, the folder of a corpus of examples/synthesize.py, or data.compose=",
+    ),
+    "data and dialogues to compose": (["data.compose={duration: 12.8}"], "data.train and data.compose are both given"),
+    "unknown key of dialogues to compose": (
+        ["data.train=null", "data.compose={durations: 12.8}"],
+        "data.compose: unknown key 'durations'. Did you mean 'duration'?",
+    ),
+    "no file of dialogues to compose": (
+        ["data.train=null", "data.compose=nowhere.yaml"],
+        "data.compose: there is no file nowhere",
+    ),
+    "a source that is not there": (
+        ["data.train=null", "data.compose={source: [nowhere.jsonl]}"],
+        "source: there is no file nowhere.jsonl",
+    ),
     "no tokenizer": (["tokenizer_size=null", "model.tokenizer.model_path=null"], "tokenizer_size=1024 to train one"),
     "no validation data": (["data.validation=nowhere"], "data.validation: there is no folder nowhere"),
     "unknown key of the loader": (

@@ -2,7 +2,7 @@
 
 import pytest
 
-from nemo_duplex.synthesis.grammar import Grammar
+from nemo_duplex.synthesis.text.grammar import Grammar
 from nemo_duplex.words import words
 
 

@@ -24,7 +24,7 @@ class Arrivals:
     Args:
         arrived, refused: callers, and those of them that found no seat.
         wrong: callers that were treated in another way: an error, or a refusal without its status of 503.
-        busy: mean share of the seats that was taken.
+        busy: mean share of the seats that was taken within the span, 0 to 1: calls that go on after it do not count.
     """
 
     arrived: int = 0
@@ -42,10 +42,12 @@ async def arrive(address: str, fleet: Fleet) -> Arrivals:
     """Callers of `fleet` come to the server at `address` for `fleet.span` seconds and send silence while they talk."""
     chance, seen, talked = random.Random(fleet.seed), Arrivals(), 0.0
     loop = asyncio.get_running_loop()
+    start = loop.time()
+    end = start + fleet.span
 
     async def caller(talks: Seconds) -> None:
         nonlocal talked
-        wire, seated = TalkWire(), loop.time()
+        wire = TalkWire()
         try:
             async with websockets.connect(f"ws://{address}{wire.path}", compression=None, open_timeout=20) as socket:
                 seated, reading = loop.time(), asyncio.create_task(_read(socket))
@@ -53,7 +55,7 @@ async def arrive(address: str, fleet: Fleet) -> Arrivals:
                     for message in wire.sent(np.zeros(SAMPLES, np.float32)):
                         await socket.send(message)
                     await asyncio.sleep(FRAME)
-                talked += loop.time() - seated
+                talked += max(0.0, min(loop.time(), end) - seated)
             await reading
         except websockets.InvalidStatus as error:
             if error.response.status_code == 503 and "Retry-After" in error.response.headers:
@@ -63,9 +65,8 @@ async def arrive(address: str, fleet: Fleet) -> Arrivals:
         except (OSError, websockets.WebSocketException):
             seen.wrong += 1
 
-    tasks, start = [], loop.time()
-    until = start
-    while (until := until + chance.expovariate(fleet.callers / fleet.call)) < start + fleet.span:
+    tasks, until = [], start
+    while (until := until + chance.expovariate(fleet.callers / fleet.call)) < end:
         await asyncio.sleep(max(0.0, until - loop.time()))
         seen.arrived += 1
         tasks.append(asyncio.create_task(caller(chance.expovariate(1 / fleet.call))))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nemo_duplex.evaluation.run import read_sets
+from nemo_duplex.evaluation.sets import read_sets
 from nemo_duplex.inputs import InputError
 
 #: Seconds of audio that all callers share; each starts at another place.

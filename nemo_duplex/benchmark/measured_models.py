@@ -124,7 +124,7 @@ def write_parts(folder: Path, size: Size) -> dict[str, Any]:
     check_size(size)
     torch.manual_seed(0)
     _write_llm(folder / "llm", size)
-    FSQCodec(_codec_config(size)).save_to(folder / "codec.nemo")
+    FSQCodec(nanocodec_config(size)).save_to(folder / "codec.nemo")
     return {
         "pretrained_llm": str(folder / "llm"),
         "pretrained_audio_codec": str(folder / "codec.nemo"),
@@ -140,7 +140,7 @@ def write_parts(folder: Path, size: Size) -> dict[str, Any]:
     }
 
 
-def _codec_config(size: Size) -> dict[str, Any]:
+def nanocodec_config(size: Size) -> dict[str, Any]:
     """NanoCodec at 0.6 kbps: 22.05 kHz, 12.5 Hz, 4 codebooks of 4032."""
     down, up = _CODEC[size]
     return {

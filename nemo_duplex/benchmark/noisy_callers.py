@@ -13,7 +13,7 @@ from scipy.signal import butter, sosfilt
 
 from nemo_duplex.frames import Seconds, Span
 from nemo_duplex.streaming.resampler import StreamResampler
-from nemo_duplex.user_activity.noises import at_level, babble, rms
+from nemo_duplex.synthesis.noises import at_level, babble, rms
 from nemo_duplex.user_activity.scenes import SAMPLE_RATE, Scene, spoken
 
 Noise = Callable[[int, np.random.Generator], np.ndarray]

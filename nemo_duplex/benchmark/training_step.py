@@ -91,7 +91,7 @@ def benchmark_training(setting: TrainingSetting) -> dict[str, Any]:
     }
 
 
-def training_table(result: dict[str, Any]) -> Table:
+def training_tables(result: dict[str, Any]) -> list[Table]:
     """The result to read."""
     setting = result["setting"]
     about = (
@@ -108,7 +108,7 @@ def training_table(result: dict[str, Any]) -> Table:
             ("loss, first batch", "loss", 1, "{:.6f}".format, f"differ by {result['loss_difference']:.1e}"),
         )
     ]
-    return Table("A training step", [result["what"], about], ("", "NeMo in-tree", "nemo_duplex", "ratio"), rows)
+    return [Table("A training step", [result["what"], about], ("", "NeMo in-tree", "nemo_duplex", "ratio"), rows)]
 
 
 # --- the models -------------------------------------------------------------------------------------------------------

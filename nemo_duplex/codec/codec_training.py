@@ -1,7 +1,7 @@
 """Trains a codec on one speaker: from scratch, or personalised from a trained one, in a budget of minutes.
 
-The only loss is that of reconstruction. With the encoder frozen, the decoder learns the voice and codes keep their meaning;
-otherwise everything that was encoded before has to be encoded again.
+The loss is that of reconstruction, and in the later part of the training that of discriminators too. With the encoder frozen,
+the decoder learns the voice and codes keep their meaning; otherwise everything that was encoded before has to be encoded again.
 """
 
 from __future__ import annotations
@@ -19,10 +19,14 @@ import torch
 from nemo.collections.tts.modules.audio_codec_modules import default_precision
 from torch.utils.data import DataLoader
 
+from nemo_duplex.codec.adversarial import AdversarialConfig, Adversary
+from nemo_duplex.codec.codec_validation import CodecValidation
 from nemo_duplex.codec.fsq_codec import FSQCodec
+from nemo_duplex.codec.held_out import write_held_out
 from nemo_duplex.codec.quality import mean_mel_distance, measure_quality
 from nemo_duplex.codec.reconstruction import ReconstructionLoss
 from nemo_duplex.codec.recordings import Crops, Recordings
+from nemo_duplex.codec.wavlm_discriminator import FROZEN
 from nemo_duplex.files.atomic import sha256
 from nemo_duplex.inputs import InputError
 from nemo_duplex.training.small_part import (
@@ -33,7 +37,6 @@ from nemo_duplex.training.small_part import (
 )
 from nemo_duplex.training.time_budget import TimeBudget
 
-_MAX_HELD_OUT = 40
 _FREE = ("max_odd_rows",)  # it ends a run or changes nothing
 # Crops of so many frames may be longer than all recordings, such as single words.
 _SHORT_CROP = 12
@@ -51,6 +54,8 @@ class CodecTrainingConfig:
     steps: int | None
     init: str | None
     freeze_encoder: bool
+    held_out: int
+    held_out_data: str | None
     channel: int | None
     max_odd_rows: float
     seed: int
@@ -62,9 +67,22 @@ class CodecTrainingConfig:
     half: bool
     accelerator: str
     precision: str
+    validate_every: int | None
+    patience: int | None
+    adversarial: Mapping[str, Any] | None
 
     def __post_init__(self) -> None:
-        for name in ("minutes", "steps", "batch_size", "crop_frames", "matrix_rate", "rate"):
+        for name in (
+            "minutes",
+            "steps",
+            "held_out",
+            "batch_size",
+            "crop_frames",
+            "matrix_rate",
+            "rate",
+            "validate_every",
+            "patience",
+        ):
             if (value := getattr(self, name)) is not None and not value > 0:
                 raise InputError(f"{name}={value}: expected more than zero.")
         for name in ("seed", "warmup_steps"):
@@ -76,6 +94,10 @@ class CodecTrainingConfig:
             raise InputError(f"channel={self.channel}: expected 0 for the first channel, 1 for the second, ...")
         if self.precision not in ("bf16", "fp32"):
             raise InputError(f"precision={self.precision}: expected bf16 or fp32.")
+        if self.patience is not None and self.validate_every is None:
+            raise InputError(f"patience={self.patience} counts validations, but there are none: give validate_every=500, say.")
+        if self.adversarial is not None:
+            AdversarialConfig(**self.adversarial)
         if self.freeze_encoder and self.init is None:
             raise InputError(
                 "freeze_encoder=true keeps the codes of a trained codec, but none is given: add init=<codec .nemo>."
@@ -83,7 +105,7 @@ class CodecTrainingConfig:
 
 
 class CodecTraining(PartTraining):
-    """Reconstruction training of an `FSQCodec` on random crops.
+    """Training of an `FSQCodec` on random crops: reconstruction, and from `adversarial.start` on discriminators too.
 
     With Muon the small codec reached a mel distance one sixth below that with AdamW alone, in equal time on one CPU core.
 
@@ -92,16 +114,28 @@ class CodecTraining(PartTraining):
         config: sizes and rates.
         recordings, indices: what to draw crops from.
         budget: of minutes; the config may limit the steps too.
+        validation: runs every `validate_every` steps.
     """
 
     def __init__(
-        self, codec: FSQCodec, config: CodecTrainingConfig, recordings: Recordings, indices: list[int], budget: TimeBudget
+        self,
+        codec: FSQCodec,
+        config: CodecTrainingConfig,
+        recordings: Recordings,
+        indices: list[int],
+        budget: TimeBudget,
+        validation: CodecValidation | None = None,
     ) -> None:
         super().__init__(_with_rates(config, codec), budget)
         self.codec = codec
+        self.validation = validation
         self.recordings = recordings
         self.indices = indices
         self.loss = ReconstructionLoss(codec.sample_rate)
+        adversarial = config.adversarial
+        self.adversary: Adversary | None = None
+        if adversarial is not None:
+            self.adversary = Adversary(AdversarialConfig(**adversarial), codec.sample_rate, config.precision == "bf16")
         codec.model.audio_encoder.requires_grad_(not config.freeze_encoder)
         if config.crop_frames < codec.fewest_frames:
             raise InputError(
@@ -115,12 +149,6 @@ class CodecTraining(PartTraining):
                 f"silence. Give crop_frames={most} or less."
             )
 
-    @property
-    def share(self) -> float:
-        """Share of the training that is done: of the minutes or of the steps, whichever is larger."""
-        by_steps = self.step / self.config.steps if self.config.steps else 0.0
-        return min(1.0, max(self.budget.share, by_steps))
-
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         matrices: list[torch.nn.Parameter] = []
         others: list[torch.nn.Parameter] = []
@@ -131,6 +159,8 @@ class CodecTraining(PartTraining):
         optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(others, betas=(0.8, 0.99), weight_decay=0.01)]
         if matrices:  # NeMo's networks are all convolutions
             optimizers.append(torch.optim.Muon(matrices, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"))
+        if self.adversary is not None:
+            optimizers.append(self.adversary.optimizer())
         return optimizers
 
     def train_dataloader(self) -> DataLoader:
@@ -141,9 +171,52 @@ class CodecTraining(PartTraining):
         return DataLoader(crops, batch_size=self.config.batch_size)
 
     def training_step(self, audio: torch.Tensor, batch_index: int) -> None:
+        if not self.stopped_early:
+            self._learn(audio)
+            if self.config.validate_every and self.step % self.config.validate_every == 0:
+                self.validate()
+        if self.stopped_early:
+            self.trainer.should_stop = True
+
+    def validate(self) -> None:
+        """Measures the codec as it is, and ends the training if it has not become better for long."""
+        if self.validation is not None:
+            self.validation.run(self.codec, self.step, counts=self.adversary is None or int(self.adversary.steps) > 0)
+            self.stopped_early = self.validation.is_over
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if FROZEN not in k}
+        if self.validation is not None:
+            checkpoint["validation"] = self.validation.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        checkpoint["state_dict"] |= {key: value for key, value in self.state_dict().items() if FROZEN in key}
+        if self.validation is not None:
+            self.validation.load_state_dict(checkpoint["validation"])
+            self.stopped_early = self.validation.is_over
+
+    def _learn(self, audio: torch.Tensor) -> None:
+        """One step on crops (B, S)."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
             decoded = self._reconstruct(audio)
-        self.descend(self.loss(audio, decoded.float()))
+        decoded = decoded.float()
+        if self.adversary is None:
+            self.descend(self.loss(audio, decoded))
+            return
+        *optimizers, of_adversary = self.optimizers()
+        if self.share < self.adversary.config.start:
+            self.descend(self.loss(audio, decoded), optimizers)
+            return
+        heard = decoded.detach().requires_grad_()
+        loss = self.loss(audio, heard)
+        (gradient,) = torch.autograd.grad(loss, heard)
+        for group in of_adversary.param_groups:
+            group["lr"] = self.adversary.config.rate * self.rate_factor
+        gradient = gradient + self.adversary.pull(audio, heard, gradient.norm(), of_adversary)
+        toward = (decoded * gradient).sum()
+        self.descend(loss.detach() + toward - toward.detach(), optimizers)  # its value is the loss, its gradient is `gradient`
 
     def _reconstruct(self, audio: torch.Tensor) -> torch.Tensor:
         """Audio (B, S) of whole frames through encoder, quantizer (gradients pass straight through) and decoder."""
@@ -173,7 +246,7 @@ def _with_rates(config: CodecTrainingConfig, codec: FSQCodec) -> CodecTrainingCo
 
 
 def train_codec(config: CodecTrainingConfig) -> dict[str, Any]:
-    """Trains, writes `<out>/codec.nemo` and `<out>/quality.json`, and returns what the latter holds.
+    """Trains, writes `<out>/codec.nemo`, `<out>/quality.json` and `<out>/held_out/`, and returns what the second holds.
 
     Started again with the same `out` it resumes; if it is done already, it does nothing.
 
@@ -188,33 +261,72 @@ def train_codec(config: CodecTrainingConfig) -> dict[str, Any]:
         return json.loads(quality_file.read_text())
 
     pl.seed_everything(config.seed, verbose=False)
-    codec = FSQCodec.restore_from(config.init) if config.init else FSQCodec(config.codec)
-    recordings = Recordings(config.data, codec.sample_rate, config.channel, config.max_odd_rows)
-    for line in recordings.summary():
-        _log.info(line)
-    kept, held_out = recordings.split(_MAX_HELD_OUT)
-    utterances = [recordings.audio(i) for i in held_out]
-    training = CodecTraining(codec, config, recordings, kept, TimeBudget(config.minutes))
+    codec = FSQCodec.restore_from(config.init, map_location="cpu") if config.init else FSQCodec(config.codec)
+    recordings = _read(config, config.data, codec.sample_rate, "training data")
+    kept, others, indices = _held_out(config, recordings)
+    utterances = [others.audio(i) for i in indices]
+    validation = CodecValidation(out, utterances, config.patience)
+    training = CodecTraining(codec, config, recordings, kept, TimeBudget(config.minutes), validation)
     claim(out, config, _FREE)
+    if is_held_out := others is not recordings or kept != indices:
+        write_held_out(out, others, indices)
     before = {"mel_distance_before": mean_mel_distance(codec, utterances)} if config.init else {}
     fit(training, "codec", out, config.accelerator)
 
-    codec.cpu().save_to(codec_file, half=config.half, keep_codes=config.freeze_encoder)
-    quality = before | measure_quality(FSQCodec.restore_from(codec_file), utterances)
+    codec.cpu()
+    if config.patience is not None and [last["step"] for last in validation.distances[-1:]] != [training.step]:
+        training.validate()
+    if validation.best is not None:
+        codec.model.load_state_dict(validation.best)
+    codec.save_to(codec_file, half=config.half, keep_codes=config.freeze_encoder)
+    quality = before | measure_quality(FSQCodec.restore_from(codec_file, map_location="cpu"), utterances)
     if _gives_one_code(codec, max(utterances, key=len)):
         _log.warning(
             f"{codec_file} has one code for all speech: its encoder was driven too far. Remove {out} and train with a lower "
             f"rate= and matrix_rate={', or with freeze_encoder=true' if config.init else ''}."
         )
-    quality["held_out"] = 0 if kept == held_out else len(held_out)
+    quality["held_out"] = len(utterances) if is_held_out else 0
     quality["data"] = {
         "utterances": len(recordings),
         "minutes": round(recordings.seconds / 60, 2),
         "left_out": recordings.left_out.describe(),
     }
-    quality |= {"steps": training.step, "minutes": config.minutes, "seed": config.seed, "sha256": sha256(codec_file)}
+    quality |= _course(training)
+    quality |= {"minutes": config.minutes, "seed": config.seed, "sha256": sha256(codec_file)}
     finish(out, quality)
     return quality
+
+
+def _read(config: CodecTrainingConfig, data: str, sample_rate: int, what: str) -> Recordings:
+    recordings = Recordings(data, sample_rate, config.channel, config.max_odd_rows, what)
+    for line in recordings.summary():
+        _log.info(line)
+    return recordings
+
+
+def _held_out(config: CodecTrainingConfig, recordings: Recordings) -> tuple[list[int], Recordings, list[int]]:
+    """Indices of the recordings to train on; those to measure on are of the others, with these indices."""
+    if config.held_out_data is None:
+        kept, indices = recordings.split(config.held_out)
+        if len(indices) < config.held_out:
+            _log.info(f"held_out={config.held_out}: {len(indices)} are held out, a tenth of all at most")
+        return kept, recordings, indices
+    others = _read(config, config.held_out_data, recordings.sample_rate, "held-out data")
+    count = min(config.held_out, len(others))
+    return list(range(len(recordings))), others, [i * len(others) // count for i in range(count)]
+
+
+def _course(training: CodecTraining) -> dict[str, Any]:
+    """How the training went, for `quality.json`."""
+    course: dict[str, Any] = {"steps": training.step, "stopped_early": training.stopped_early}
+    if training.adversary is not None:
+        steps, loss = int(training.adversary.steps), round(float(training.adversary.loss), 4)
+        course["adversarial"] = {"steps": steps, "discriminator_loss": loss}
+    if training.validation is not None and training.validation.distances:
+        course["validations"] = training.validation.distances
+        if training.validation.best is not None:
+            course["best_step"] = training.validation.best_step
+    return course
 
 
 def _gives_one_code(codec: FSQCodec, speech: torch.Tensor) -> bool:

@@ -11,44 +11,36 @@ import copy
 import gzip
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import torch
-from nemo.collections.tts.models.audio_codec import AudioCodecModel
-from nemo.collections.tts.modules.audio_codec_modules import (
-    CausalHiFiGANDecoder,
-    FiniteScalarQuantizer,
-    GroupFiniteScalarQuantizer,
-    default_precision,
-)
-from omegaconf import OmegaConf
+from nemo.collections.tts.modules.audio_codec_modules import CausalHiFiGANDecoder, default_precision
+from nemo.core.classes.common import PretrainedModelInfo
+from nemo.core.connectors.save_restore_connector import SaveRestoreConnector
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from nemo_duplex.codec.codec_file import (
+    available_codecs,
+    codec_path,
+    fitting_weights,
+    halve,
+    read_codec_file,
+    refuse_unsupported,
+)
+from nemo_duplex.codec.codec_input import check_range, checked_audio, checked_codes, checked_lengths, resampled
+from nemo_duplex.codec.codec_network import PARTS, build_network, code_vectors, essential_config
 from nemo_duplex.codec.hifigan_stepper import HiFiGANStepper
 from nemo_duplex.codec.streaming_decoder import FrameDecoder, StreamingDecoder
 from nemo_duplex.files.atomic import whole_file
-from nemo_duplex.files.hub import nemo_file
-from nemo_duplex.files.nemo_file import (
-    config_values,
-    is_part,
-    read_nemo_file,
-)
+from nemo_duplex.files.nemo_file import overriding_config
 from nemo_duplex.frames import FrameRate
-from nemo_duplex.inputs import InputError, one_line, plain
+from nemo_duplex.inputs import InputError, one_line
 
-PARTS = ("audio_encoder", "vector_quantizer", "audio_decoder")
-_LOSSES = "nemo.collections.tts.losses.audio_codec_loss"
-# NeMo's constructor requires these, although nothing here uses them.
-_TRAINED_ELSEWHERE = {
-    "loss_resolutions": [[1024, 256, 1024]],
-    "mel_loss_dims": [80],
-    "commit_loss_scale": 0.0,
-    "generator_loss": {"_target_": f"{_LOSSES}.GeneratorSquaredLoss"},
-    "discriminator_loss": {"_target_": f"{_LOSSES}.DiscriminatorSquaredLoss"},
-}
 _SILENCE_FRAMES = 25
 # Audio is decoded in blocks of this many frames: memory stays bounded, and so do the lengths, which NeMo computes in float32
 # (exact below 2^24 samples, 12.7 minutes).
@@ -93,14 +85,14 @@ class FSQCodec(nn.Module):
 
     def __init__(self, cfg: Mapping[str, Any]) -> None:
         super().__init__()
-        self._config = _essential(cfg)
-        self.model = _build(self._config)
+        self._config = essential_config(cfg)
+        self.model = build_network(self._config)
         self.sample_rate: int = self._config["sample_rate"]
         self.samples_per_frame: int = self._config["samples_per_frame"]
         self.frame_rate = FrameRate(Fraction(self.sample_rate, self.samples_per_frame))
         self.num_codebooks: int = self.model.num_codebooks
         self.codebook_size: int = self.model.codebook_size
-        self.register_buffer("_codebooks", _codebooks(self.model.vector_quantizer), persistent=False)
+        self.register_buffer("_codebooks", code_vectors(self.model.vector_quantizer), persistent=False)
         self.register_buffer("silence_codes", torch.zeros(self.num_codebooks, dtype=torch.long))
         self.fewest_frames = self._find_fewest_frames()
         self.measure_silence()
@@ -109,6 +101,21 @@ class FSQCodec(nn.Module):
     def config(self) -> dict[str, Any]:
         """What `FSQCodec(config)` builds this codec from, without its weights."""
         return copy.deepcopy(self._config)
+
+    @property
+    def cfg(self) -> DictConfig:
+        """`config` under NeMo's name for it, as a DictConfig; a copy."""
+        return OmegaConf.create(self._config)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the codec is."""
+        return self.silence_codes.device
+
+    @property
+    def kbps(self) -> float:
+        """Kilobits that a second of codes takes: codebooks x log2(codes of one) x frames per second / 1000."""
+        return self.num_codebooks * math.log2(self.codebook_size) * float(self.frame_rate.hz) / 1000
 
     @property
     def fingerprint(self) -> str:
@@ -122,116 +129,172 @@ class FSQCodec(nn.Module):
     # --- files -------------------------------------------------------------------------------------------------------
 
     @classmethod
-    def restore_from(cls, restore_path: str | Path, map_location: torch.device | str = "cpu") -> FSQCodec:
-        """Reads the codec of a `.nemo` file, or of a folder with one; a Hugging Face id (`org/name`) is downloaded once.
+    def list_available_models(cls) -> list[PretrainedModelInfo]:
+        """Published codecs that `from_pretrained` can download."""
+        return available_codecs()
+
+    @classmethod
+    def restore_from(
+        cls,
+        restore_path: str | Path,
+        override_config_path: str | Path | DictConfig | None = None,
+        map_location: torch.device | str | None = None,
+        strict: bool = True,
+        return_config: bool = False,
+        save_restore_connector: SaveRestoreConnector | None = None,
+        trainer: None = None,
+        validate_access_integrity: bool = True,
+    ) -> FSQCodec:
+        """Reads the codec of a `.nemo`, or the one inside of an agent's; arguments as NeMo's `ModelPT.restore_from`.
 
         Args:
-            restore_path: file, folder or id.
-            map_location: the device that the codec is moved to.
+            restore_path: file, folder with one, or Hugging Face id (`org/name`), which is downloaded once.
+            override_config_path: YAML file or config of the codec in place of the file's own.
+            map_location: the device that the codec is moved to; None: a GPU where there is one, else the CPU.
+            strict: whether the file must hold every weight of the codec, and no other one. Without, missing ones are random.
+            return_config: whether to return the file's config alone, a DictConfig.
+            save_restore_connector, trainer: None; NeMo's plain connector changes nothing.
+            validate_access_integrity: changes nothing: what a file holds is always checked, and no code in it is run.
 
         Raises:
-            InputError: if there is no such file, it is truncated, holds another class of model, or its weights do not fit.
+            InputError: if there is no such file, it is truncated, holds another class of model, its weights do not fit, or for
+                an argument that cannot be honoured.
         """
-        path = nemo_file(restore_path, "codec")
-        config, weights = read_nemo_file(path, "codec", AudioCodecModel.__name__)
+        refuse_unsupported(save_restore_connector, trainer)
+        path = codec_path(restore_path)
+        config, weights = read_codec_file(path)
+        if override_config_path is not None:
+            config = overriding_config(override_config_path, "codec")
+        if return_config:
+            found: Any = OmegaConf.create(config)
+            return found
         try:
             codec = cls(config)
         except InputError as error:
             raise InputError(f"codec: {path}: {error}") from error
-        codec._load(weights, path)
-        return codec.to(map_location)
+        codec.load_weights(weights, path, strict)
+        return codec.to(map_location or ("cuda" if torch.cuda.is_available() else "cpu"))
 
     @classmethod
-    def from_pretrained(cls, model_name: str, map_location: torch.device | str = "cpu") -> FSQCodec:
-        """Reads a codec of the Hugging Face Hub (`org/name`); arguments and errors as `restore_from`."""
-        return cls.restore_from(model_name, map_location)
+    def from_pretrained(
+        cls,
+        model_name: str | Path,
+        refresh_cache: bool = False,
+        override_config_path: str | Path | DictConfig | None = None,
+        map_location: torch.device | str | None = None,
+        strict: bool = True,
+        return_config: bool = False,
+        trainer: None = None,
+        save_restore_connector: SaveRestoreConnector | None = None,
+        return_model_file: bool = False,
+        *,
+        revision: str | None = None,
+        token: str | None = None,
+    ) -> Any:
+        """Reads a codec of the Hugging Face Hub (`org/name`) or of NGC (`list_available_models`); else as `restore_from`.
 
-    def save_to(self, path: str | Path, half: bool = False, keep_codes: bool = False) -> None:
+        Args:
+            refresh_cache: whether to download it again.
+            return_model_file: whether to return the path of the downloaded file alone.
+            revision: branch, tag or commit on the hub; None takes the main branch.
+            token: of an account that may read it; None takes the one of `hf auth login`.
+
+        Raises:
+            InputError: if there is no such codec, it cannot be downloaded, or as `restore_from`.
+        """
+        refuse_unsupported(save_restore_connector, trainer)
+        path = codec_path(model_name, refresh_cache, revision, token)
+        if return_model_file:
+            return str(path)
+        return cls.restore_from(path, override_config_path, map_location, strict, return_config)
+
+    def save_to(self, save_path: str | Path, half: bool = False, keep_codes: bool = False) -> None:
         """Writes a `.nemo` file, completely or not at all; NeMo's own `AudioCodecModel.restore_from` reads it too.
 
         Args:
             half: whether to store the weights in 16 bits, compressed; they are read back into 32.
             keep_codes: whether `half` spares the encoder, so that the codec which is read back gives the same codes.
         """
-        if Path(path).suffix != ".nemo":
-            raise InputError(f"A codec is written to a .nemo file, got {path}.")
+        if Path(save_path).suffix != ".nemo":
+            raise InputError(f"A codec is written to a .nemo file, got {save_path}.")
         model = self.model
         if half:
-            model = _build(self._config)
+            model = build_network(self._config)
             model.load_state_dict(self.model.state_dict())
-            _halve(model.audio_decoder if keep_codes else model)
-        with whole_file(path) as part:
+            halve(model.audio_decoder if keep_codes else model)
+        with whole_file(save_path) as part:
             model.save_to(str(part))
             if half:
                 part.write_bytes(gzip.compress(part.read_bytes(), mtime=0))
 
-    def _load(self, weights: Mapping[str, torch.Tensor], path: Path) -> None:
-        """Loads weights strictly: all that the codec has, each in its shape, and no others."""
-        own = {_todays_name(key): value for key, value in weights.items() if key.partition(".")[0] in PARTS}
-        expected = {key: value for key, value in self.model.state_dict().items() if key.partition(".")[0] in PARTS}
-        problems = {
-            "lacks": expected.keys() - own.keys(),
-            "has no place for": own.keys() - expected.keys(),
-            "has another shape of": {k for k in expected.keys() & own.keys() if expected[k].shape != own[k].shape},
-        }
-        for problem, keys in problems.items():
-            if keys:
-                raise InputError(
-                    f"codec: {path}: the checkpoint {problem} {len(keys)} of {len(expected)} weights, such as {min(keys)}. "
-                    "Its config and its weights do not belong together."
-                )
-        self.model.load_state_dict(own)
+    def load_weights(self, weights: Mapping[str, torch.Tensor], path: str | Path, strict: bool = True) -> None:
+        """Loads weights named as in NeMo's AudioCodecModel; `path` names their file in errors, which `fitting_weights` has."""
+        self.model.load_state_dict(fitting_weights(weights, self.model.state_dict(), path, strict))
         self.measure_silence()
 
     # --- audio <-> codes ---------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def encode(self, audio: torch.Tensor, audio_lens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def encode(
+        self, audio: torch.Tensor, audio_len: torch.Tensor, sample_rate: int | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Audio to codes. A row's codes depend on its own samples only, not on the batch that it is in.
 
         Cut audio before it is encoded, never the codes: an encoder may look ahead (NanoCodec's by 1.09 s).
 
         Args:
-            audio: (B, S) at `sample_rate`, full scale 1.
-            audio_lens: (B,) samples of each row; the last frame is filled up with zeros.
+            audio: (B, S) floats of full scale 1, mono. Samples beyond 1 are encoded as they are.
+            audio_len: (B,) integers, samples of each row; the last frame is filled up with zeros. Beyond a row's length
+                anything may stand.
+            sample_rate: of the audio; None: the codec's. Audio of another rate is resampled.
 
         Returns:
-            Codes (B, K, T) and the frames (B,) of each row, ceil(samples / samples_per_frame). Silence codes fill up each row.
+            Codes (B, K, T) and the frames (B,) of each row, ceil(samples / samples_per_frame), on the codec's device. Silence
+            codes fill up each row. No rows or no samples give no rows or no frames.
 
         Raises:
-            InputError: if audio holds NaN or infinity.
+            InputError: if audio is no such tensor, has several channels, holds NaN, infinity or samples of another scale, or
+                a length is negative or more than the tensor holds.
         """
-        if not torch.isfinite(audio).all():
-            raise InputError("Audio to encode holds NaN or infinity; expected samples of full scale 1.")
-        audio_lens = audio_lens.to(audio.device)
-        frames = (audio_lens + self.samples_per_frame - 1) // self.samples_per_frame
-        codes = self.silence_codes[:, None].repeat(len(audio), 1, int(frames.max()))
+        audio, audio_len = checked_audio(audio, audio_len)
+        if sample_rate is not None and sample_rate != self.sample_rate:
+            audio, audio_len = resampled(audio, audio_len, sample_rate, self.sample_rate)
+        audio, audio_len = audio.to(self.device), audio_len.to(self.device)
+        frames = (audio_len + self.samples_per_frame - 1) // self.samples_per_frame
+        codes = self.silence_codes[:, None].repeat(len(audio), 1, max(frames.tolist(), default=0))
         # Rows of one length at a time: NeMo's encoders look ahead, so what pads a shorter row would change its last frames.
-        for length in audio_lens.unique().tolist():
-            rows = (audio_lens == length).nonzero()[:, 0]
+        for length in audio_len.unique().tolist():
+            rows = (audio_len == length).nonzero()[:, 0]
             count = -(-length // self.samples_per_frame)
             if count:
-                whole = nn.functional.pad(audio[rows, :length].float(), (0, count * self.samples_per_frame - length))
+                whole = nn.functional.pad(audio[rows, :length], (0, count * self.samples_per_frame - length))
                 codes[rows, :, :count] = self._encode_whole(whole)
         return codes, frames
 
     @torch.no_grad()
-    def decode(self, codes: torch.Tensor, lens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Codes to audio.
+    def decode(self, tokens: torch.Tensor, tokens_len: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Codes to audio. The names of the arguments are NeMo's.
 
         Args:
-            codes: (B, K, T), each from 0 to V - 1; beyond a row's length anything.
-            lens: (B,) frames of each row.
+            tokens: codes (B, K, T), integers, each from 0 to V - 1; beyond a row's length anything.
+            tokens_len: (B,) integers, frames of each row.
 
         Returns:
-            Audio (B, T * samples_per_frame), zero beyond the samples (B,) of each row.
+            Audio (B, T * samples_per_frame), zero beyond the samples (B,) of each row, on the codec's device. No rows or no
+            frames give no rows or no samples.
 
         Raises:
-            InputError: if a code is out of range, which finite scalar quantisation would silently decode as another one.
+            InputError: if codes are no such tensor or of another geometry, a code is out of range, which finite scalar
+                quantisation would silently decode as another one, or a length is negative or more than the tensor holds.
         """
-        codes, lens = codes.to(self.silence_codes.device), lens.to(self.silence_codes.device)
+        codes = checked_codes(tokens, self.num_codebooks).to(self.device)
+        lens = checked_lengths(tokens_len, "tokens_len", len(codes), codes.shape[-1], "frames", self.device)
         inside = torch.arange(codes.shape[-1], device=codes.device) < lens[:, None]
         codes = torch.where(inside[:, None], codes, self.silence_codes[:, None])
+        if not codes.shape[0] * codes.shape[-1]:
+            return self._codebooks.new_zeros(
+                len(codes), codes.shape[-1] * self.samples_per_frame
+            ), lens * self.samples_per_frame
         if self._frame_decoder() is None:
             inputs = self.dequantize(codes) * inside[:, None]
             missing = max(0, self.fewest_frames - codes.shape[-1])
@@ -245,16 +308,10 @@ class FSQCodec(nn.Module):
         """Codes (B, K, T) to the input (B, D, T) of the decoder network.
 
         Raises:
-            InputError: if a code is out of range.
+            InputError: if they are of another geometry, or a code is out of range.
         """
-        assert codes.shape[1:2] == (self.num_codebooks,), f"codes are {tuple(codes.shape)}, not (B, {self.num_codebooks}, T)"
-        wrong = (codes < 0) | (codes >= self.codebook_size)
-        if wrong.any():
-            row, codebook, frame = wrong.nonzero()[0].tolist()
-            raise InputError(
-                f"Code {codes[row, codebook, frame]} of codebook {codebook}, frame {frame}, row {row} is not one of "
-                f"0 to {self.codebook_size - 1}. Replace special ids by `silence_codes` before decoding."
-            )
+        codes = checked_codes(codes, self.num_codebooks)
+        check_range(codes, self.codebook_size)
         return self._dequantized(codes)
 
     def _dequantized(self, codes: torch.Tensor) -> torch.Tensor:
@@ -277,7 +334,7 @@ class FSQCodec(nn.Module):
         if decoder is None:
             name = type(self.model.audio_decoder).__name__
             raise InputError(f"This codec cannot be streamed: its decoder {name} is not causal.")
-        return StreamingDecoder(self.dequantize if check else self._dequantized, decoder)
+        return StreamingDecoder(self.dequantize if check else self._dequantized, decoder, self.samples_per_frame)
 
     @torch.no_grad()
     def measure_silence(self) -> None:
@@ -332,61 +389,3 @@ class FSQCodec(nn.Module):
             audio, state = decoder.step(block, state)
             pieces.append(audio)
         return torch.cat(pieces, dim=1)
-
-
-def _essential(cfg: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys of a NeMo codec config that define the codec, as plain data."""
-    given = plain(cfg)
-    keys = ("sample_rate", "samples_per_frame", *PARTS)
-    if missing := [key for key in keys if not given.get(key)]:
-        raise InputError(f"A codec config needs {', '.join(keys)}; this one lacks {', '.join(missing)}.")
-    if given.get("semantic_codec") or given.get("semantic_codec_path"):
-        raise InputError("This codec has a second, semantic one inside, which is not supported: give one without.")
-    if given.get("output_sample_rate", given["sample_rate"]) != given["sample_rate"]:
-        rates = f"encodes {given['sample_rate']} Hz and decodes to {given['output_sample_rate']} Hz"
-        raise InputError(f"This codec {rates}; expected one rate.")
-    essential = copy.deepcopy({key: given[key] for key in keys})
-    for place, key, value in config_values(essential):
-        if key in ("_target_", "cls") and not is_part(value):  # `cls` is hydra's former word for it
-            raise InputError(f"This codec config names {str(value)[:100]!r} at {place}, which is no part of a codec.")
-    return essential
-
-
-def _todays_name(key: str) -> str:
-    """The name of a weight-normalised weight since torch 2.0; checkpoints of older NeMo have the former names."""
-    for former, todays in (
-        (".weight_g", ".parametrizations.weight.original0"),
-        (".weight_v", ".parametrizations.weight.original1"),
-    ):
-        if key.endswith(former):
-            return key.removesuffix(former) + todays
-    return key
-
-
-def _build(config: Mapping[str, Any]) -> AudioCodecModel:
-    try:
-        model = AudioCodecModel(OmegaConf.create({**config, **_TRAINED_ELSEWHERE})).eval()
-    except Exception as error:  # NeMo, hydra and the parts raise different ones for a wrong class or argument
-        raise InputError(f"This codec config does not build: {one_line(error)}") from error
-    for name in ("mel_loss_fn", "stft_loss_fn"):  # their filters would travel in every checkpoint
-        setattr(model, name, None)
-    return model
-
-
-def _codebooks(quantizer: nn.Module) -> torch.Tensor:
-    """The vector of each code, (K, V, D / K): the codebooks of the quantizer as a table."""
-    if not isinstance(quantizer, (FiniteScalarQuantizer, GroupFiniteScalarQuantizer)):
-        name = type(quantizer).__name__
-        raise InputError(f"This codec quantizes by {name}; expected finite scalar quantisation (independent codebooks).")
-    count, size = quantizer.num_codebooks, quantizer.codebook_size
-    codes = torch.arange(size, dtype=torch.int32).repeat(count, 1, 1)
-    with default_precision(torch.float32):
-        vectors = quantizer.decode(indices=codes, input_len=torch.tensor([size]))  # (1, D, V)
-    return vectors.view(count, -1, size).transpose(1, 2).contiguous()
-
-
-def _halve(module: nn.Module) -> None:
-    """Rounds weights to 16 bits, in place, except tensors that hold a number beyond 65504, their largest one."""
-    for tensor in (*module.parameters(), *module.buffers()):
-        if tensor.is_floating_point() and (half := tensor.detach().half()).isfinite().all():
-            tensor.data = half

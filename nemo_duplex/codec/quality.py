@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from typing import Any
 
@@ -29,7 +28,7 @@ def measure_quality(codec: FSQCodec, utterances: list[torch.Tensor]) -> dict[str
         "mel_distance": _mean(distances),
         "held_out": len(utterances),
         "codes_used": [round(len(book) / codec.codebook_size, 3) for book in used],
-        "kbps": round(codec.num_codebooks * math.log2(codec.codebook_size) * float(codec.frame_rate.hz) / 1000, 3),
+        "kbps": round(codec.kbps, 3),
         "step_ms": _step_milliseconds(codec),
         "parameters": sum(p.numel() for p in codec.parameters()),
     }
@@ -40,14 +39,21 @@ def mean_mel_distance(codec: FSQCodec, utterances: list[torch.Tensor]) -> float:
     return _mean(_reconstruct(codec, utterances)[0])
 
 
+def reconstruct(codec: FSQCodec, audio: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Audio (S,) through the codec, wherever it is -> what comes back of it (S,), and its codes (K, T); all on the CPU."""
+    device = codec.silence_codes.device
+    codes, frames = codec.encode(audio[None].to(device), torch.tensor([len(audio)], device=device))
+    decoded, _ = codec.decode(codes, frames)
+    return decoded[0, : len(audio)].cpu(), codes[0].cpu()
+
+
 def _reconstruct(codec: FSQCodec, utterances: list[torch.Tensor]) -> tuple[list[float], list[set[int]]]:
     """The mel distance of each utterance from its reconstruction, and the codes of each codebook that they use."""
     distances, used = [], [set[int]() for _ in range(codec.num_codebooks)]
     for audio in tqdm(utterances, desc="Measuring quality", unit="utterance", leave=False, delay=5):
-        codes, frames = codec.encode(audio[None], torch.tensor([len(audio)]))
-        decoded, _ = codec.decode(codes, frames)
-        distances.append(mel_distance(audio, decoded[0, : len(audio)], codec.sample_rate))
-        for book, row in zip(used, codes[0].tolist()):
+        decoded, codes = reconstruct(codec, audio)
+        distances.append(mel_distance(audio, decoded, codec.sample_rate))
+        for book, row in zip(used, codes.tolist()):
             book.update(row)
     return distances, used
 

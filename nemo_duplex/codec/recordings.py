@@ -3,90 +3,105 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from functools import partial
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import soxr
 import torch
-from lhotse import CutSet
-from lhotse.cut import Cut
 from torch.utils.data import IterableDataset
 from tqdm import tqdm
 
 from nemo_duplex.codec.mel import FLOOR
-from nemo_duplex.conversation import holds
+from nemo_duplex.codec.recording_sources import Block, Recorded, Source, open_source
 from nemo_duplex.files.odd_rows import OddRow, OddRows
-from nemo_duplex.inputs import InputError, existing_folder, one_line
 
 # Full scale of the 16-bit samples in memory (an hour at 22.05 kHz takes 160 MB).
 _FULL_SCALE = 32767
-# Names of audio. Those of the second line libsndfile cannot read; they are counted as unreadable, not passed over.
-_SUFFIXES = frozenset(
-    ".wav .wave .rf64 .w64 .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .au .snd .caf .sph "
-    ".m4a .m4b .mp4 .aac .wma .webm .amr .3gp .mov .mkv .wv .ape".split()
-)
 # A longer recording counts as several utterances, each of at most this many seconds: one file can be trained and measured on.
 _LONGEST_SECONDS = 20
+# A shorter one is no speech, and what is measured on it means nothing.
+_SHORTEST_SECONDS = 0.01
 # Samples beyond 1 are clipped; beyond this they were never on a scale of 1.
 _MOST_SCALE = 4.0
 # Channels that differ by less than this share of their peak hold the same voice.
 _SAME_CHANNELS = 0.01
 
-# Name, samples (C, S) and sample rate of an utterance; the function raises an OddRow if it cannot be read.
-_Readable = tuple[str, Callable[[], tuple[np.ndarray, int]]]
+# A recording of which a larger share of samples is at full scale counts as clipped.
+_CLIPPED = 1e-3
+# Threads that read; libsndfile and soxr let others run meanwhile.
+_MOST_READERS = 8
+
+# 16-bit samples (S,), the rate that they had, and whether they are clipped.
+_Read = tuple[torch.Tensor, int, bool]
 
 
 class Recordings:
-    """The utterances of a folder: a corpus of `synthesize.py` (its set `agent`), a Lhotse Shar folder, or audio files.
+    """The utterances of one speaker in memory, 16 bits each sample: 160 MB an hour at 22.05 kHz.
 
-    Audio of another rate is resampled. Files and cuts that cannot be used are left out and counted. Hidden files and those
-    whose names are not of audio (`.txt`) are not looked at.
+    Audio of another rate is resampled. What cannot be used is left out and counted. Hidden files and those whose names are not
+    of audio (`.txt`) are not looked at.
 
     Args:
-        data: the folder.
+        data: folder, Shar, cuts or manifest; see `open_source`.
         sample_rate: of the samples in memory.
         channel: which one to take where there are several; None takes such recordings only if their channels hold the same.
-        max_odd_rows: largest share of files or cuts that may be left out, 0 to 1.
+        max_odd_rows: largest share of recordings that may be left out, 0 to 1.
+        what: names the data in an error.
 
     Attributes:
         samples: of each utterance, 16-bit integers (S,).
-        ids: cut ids, or paths; with " part N" where a long recording became several utterances.
-        left_out: the files or cuts that cannot be used, by reason.
+        ids: cut ids, paths, or rows of a manifest; with " part N" where a long recording became several utterances.
+        texts: what is said in each; "" where nobody wrote it down, and in the parts of a long recording.
+        left_out: the files, cuts or rows that cannot be used, by reason.
 
     Raises:
-        InputError: if no file or cut can be used, more than the allowed share cannot, or a Shar is broken.
+        InputError: if none can be used, more than the allowed share cannot, or a Shar or a file of rows is broken.
+
+    Examples:
+        >>> import soundfile
+        >>> Path("voice").mkdir()
+        >>> soundfile.write("voice/1.wav", np.full(48000, 0.5), 48000)
+        >>> recordings = Recordings("voice", 22050)
+        >>> len(recordings), recordings.ids, recordings.audio(0).shape
+        (1, ['voice/1.wav'], torch.Size([22050]))
     """
 
-    def __init__(self, data: str | Path, sample_rate: int, channel: int | None = None, max_odd_rows: float = 0.5) -> None:
-        folder = existing_folder(data, "training data")
+    def __init__(
+        self,
+        data: str | Path,
+        sample_rate: int,
+        channel: int | None = None,
+        max_odd_rows: float = 0.5,
+        what: str = "training data",
+    ) -> None:
         self.ids: list[str] = []
+        self.texts: list[str] = []
         self.samples: list[torch.Tensor] = []
         self.sample_rate = sample_rate
         self.channel = channel
         self.left_out = OddRows()
+        self.what = what
         self._resampled: Counter[int] = Counter()
-        shar = folder / "agent" / "shar"
-        if not shar.is_dir():
-            shar = folder
-        cuts = sorted(shar.glob("cuts.*.jsonl*"))
-        files = [] if cuts else sorted(filter(_is_audio(folder), folder.rglob("*")))
-        if not cuts and not files:
-            raise InputError(
-                f"training data: {folder} holds no agent/shar (a corpus of synthesize.py), no Shar (cuts.000000.jsonl.gz) "
-                "and no audio files (wav, flac, ogg, mp3)."
-            )
-        reader, num_usable = _read_shar(shar) if cuts else _read_files(files), 0
-        for name, read in tqdm(reader, desc="Reading utterances", unit="", leave=False, delay=5):
+        self._clipped: list[str] = []
+        source, num_usable = open_source(data, what), 0
+        for (name, text, _), found in tqdm(self._read(source), desc="Reading recordings", unit="", leave=False, delay=5):
             try:
-                self._add(name, *read())
-                num_usable += 1
+                samples, rate, clips = found.result()
             except OddRow as odd:
                 self.left_out.add(odd, name)
-        self.left_out.check("training data", num_usable, max_odd_rows, "max_odd_rows", "cuts" if cuts else "files")
+                continue
+            num_usable += 1
+            self._clipped += [name] if clips else []
+            self._resampled.update([rate] if rate != sample_rate else [])
+            parts = samples.tensor_split(-(-len(samples) // (_LONGEST_SECONDS * sample_rate)))
+            self.ids += [name] if len(parts) == 1 else [f"{name} part {number}" for number in range(1, len(parts) + 1)]
+            self.texts += [text] if len(parts) == 1 else [""] * len(parts)
+            self.samples += parts
+        self.left_out.update(source.left_out)
+        self.left_out.check(what, num_usable, max_odd_rows, "max_odd_rows", source.kind)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -97,11 +112,13 @@ class Recordings:
 
     def summary(self) -> list[str]:
         """What was read and what was left out, as lines to print."""
-        lines = [f"training data: {len(self)} utterances, {self.seconds / 60:.1f} minutes, {len(self.left_out)} left out"]
+        lines = [f"{self.what}: {len(self)} utterances, {self.seconds / 60:.1f} minutes, {len(self.left_out)} left out"]
         lines += [f"  {found['count']} x {reason}: {found['first'][0]}" for reason, found in self.left_out.describe().items()]
         for rate, count in sorted(self._resampled.items()):
             lost = f"; they hold nothing above {rate // 2} Hz" if rate < self.sample_rate else ""
             lines.append(f"  resampled from {rate} to {self.sample_rate} Hz: {count}{lost}")
+        if self._clipped:
+            lines.append(f"  {len(self._clipped)} x clipped at full scale, and taken as they are: {self._clipped[0]}")
         return lines
 
     def audio(self, index: int) -> torch.Tensor:
@@ -118,29 +135,44 @@ class Recordings:
         kept = set(held_out)
         return [i for i in range(len(self)) if i not in kept] or held_out, held_out
 
-    def _add(self, name: str, audio: np.ndarray, rate: int) -> None:
-        """Adds samples (C, S) as one utterance or several.
+    def _read(self, source: Source) -> Iterator[tuple[Recorded, Future[_Read]]]:
+        """Each recording and its samples, in order; a few are read at once, and no more wait to be taken."""
+        readers = min(_MOST_READERS, os.cpu_count() or 1)
+        waiting: deque[tuple[Recorded, Future[_Read]]] = deque()
+        with ThreadPoolExecutor(readers) as pool:
+            for recorded in source.recordings:
+                waiting.append((recorded, pool.submit(self._samples, recorded.read)))
+                if len(waiting) > 2 * readers:
+                    yield waiting.popleft()
+            yield from waiting
+
+    def _samples(self, read: Callable[[], Iterator[Block]]) -> _Read:
+        """A recording as it is kept.
 
         Raises:
-            OddRow: if they cannot be used.
+            OddRow: if it cannot be used.
         """
-        if audio.size == 0:
+        parts, peak, given = [np.zeros(0, np.int16)], 0.0, self.sample_rate
+        for audio, given in read():
+            if not np.isfinite(audio).all():
+                raise OddRow("samples that are no numbers", cure="Write it again.")
+            if audio.size == 0:
+                continue
+            mono = self._one_channel(audio)
+            if given != self.sample_rate:
+                mono = soxr.resample(mono, given, self.sample_rate)
+            peak = max(peak, float(np.abs(mono).max(initial=0.0)))
+            parts.append((mono.clip(-1, 1) * _FULL_SCALE).round().astype(np.int16))
+        if len(parts) == 1:
             raise OddRow("no samples", cure="Remove it.")
-        if not np.isfinite(audio).all():
-            raise OddRow("samples that are no numbers", cure="Write it again.")
-        mono = self._one_channel(audio)
-        if rate != self.sample_rate:
-            mono = soxr.resample(mono, rate, self.sample_rate)
-        peak = float(np.abs(mono).max(initial=0.0))
+        samples = torch.from_numpy(np.concatenate(parts))
         if peak < FLOOR:
-            raise OddRow("silence alone", f"{len(mono)} samples at {self.sample_rate} Hz", "Remove it.")
+            raise OddRow("silence alone", f"{len(samples)} samples at {self.sample_rate} Hz", "Remove it.")
+        if len(samples) < _SHORTEST_SECONDS * self.sample_rate:
+            raise OddRow("too short to be speech", f"{len(samples)} samples at {self.sample_rate} Hz", "Remove it.")
         if peak > _MOST_SCALE:
             raise OddRow("samples far beyond full scale", f"up to {peak:.4g}", "Scale them to -1 ... 1.")
-        self._resampled.update([rate] if rate != self.sample_rate else [])
-        samples = torch.from_numpy((mono.clip(-1, 1) * _FULL_SCALE).round().astype(np.int16))
-        parts = samples.tensor_split(-(-len(samples) // (_LONGEST_SECONDS * self.sample_rate)))
-        self.ids += [name] if len(parts) == 1 else [f"{name} part {number}" for number in range(1, len(parts) + 1)]
-        self.samples += parts
+        return samples, given, bool((samples.abs() >= _FULL_SCALE - 1).float().mean() > _CLIPPED)
 
     def _one_channel(self, audio: np.ndarray) -> np.ndarray:
         """The speaker's samples (S,) of a recording (C, S)."""
@@ -191,50 +223,3 @@ class Crops(IterableDataset):
             piece = audio[max(start, 0) : start + self.samples]
             before = max(-start, 0)
             yield torch.nn.functional.pad(piece, (before, self.samples - before - len(piece)))
-
-
-def _is_audio(folder: Path) -> Callable[[Path], bool]:
-    def is_audio(path: Path) -> bool:
-        parts = path.relative_to(folder).parts
-        hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)  # macOS leaves a ._1.wav beside each 1.wav
-        return path.suffix.lower() in _SUFFIXES and not hidden and path.is_file()
-
-    return is_audio
-
-
-def _read_shar(folder: Path) -> Iterator[_Readable]:
-    def read(cut: Cut) -> tuple[np.ndarray, int]:
-        if not holds(cut, "recording"):
-            raise OddRow("no recording")
-        try:
-            audio = cut.load_audio()
-        except Exception as error:  # lhotse and its backends raise different ones
-            raise OddRow("not readable as audio", one_line(error)) from error
-        return audio, cut.sampling_rate
-
-    try:
-        for cut in CutSet.from_shar(in_dir=str(folder)):
-            yield f"cut {cut.id}", partial(read, cut)
-    except Exception as error:
-        raise InputError(
-            f"training data: {folder} is not a readable Shar folder ({one_line(error)}). Copy or write it again."
-        ) from error
-
-
-def _read_files(paths: list[Path]) -> Iterator[_Readable]:
-    def read(path: Path) -> tuple[np.ndarray, int]:
-        cure = "Convert it to wav or flac, or remove it."
-        try:
-            with path.open("rb") as file:  # libsndfile cannot open every name itself
-                if not file.seek(0, os.SEEK_END):
-                    raise OddRow("no samples", "0 bytes", "Remove it.")
-                file.seek(0)
-                audio, rate = soundfile.read(file, dtype="float32", always_2d=True)
-        except soundfile.LibsndfileError as error:
-            raise OddRow("not readable as audio", error.error_string.rstrip("."), cure) from error
-        except (soundfile.SoundFileError, OSError) as error:
-            raise OddRow("not readable as audio", one_line(error), cure) from error
-        return audio.T, rate
-
-    for path in paths:
-        yield os.fsencode(path).decode(errors="replace"), partial(read, path)

@@ -17,6 +17,8 @@ from typing import Protocol
 
 import torch
 
+from nemo_duplex.inputs import InputError
+
 Buffers = tuple[torch.Tensor, ...]
 
 
@@ -51,8 +53,9 @@ class StreamingDecoder:
     """Decodes many streams of any age in one batch.
 
     Args:
-        dequantize: codes (B, K, n) -> (B, D, n); raises InputError for codes out of range.
+        dequantize: codes (B, K, n) -> (B, D, n); raises InputError for codes that it cannot take.
         decoder: the network.
+        samples_per_frame: samples in one frame.
 
     Examples:
         >>> codec = model.audio_codec
@@ -67,9 +70,12 @@ class StreamingDecoder:
         True
     """
 
-    def __init__(self, dequantize: Callable[[torch.Tensor], torch.Tensor], decoder: FrameDecoder) -> None:
+    def __init__(
+        self, dequantize: Callable[[torch.Tensor], torch.Tensor], decoder: FrameDecoder, samples_per_frame: int
+    ) -> None:
         self._dequantize = dequantize
         self._decoder = decoder
+        self._samples_per_frame = samples_per_frame
 
     def init_state(self, batch_size: int) -> DecoderState:
         """The state at the start of `batch_size` streams, on the codec's device."""
@@ -77,10 +83,17 @@ class StreamingDecoder:
 
     @torch.no_grad()
     def step(self, codes: torch.Tensor, state: DecoderState) -> tuple[torch.Tensor, DecoderState]:
-        """(B, K, n) codes of the next n frames -> their audio (B, n * samples_per_frame), and the state after them.
+        """(B, K, n) codes of the next n frames, 0 or more -> their audio (B, n * samples_per_frame), and the state after them.
 
         Raises:
-            InputError: if a code is out of range (a special id of the language model is not audio).
+            InputError: if codes have not as many rows as the state; and, unless the caller guarantees otherwise
+                (`check=False`), if they are of another geometry, or one is out of range (a special id of the language model is
+                not audio).
         """
-        audio, buffers = self._decoder.step(self._dequantize(codes), state.buffers)
+        if len(codes) != (rows := len(state.buffers[0])):
+            raise InputError(f"codes have {len(codes)} rows and the state {rows}. Make one by init_state({len(codes)}).")
+        inputs = self._dequantize(codes)
+        if not rows * codes.shape[-1]:  # networks refuse nothing
+            return inputs.new_zeros(rows, codes.shape[-1] * self._samples_per_frame), state
+        audio, buffers = self._decoder.step(inputs, state.buffers)
         return audio, DecoderState(buffers)

@@ -8,8 +8,10 @@ training skips seen batches in the sampler, without loading audio.
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from itertools import count, islice
 from typing import Any
 from unittest.mock import patch
@@ -150,19 +152,46 @@ class FiniteLoader:
 
 
 class StreamLoader(DataLoader):
-    """The batches of a stream, from its first on. A second iteration continues the first, so that a trainer's epochs differ."""
+    """The batches of a stream, from its first on. A second iteration continues the first, so that a trainer's epochs differ.
 
-    def __init__(self, stream: BatchStream, num_workers: int = 0, pin_memory: bool = False) -> None:
-        # Its own generator: torch would draw the workers' seeds from the training's random numbers.
-        own = torch.Generator()
-        super().__init__(stream, batch_size=None, num_workers=num_workers, pin_memory=pin_memory, generator=own)
+    Args:
+        stream: `BatchStream` or `ComposedStream`.
+        num_workers, pin_memory: as torch has them.
+        fresh: whether workers are new processes instead of copies of this one.
+    """
+
+    def __init__(self, stream: IterableDataset, num_workers: int = 0, pin_memory: bool = False, fresh: bool = False) -> None:
+        super().__init__(
+            stream,
+            batch_size=None,
+            num_workers=num_workers,
+            pin_memory=pin_memory,
+            generator=torch.Generator(),  # its own: torch would draw the workers' seeds from the training's random numbers
+            multiprocessing_context="spawn" if fresh and num_workers else None,
+        )
+        self._fresh = fresh
         self._batches: Iterator[Any] | None = None
 
     def __iter__(self) -> Iterator[Any]:
         if self._batches is None:
             seen = self.dataset.first % max(1, self.num_workers)
-            self._batches = islice(super().__iter__(), seen, None)
+            with _deaf_to_interrupts() if self._fresh else nullcontext():
+                batches = super().__iter__()
+            self._batches = islice(batches, seen, None)
         for batch in self._batches:
             if isinstance(batch, InputError):
                 raise batch
             yield batch
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """New processes that start meanwhile ignore Ctrl-C: this one, which ends them, has it too."""
+    if threading.current_thread() is not threading.main_thread():  # where signals cannot be set
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

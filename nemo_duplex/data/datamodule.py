@@ -26,8 +26,11 @@ from omegaconf import DictConfig, OmegaConf
 from torch.utils.data import DataLoader
 
 from nemo_duplex.data.batch_stream import BatchStream, FiniteLoader, StreamLoader
+from nemo_duplex.data.composed_stream import composed_dataloader
+from nemo_duplex.data.composition import Composition
 from nemo_duplex.data.dataset import DuplexS2SDataset
-from nemo_duplex.data.loader_keys import FILTERS, check_keys, loader_sections
+from nemo_duplex.data.datasets import datasets_of, is_mixture
+from nemo_duplex.data.loader_keys import FILTERS, check_keys, loader_sections, require_data
 from nemo_duplex.frames import Seconds
 from nemo_duplex.inputs import InputError, existing_folder, one_line, plain, refuse_unknown
 from nemo_duplex.training.seeds import data_rank, mixed_seed, rank_seed
@@ -272,14 +275,16 @@ class DuplexDataModule(pl.LightningDataModule):
     batches that the training has seen, and what they were made of; a resumed training starts with the batch after them.
 
     Args:
-        config: `train` and `validation`, each a folder (see `shar_folder`; its sets `train` and `dev`) or None, with
+        config: `train` and `validation`, each a folder (see `shar_folder`; its sets `train` and `dev`; or a mixture of
+            datasets, which are drawn in proportion to their hours) or None, with
             `train_loader` and `validation_loader`, keys of NeMo's Lhotse loader. Without a folder, the loader's keys name the
             data (`input_cfg`); without `validation`, there is none. `validation_loaders` replaces it for several sets:
-            such keys by name, and a batch is a dict by name.
+            such keys by name, and a batch is a dict by name. `compose` replaces `train`: keys of `conf/synthesize.yaml`, or a
+            file of them, by which the dialogues of the training are made while it runs (`composition.py`).
         dataset: makes the batches; take it from the model (`model.dataset()`).
 
     Raises:
-        InputError: at once, if a folder holds no shards, or if the training data are finite.
+        InputError: at once, if a folder holds no shards, the training data are finite, or `compose` is not as it must be.
 
     Examples:
         >>> from omegaconf import OmegaConf
@@ -293,6 +298,8 @@ class DuplexDataModule(pl.LightningDataModule):
     def __init__(self, config: DictConfig, dataset: DuplexS2SDataset) -> None:
         super().__init__()
         self.dataset = dataset
+        require_data(plain(config))
+        self._composition = Composition.of(config.compose) if config.get("compose") is not None else None
         self._train = _loader_config(config.train_loader, config.train, "train")
         self._validation = _loader_config(config.validation_loader, config.validation, "dev") if config.validation else None
         self._named = config.get("validation_loaders") or {}
@@ -303,7 +310,10 @@ class DuplexDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader | FiniteLoader:
         if self._first:
             _log.info("Going on after batch %d: finding its place in the data ...", self._first)
-        return duplex_dataloader(self._train, self.dataset, *data_rank(self.trainer), first=self._first)
+        rank = data_rank(self.trainer)
+        if self._composition:
+            return composed_dataloader(self._composition, plain(self._train), self.dataset, *rank, first=self._first)
+        return duplex_dataloader(self._train, self.dataset, *rank, first=self._first)
 
     def val_dataloader(self) -> DataLoader | FiniteLoader | CombinedLoader | list:
         if self._named:
@@ -324,6 +334,8 @@ class DuplexDataModule(pl.LightningDataModule):
         """
         before, now = state["made_of"], self._made_of()
         changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
+        if "train" in changed:  # composed before and read now, or the other way round
+            changed = ["train"]
         if changed:
             named = "; ".join(f"{key} was {before.get(key, 'not set')}, is {now.get(key, 'not set')}" for key in changed)
             raise InputError(f"This training cannot resume with other data: {named}. Set it back, or give another out=.")
@@ -331,13 +343,22 @@ class DuplexDataModule(pl.LightningDataModule):
 
     def _made_of(self) -> dict[str, str]:
         """Everything that decides which batches come, by key of the loader."""
-        keys = plain(self._train)
-        return {**dict(_described(keys, "")), "processes": str(data_rank(self.trainer)[1])}
+        keys, processes = plain(self._train), {"processes": str(data_rank(self.trainer)[1])}
+        if self._composition:
+            sizes = {key: str(keys.get(key)) for key in ("batch_size", "batch_duration")}
+            return {"train": "composed", **sizes, **self._composition.made_of(), **processes}
+        return {**dict(_described(keys, "")), **processes}
 
 
 def _loader_config(keys: DictConfig, folder: str | None, set_name: str) -> DictConfig:
     """Keys of NeMo's loader, with the Shar folder where there is one."""
-    where = {"shar_path": str(shar_folder(folder, set_name))} if folder else {}
+    where: dict[str, Any] = {}
+    if folder:
+        where = (
+            {"input_cfg": datasets_of(folder, set_name)}
+            if is_mixture(folder)
+            else {"shar_path": str(shar_folder(folder, set_name))}
+        )
     return OmegaConf.create({**plain(keys), **where})
 
 

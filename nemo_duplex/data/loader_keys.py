@@ -53,8 +53,32 @@ _SHARES = "noise_mix_prob rir_prob lowpass_prob compression_prob clipping_prob c
 _NEVER_NULL = ("seed", "num_workers")
 _SEED_WORDS = ("randomized", "trng")
 
+_NAMES_DATA = ("input_cfg", "shar_path", "cuts_path", "manifest_filepath", "multi_config")
+# Keys of a loader of what is composed, and those that choose what is read where it is read, as our configurations have them.
+_OF_COMPOSED = "batch_size batch_duration num_workers pin_memory".split()
+_OF_STORED = (
+    "use_lhotse shar_path input_cfg shuffle shuffle_buffer_size seed shard_seed use_bucketing num_buckets bucket_buffer_size "
+    "bucket_duration_bins concurrent_bucketing cuda_expandable_segments drop_last"
+).split()
+
 _DIRECTIONS = ("right", "left", "both")
 _OFFSETS = ("random", "start", "end")
+
+
+def require_data(data: Mapping[str, Any]) -> None:
+    """Checks that a section `data` (plain data) names what to train on, once.
+
+    Raises:
+        InputError: if it does not, or names a folder and a composition.
+    """
+    loader = data["train_loader"]
+    if data.get("compose") is not None and data.get("train"):
+        raise InputError("data.train and data.compose are both given: dialogues are read or composed. Leave one out.")
+    if data.get("compose") is None and not data.get("train") and not any(loader.get(key) for key in _NAMES_DATA):
+        raise InputError(
+            "There is no data to train on. Add data.train=, the folder of a corpus of examples/synthesize.py, or "
+            "data.compose='{duration: 12.8}' for dialogues that are made while the training runs."
+        )
 
 
 def check_keys(config: Mapping[str, Any]) -> None:
@@ -75,6 +99,23 @@ def check_keys(config: Mapping[str, Any]) -> None:
                 )
         _check_numbers(section)
         _check_values(section)
+
+
+def check_composed_keys(config: Mapping[str, Any]) -> None:
+    """Checks the keys of a loader (plain data) whose conversations are composed (`data.compose`), not read.
+
+    Raises:
+        InputError: for a key that has no effect on these, a wrong number, or without a size of the batches.
+    """
+    for key, value in config.items():
+        if key not in _OF_COMPOSED and key not in _OF_STORED and value not in (None, False):
+            raise InputError(
+                f"The data loader has {key}={_short(value)}, which has no effect on what data.compose makes. Leave it out; "
+                "conf/synthesize.yaml has the keys for noise, rooms and lengths."
+            )
+    _check_numbers(config)
+    if config.get("batch_size") is None and config.get("batch_duration") is None:
+        raise InputError("The data loader has neither batch_size nor batch_duration. Give one: conversations, or seconds.")
 
 
 def loader_sections(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

@@ -7,12 +7,15 @@ silent in a turn of its own, or made sounds after it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
+from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import soxr
 
 from nemo_duplex.frames import Seconds, Span
-from nemo_duplex.inputs import InputError
+from nemo_duplex.inputs import InputError, NotInstalled
 
 #: (audio (S,), sample rate in Hz) -> spans of speech in Seconds, sorted and apart.
 Vad = Callable[[np.ndarray, int], list[Span]]
@@ -56,33 +59,80 @@ def energy_vad(audio: np.ndarray, sample_rate: int) -> list[Span]:
 class SileroVad:
     """Spans of speech by Silero VAD 6 (MIT; its weights are in the wheel `silero-vad`): for microphones and noise.
 
+    The network runs on onnxruntime, and the rule that makes spans of its probabilities is written here, so that torch is not
+    imported. Spans are those of silero's `get_speech_timestamps` with the same durations.
+
+    Args:
+        min_speech: shorter spans are left out.
+        min_silence: shorter pauses do not end a span.
+        pad: added on both sides of a span.
+
     Raises:
-        InputError: if the wheel is not installed.
+        InputError: if a wheel is not installed.
+
+    Examples:
+        >>> SileroVad()(np.zeros(16000), 16000)
+        []
     """
 
-    _RATE = 16000
+    _RATE, _WINDOW, _CONTEXT = 16000, 512, 64
+    _SPEECH, _NO_SPEECH = 0.5, 0.35  # probabilities that start a span, and that end it
 
-    def __init__(self) -> None:
+    def __init__(self, min_speech: Seconds = _MIN_SPEECH, min_silence: Seconds = _MIN_SILENCE, pad: Seconds = 0.0) -> None:
+        package = find_spec("silero_vad")
         try:
-            from silero_vad import get_speech_timestamps, load_silero_vad
-        except ImportError as error:
-            advice = "pip install silero-vad, or use vad=energy."
-            raise InputError(f"vad=silero needs the package silero-vad ({error}): {advice}") from error
-        self._model, self._timestamps = load_silero_vad(), get_speech_timestamps
+            import onnxruntime
+        except ImportError:
+            package = None
+        if package is None or package.origin is None:
+            raise NotInstalled("vad=silero needs the package silero-vad: pip install silero-vad, or use vad=energy.")
+        options = onnxruntime.SessionOptions()
+        options.inter_op_num_threads = options.intra_op_num_threads = 1
+        weights = Path(package.origin).parent / "data" / "silero_vad.onnx"
+        self._network = onnxruntime.InferenceSession(str(weights), options, providers=["CPUExecutionProvider"])
+        self._min_speech, self._min_silence, self._pad = (d * self._RATE for d in (min_speech, min_silence, pad))
 
     def __call__(self, audio: np.ndarray, sample_rate: int) -> list[Span]:
-        import torch
-
         resampled = soxr.resample(np.asarray(audio, np.float32), sample_rate, self._RATE)
-        found = self._timestamps(
-            torch.from_numpy(resampled),
-            self._model,
-            sampling_rate=self._RATE,
-            min_speech_duration_ms=round(_MIN_SPEECH * 1000),
-            min_silence_duration_ms=round(_MIN_SILENCE * 1000),
-            speech_pad_ms=0,
-        )
-        return [(s["start"] / self._RATE, s["end"] / self._RATE) for s in found]
+        spans = self._padded(self._spans(self._probabilities(resampled), len(resampled)), len(resampled))
+        return [(start / self._RATE, end / self._RATE) for start, end in spans]
+
+    def _probabilities(self, audio: np.ndarray) -> list[float]:
+        """Of speech, for every window of 32 ms of (S,) audio."""
+        windows = -(-len(audio) // self._WINDOW)
+        padded = np.zeros(self._CONTEXT + windows * self._WINDOW, np.float32)
+        padded[self._CONTEXT : self._CONTEXT + len(audio)] = audio
+        state, rate, found = np.zeros((2, 1, 128), np.float32), np.array(self._RATE, np.int64), []
+        for start in range(0, windows * self._WINDOW, self._WINDOW):
+            window = padded[None, start : start + self._CONTEXT + self._WINDOW]
+            probability, state = self._network.run(None, {"input": window, "state": state, "sr": rate})
+            found.append(float(probability[0, 0]))
+        return found
+
+    def _spans(self, probabilities: list[float], samples: int) -> list[tuple[int, int]]:
+        """In samples: from the first window that is speech to the one from which on none is, for long enough."""
+        spans: list[tuple[int, int]] = []
+        start = quiet_since = None
+        for at, probability in zip(range(0, samples, self._WINDOW), probabilities, strict=True):
+            if probability >= self._SPEECH:
+                start, quiet_since = (at if start is None else start), None
+            elif probability < self._NO_SPEECH and start is not None:
+                quiet_since = at if quiet_since is None else quiet_since
+                if at - quiet_since >= self._min_silence:
+                    spans.append((start, quiet_since))
+                    start = quiet_since = None
+        if start is not None:
+            spans.append((start, samples))
+        return [(a, b) for a, b in spans if b - a > self._min_speech]
+
+    def _padded(self, spans: list[tuple[int, int]], samples: int) -> list[tuple[int, int]]:
+        """Longer on both sides, but by no more than half of the pause to the next span."""
+        between = [self._share(end, start) for (_, end), (start, _) in pairwise(spans)]
+        sides = zip(spans, [self._pad, *between], [*between, self._pad])
+        return [(int(max(0, a - left)), int(min(samples, b + right))) for (a, b), left, right in sides]
+
+    def _share(self, end: int, start: int) -> float:
+        return (start - end) // 2 if start - end < 2 * self._pad else self._pad
 
 
 VADS = ("energy", "silero")
@@ -101,11 +151,11 @@ def voice_activity(name: str) -> Vad:
 
 def _levels(audio: np.ndarray, window: int) -> np.ndarray:
     """Level of every window in dB re full scale; the last one may be shorter."""
-    power = np.square(np.asarray(audio, np.float64))
-    starts = np.arange(0, len(power), window)
-    if not len(starts):
-        return starts.astype(float)
-    mean = np.add.reduceat(power, starts) / np.diff([*starts, len(power)])
+    audio = np.asarray(audio)
+    whole = audio[: len(audio) // window * window].reshape(-1, window)
+    mean = np.einsum("ij,ij->i", whole, whole, dtype=np.float64) / window
+    if len(rest := audio[whole.size :]):
+        mean = np.append(mean, np.square(rest, dtype=np.float64).mean())
     return 10 * np.log10(mean + 1e-12)
 
 

@@ -1,4 +1,4 @@
-"""Whether the agent answers right, by its own text channel: exact match with the reference, word for word.
+"""Whether the agent answers right, by its own text channel or by ear: exact match with the reference, word for word.
 
 The text may run ahead of the voice, so an answer that the user cuts off may be written in full or in part. Such answers are
 counted separately: right as far as they go.
@@ -38,20 +38,26 @@ class Answer:
         return self.said.text if self.said else ""
 
 
-def answers(outcome: Outcome) -> list[Answer]:
-    """The answer to every question that has a reference: the first agent turn between its start and the next question's."""
-    return [_answer(q, q.reference, outcome.agent) for q in outcome.questions if q.reference is not None]
+def answers(outcome: Outcome, agent: Sequence[Turn] | None = None, split: Callable[[str], list[str]] = words) -> list[Answer]:
+    """The answer to every question that has a reference: the first agent turn between its start and the next question's.
+
+    Args:
+        agent: the agent's turns; None: those of its text channel.
+        split: a text's words, as they are compared.
+    """
+    turns = outcome.agent if agent is None else agent
+    return [_answer(q, q.reference, turns, split) for q in outcome.questions if q.reference is not None]
 
 
-def _answer(question: Question, reference: Reference, agent: Sequence[Turn]) -> Answer:
+def _answer(question: Question, reference: Reference, agent: Sequence[Turn], split: Callable[[str], list[str]]) -> Answer:
     said = next((t for t in agent if question.turn.start < t.start < question.next_start), None)
     if said is None:
         return Answer(question, reference, None, "missing", False, False)
-    said_words = words(said.text)
+    said_words = split(said.text)
     cut_off = said.end > question.next_start or bool(said.custom.get("unfinished"))
     matches = begins if cut_off else _equals
-    right = any(matches(said_words, words(text)) for text in reference.texts)
-    has_answer = bool(reference.answer) and _contains(said_words, words(reference.answer))
+    right = any(matches(said_words, split(text)) for text in reference.texts)
+    has_answer = bool(reference.answer) and contains(said_words, split(reference.answer))
     return Answer(question, reference, said, "right" if right else "wrong", cut_off, has_answer)
 
 
@@ -65,7 +71,8 @@ def begins(said: list[str], reference: list[str]) -> bool:
     return bool(last) and whole == reference[: len(whole)] and "".join(reference[len(whole) : len(said)]).startswith(last)
 
 
-def _contains(said: list[str], part: list[str]) -> bool:
+def contains(said: list[str], part: list[str]) -> bool:
+    """Whether the words of `part` are said one after the other; no words are never said."""
     return bool(part) and any(said[i : i + len(part)] == part for i in range(len(said) - len(part) + 1))
 
 

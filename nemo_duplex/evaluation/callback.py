@@ -13,11 +13,13 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import soundfile
+import torch
 from lhotse.cut import Cut
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from matplotlib.figure import Figure
@@ -26,7 +28,8 @@ from nemo_duplex.data.datamodule import shar_cuts, shar_folder
 from nemo_duplex.evaluation.activity import voice_activity
 from nemo_duplex.evaluation.answers import exact_match
 from nemo_duplex.evaluation.generation import run_conversations
-from nemo_duplex.evaluation.picture import conversation_figure, file_name
+from nemo_duplex.evaluation.picture import conversation_figure
+from nemo_duplex.evaluation.predictions import file_name
 from nemo_duplex.evaluation.scores import Scored, score
 from nemo_duplex.evaluation.turn_taking import pool
 from nemo_duplex.files.atomic import whole_folder
@@ -38,8 +41,9 @@ _STEP = "step-"
 class EvaluationCallback(pl.Callback):
     """A small evaluation on fixed dialogues, logged as `eval_...` beside the validation loss.
 
-    Every rank plays the same dialogues, so that sharded models stay in step; only rank 0 draws and writes. It draws no random
-    numbers: training is the same with and without this callback.
+    Ranks that hold the whole model share the dialogues, and the numbers are those of all of them, however many ranks there are.
+    Ranks that hold parts of it all play the same ones, so that they stay in step. Only rank 0 draws and writes. It draws no
+    random numbers: training is the same with and without this callback.
 
     Args:
         cuts: the dialogues; a dozen shows a trend, and costs seconds.
@@ -77,14 +81,19 @@ class EvaluationCallback(pl.Callback):
         self.validations += 1
         if self.validations % self.every_n_validations:
             return
-        outcomes = run_conversations(pl_module, self.cuts, self.vad, batch_size=self.batch_size, device=str(pl_module.device))
+        shares = _shares(self.cuts, 1 if pl_module.device_mesh is not None else trainer.world_size)
+        own = shares[trainer.global_rank % len(shares)]  # ranks that hold parts of one model have one share
+        outcomes = run_conversations(pl_module, own, self.vad, batch_size=self.batch_size, device=str(pl_module.device))
         scored = [score(outcome) for outcome in outcomes]
+        if len(shares) > 1:
+            scored = _of_all_ranks(scored)
         pl_module.log_dict(logged_metrics(scored))
         if trainer.is_global_zero:
             self._show(trainer, scored)
 
     def _show(self, trainer: pl.Trainer, scored: Sequence[Scored]) -> None:
-        step, shown = trainer.global_step, scored[: self.pictures]
+        step = trainer.global_step
+        shown = [one for one in scored[: self.pictures] if one.outcome.agent_sound is not None]
         figures = [conversation_figure(one, f"{one.outcome.id} · step {step}") for one in shown]
         if self.folder is not None:
             with whole_folder(self.folder / f"{_STEP}{step}", replace=True) as folder:
@@ -95,18 +104,35 @@ class EvaluationCallback(pl.Callback):
                 _log(logger, f"conversation/{number}", one, figure, step)
 
 
+def _shares(cuts: list[Cut], ranks: int) -> list[list[Cut]]:
+    """The dialogues of each rank, in order."""
+    size = -(-len(cuts) // ranks)
+    return [cuts[rank * size : (rank + 1) * size] for rank in range(ranks)]
+
+
+def _of_all_ranks(scored: list[Scored]) -> list[Scored]:
+    """The conversations of all ranks, in the order of the dialogues; those of other ranks come without their sound."""
+    silent = [
+        replace(one, outcome=replace(one.outcome, agent_sound=None, user_sound=None, reference_sound=None)) for one in scored
+    ]
+    found: list[list[Scored]] = [[] for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather_object(found, silent)
+    found[torch.distributed.get_rank()] = scored
+    return [one for rows in found for one in rows]
+
+
 def _write(folder: Path, scored: Sequence[Scored], figures: Sequence[Figure]) -> None:
     for one, figure in zip(scored, figures):
         name = file_name(one.outcome.id)
         figure.savefig(folder / f"{name}.png")
-        rate = one.outcome.sample_rate
+        rate = _rate(one)
         soundfile.write(folder / f"{name}.wav", one.outcome.stereo(rate), rate)
     (folder / "numbers.json").write_text(json.dumps(numbers(scored), indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def _log(logger: pl.loggers.Logger, name: str, scored: Scored, figure: Figure, step: int) -> None:
     """Picture and sound of one conversation, for the loggers that can show them."""
-    rate = scored.outcome.sample_rate
+    rate = _rate(scored)
     audio = scored.outcome.stereo(rate)
     if isinstance(logger, TensorBoardLogger):
         logger.experiment.add_figure(name, figure, step, close=False)
@@ -114,6 +140,11 @@ def _log(logger: pl.loggers.Logger, name: str, scored: Scored, figure: Figure, s
     elif isinstance(logger, WandbLogger):
         logger.log_image(name, [figure], step)
         logger.log_audio(f"{name}/audio", [audio], step, sample_rate=[rate])
+
+
+def _rate(scored: Scored) -> int:
+    assert scored.outcome.agent_sound is not None, "What was played to an agent has its sound."
+    return scored.outcome.agent_sound.sample_rate
 
 
 def _keep_latest(folder: Path, keep: int) -> None:

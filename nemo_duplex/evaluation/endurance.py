@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nemo_duplex.channels.transcript import decode_turns
+from nemo_duplex.conversation import Conversation
 from nemo_duplex.evaluation.confidence import paired_difference
 from nemo_duplex.evaluation.long_session import Playlist, SessionLog
 from nemo_duplex.evaluation.outcome import Outcome, questions
-from nemo_duplex.evaluation.scores import Scored, score, summary
+from nemo_duplex.evaluation.scores import PLACES, Scored, score, summary
 from nemo_duplex.evaluation.turn_taking import RATIOS
 
 if TYPE_CHECKING:
@@ -46,6 +47,9 @@ COMPARED: Mapping[str, Callable[[Scored], tuple[float, float]]] = {
 }
 
 
+_ANSWERS = {"exact_match": ("answers", "all"), "exact_match_cut_off": ("answers", "cut_off")}
+
+
 def score_session(log: SessionLog) -> list[Scored]:
     """Every conversation, scored; the agent's text comes from the session's transcript at its end."""
     assert log.transcript is not None, "The session has not ended."
@@ -53,8 +57,8 @@ def score_session(log: SessionLog) -> list[Scored]:
     for played in log.played:
         start, end = played.start, played.start + played.cut.duration
         agent = tuple(turn.shifted(-start) for turn in turns if start <= turn.start < end)
-        outcome = Outcome(played.cut, questions(played.cut), agent, played.speech, np.zeros(0, np.int16), 1)
-        rows.append(score(outcome))
+        conversation = Conversation.from_cut(played.cut)
+        rows.append(score(Outcome(conversation, questions(conversation), agent, played.speech)))
     return rows
 
 
@@ -129,7 +133,7 @@ def soak_table(found: Mapping[str, Any]) -> str:
 
 
 def _estimate(summary: Mapping[str, Any], name: str) -> str:
-    match = {"exact_match": "all", "exact_match_cut_off": "cut_off"}.get(name)
-    estimate = summary["exact_match"][match] if match else summary[name]
+    group, place = _ANSWERS.get(name) or PLACES[name]
+    estimate = summary[group][place]
     interval = "" if not estimate["ci95"] else " ({:.3f}, {:.3f})".format(*estimate["ci95"])
     return "–" if estimate["value"] is None else f"{estimate['value']:.3f}{interval} n {estimate['n']:g}"

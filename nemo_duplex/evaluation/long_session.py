@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from nemo_duplex.conversation import Conversation
 from nemo_duplex.evaluation.activity import Vad
-from nemo_duplex.evaluation.outcome import check
+from nemo_duplex.evaluation.generation import check
 from nemo_duplex.frames import FRAME_RATE, Seconds, Span
 from nemo_duplex.inputs import InputError
 

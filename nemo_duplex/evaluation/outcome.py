@@ -1,6 +1,7 @@
 """One evaluated conversation: what the user said, what the agent should have said, and what it did.
 
-Metrics, report and pictures read outcomes; they never ask the model again.
+Metrics, report and pictures read outcomes; they never ask the model again. Nothing here needs torch or lhotse, so what any
+model did can be scored anywhere: `generation.py` makes outcomes of an agent, `readers/` of files.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import soxr
-from lhotse.cut import Cut
 
-from nemo_duplex.conversation import Conversation, Turn, holds
-from nemo_duplex.frames import FRAME_RATE, Seconds, Span
+from nemo_duplex.conversation import Conversation, Turn
+from nemo_duplex.evaluation.sound import Sound
+from nemo_duplex.frames import Seconds, Span
 from nemo_duplex.inputs import InputError
 
 
@@ -56,109 +57,76 @@ class Outcome:
     """What happened in one conversation.
 
     Args:
-        cut: the corpus' cut: user audio, and the reference agent where there is one.
-        questions: the user turns, from the manifest.
+        conversation: the user's turns; the turns of the corpus' own agent, where there are any; in its custom what happened
+            beside them (`events`) and, where there is no such agent, the right answers (`references`).
+        questions: the user's turns with their references (`questions`).
         agent: the agent's turns on its text channel, at the times at which they are heard; a turn that no EOS ended has
             `unfinished` in its custom.
         speech: when the agent's sound is speech, by voice activity; pauses not merged.
-        audio: (S,) int16, the agent's channel, as long as the cut.
-        sample_rate: of `audio`, in Hz.
+        agent_sound, user_sound, reference_sound: what the agent says, what it hears, and the corpus' own agent; None where
+            there is none. The agent's is as long as the conversation; a shorter one is silent at its end.
         unterminated, orphan_eos: broken grammar of the text channel.
         text_entries: the text channel frame by frame, pads left out.
+        writes: whether the model has a text channel; without one, `agent` is empty.
 
     Examples:
         >>> from nemo_duplex.evaluation.activity import energy_vad
         >>> from nemo_duplex.evaluation.generation import run_conversations
-        >>> from nemo_duplex.evaluation.run import read_sets
+        >>> from nemo_duplex.evaluation.sets import read_sets
         >>> [outcome] = run_conversations(model, read_sets(corpus, ["dev"], limit=1)["dev"], energy_vad)
-        >>> len(outcome.audio) == round(outcome.duration * outcome.sample_rate)
+        >>> len(outcome.agent_sound.samples()) == round(outcome.duration * outcome.agent_sound.sample_rate)
         True
     """
 
-    cut: Cut
+    conversation: Conversation
     questions: tuple[Question, ...]
     agent: tuple[Turn, ...]
-    speech: tuple[Span, ...]
-    audio: np.ndarray
-    sample_rate: int
+    speech: tuple[Span, ...] = ()
+    agent_sound: Sound | None = None
+    user_sound: Sound | None = None
+    reference_sound: Sound | None = None
     unterminated: int = 0
     orphan_eos: int = 0
     text_entries: tuple[TextEntry, ...] = ()
+    writes: bool = True
 
     @property
     def id(self) -> str:
-        return self.cut.id
+        return self.conversation.id
 
     @property
     def duration(self) -> Seconds:
-        return self.cut.duration
+        return self.conversation.duration
 
     @property
     def user(self) -> list[Span]:
         return [(q.turn.start, q.turn.end) for q in self.questions]
 
-    @property
-    def user_audio(self) -> np.ndarray:
-        """(S,) float32 at the cut's sampling rate; read each time, because a test set may be long."""
-        return self.cut.load_audio()[0]
-
     def stereo(self, sample_rate: int) -> np.ndarray:
         """(S, 2) float32 at `sample_rate`: the user on the left, the agent on the right."""
-        left = soxr.resample(self.user_audio, self.cut.sampling_rate, sample_rate)
-        right = soxr.resample(self.audio / np.float32(32768), self.sample_rate, sample_rate)
         samples = round(self.duration * sample_rate)
-        return np.stack([np.pad(side[:samples], (0, max(0, samples - len(side)))) for side in (left, right)], axis=1)
+        sides = []
+        for sound in (self.user_sound, self.agent_sound):
+            side = np.zeros(0, np.float32) if sound is None else soxr.resample(sound.samples(), sound.sample_rate, sample_rate)
+            sides.append(np.pad(side[:samples], (0, max(0, samples - len(side)))))
+        return np.stack(sides, axis=1)
 
 
-def check(cut: Cut, sample_rate: int) -> None:
-    """Checks that a cut can be evaluated.
-
-    Args:
-        sample_rate: of the model's user audio, in Hz.
-
-    Raises:
-        InputError: naming the cut, for another sample rate, several channels, no supervisions, or an agent channel of
-            another length than the user's.
-    """
-    if not holds(cut, "recording"):
-        raise InputError(
-            f"Cut {cut.id} has no user channel: its recording is missing. Copy the recording.*.tar of its shard too."
-        )
-    if cut.num_channels != 1:
-        raise InputError(f"Cut {cut.id}: the user channel has {cut.num_channels} channels, expected one. Split the recording.")
-    if cut.sampling_rate != sample_rate:
-        raise InputError(
-            f"Cut {cut.id}: the user channel has {cut.sampling_rate} Hz, the model hears {sample_rate} Hz. Resample the corpus."
-        )
-    if not Conversation.from_cut(cut).user:
-        raise InputError(
-            f"Cut {cut.id} has no supervisions of the user within its audio, so it is unknown when the user speaks. Write the "
-            "corpus with examples/synthesize.py, or add supervisions with speaker 'user'."
-        )
-    agent = cut.target_audio.duration if holds(cut, "target_audio") else cut.duration
-    if abs(agent - cut.duration) > FRAME_RATE.seconds:
-        raise InputError(
-            f"Cut {cut.id}: the user channel lasts {cut.duration:.2f} s and the agent channel {agent:.2f} s, "
-            "expected the same. Pad or cut one of them."
-        )
-
-
-def questions(cut: Cut) -> tuple[Question, ...]:
-    """The user turns of a cut with their references.
+def questions(conversation: Conversation) -> tuple[Question, ...]:
+    """The user's turns with their references.
 
     The reference answer is the agent turn between a user turn's start and the next one's; where the corpus has no agent
-    (the Impatient form), it is the turn's entry in the cut's custom field `references`.
+    (the Impatient form), it is the turn's entry in the conversation's custom field `references`.
 
     Raises:
-        InputError: naming the cut, if `references` does not have an entry for each user turn.
+        InputError: naming the conversation, if `references` does not have an entry for each user turn.
     """
-    conversation = Conversation.from_cut(cut)
     users = conversation.user
-    nexts = [*(t.start for t in users[1:]), cut.duration]
+    nexts = [*(t.start for t in users[1:]), conversation.duration][: len(users)]
     listed = conversation.custom.get("references")
     if listed is not None and len(listed) != len(users):
         raise InputError(
-            f"Cut {cut.id} has {len(users)} user turns and {len(listed)} references, expected as many. "
+            f"Conversation {conversation.id} has {len(users)} user turns and {len(listed)} references, expected as many. "
             "Complete its list `references`."
         )
     found = []
@@ -167,7 +135,7 @@ def questions(cut: Cut) -> tuple[Question, ...]:
         if user.custom.get("unfinished") or user.custom.get("begun_before"):
             reference = None  # the recording ends or begins within the question
         elif listed is not None:
-            reference = _reference(listed[i], user.custom)
+            reference = None if listed[i] is None else _reference(listed[i], user.custom)
         else:
             reference = _reference(answers[0].full_text or answers[0].text, answers[0].custom) if answers else None
         found.append(Question(user, following, reference))

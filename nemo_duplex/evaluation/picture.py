@@ -14,17 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import regex
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from nemo_duplex.conversation import Conversation, Turn, holds
+from nemo_duplex.conversation import Turn
 from nemo_duplex.evaluation.outcome import Outcome, TextEntry
+from nemo_duplex.evaluation.report.timeline import Annotation, Kind, annotations_of
 from nemo_duplex.evaluation.scores import Scored
-from nemo_duplex.evaluation.timeline import Annotation, Kind, annotations_of, envelope, wrapped
+from nemo_duplex.evaluation.sound import Sound
 from nemo_duplex.frames import Seconds, Span
+from nemo_duplex.pages.lanes import envelope, wrapped
 
 _USER, _AGENT, _REFERENCE = "#2563c9", "#c2570c", "#7c8594"
 _INK, _FAINT = "#1f2937", "#6b7280"
@@ -63,11 +64,10 @@ def conversation_figure(scored: Scored, title: str | None = None, reference: boo
         reference: whether to draw the corpus' own agent below, where the corpus has one.
     """
     outcome = scored.outcome
+    taken, user = scored.turn_taking, [q.turn for q in outcome.questions]
     lanes = [
-        _Lane(
-            "user", _USER, [q.turn for q in outcome.questions], scored.turn_taking.user, outcome.user_audio, 1.15, 1.83, True
-        ),
-        _Lane("agent", _AGENT, outcome.agent, scored.turn_taking.agent, outcome.audio, -1.0, -2.02),
+        _Lane("user", _USER, user, taken.user, _samples(outcome.user_sound), 1.15, 1.83, True),
+        _Lane("agent", _AGENT, outcome.agent, taken.agent, _samples(outcome.agent_sound), -1.0, -2.02),
     ]
     if reference and (lane := _reference(outcome)) is not None:
         lanes.append(lane)
@@ -86,11 +86,6 @@ def conversation_figure(scored: Scored, title: str | None = None, reference: boo
     return figure
 
 
-def file_name(conversation: str) -> str:
-    """The id of a conversation as the name of a file in the folder at hand; letters of all scripts stay, with their marks."""
-    return regex.sub(r"[^\p{L}\p{M}\p{N}_.-]", "_", conversation).lstrip(".")
-
-
 def write_png(path: Path, scored: Scored, title: str | None = None) -> None:
     """Draws the conversation to a PNG file."""
     conversation_figure(scored, title).savefig(path, format="png")
@@ -98,11 +93,14 @@ def write_png(path: Path, scored: Scored, title: str | None = None) -> None:
 
 def _reference(outcome: Outcome) -> _Lane | None:
     """The agent of the corpus; None where it has none (the Impatient form)."""
-    if not holds(outcome.cut, "target_audio"):
+    if outcome.reference_sound is None:
         return None
-    turns = Conversation.from_cut(outcome.cut).agent
-    audio = outcome.cut.load_target_audio()[0]
+    turns, audio = outcome.conversation.agent, outcome.reference_sound.samples()
     return _Lane("reference", _REFERENCE, turns, [(t.start, t.end) for t in turns], audio, -3.55, -4.2)
+
+
+def _samples(sound: Sound | None) -> np.ndarray | None:
+    return None if sound is None else sound.samples()
 
 
 def _frame(outcome: Outcome) -> Seconds:
@@ -122,7 +120,8 @@ def _draw_lane(axes: Axes, lane: _Lane, duration: Seconds, letters: float) -> No
         end = max(turn.end, lane.turns[i + 1].start if i + 1 < len(lane.turns) else duration)
         rows = wrapped(turn.text, max(6, int((min(end, duration) - turn.start) * letters) - 1), 3)
         anchor = "bottom" if lane.upwards else "top"
-        axes.text(turn.start, lane.text_y, "\n".join(rows), fontsize=8, va=anchor, color=_INK, clip_on=True)
+        text = _drawable("\n".join(rows))
+        axes.text(turn.start, lane.text_y, text, fontsize=8, va=anchor, color=_INK, clip_on=True, parse_math=False)
 
 
 def _draw_text_channel(axes: Axes, entries: Sequence[TextEntry], y: float, frame: Seconds) -> None:
@@ -146,6 +145,11 @@ def _draw_annotation(axes: Axes, note: Annotation) -> None:
     axes.text(note.start + 0.04, 0.0, note.label, fontsize=7, va="top", color=color)
 
 
+def _drawable(text: str) -> str:
+    """The text without halves of characters, which matplotlib refuses; and it takes what is between dollars for formulas."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def _draw_frame(axes: Axes, lanes: Sequence[_Lane], outcome: Outcome, title: str, limits: tuple[float, float]) -> None:
     """Axes, names of the lanes, title and legend."""
     names = [(lane.y, lane.name, lane.color) for lane in lanes] + [(-1.72, "its text", _FAINT)]
@@ -155,6 +159,6 @@ def _draw_frame(axes: Axes, lanes: Sequence[_Lane], outcome: Outcome, title: str
         label.set_color(color)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(left=False)
-    axes.set_title(title, fontsize=9, loc="left", color=_FAINT)
+    axes.set_title(_drawable(title), fontsize=9, loc="left", color=_FAINT, parse_math=False)
     keys = [Line2D([], [], marker="s", linestyle="", markersize=5, color=c, label=name) for c, name in _ENTRIES.values()]
     axes.legend(handles=keys, loc="lower right", bbox_to_anchor=(1, 1), ncols=3, fontsize=7, frameon=False, handletextpad=0.1)

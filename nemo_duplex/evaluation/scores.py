@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import random
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from nemo_duplex.conversation import Turn
+from nemo_duplex.evaluation import conduct
 from nemo_duplex.evaluation.answers import Answer, answers, exact_match
-from nemo_duplex.evaluation.asr import LABEL, BigramRecogniser, spoken_by_agent, spoken_by_reference, word_error_rate
-from nemo_duplex.evaluation.confidence import Estimate
+from nemo_duplex.evaluation.conduct import Conduct, measure_conduct
+from nemo_duplex.evaluation.confidence import estimate_quantile
 from nemo_duplex.evaluation.outcome import Outcome
-from nemo_duplex.evaluation.turn_taking import Rules, TurnTaking, estimates, measure, pool
-from nemo_duplex.frames import Seconds, Span
+from nemo_duplex.evaluation.scorer import not_run
+from nemo_duplex.evaluation.time_left import Lengths, own_ends
+from nemo_duplex.evaluation.turn_taking import RATIOS, Rules, TurnTaking, estimates, measure, pool, stop_latencies
+from nemo_duplex.frames import Span
 
 #: User turns are exact, from the manifest. The agent's come from a VAD, so pauses inside an answer are merged.
 AUDIO_RULES = Rules(agent_merge_gap=0.5)
@@ -22,15 +24,35 @@ AUDIO_RULES = Rules(agent_merge_gap=0.5)
 CHANNEL_RULES = Rules()
 #: Merge gaps (Seconds) for which the headline is repeated: nothing else changes it as much.
 SENSITIVITY = (0.2, 0.5, 1.5)
-_HEADLINE = (
-    "n_barge_in",
-    "success_rate",
-    "mean_stop_latency",
-    "false_alarm_rate",
-    "first_response_latency",
-    "no_response_rate",
-)
 _LOOSE_GRACE = 0.5  # of FD-Bench, beside the paper's 0.1
+
+#: Where the rates of `turn_taking.RATIOS` stand in report.json: group -> name -> rate.
+TURN_TAKING: Mapping[str, Mapping[str, str]] = {
+    "barge_in": {
+        "success_rate": "success_rate",
+        "sustained_success_rate": "sustained_success_rate",
+        "interruption_rate": "interruption_rate",
+        "mean_stop_latency": "mean_stop_latency",
+        "restricted_mean_stop_latency": "restricted_mean_stop_latency",
+    },
+    "false_alarm": {
+        "rate": "false_alarm_rate",
+        "per_agent_turn": "false_alarms_per_agent_turn",
+        "per_minute": "false_alarms_per_minute",
+    },
+    "response": {
+        "first_latency": "first_response_latency",
+        "first_early_rate": "early_rate",
+        "first_missing_rate": "no_response_rate",
+        "rate": "response_rate",
+        "latency": "response_latency",
+        "early_rate": "response_early_rate",
+        "missing_rate": "response_missing_rate",
+    },
+}
+#: The same the other way round: rate -> (group, name).
+PLACES = {rate: (group, name) for group, names in TURN_TAKING.items() for name, rate in names.items()}
+_HEADLINE = ("success_rate", "mean_stop_latency", "false_alarm_rate", "first_response_latency", "no_response_rate")
 
 
 @dataclass(frozen=True)
@@ -40,7 +62,7 @@ class Scored:
     Examples:
         >>> from nemo_duplex.evaluation.activity import energy_vad
         >>> from nemo_duplex.evaluation.generation import run_conversations
-        >>> from nemo_duplex.evaluation.run import read_sets
+        >>> from nemo_duplex.evaluation.sets import read_sets
         >>> outcomes = run_conversations(model, read_sets(corpus, ["dev"], limit=1)["dev"], energy_vad)
         >>> len(score(outcomes[0]).turn_taking.responses) == len(outcomes[0].questions)
         True
@@ -49,6 +71,7 @@ class Scored:
     outcome: Outcome
     turn_taking: TurnTaking
     answers: tuple[Answer, ...]
+    conduct: Conduct
 
     @property
     def mistakes(self) -> float:
@@ -59,7 +82,7 @@ class Scored:
         return 4 * failed + 3 * len(self.turn_taking.false_alarms) + 2 * missing + wrong
 
     def as_dict(self) -> dict[str, Any]:
-        taken = self.turn_taking
+        taken, found = self.turn_taking, self.conduct
         return {
             "id": self.outcome.id,
             "duration": self.outcome.duration,
@@ -72,85 +95,88 @@ class Scored:
             "collisions": taken.collisions,
             "responses": [r.as_dict() for r in taken.responses],
             "answers": [_answer(a) for a in self.answers],
+            "pauses": [asdict(pause) for pause in found.behaviour.pauses],
+            "reactions": [asdict(reaction) for reaction in found.behaviour.reactions],
+            "echoes": [asdict(echo) for echo in found.behaviour.echoes],
+            "unprompted": [asdict(turn) for turn in found.behaviour.unprompted],
+            "runaways": found.floor.runaways,
             "mistakes": self.mistakes,
+            "parts": parts(self),
         }
 
 
-def score(outcome: Outcome, rules: Rules = AUDIO_RULES) -> Scored:
-    """Turn-taking of the agent's sound, and the answers on its text channel."""
-    return Scored(outcome, measure(outcome.user, outcome.speech, outcome.duration, rules), tuple(answers(outcome)))
+def score(outcome: Outcome, rules: Rules = AUDIO_RULES, lengths: Lengths | None = None) -> Scored:
+    """Turn-taking of the agent's sound, what it makes of pauses and other sounds, and the answers on its text channel.
+
+    Args:
+        lengths: how long answers take (`lengths_of_answers`): an agent that has said its answer has not stopped at a sound.
+
+    Raises:
+        InputError: naming the conversation, if a pause or an event of its corpus has no times.
+    """
+    found = tuple(answers(outcome))
+    return Scored(
+        outcome=outcome,
+        turn_taking=measure(outcome.user, outcome.speech, outcome.duration, rules),
+        answers=found,
+        conduct=measure_conduct(outcome.conversation, outcome.speech, own_ends(found, lengths or {})),
+    )
 
 
 def summary(scored: Sequence[Scored], seed: int = 0) -> dict[str, Any]:
     """The numbers of one set.
 
     Returns:
-        Each rate of `turn_taking.RATIOS`, `false_alarm_rate_grace_0.5` and the rates in `exact_match` are dicts of `value`,
-        `n` (what it was counted over), `ci95` and `bootstrap95`. All other values are plain numbers, None where undefined:
-        `hours`, `counts`, `stop_latency`, the lists in `latencies`, the headline in `sensitivity` (by merge gap in Seconds),
-        and `text_channel`.
+        Groups of rates, each of them a dict of `value`, `n` (what it was counted over), `ci95` and `bootstrap95`: `barge_in`,
+        `false_alarm`, `response`, `floor`, `behaviour`, `turn_ends` and `answers` (of these, `families` by
+        name). Plain numbers, None where undefined: `hours`,
+        `counts`, the lists in `latencies`, and the headline in `sensitivity` (by merge gap in Seconds). `token_channel`: the
+        same groups from the text channel, and how far it and the sound are apart; `not_run` for a model without one.
     """
     taken = [one.turn_taking for one in scored]
-    pooled = pool(taken)
-    rates: dict[str, Any] = {name: estimate.as_dict() for name, estimate in estimates(taken, seed).items()}
+    found = _turn_taking(taken, seed)
     loose = _measured_again(scored, replace(AUDIO_RULES, fa_grace=_LOOSE_GRACE))
     gaps = {f"{gap:g}": _measured_again(scored, replace(AUDIO_RULES, agent_merge_gap=gap)) for gap in SENSITIVITY}
-    return rates | {
+    found["false_alarm"]["rate_grace_0.5"] = estimates(loose, seed)["false_alarm_rate"].as_dict()
+    return {
         "hours": sum(one.outcome.duration for one in scored) / 3600,
-        "counts": {name: value for name, value in pooled.items() if name.startswith("n_")},
-        "stop_latency": {name: pooled[f"{name}_stop_latency"] for name in ("mean", "median", "p90", "restricted_mean")},
+        "counts": {name: value for name, value in pool(taken).items() if name.startswith("n_")},
+        **found,
+        **conduct.summary([one.conduct for one in scored], seed),
+        "answers": _as_dicts(exact_match([one.answers for one in scored], seed)),
+        "token_channel": _token_channel(scored, seed),
         "latencies": {
             "stop": [b.stop_latency for m in taken for b in m.barge_ins if b.stop_latency is not None],
             "response": [r.latency for m in taken for r in m.responses if r.latency is not None],
         },
-        "false_alarm_rate_grace_0.5": estimates(loose, seed)["false_alarm_rate"].as_dict(),
-        "exact_match": _as_dicts(exact_match([one.answers for one in scored], seed)),
         "sensitivity": {gap: _headline(again) for gap, again in gaps.items()},
-        "text_channel": _text_channel(scored),
     }
 
 
-def spoken_text(scored: Sequence[Scored], recogniser: BigramRecogniser, most: int, seed: int = 0) -> dict[str, Any]:
-    """Whether the agent's voice says its text: word error rates of the generated and of the original voice.
+def rate_of(summary: Mapping[str, Any], rate: str) -> dict[str, Any]:
+    """The entry of a rate of `turn_taking.RATIOS` in what `summary` returns."""
+    group, name = PLACES[rate]
+    return summary[group][name]
 
-    Args:
-        most: turns of each voice to transcribe, drawn by `seed`.
 
-    Returns:
-        `spoken_wer` and `reference_wer` (value None where the corpus has no agent voice), and their difference in points.
+def parts(one: Scored) -> dict[str, tuple[float, float]]:
+    """What one conversation adds to each rate: (what is counted, over what), by its place in report.json.
+
+    Two evaluations of the same conversations are compared by it.
     """
-    rates: dict[str, Estimate] = {}
-    for name, turns in (("spoken_wer", spoken_by_agent), ("reference_wer", spoken_by_reference)):
-        spoken_turns = [u for one in scored for u in turns(one.outcome)]
-        chosen = random.Random(seed).sample(spoken_turns, min(most, len(spoken_turns)))
-        rates[name] = word_error_rate(recogniser, chosen, seed)
-    spoken, reference = rates["spoken_wer"].value, rates["reference_wer"].value
-    gap = None if spoken is None or reference is None else 100 * (spoken - reference)
-    found = {name: rate.as_dict() | {"backend": LABEL} for name, rate in rates.items()}
-    return found | {"spoken_wer_gap_points": gap, "words_unknown_to_asr": recogniser.unknown}
+    found = {f"{group}.{name}": RATIOS[rate](one.turn_taking) for rate, (group, name) in PLACES.items()}
+    found |= conduct.parts(one.conduct)
+    whole = [answer for answer in one.answers if not answer.cut_off]
+    return found | {"answers.all": (sum(answer.verdict == "right" for answer in whole), len(whole))}
 
 
-def events(name: str, scored: Sequence[Scored]) -> Iterator[dict[str, Any]]:
-    """Every event of a set as a row of events.csv, conversation by conversation in order of time."""
-    for one in scored:
-        taken = one.turn_taking
-        rows: list[tuple[str, Seconds, str, Seconds | None, str]] = []
-        rows += [("barge_in", b.user_onset, b.status, b.stop_latency, "resumed" if b.resumed else "") for b in taken.barge_ins]
-        rows += [("false_alarm", t, "failure", None, "") for t in taken.false_alarms]
-        rows += [("false_alarm", t, "excused", None, "") for t in taken.false_alarms_excused]
-        rows += [("collision", t, "", None, "") for t in taken.collisions]
-        rows += [("response", end, r.status, r.latency, "") for (_, end), r in zip(taken.user, taken.responses, strict=True)]
-        rows += [("answer", a.question.turn.end, a.verdict, None, a.text) for a in one.answers]
-        for kind, time, verdict, latency, detail in sorted(rows, key=lambda row: row[1]):
-            yield {
-                "set": name,
-                "conversation": one.outcome.id,
-                "time": round(time, 3),
-                "event": kind,
-                "verdict": verdict,
-                "latency": "" if latency is None else round(latency, 3),
-                "detail": detail,
-            }
+def _turn_taking(taken: Sequence[TurnTaking], seed: int) -> dict[str, dict[str, Any]]:
+    rates = estimates(taken, seed)
+    found = {group: {name: rates[rate].as_dict() for name, rate in names.items()} for group, names in TURN_TAKING.items()}
+    latencies = [stop_latencies(m) for m in taken]
+    for name, quantile in (("median", 0.5), ("p90", 0.9)):
+        found["barge_in"][f"{name}_stop_latency"] = estimate_quantile(latencies, quantile, seed).as_dict()
+    return found
 
 
 def _measured_again(scored: Sequence[Scored], rules: Rules) -> list[TurnTaking]:
@@ -160,11 +186,13 @@ def _measured_again(scored: Sequence[Scored], rules: Rules) -> list[TurnTaking]:
 
 def _headline(taken: Sequence[TurnTaking]) -> dict[str, Any]:
     pooled = pool(taken)
-    return {name: pooled[name] for name in _HEADLINE}
+    return {"n_barge_in": pooled["n_barge_in"]} | {".".join(PLACES[name]): pooled[name] for name in _HEADLINE}
 
 
-def _text_channel(scored: Sequence[Scored]) -> dict[str, Any]:
-    """The same metrics from the text channel, and how far it and the sound are apart."""
+def _token_channel(scored: Sequence[Scored], seed: int) -> dict[str, Any]:
+    """The same groups from the text channel, and how far it and the sound are apart."""
+    if not any(one.outcome.writes for one in scored):
+        return not_run("the model has no text channel")
     taken: list[TurnTaking] = []
     pairs: list[tuple[Span, Span | None]] = []  # each written turn, and the sound that overlaps it
     not_written = 0
@@ -174,7 +202,9 @@ def _text_channel(scored: Sequence[Scored]) -> dict[str, Any]:
         pairs += [(turn, _overlapping(turn, spoken)) for turn in written]
         not_written += sum(_overlapping(span, written) is None for span in spoken)
     matched = [(turn, sound) for turn, sound in pairs if sound is not None]
-    return pool(taken) | {
+    return {
+        "counts": {name: value for name, value in pool(taken).items() if name.startswith("n_")},
+        **_turn_taking(taken, seed),
         "unterminated": sum(one.outcome.unterminated for one in scored),
         "orphan_eos": sum(one.outcome.orphan_eos for one in scored),
         "onset_difference": _mean_absolute([sound[0] - turn[0] for turn, sound in matched]),

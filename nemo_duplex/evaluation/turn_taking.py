@@ -14,14 +14,13 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from nemo_duplex.evaluation.confidence import Estimate, estimate_ratio
+from nemo_duplex.evaluation.confidence import Estimate, Ratio, estimate_each, ratio_of_sums
+from nemo_duplex.evaluation.spans import MsSpan, in_seconds, length_ms, normalise, to_ms, to_seconds
 from nemo_duplex.frames import Seconds, Span
-
-_Milliseconds = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -141,63 +140,44 @@ def measure(user: Iterable[Span], agent: Iterable[Span], duration: Seconds, rule
         duration: length of the recording in Seconds; spans are clipped to it.
 
     Raises:
-        ValueError: if a span ends before it starts.
+        InputError: if a span ends before it starts, or a time is no finite number.
     """
-    end = _ms(duration)
-    users, short = _normalise(user, end, _ms(rules.user_merge_gap), _ms(rules.min_user_dur))
-    agents, _ = _normalise(agent, end, _ms(rules.agent_merge_gap), _ms(rules.min_agent_dur))
+    end = length_ms(duration)
+    users, short = normalise(user, end, to_ms(rules.user_merge_gap), to_ms(rules.min_user_dur))
+    agents, _ = normalise(agent, end, to_ms(rules.agent_merge_gap), to_ms(rules.min_agent_dur))
     onsets = [start for start, _ in agents]
-    alarms, excused, collisions, turns_with_alarm = _onsets_inside(users, onsets, _ms(rules.fa_grace))
+    alarms, excused, collisions, turns_with_alarm = _onsets_inside(users, onsets, to_ms(rules.fa_grace))
     return TurnTaking(
         rules=rules,
-        duration=_seconds(end),
-        user=_spans(users),
-        agent=_spans(agents),
+        duration=to_seconds(end),
+        user=in_seconds(users),
+        agent=in_seconds(agents),
         n_short_user=short,
         barge_ins=tuple(b for u in users if (b := _barge_in(u, agents, end, rules)) is not None),
-        false_alarms=tuple(map(_seconds, alarms)),
-        false_alarms_excused=tuple(map(_seconds, excused)),
-        collisions=tuple(map(_seconds, collisions)),
+        false_alarms=tuple(map(to_seconds, alarms)),
+        false_alarms_excused=tuple(map(to_seconds, excused)),
+        collisions=tuple(map(to_seconds, collisions)),
         n_user_turns_with_false_alarm=turns_with_alarm,
-        responses=_responses(users, onsets, end, _ms(rules.fa_grace)),
+        responses=_responses(users, onsets, end, to_ms(rules.fa_grace)),
     )
 
 
-def _normalise(spans: Iterable[Span], end: int, merge_gap: int, min_duration: int) -> tuple[list[_Milliseconds], int]:
-    """Clipped to the recording, sorted, merged; and how many were too short to keep."""
-    clipped = []
-    for start, stop in spans:
-        if not start <= stop:
-            raise ValueError(f"A span must run forwards, got {start} to {stop} s.")
-        a, b = max(0, _ms(start)), min(end, _ms(stop))
-        if a < b:  # a half-open span of no length holds nothing
-            clipped.append((a, b))
-    merged: list[_Milliseconds] = []
-    for a, b in sorted(clipped):
-        if merged and a - merged[-1][1] <= merge_gap:
-            merged[-1] = (merged[-1][0], max(b, merged[-1][1]))
-        else:
-            merged.append((a, b))
-    kept = [(a, b) for a, b in merged if b - a >= min_duration]
-    return kept, len(merged) - len(kept)
-
-
-def _barge_in(user: _Milliseconds, agents: Sequence[_Milliseconds], end: int, rules: Rules) -> BargeIn | None:
+def _barge_in(user: MsSpan, agents: Sequence[MsSpan], end: int, rules: Rules) -> BargeIn | None:
     """The event that this user turn is, if the agent speaks across its onset: there is at most one, agent turns being apart."""
     onset, user_end = user
     for start, stop in agents:
-        if not (start < onset < stop and stop - onset > _ms(rules.min_overlap)):
+        if not (start < onset < stop and stop - onset > to_ms(rules.min_overlap)):
             continue
-        latency, unseen = stop - onset, stop == end
-        in_time = latency <= _ms(rules.barge_in_window)
-        resumed = any(stop <= t < user_end - _ms(rules.fa_grace) for t, _ in agents)
+        in_time, unseen = stop - onset <= to_ms(rules.barge_in_window), stop == end
+        status: Literal["success", "failure", "censored"] = "failure"
         if in_time:
-            return BargeIn(_seconds(onset), "censored" if unseen else "success", None if unseen else _seconds(latency), resumed)
-        return BargeIn(_seconds(onset), "failure", None if unseen else _seconds(latency), resumed)
+            status = "censored" if unseen else "success"
+        resumed = any(stop <= t < user_end - to_ms(rules.fa_grace) for t, _ in agents)
+        return BargeIn(to_seconds(onset), status, None if unseen else to_seconds(stop - onset), resumed)
     return None
 
 
-def _onsets_inside(users: Sequence[_Milliseconds], onsets: Sequence[int], grace: int) -> tuple[list, list, list, int]:
+def _onsets_inside(users: Sequence[MsSpan], onsets: Sequence[int], grace: int) -> tuple[list, list, list, int]:
     """Agent onsets inside user turns: false alarms, excused ones, simultaneous starts; and how many turns had an alarm."""
     alarms, excused, collisions, turns_with_alarm = [], [], [], 0
     for start, stop in users:
@@ -210,27 +190,30 @@ def _onsets_inside(users: Sequence[_Milliseconds], onsets: Sequence[int], grace:
     return alarms, excused, collisions, turns_with_alarm
 
 
-def _responses(users: Sequence[_Milliseconds], onsets: Sequence[int], end: int, grace: int) -> tuple[Response, ...]:
+def _responses(users: Sequence[MsSpan], onsets: Sequence[int], end: int, grace: int) -> tuple[Response, ...]:
     """The response to every user turn; what the agent says before the first one (a greeting) answers nothing."""
     responses = []
     for i, (start, stop) in enumerate(users):
         following = users[i + 1][0] if i + 1 < len(users) else end
-        time_to_answer = _seconds(following - stop)
+        time_to_answer = to_seconds(following - stop)
         onset = next((t for t in onsets if start < t < following), None)
         if onset is None:
             responses.append(Response("no_response", None, time_to_answer))
         else:
             status: Literal["early", "ok"] = "early" if stop - onset > grace else "ok"
-            responses.append(Response(status, _seconds(onset - stop), time_to_answer))
+            responses.append(Response(status, to_seconds(onset - stop), time_to_answer))
     return tuple(responses)
 
 
-# What is counted over what, conversation by conversation. Sums of both are pooled, so a long conversation weighs more than a
-# short one and a mean of means can never arise.
-RATIOS: dict[str, Callable[[TurnTaking], tuple[float, float]]] = {
+#: What is counted over what, conversation by conversation.
+RATIOS: dict[str, Ratio[TurnTaking]] = {
     "success_rate": lambda m: (len(m.successes), len(m.observable)),
     "sustained_success_rate": lambda m: (sum(not b.resumed for b in m.successes), len(m.observable)),
     "mean_stop_latency": lambda m: (sum(b.stop_latency or 0.0 for b in m.successes), len(m.successes)),
+    "restricted_mean_stop_latency": lambda m: (
+        sum(_restricted(b, m.rules.barge_in_window) for b in m.observable),
+        len(m.observable),
+    ),
     "false_alarm_rate": lambda m: (m.n_user_turns_with_false_alarm, len(m.user)),
     "false_alarms_per_agent_turn": lambda m: (len(m.false_alarms), len(m.agent)),
     "false_alarms_per_minute": lambda m: (len(m.false_alarms), sum(b - a for a, b in m.user) / 60),
@@ -239,6 +222,7 @@ RATIOS: dict[str, Callable[[TurnTaking], tuple[float, float]]] = {
     "early_rate": lambda m: _share(m.responses[:1], "early"),
     "no_response_rate": lambda m: _share(m.responses[:1], "no_response"),
     "response_latency": lambda m: _latencies(m.responses),
+    "response_rate": lambda m: (sum(r.latency is not None for r in m.responses), len(m.responses)),
     "response_early_rate": lambda m: _share(m.responses, "early"),
     "response_missing_rate": lambda m: _share(m.responses, "no_response"),
 }
@@ -261,8 +245,7 @@ def pool(conversations: Sequence[TurnTaking]) -> dict[str, float | int | None]:
     `mean_stop_latency` is the paper's: over successes only, so an agent can improve it by failing its slow ones. The
     restricted mean, min(latency, window) over every observable barge-in, cannot be improved in this way.
     """
-    latencies = [b.stop_latency for m in conversations for b in m.successes if b.stop_latency is not None]
-    restricted = [_restricted(b, m.rules.barge_in_window) for m in conversations for b in m.observable]
+    latencies = [latency for m in conversations for latency in stop_latencies(m)]
     counts = {
         "n_conversations": len(conversations),
         "n_user_turns": sum(len(m.user) for m in conversations),
@@ -278,45 +261,29 @@ def pool(conversations: Sequence[TurnTaking]) -> dict[str, float | int | None]:
         "n_collisions": sum(len(m.collisions) for m in conversations),
         "n_user_turns_with_false_alarm": sum(m.n_user_turns_with_false_alarm for m in conversations),
     }
-    rates = {name: _ratio(map(ratio, conversations)) for name, ratio in RATIOS.items()}
+    rates = {name: ratio_of_sums(map(ratio, conversations)) for name, ratio in RATIOS.items()}
     return {
         **counts,
         **rates,
         "median_stop_latency": statistics.median(latencies) if latencies else None,
         "p90_stop_latency": _quantile(latencies, 0.9),
-        "restricted_mean_stop_latency": statistics.fmean(restricted) if restricted else None,
     }
 
 
 def estimates(conversations: Sequence[TurnTaking], seed: int = 0) -> dict[str, Estimate]:
     """The same rates with their number of events and 95 % intervals; conversations, not events, are resampled."""
-    return {
-        name: estimate_ratio([ratio(m) for m in conversations], proportion=name in PROPORTIONS, seed=seed)
-        for name, ratio in RATIOS.items()
-    }
+    return estimate_each(RATIOS, PROPORTIONS, conversations, seed)
 
 
 def _restricted(barge_in: BargeIn, window: Seconds) -> Seconds:
     return window if barge_in.stop_latency is None else min(barge_in.stop_latency, window)
 
 
-def _ratio(parts: Iterable[tuple[float, float]]) -> float | None:
-    numerators, denominators = zip(*parts, (0, 0), strict=True)
-    return sum(numerators) / sum(denominators) if sum(denominators) else None
+def stop_latencies(m: TurnTaking) -> list[Seconds]:
+    """Of the successes: what median and 90th percentile are taken of."""
+    return [b.stop_latency for b in m.successes if b.stop_latency is not None]
 
 
 def _quantile(values: Sequence[float], q: float) -> float | None:
     """The smallest value that at least a share `q` of them do not exceed."""
     return sorted(values)[math.ceil(q * len(values)) - 1] if values else None
-
-
-def _ms(time: Seconds) -> int:
-    return round(time * 1000)
-
-
-def _seconds(time: int) -> Seconds:
-    return time / 1000
-
-
-def _spans(spans: Sequence[_Milliseconds]) -> tuple[Span, ...]:
-    return tuple((_seconds(a), _seconds(b)) for a, b in spans)

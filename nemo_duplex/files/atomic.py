@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
 import os
+import re
 import shutil
+import socket
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -16,6 +20,8 @@ from nemo_duplex.inputs import InputError
 # With less space left, a failed write counts as a full disk, whatever the library calls it (torch.save: "unexpected pos",
 # libsndfile: "error : system error").
 _FULL_BYTES = 1 << 20
+_ABANDONED = 3600.0  # seconds without a write
+_PART = re.compile(r"\.(part|old)-(?P<here>[^-]+)-(?P<pid>\d+)-.+")
 
 
 @contextlib.contextmanager
@@ -34,7 +40,7 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         raise InputError(f"{path} is a folder, expected the name of a file to write.")
     path.parent.mkdir(parents=True, exist_ok=True)
     part = _part_of(path)
-    with _removed_on_failure(part, lambda: part.unlink(missing_ok=True)):
+    with removed_on_failure(part, lambda: part.unlink(missing_ok=True)):
         yield part
         assert part.is_file(), f"whole_file: nothing was written to {part}."
         os.replace(part, path)
@@ -61,7 +67,7 @@ def whole_folder(path: str | Path, replace: bool = False) -> Iterator[Path]:
         raise InputError(f"The folder {path} holds something already: choose another one, or remove it.")
     path.parent.mkdir(parents=True, exist_ok=True)
     part, old = _part_of(path), _part_of(path, "old")
-    with _removed_on_failure(part, lambda: shutil.rmtree(part, ignore_errors=True)):
+    with removed_on_failure(part, lambda: shutil.rmtree(part, ignore_errors=True)):
         part.mkdir()
         yield part
         if path.is_dir():
@@ -135,17 +141,85 @@ def sha256(path: str | Path) -> str:
     return digest.hexdigest()
 
 
+def flush_to_disk(path: str | Path) -> None:
+    """Returns when a file, or the names in a folder, are on the disk, so that no loss of power takes them back."""
+    with contextlib.suppress(PermissionError):  # Windows opens no folders
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # a file system that cannot
+                raise
+        finally:
+            os.close(descriptor)
+
+
+def part_folder(path: str | Path) -> Path:
+    """Makes an empty folder beside `path`, in which what becomes part of `path` is made; see `remove_abandoned`."""
+    part = _part_of(Path(path))
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    return part
+
+
+def remove_abandoned(folder: str | Path) -> None:
+    """Removes the unfinished files and folders in `folder` whose process has ended without doing so (SIGKILL, a lost machine).
+
+    Those of another machine are known by their age: nothing was written to them for an hour.
+    """
+    for part in Path(folder).glob(".*-*-*-*"):
+        if not (match := _PART.fullmatch(part.name)):
+            continue
+        here, pid = match["here"] == _here(), int(match["pid"])
+        if pid != os.getpid() and not _is_alive(pid) if here else _idle_seconds(part) > _ABANDONED:
+            with contextlib.suppress(FileNotFoundError):
+                shutil.rmtree(part) if part.is_dir() else part.unlink()
+
+
 def _part_of(path: Path, kind: str = "part") -> Path:
     """A hidden name beside `path`, on the same disk (so that a rename is enough), unique to this process."""
-    return path.with_name(f".{kind}-{os.getpid()}-{path.name}")
+    return path.with_name(f".{kind}-{_here()}-{os.getpid()}-{path.name}")
+
+
+@functools.cache
+def _here() -> str:
+    """Names this machine; a container with process numbers of its own is one of its own."""
+    try:
+        numbers = f"{os.stat('/proc/self/ns/pid').st_ino:x}"
+    except OSError:
+        numbers = "0"
+    return f"{re.sub('[^0-9A-Za-z]', '_', socket.gethostname())[:40]}.{numbers}"
+
+
+def _is_alive(pid: int) -> bool:
+    if os.name == "nt":  # where asking would send Ctrl-C
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _idle_seconds(part: Path) -> float:
+    times = [0.0]
+    for path in (part, *part.glob("*")):
+        with contextlib.suppress(FileNotFoundError):
+            times.append(path.stat().st_mtime)
+    return time.time() - max(times)
 
 
 @contextlib.contextmanager
-def _removed_on_failure(part: Path, remove: Callable[[], None]) -> Iterator[None]:
+def removed_on_failure(part: Path, remove: Callable[[], None]) -> Iterator[None]:
+    """Calls `remove` when the block fails, by Ctrl-C too. A full disk is an OSError that names the folder."""
     try:
         yield
-    except BaseException as error:  # Ctrl-C too
-        full = shutil.disk_usage(part.parent).free < _FULL_BYTES
+    except BaseException as error:
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        with contextlib.suppress(OSError):
+            full = full or shutil.disk_usage(part.parent).free < _FULL_BYTES
         remove()
         if full and isinstance(error, Exception):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(part.parent)) from error

@@ -9,10 +9,12 @@ import json
 import re
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from nemo_duplex.files.json_window import BLANK, JsonWindow
 from nemo_duplex.files.odd_rows import OddRow
 from nemo_duplex.inputs import InputError, existing_file, one_line
 
@@ -26,12 +28,11 @@ _OTHER_FORMATS = {
 }
 _GZIP = b"\x1f\x8b"
 _TAR, _TAR_AT = b"ustar", 257  # what a tar archive has at that byte
-# A byte order mark stands inside a file where files were joined; NUL fills up what a crash left, U+001A ends files of DOS.
-_BLANK = " \t\r\n\ufeff\0\x1a"
-_BLANKS = re.compile(f"[{_BLANK}]*")
-_BEFORE_ELEMENT = re.compile(rf"\A[{_BLANK}]*[\[,](?!\[)")
+_BLANKS = re.compile(f"[{BLANK}]*")
+_BEFORE_ELEMENT = re.compile(rf"\A[{BLANK}]*[\[,](?!\[)")
 # Control characters stand inside strings, as some exporters leave them. NaN is how pandas writes that there is no value.
-_DECODER = json.JSONDecoder(strict=False, parse_constant=lambda name: None if name == "NaN" else float(name))
+#: Reads what people's files hold.
+DECODER = json.JSONDecoder(strict=False, parse_constant=lambda name: None if name == "NaN" else float(name))
 _NO_TEXT = re.compile(r"[\udc80-\udcff]")  # what is left of bytes that are no UTF-8
 _CURE = "Write one JSON object per line, or one JSON list."
 
@@ -58,7 +59,8 @@ def json_rows(path: str | Path, what: str) -> Iterator[JsonRow]:
 
     Reads JSON lines, a JSON list, and objects one after the other over any number of lines; UTF-8, UTF-16 and UTF-32 with or
     without a byte order mark; gzip. Rows end at line feeds and carriage returns alone: U+2028, U+0085, form feeds and the like
-    are a part of the text that holds them. NaN is None. Of JSON lines, no more than one line is in memory.
+    are a part of the text that holds them. NaN is None. Of JSON lines and of a list, no more than one row is in
+    memory.
 
     Yields:
         A `JsonRow` for every row; of JSON lines, or a list with a row per line, also for a line that cannot be read, so that
@@ -73,13 +75,47 @@ def json_rows(path: str | Path, what: str) -> Iterator[JsonRow]:
         [(1, {'text': 'one'}, 'None'), (3, None, 'not JSON (Unterminated string starting at character 10)')]
     """
     path = existing_file(path, what)
+    if _is_whole_list(path, what):
+        with open_text(path, what) as text:
+            window = JsonWindow(text, DECODER)
+            for number, _ in enumerate(window.elements(), start=1):
+                line, (value, written) = window.line, window.value()
+                yield JsonRow(number, line, odd=_not_utf8()) if _NO_TEXT.search(written) else JsonRow(number, line, value)
+        return
+    with open_text(path, what) as text:
+        yield from _rows(text, path, what)
+
+
+@contextmanager
+def open_text(path: Path, what: str) -> Iterator[TextIO]:
+    """A JSON file as text, whatever its encoding, gzip or not, with line feeds alone between lines.
+
+    Raises:
+        InputError: if it is no text or damaged, also while the block reads it; `what` names it ("source").
+    """
     try:
         with open(path, "rb") as file, _text(file, path, what) as text:
-            yield from _rows(text, path, what)
+            yield text
     except UnicodeDecodeError as error:
         raise InputError(f"{what}: {path} is not {error.encoding.upper()} text. Save it as UTF-8.") from None
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError(f"{what}: {path} is damaged ({one_line(error)}). Copy or write it again.") from None
+
+
+def _is_whole_list(path: Path, what: str) -> bool:
+    """Whether a file is one JSON list and nothing else, to its end."""
+    with open_text(path, what) as text:
+        window = JsonWindow(text, DECODER)
+        try:
+            if window.next() != "[":
+                return False
+            for _ in window.elements():
+                window.value()
+            return not window.next()
+        except UnicodeDecodeError:
+            raise
+        except (ValueError, RecursionError):
+            return False  # where it is broken, its lines are looked at one by one
 
 
 def _text(file: io.BufferedReader, path: Path, what: str) -> TextIO:
@@ -98,11 +134,11 @@ def _text(file: io.BufferedReader, path: Path, what: str) -> TextIO:
 
 
 def _rows(text: TextIO, path: Path, what: str) -> Iterator[JsonRow]:
-    lines = ((number, line) for number, line in enumerate(text, start=1) if line.strip(_BLANK))
+    lines = ((number, line) for number, line in enumerate(text, start=1) if line.strip(BLANK))
     first = next(lines, None)
     if first is None:
         return
-    begun, is_list = [first], first[1].lstrip(_BLANK).startswith("[")
+    begun, is_list = [first], first[1].lstrip(BLANK).startswith("[")
     if is_list:
         begun += itertools.islice(lines, 1)
     is_whole = is_list and len(begun) == 1  # a list on every line is JSON lines too
@@ -121,7 +157,7 @@ def _of_line(number: int, line: str) -> JsonRow:
         return JsonRow(number, number, odd=_not_utf8())
     try:
         value, end = _decode(line, _after_blanks(line, 0))
-        if rest := line[end:].strip(_BLANK):
+        if rest := line[end:].strip(BLANK):
             raise json.JSONDecodeError(f"more than one value, {rest[:20]!r}", line, end)
         return JsonRow(number, number, value)
     except json.JSONDecodeError as error:
@@ -135,13 +171,13 @@ def _not_utf8() -> OddRow:
 
 def _of_whole(text: str, path: Path, what: str) -> Iterator[JsonRow]:
     """Rows of a text that is no JSON lines, or whose first line is broken."""
-    is_list = text.lstrip(_BLANK).startswith("[")
+    is_list = text.lstrip(BLANK).startswith("[")
     try:
         for _ in _values(text, is_list):
             pass
     except json.JSONDecodeError as error:
         lines = [_element(line) if is_list else line for line in text.split("\n")]
-        rows = [_of_line(number, line) for number, line in enumerate(lines, start=1) if line.strip(_BLANK)]
+        rows = [_of_line(number, line) for number, line in enumerate(lines, start=1) if line.strip(BLANK)]
         usable = sum(isinstance(row.value, dict) for row in rows)
         if 2 * usable <= len(rows) or (is_list and usable == len(rows)):  # the latter: what separates the rows is wrong
             raise InputError(f"{what}: {path}:{error.lineno}: not JSON ({error.msg}). {_CURE}") from None
@@ -153,7 +189,7 @@ def _of_whole(text: str, path: Path, what: str) -> Iterator[JsonRow]:
 def _element(line: str) -> str:
     """A line of a list with one element per line, without what separates them; characters stay where they are."""
     line = _BEFORE_ELEMENT.sub(lambda match: " " * len(match[0]), line)
-    return line.rstrip(f",]{_BLANK}")
+    return line.rstrip(f",]{BLANK}")
 
 
 def _values(text: str, is_list: bool) -> Iterator[JsonRow]:
@@ -193,7 +229,7 @@ def _after_blanks(text: str, position: int) -> int:
 def _decode(text: str, position: int) -> tuple[Any, int]:
     """The value that begins at `position`, and where it ends."""
     try:
-        return _DECODER.raw_decode(text, position)
+        return DECODER.raw_decode(text, position)
     except json.JSONDecodeError:
         raise
     except RecursionError:

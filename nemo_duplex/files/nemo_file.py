@@ -22,7 +22,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import yaml
 
-from nemo_duplex.inputs import InputError, existing_file, one_line
+from nemo_duplex.inputs import InputError, existing_file, one_line, plain
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,12 +38,12 @@ _MAX_CONFIG_VALUES = 100_000
 _MAX_INFLATION, _ALWAYS_FITS = 50, 64 << 20
 
 
-def read_nemo_config(path: str | Path, what: str, class_name: str | None = None) -> dict[str, Any]:
+def read_nemo_config(path: str | Path, what: str, class_name: str | tuple[str, ...] | None = None) -> dict[str, Any]:
     """The config of the `.nemo` at `path`.
 
     Args:
         what: names the file in errors ("codec", "model").
-        class_name: the class that it must be of; None takes any.
+        class_name: the class that it must be of, or one of several; None takes any.
 
     Raises:
         InputError: if the file is missing, truncated, not a `.nemo`, unsafe to unpack, or of another class.
@@ -52,7 +52,9 @@ def read_nemo_config(path: str | Path, what: str, class_name: str | None = None)
         return config
 
 
-def read_nemo_file(path: str | Path, what: str, class_name: str | None = None) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def read_nemo_file(
+    path: str | Path, what: str, class_name: str | tuple[str, ...] | None = None
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The config and the weights (on the CPU) of a `.nemo`; no pickled code is executed."""
     with unpacked_nemo(path, what, class_name) as (config, folder):
         return config, read_weights(folder / WEIGHTS, path, what)
@@ -60,7 +62,7 @@ def read_nemo_file(path: str | Path, what: str, class_name: str | None = None) -
 
 @contextmanager
 def unpacked_nemo(
-    path: str | Path, what: str, class_name: str | None = None, artifacts: bool = False
+    path: str | Path, what: str, class_name: str | tuple[str, ...] | None = None, artifacts: bool = False
 ) -> Iterator[tuple[dict[str, Any], Path]]:
     """Yields the config of a `.nemo` and a temporary folder with its weights, removed at the end of the block.
 
@@ -97,6 +99,27 @@ def parse_config(text: bytes, path: str | Path, what: str) -> dict[str, Any]:
         if count > _MAX_CONFIG_VALUES:
             raise InputError(f"{what}: {path} has a config that expands without end. Take it from a source that you trust.")
     return config
+
+
+def overriding_config(given: Any, what: str) -> dict[str, Any]:
+    """A caller's config instead of the file's, as NeMo accepts it: a YAML file or a config, perhaps below `model`.
+
+    Raises:
+        InputError: if there is no such file, or it holds no keys.
+    """
+    from omegaconf import OmegaConf
+
+    if isinstance(given, str | Path):
+        path = existing_file(given, f"{what}, override_config_path")
+        try:
+            config = OmegaConf.load(path)
+        except Exception as error:  # yaml and omegaconf each raise their own
+            raise InputError(f"{what}, override_config_path: {path} is not YAML ({one_line(error)}). Give a config.") from error
+        if not OmegaConf.is_dict(config):
+            raise InputError(f"{what}, override_config_path: {path} holds no keys. Give the config of a model.")
+        given = config
+    config = plain(given)
+    return config["model"] if "model" in config else config
 
 
 def read_weights(file: Path, path: str | Path, what: str) -> dict[str, Tensor]:
@@ -172,7 +195,7 @@ def is_part(target: Any) -> bool:
 
 @contextmanager
 def _opened(
-    path: str | Path, what: str, class_name: str | None
+    path: str | Path, what: str, class_name: str | tuple[str, ...] | None
 ) -> Iterator[tuple[tarfile.TarFile, dict[str, tarfile.TarInfo], dict[str, Any]]]:
     """The archive, its files by name, and its config, all checked before anything is unpacked."""
     path = existing_file(path, what)
@@ -184,8 +207,10 @@ def _opened(
             with _stream(archive, files[CONFIG]) as file:
                 config = parse_config(file.read(_MAX_CONFIG_BYTES + 1), path, what)
             target = str(config.get("target", ""))
-            if class_name is not None and target.rsplit(".")[-1] != class_name:
-                raise InputError(f"{what}: {path} is a model of class {target or 'unknown'}, expected a {class_name}.")
+            names = (class_name,) if isinstance(class_name, str) else class_name
+            if names is not None and target.rsplit(".")[-1] not in names:
+                expected = " or ".join(names)
+                raise InputError(f"{what}: {path} is a model of class {target or 'unknown'}, expected a {expected}.")
             yield archive, files, config
     except InputError:
         raise

@@ -72,6 +72,17 @@ class OddRows:
         by_count = sorted(self._reasons.items(), key=lambda item: -item[1].count)
         return {reason: {"count": counted.count, "first": counted.first} for reason, counted in by_count}
 
+    def state(self) -> list[list[Any]]:
+        """All that is kept, as plain data for `of_state`."""
+        return [[reason, found.count, found.first, found.cure] for reason, found in self._reasons.items()]
+
+    @classmethod
+    def of_state(cls, state: list[list[Any]]) -> OddRows:
+        """The counts whose `state` this is."""
+        rows = cls()
+        rows._reasons = {reason: _Counted(count, list(first), cure) for reason, count, first, cure in state}
+        return rows
+
     def most_frequent(self) -> str:
         """The most frequent reason with its count, its first place and its cure, as sentences; "" if no row is odd."""
         if not self._reasons:

@@ -110,7 +110,7 @@ def _unpacked(path: str) -> Path:
 
 def _codec(config: ModelConfig) -> FSQCodec:
     if config.pretrained_audio_codec:
-        codec = FSQCodec.restore_from(config.pretrained_audio_codec)
+        codec = FSQCodec.restore_from(config.pretrained_audio_codec, map_location="cpu")
     elif config.codec:
         codec = FSQCodec(config.codec)
     else:

@@ -7,9 +7,11 @@ start must vary. Where a synthesiser left word times, a batch also tells in whic
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -23,17 +25,26 @@ from nemo_duplex.conversation import Conversation, Turn, holds
 from nemo_duplex.data.datamodule import shar_cuts
 from nemo_duplex.frames import FRAME_RATE, USER_SAMPLE_RATE, FrameRate, Seconds
 from nemo_duplex.inputs import InputError, existing_folder, one_line
+from nemo_duplex.perception.acoustics import AcousticChain, Augmentation, Augmented
+from nemo_duplex.words import words
 
 #: Least and most audio before and after an utterance, if the conversation has it. A word's tokens come some frames after it.
 MARGIN_BEFORE: tuple[Seconds, Seconds] = (0.0, 0.6)
 MARGIN_AFTER: tuple[Seconds, Seconds] = (0.3, 0.8)
-#: Change of level relative to the corpus.
-GAIN_DB = (-10.0, 6.0)
 
 #: In a path, marks frames of which the token is not known: beyond the end, and throughout a turn without word times.
 UNKNOWN = -100
 
-_FULL_SCALE = 32768.0
+#: Of the 16-bit samples.
+FULL_SCALE = 32768.0
+
+
+class Samples(Protocol):
+    """What is asked of samples (S,) int16; an array has it."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, stretch: slice, /) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -41,34 +52,42 @@ class Utterance:
     """A stretch of a user's audio and what is said in it. Sample numbers count from the start of `audio`."""
 
     id: str
-    audio: np.ndarray  # (S,) int16, the whole conversation
+    audio: Samples  # (S,) int16, the whole conversation
     text: str
     first: int  # sample at which speech starts
     last: int  # sample at which it ends
     earliest: int  # between this sample and `latest` nothing else is said
     latest: int
     turns: tuple[Turn, ...] = ()  # what is said and when, in the time of the conversation
+    group: str = ""  # of utterances that are measured together, such as those of one engine
 
     @property
     def duration(self) -> Seconds:
         """Duration of the speech, without the audio around it."""
         return (self.last - self.first) / USER_SAMPLE_RATE
 
-    def whole(self) -> Tensor:
+    def whole(self) -> np.ndarray:
         """Samples (S,) float32 with as much audio around the speech as there is, up to the most of a training utterance."""
         start = self.first - round(MARGIN_BEFORE[1] * USER_SAMPLE_RATE)
         stop = self.last + round(MARGIN_AFTER[1] * USER_SAMPLE_RATE)
         return self._samples(max(self.earliest, start), min(self.latest, stop))
 
-    def draw(self, random: np.random.Generator) -> tuple[Tensor, int]:
-        """Samples (S,) float32 with random audio around the speech, at a random level, and the number of the first one."""
+    def draw(self, random: np.random.Generator) -> tuple[np.ndarray, int]:
+        """Samples (S,) float32 with random audio around the speech, and the number of the first one."""
         before, after = (round(random.uniform(*margin) * USER_SAMPLE_RATE) for margin in (MARGIN_BEFORE, MARGIN_AFTER))
-        gain = 10 ** (random.uniform(*GAIN_DB) / 20)
         start = max(self.earliest, self.first - before)
-        return self._samples(start, min(self.latest, self.last + after)) * gain, start
+        return self._samples(start, min(self.latest, self.last + after)), start
 
-    def _samples(self, start: int, stop: int) -> Tensor:
-        return torch.from_numpy(self.audio[start:stop].astype(np.float32) / _FULL_SCALE)
+    def speech(self) -> np.ndarray:
+        """Samples (S,) float32 from the start of the speech to its end."""
+        return self._samples(self.first, self.last)
+
+    def spans(self, start: int) -> list[tuple[int, int]]:
+        """First and last sample of each turn, counted from sample `start` on."""
+        return [(round(t.start * USER_SAMPLE_RATE) - start, round(t.end * USER_SAMPLE_RATE) - start) for t in self.turns]
+
+    def _samples(self, start: int, stop: int) -> np.ndarray:
+        return self.audio[start:stop].astype(np.float32) / FULL_SCALE
 
 
 @dataclass(frozen=True)
@@ -80,11 +99,20 @@ class UtteranceBatch:
     tokens: Tensor  # (B, L)
     token_lens: Tensor  # (B,)
     paths: Tensor | None = None  # (B, T) tokens at the frames in which they are spoken, blanks between, or UNKNOWN
+    targets: Tensor | None = None  # (B, T, W) what the ear's features are to tell, NaN where nobody knows
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> UtteranceBatch:
         """The same batch on another device (Lightning calls this)."""
         tensors = {name: t for name, t in vars(self).items() if t is not None}
         return replace(self, **{name: t.to(device, non_blocking=non_blocking) for name, t in tensors.items()})
+
+
+class FrameTargets(Protocol):
+    """Gives what an ear's features are to tell, such as `teacher.TeacherFeatures`."""
+
+    def targets(self, utterance: Utterance, start: int, heard: Augmented, /) -> Tensor:
+        """(T, W) for the frames of what is heard from sample `start` of the utterance's audio on."""
+        ...
 
 
 def read_utterances(shar: str | Path, sample_rate: int = USER_SAMPLE_RATE) -> tuple[list[Utterance], list[Utterance]]:
@@ -122,6 +150,7 @@ def _utterance(cut: Cut, audio: np.ndarray, turns: Sequence[Turn], earliest: int
         raise InputError(f"Cut {cut.id}: a turn of the user has no text, expected what is said. Add it.")
     first, last = (round(time * USER_SAMPLE_RATE) for time in (turns[0].start, max(turn.end for turn in turns)))
     last = min(last, len(audio))
+    turns = [as_heard(turn) for turn in turns]
     text = " ".join(turn.text for turn in turns)
     # Turns that overlap have no silence between them.
     return Utterance(cut.id, audio, text, first, last, min(earliest, first), max(latest, last), tuple(turns))
@@ -144,7 +173,26 @@ def _user_audio(cut: Cut, sample_rate: int) -> np.ndarray:
         raise InputError(
             f"Cut {cut.id}: its audio cannot be read ({one_line(error)}). Copy or write the corpus again."
         ) from error
-    return (audio * (_FULL_SCALE - 1)).round().clip(-_FULL_SCALE, _FULL_SCALE - 1).astype(np.int16)
+    return (audio * (FULL_SCALE - 1)).round().clip(-FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
+
+
+def as_heard(turn: Turn) -> Turn:
+    """The turn with its text as an ear writes it: words in small letters (`nemo_duplex.words`), nothing else.
+
+    Word times that do not tell when each of these words is said are left out.
+
+    Examples:
+        >>> from nemo_duplex.conversation import Word
+        >>> as_heard(Turn("user", 0.0, 1.0, "Good day!", words=(Word("Good", 0, 0.0, 0.4), Word("day", 5, 0.4, 1.0)))).words[1]
+        Word(text='day', offset=5, start=0.4, end=1.0)
+    """
+    text, offset, timed = " ".join(words(turn.text)), 0, []
+    for word in turn.words:
+        if heard := " ".join(words(word.text)):
+            timed.append(replace(word, text=heard, offset=offset))
+            offset += len(heard) + 1
+    complete = " ".join(word.text for word in timed) == text
+    return replace(turn, text=text, words=tuple(timed) if complete else ())
 
 
 class UtteranceBatches:
@@ -154,13 +202,25 @@ class UtteranceBatches:
         utterances: at least one.
         tokenizer: text -> ids.
         seconds: about how much audio a batch holds; it holds at least one utterance.
-        seed: decides order, cuts and levels.
+        seed: decides order, cuts and what happens to the utterances.
+        augmentation: what may happen to them; None: nothing.
+        teacher: gives the targets of their frames; None: there are none.
     """
 
-    def __init__(self, utterances: Sequence[Utterance], tokenizer: PieceTokenizer, seconds: Seconds, seed: int) -> None:
+    def __init__(
+        self,
+        utterances: Sequence[Utterance],
+        tokenizer: PieceTokenizer,
+        seconds: Seconds,
+        seed: int,
+        augmentation: Augmentation | None = None,
+        teacher: FrameTargets | None = None,
+    ) -> None:
         self.utterances = utterances
+        self._teacher = teacher
         self.seconds = seconds
         self.seed = seed
+        self._chain = AcousticChain(augmentation or Augmentation(), self._somebody, seed)
         self.tokenizer = tokenizer
         self._tokens = [torch.tensor(tokenizer.text_to_ids(u.text), dtype=torch.long) for u in utterances]
         self._durations = np.array([u.duration + MARGIN_BEFORE[1] + MARGIN_AFTER[1] for u in utterances])
@@ -174,16 +234,27 @@ class UtteranceBatches:
             self._epoch = (epoch, self._order(epoch))
         chosen = self._epoch[1][position % len(self._epoch[1])]
         random = np.random.default_rng((self.seed, index))
-        audio, starts = zip(*(self.utterances[i].draw(random) for i in chosen))
-        paths = [self._path(self.utterances[i], start, len(a)) for i, start, a in zip(chosen, starts, audio)]
-        return collate(audio, [self._tokens[i] for i in chosen], paths)
+        audio, paths, targets = [], [], []
+        for utterance in (self.utterances[i] for i in chosen):
+            clean, start = utterance.draw(random)
+            heard = self._chain.apply(clean, utterance.spans(start), random)
+            audio.append(heard.audio)
+            paths.append(self._path(utterance, start, heard))
+            if self._teacher is not None:
+                targets.append(self._teacher.targets(utterance, start, heard))
+        return collate(audio, [self._tokens[i] for i in chosen], paths, targets)
 
-    def _path(self, utterance: Utterance, start: int, samples: int) -> Tensor:
-        """Tokens (T,) in the frames of `samples` samples from `start` on; between them CTC's blank, the id after the last."""
-        frames = FRAME_RATE.count_samples(samples, USER_SAMPLE_RATE)
+    def _somebody(self, random: np.random.Generator) -> np.ndarray:
+        """What somebody else says, as part of a babble."""
+        return self.utterances[int(random.integers(len(self.utterances)))].speech()
+
+    def _path(self, utterance: Utterance, start: int, heard: Augmented) -> Tensor:
+        """Tokens (T,) in the frames of what is heard from sample `start` on; between them the blank, the id after the last."""
+        frames = FRAME_RATE.count_samples(len(heard.audio), USER_SAMPLE_RATE)
         if not all(turn.words for turn in utterance.turns):
             return torch.full((frames,), UNKNOWN)
-        return token_path(utterance.turns, frames, self.tokenizer, self.tokenizer.vocab_size, since=start / USER_SAMPLE_RATE)
+        since, blank = start / USER_SAMPLE_RATE, self.tokenizer.vocab_size
+        return token_path(utterance.turns, frames, self.tokenizer, blank, since, heard.speed)
 
     def _order(self, epoch: int) -> list[np.ndarray]:
         random = np.random.default_rng((self.seed, 1 << 32, epoch))
@@ -202,15 +273,21 @@ class UtteranceBatches:
         return batches
 
 
-def collate(audio: Iterable[Tensor], tokens: Sequence[Tensor], paths: Sequence[Tensor] | None = None) -> UtteranceBatch:
-    """Utterances' samples (S,), tokens (L,) and paths (T,) as one batch."""
-    audio = list(audio)
+def collate(
+    audio: Iterable[np.ndarray],
+    tokens: Sequence[Tensor],
+    paths: Sequence[Tensor] | None = None,
+    targets: Sequence[Tensor] = (),
+) -> UtteranceBatch:
+    """Utterances' samples (S,), tokens (L,), paths (T,) and targets (T, W) as one batch."""
+    audio = [torch.from_numpy(samples) for samples in audio]
     return UtteranceBatch(
         audio=pad_sequence(audio, batch_first=True),
         audio_lens=torch.tensor([len(a) for a in audio]),
         tokens=pad_sequence(tokens, batch_first=True),
         token_lens=torch.tensor([len(t) for t in tokens]),
         paths=None if paths is None else pad_sequence(paths, batch_first=True, padding_value=UNKNOWN),
+        targets=pad_sequence(targets, batch_first=True, padding_value=math.nan) if targets else None,
     )
 
 
@@ -230,18 +307,19 @@ def token_path(
     tokenizer: PieceTokenizer,
     blank: int,
     since: Seconds = 0.0,
+    speed: float = 1.0,
     rate: FrameRate = FRAME_RATE,
 ) -> Tensor:
     """Tokens (T,) at the frames in which they are spoken, `blank` elsewhere: the correct one of the paths that CTC sums over.
 
-    Frame 0 starts at the time `since`; no turn starts before it. A token whose frame is taken goes into the next free one.
-    Tokens without a free frame left are dropped.
+    Frame 0 starts at the time `since`; no turn starts before it. What is heard at `speed` 2 comes in half the time. A token
+    whose frame is taken goes into the next free one. Tokens without a free frame left are dropped.
     """
     path = torch.full((num_frames,), blank, dtype=torch.long)
     free = 0
     for turn in turns:
         for token, time in token_times(turn, tokenizer):
-            frame = max(free, rate.frame_at(time - since))
+            frame = max(free, rate.frame_at((time - since) / speed))
             if frame < num_frames:
                 path[frame] = token
             free = frame + 1

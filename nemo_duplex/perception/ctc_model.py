@@ -19,12 +19,15 @@ from sentencepiece import SentencePieceProcessor
 from torch import Tensor
 
 from nemo_duplex.files.atomic import whole_file
+from nemo_duplex.files.nemo_file import read_nemo_config
 from nemo_duplex.inputs import InputError, one_line
 from nemo_duplex.perception.config import perception_config
 from nemo_duplex.perception.ctc_data import Utterance, UtteranceBatch, collate
 from nemo_duplex.perception.perception import FrameEncoder
 from nemo_duplex.training.evaluation_mode import evaluating
 from nemo_duplex.words import words
+
+_WHAT = "speech recognition model"
 
 
 def ctc_model(preprocessor: Mapping[str, Any], encoder: Mapping[str, Any], tokenizer: str | Path) -> EncDecCTCModelBPE:
@@ -56,6 +59,24 @@ def ctc_model(preprocessor: Mapping[str, Any], encoder: Mapping[str, Any], token
         raise InputError(f"encoder, preprocessor: NeMo refuses the configuration ({one_line(error, 300)}).") from error
 
 
+def open_ctc_model(path: str | Path) -> EncDecCTCModelBPE:
+    """The CTC recogniser of a `.nemo`, in evaluation on the CPU.
+
+    Raises:
+        InputError: if the file is missing or broken, or holds another model.
+    """
+    target = str(read_nemo_config(Path(path), _WHAT).get("target", "model without a class")).rsplit(".", 1)[-1]
+    if target != EncDecCTCModelBPE.__name__:
+        raise InputError(
+            f"{_WHAT}: {path} holds the class {target}, expected a CTC model with word pieces ({EncDecCTCModelBPE.__name__}), "
+            "such as encoder.nemo of examples/train_encoder.py."
+        )
+    try:
+        return EncDecCTCModelBPE.restore_from(str(path), map_location="cpu").eval()
+    except Exception as error:  # whatever NeMo raises for parts that do not fit
+        raise InputError(f"{_WHAT}: NeMo cannot restore {path} ({one_line(error)}). Write it again.") from error
+
+
 @torch.no_grad()
 def centre_input(asr: EncDecCTCModelBPE, batch: UtteranceBatch) -> None:
     """Changes the first convolution so that it starts as if log-mels had mean 0 and deviation 1.
@@ -72,7 +93,7 @@ def centre_input(asr: EncDecCTCModelBPE, batch: UtteranceBatch) -> None:
 @torch.inference_mode()
 def transcribe(asr: EncDecCTCModelBPE, utterances: Sequence[Utterance], batch_size: int = 16) -> list[str]:
     """Greedy transcripts in the order given, by the forward that the agent uses. Leaves the model in the mode it was in."""
-    frame_encoder, blank = FrameEncoder(asr.preprocessor, asr.encoder), asr.decoder.num_classes_with_blank - 1
+    frame_encoder = FrameEncoder(asr.preprocessor, asr.encoder)
     order = sorted(range(len(utterances)), key=lambda i: utterances[i].duration)
     texts = [""] * len(utterances)
     with evaluating(asr):
@@ -80,10 +101,18 @@ def transcribe(asr: EncDecCTCModelBPE, utterances: Sequence[Utterance], batch_si
             chosen = order[start : start + batch_size]
             batch = collate([utterances[i].whole() for i in chosen], [torch.zeros(0)] * len(chosen)).to(asr.device)
             features, frames = frame_encoder.encode(batch.audio, batch.audio_lens)
-            best = asr.decoder(encoder_output=features.transpose(1, 2)).argmax(-1)
-            for i, row, count in zip(chosen, best, frames):
-                ids = torch.unique_consecutive(row[:count])
-                texts[i] = asr.tokenizer.ids_to_text(ids[ids != blank].tolist())
+            log_probs = asr.decoder(encoder_output=features.transpose(1, 2))
+            for i, text in zip(chosen, greedy_texts(asr, log_probs, frames.tolist())):
+                texts[i] = text
+    return texts
+
+
+def greedy_texts(asr: EncDecCTCModelBPE, log_probs: Tensor, frames: Sequence[int]) -> list[str]:
+    """The texts of the most likely paths in log-probabilities (B, T, V + 1), blank last; each row has so many frames."""
+    texts = []
+    for row, count in zip(log_probs.argmax(-1), frames, strict=True):
+        ids = torch.unique_consecutive(row[:count])
+        texts.append(asr.tokenizer.ids_to_text(ids[ids != log_probs.shape[-1] - 1].tolist()))
     return texts
 
 

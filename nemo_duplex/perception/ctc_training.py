@@ -1,28 +1,31 @@
-"""CTC pre-training of a small streaming encoder on the user's side of a corpus, in a budget of minutes.
+"""CTC training of a small streaming encoder in a budget of minutes: on the user's side of a corpus, on manifests, or on both.
 
 Single turns come first: from random weights, an encoder learns nothing from whole conversations alone. Conversations come in
-later, because an agent has to understand the user amid their noise, silences and echoes. Log-mels are augmented, so that a
-small corpus lasts longer: vocal tracts of other lengths (`warped`), and hidden bands and stretches (`masked`).
+later, because an agent has to understand the user amid their noise, silences and echoes. What is learnt from is augmented, so
+that a small corpus lasts longer: the audio (`acoustics.py`) and its log-mels (`mel_augmentation.py`).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from nemo.collections.asr.models import EncDecCTCModelBPE
 from torch import Tensor, nn
-from torch.nn.functional import nll_loss
+from torch.nn.functional import nll_loss, smooth_l1_loss
 from torch.utils.data import DataLoader, IterableDataset
 
 from nemo_duplex.data.text_tokenizer import train_tokenizer
-from nemo_duplex.files.atomic import sha256
-from nemo_duplex.inputs import InputError, existing_file, existing_folder
+from nemo_duplex.files.atomic import sha256, whole_file
+from nemo_duplex.files.odd_rows import OddRows
+from nemo_duplex.inputs import InputError, existing_folder, plain
+from nemo_duplex.perception.acoustics import Augmentation
 from nemo_duplex.perception.config import perception_config
 from nemo_duplex.perception.ctc_data import (
     UNKNOWN,
@@ -35,10 +38,15 @@ from nemo_duplex.perception.ctc_model import (
     centre_input,
     ctc_model,
     error_rate,
+    open_ctc_model,
     save_ctc_model,
     transcribe,
 )
+from nemo_duplex.perception.manifest_utterances import made_conversations, manifest_utterances
+from nemo_duplex.perception.mel_augmentation import masked, warped
 from nemo_duplex.perception.perception import FrameEncoder
+from nemo_duplex.perception.teacher import Teacher, TeacherFeatures
+from nemo_duplex.perception.transcripts import Transcripts
 from nemo_duplex.training.small_part import (
     PartTraining,
     claim,
@@ -47,48 +55,9 @@ from nemo_duplex.training.small_part import (
 )
 from nemo_duplex.training.time_budget import TimeBudget
 
-
-def warped(mel: Tensor, filters: Tensor, limit: float) -> Tensor:
-    """Log-mels (B, mels, M), each row as if its speaker's vocal tract were up to `limit` shorter or longer.
-
-    Vocal tract length perturbation (Jaitly and Hinton 2013).
-
-    Args:
-        mel: (B, mels, M).
-        filters: (1, mels, bins) of the spectrogram, from which the bands' frequencies follow.
-        limit: 0.1 moves formants by up to 10 percent, 0 returns `mel`.
-    """
-    if limit == 0:
-        return mel
-    bins = torch.arange(filters.shape[2], device=mel.device, dtype=torch.float32)
-    centres = (filters[0] * bins).sum(1) / filters[0].sum(1)  # (mels,) of the bands, rising
-    factor = 1 + limit * (2 * torch.rand(len(mel), 1, device=mel.device) - 1)
-    wanted = (centres * factor).clamp(centres[0], centres[-1])  # (B, mels) where each band is taken from
-    above = torch.searchsorted(centres, wanted).clamp(1, len(centres) - 1)
-    share = ((wanted - centres[above - 1]) / (centres[above] - centres[above - 1])).unsqueeze(2)
-    lower, upper = (mel.gather(1, band.unsqueeze(2).expand_as(mel)) for band in (above - 1, above))
-    return torch.lerp(lower, upper, share)
-
-
-def masked(mel: Tensor, bands: int, band_width: int, stretches: int, stretch_width: int) -> Tensor:
-    """Log-mels (B, mels, M) with random bands and stretches of each row set to the row's mean (SpecAugment, Park et al. 2019).
-
-    Args:
-        bands, stretches: how many of them.
-        band_width, stretch_width: the largest width, in mel bands and mel frames.
-    """
-    mean = mel.mean(dim=(1, 2), keepdim=True)
-    for axis, count, width in ((1, bands, band_width), (2, stretches, stretch_width)):
-        size = mel.shape[axis]
-        positions = torch.arange(size, device=mel.device)
-        for _ in range(count):
-            widths = torch.randint(0, min(width, size) + 1, (len(mel), 1), device=mel.device)
-            starts = (torch.rand(len(mel), 1, device=mel.device) * (size - widths + 1)).long()
-            hidden = (positions >= starts) & (positions < starts + widths)  # (B, size)
-            mel = torch.where(hidden.unsqueeze(2 if axis == 1 else 1), mean, mel)
-    return mel
-
-
+_FREE = ("validate_every",)  # it changes nothing
+# Utterances of each held-out set that are transcribed during the training.
+_VALIDATED = 100
 # Most frames are blank. A blank counts less than a token, so that tokens are learnt from the start.
 _BLANK_WEIGHT = 0.3
 
@@ -101,9 +70,13 @@ class EncoderTrainingConfig:
         InputError: for a value out of range, or an encoder that cannot be streamed.
     """
 
-    data: str
+    data: str | None
+    manifests: Sequence[str]
+    held_out: Sequence[str]
     out: str
     minutes: float
+    steps: int | None
+    init: str | None
     seed: int
     tokenizer_size: int
     preprocessor: Mapping[str, Any]
@@ -117,13 +90,18 @@ class EncoderTrainingConfig:
     warmup_steps: int
     mel_warp: float
     mel_masks: Sequence[int]
+    augmentation: Mapping[str, Any]
+    teacher: Mapping[str, Any]
+    validate_every: int
     accelerator: str
     precision: str
 
     def __post_init__(self) -> None:
-        for name in ("minutes", "tokenizer_size", "batch_seconds", "matrix_rate", "rate"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name}={getattr(self, name)}: expected more than zero.")
+        if self.data is None and not self.manifests:
+            raise InputError("Nothing to learn from: give data=CORPUS (of synthesize.py), manifests=[FILE, ...] or both.")
+        for name in ("minutes", "steps", "tokenizer_size", "batch_seconds", "matrix_rate", "rate", "validate_every"):
+            if (value := getattr(self, name)) is not None and not value > 0:
+                raise InputError(f"{name}={value}: expected more than zero.")
         for name in ("aligned", "turns_alone", "conversations"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name}={getattr(self, name)}: expected a share, 0 to 1.")
@@ -134,6 +112,10 @@ class EncoderTrainingConfig:
             raise InputError(f"mel_masks={list(self.mel_masks)}: expected [bands, band width, stretches, stretch width].")
         if not 0 <= self.mel_warp < 0.5:
             raise InputError(f"mel_warp={self.mel_warp}: expected a small share, such as 0.12, or 0 for none.")
+        Augmentation(**self.augmentation)
+        teacher = Teacher(**self.teacher)
+        if (teacher.features or teacher.transcripts) and not self.manifests:
+            raise InputError("teacher: Whisper hears the utterances of manifests. Give manifests=[FILE, ...].")
         perception_config({"preprocessor": self.preprocessor, "encoder": self.encoder, "output_dim": 1})
 
 
@@ -145,6 +127,8 @@ class CTCTraining(PartTraining):
         config: rates and shares.
         turns, conversations: the utterances of the corpus, by turn and by conversation.
         budget: its spent share sets the learning rate and the curriculum.
+        held_out: by name; a part of it is transcribed every `validate_every` steps.
+        teacher: what the features of utterances are to tell, by a projection that is thrown away at the end.
     """
 
     def __init__(
@@ -154,11 +138,19 @@ class CTCTraining(PartTraining):
         turns: Sequence[Utterance],
         conversations: Sequence[Utterance],
         budget: TimeBudget,
+        held_out: Mapping[str, HeldOut] = MappingProxyType({}),
+        teacher: TeacherFeatures | None = None,
     ) -> None:
         super().__init__(config, budget)
         self.asr = asr
-        self.turns = UtteranceBatches(turns, asr.tokenizer, config.batch_seconds, config.seed)
-        self.conversations = UtteranceBatches(conversations, asr.tokenizer, config.batch_seconds, config.seed)
+        self._validations = 0
+        self.held_out = {name: one.first(_VALIDATED) for name, one in held_out.items()}
+        augmentation = Augmentation(**config.augmentation)
+        self.turns, self.conversations = (
+            UtteranceBatches(utterances, asr.tokenizer, config.batch_seconds, config.seed, augmentation, teacher)
+            for utterances in (turns, conversations)
+        )
+        self.feature_head = nn.Linear(asr.encoder._feat_out, teacher.width) if teacher is not None else None
 
     def train_dataloader(self) -> DataLoader:
         return DataLoader(Curriculum(self), batch_size=None)
@@ -166,7 +158,7 @@ class CTCTraining(PartTraining):
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         matrices: list[nn.Parameter] = []
         others: list[nn.Parameter] = []
-        for name, parameter in self.asr.named_parameters():
+        for name, parameter in self.named_parameters():
             inner = parameter.dim() == 2 and ".layers." in name and "pos_bias" not in name
             (matrices if inner else others).append(parameter)
         return [
@@ -190,7 +182,26 @@ class CTCTraining(PartTraining):
                 input_lengths=frame_encoder.counts(batch.audio_lens),
                 target_lengths=batch.token_lens,
             )
+        if batch.targets is not None:
+            assert self.feature_head is not None, "targets come of a teacher"
+            loss = loss + self.config.teacher["weight"] * feature_loss(self.feature_head(features), batch.targets)
         self.descend(loss)
+
+    def on_train_epoch_end(self) -> None:
+        """Adds a line to progress.jsonl when the next `validate_every` steps are done."""
+        due = self.step // self.config.validate_every
+        if not self.held_out or due == self._validations:
+            return
+        self._validations = due
+        line: dict[str, Any] = {"step": self.step, "share": round(self.share, 4)}
+        line["loss"] = round(float(self.trainer.callback_metrics["loss"]), 4)
+        line |= {name: round(error_rate(transcribe(self.asr, one.turns), one.turns), 4) for name, one in self.held_out.items()}
+        with (Path(self.config.out) / "progress.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        self._validations = self.step // self.config.validate_every
 
 
 class Curriculum(IterableDataset):
@@ -226,44 +237,115 @@ def path_loss(log_probs: Tensor, paths: Tensor) -> Tensor:
     return nll_loss(log_probs.flatten(0, 1), paths.flatten(), weight, ignore_index=UNKNOWN)
 
 
+def feature_loss(told: Tensor, targets: Tensor) -> Tensor:
+    """Mean smooth L1 distance between what features tell and what they are to tell; 0 where no frame is known.
+
+    Args:
+        told: (B, T or more, W).
+        targets: (B, T, W), NaN where a frame is not known.
+    """
+    known = targets.isfinite().all(2)
+    told = told[:, : targets.shape[1]].float()
+    return smooth_l1_loss(told[known], targets[known], reduction="sum") / max(1, int(known.sum()) * targets.shape[2])
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What a training is measured on: voices, and where there are some texts, that it does not learn from.
+
+    Args:
+        turns: utterances one by one.
+        conversations: the same ones as parts of conversations.
+    """
+
+    turns: Sequence[Utterance]
+    conversations: Sequence[Utterance]
+
+    def first(self, count: int) -> HeldOut:
+        """At most `count` of each."""
+        return HeldOut(self.turns[:count], self.conversations[:count])
+
+
 def train_encoder(config: EncoderTrainingConfig) -> dict[str, Any]:
     """Trains, writes `<out>/encoder.nemo` and `<out>/quality.json`, and returns the content of the latter.
 
     Started again with the same `out`, it continues from the last checkpoint; when it was done already, it does nothing.
+    Word error rates on parts of what is held out are added to `<out>/progress.jsonl` as the training goes on.
 
     Raises:
         InputError: for data that cannot be used, an encoder that cannot be streamed, or an `out` of another training.
     """
-    corpus, out = existing_folder(config.data, "data"), Path(config.out)
-    existing_file(corpus / "texts.txt", "data: texts of the corpus")
-    existing_folder(corpus / "train" / "shar", "data")
-    claim(out, config)
+    out = Path(config.out)
+    if config.data is not None:
+        existing_folder(Path(existing_folder(config.data, "data")) / "train" / "shar", "data")
+    if (out / "training.json").is_file():
+        claim(out, config, _FREE)
     encoder_file, quality_file = out / "encoder.nemo", out / "quality.json"
     if encoder_file.is_file() and quality_file.is_file():
         return json.loads(quality_file.read_text())
 
     pl.seed_everything(config.seed, verbose=False)
-    turns, conversations = read_utterances(corpus / "train" / "shar")
-    tokenizer = train_tokenizer(corpus / "texts.txt", out / "tokenizer" / "tokenizer.model", config.tokenizer_size)
-    asr = ctc_model(config.preprocessor, config.encoder, tokenizer)
-    budget = TimeBudget(config.minutes)
-    training = CTCTraining(asr, config, turns, conversations, budget)
-    centre_input(asr, training.conversations.batch(0))
+    odd, settings = OddRows(), Teacher(**config.teacher)
+    transcripts = settings.transcriber(out)
+    turns, conversations = _training_utterances(config, odd, transcripts)
+    held_out = _held_out(config, odd)
+    claim(out, config, _FREE)
+    teacher = settings.features_of(turns, out)
+    asr = _recogniser(config, turns)
+    training = CTCTraining(asr, config, turns, conversations, TimeBudget(config.minutes), held_out, teacher)
+    if config.init is None:
+        centre_input(asr, training.conversations.batch(0))
     fit(training, "encoder", out, config.accelerator, config.precision)
 
     save_ctc_model(asr.cpu(), encoder_file)
     quality = {"steps": training.step, "minutes": config.minutes, "seed": config.seed, "sha256": sha256(encoder_file)}
-    for name in ("dev", "impatient"):
-        if (shar := corpus / name / "shar").is_dir():
-            quality[name] = held_out_quality(asr, *read_utterances(shar), {u.text for u in turns})
+    quality |= {"hours": round(sum(turn.duration for turn in turns) / 3600, 2), "left_out": odd.describe()}
+    quality |= {"taught": len(teacher)} if teacher is not None else {}
+    quality |= {"transcribed": transcripts.taken} if transcripts is not None else {}
+    known = {turn.text for turn in turns}
+    quality |= {name: held_out_quality(asr, one, known) for name, one in held_out.items()}
     finish(out, quality)
     return quality
 
 
-def held_out_quality(
-    asr: EncDecCTCModelBPE, turns: Sequence[Utterance], conversations: Sequence[Utterance], known: set[str]
-) -> dict[str, Any]:
+def _training_utterances(
+    config: EncoderTrainingConfig, odd: OddRows, transcripts: Transcripts | None
+) -> tuple[list[Utterance], list[Utterance]]:
+    turns, conversations = read_utterances(Path(config.data) / "train" / "shar") if config.data is not None else ([], [])
+    if config.manifests:
+        alone = manifest_utterances(config.manifests, odd, transcripts)
+        turns, conversations = turns + alone, conversations + made_conversations(alone, config.seed)
+    return turns, conversations
+
+
+def _held_out(config: EncoderTrainingConfig, odd: OddRows) -> dict[str, HeldOut]:
+    """By name: the corpus' sets, and each group of the manifests."""
+    found = {}
+    for name in ("dev", "impatient"):
+        if config.data is not None and (shar := Path(config.data) / name / "shar").is_dir():
+            found[name] = HeldOut(*read_utterances(shar))
+    groups: dict[str, list[Utterance]] = {}
+    for utterance in manifest_utterances(config.held_out, odd) if config.held_out else ():
+        groups.setdefault(utterance.group, []).append(utterance)
+    return found | {name: HeldOut(group, made_conversations(group, config.seed)) for name, group in groups.items()}
+
+
+def _recogniser(config: EncoderTrainingConfig, turns: Sequence[Utterance]) -> EncDecCTCModelBPE:
+    """That of `init`, or one with random weights and a tokenizer of what is said in training."""
+    if config.init is not None:
+        asr = open_ctc_model(config.init)
+        perception_config({"preprocessor": plain(asr.cfg.preprocessor), "encoder": plain(asr.cfg.encoder), "output_dim": 1})
+        return asr
+    folder = Path(config.out) / "tokenizer"
+    with whole_file(folder / "texts.txt") as file:
+        file.write_text("".join(f"{turn.text}\n" for turn in turns), encoding="utf-8")
+    tokenizer = train_tokenizer(folder / "texts.txt", folder / "tokenizer.model", config.tokenizer_size)
+    return ctc_model(config.preprocessor, config.encoder, tokenizer)
+
+
+def held_out_quality(asr: EncDecCTCModelBPE, held_out: HeldOut, known: Collection[str]) -> dict[str, Any]:
     """Word error rates of greedy decoding: single turns, turns whose text is not `known`, and whole conversations."""
+    turns, conversations = held_out.turns, held_out.conversations
     transcripts = transcribe(asr, turns)
     unseen = [i for i, turn in enumerate(turns) if turn.text not in known]
     return {

@@ -8,7 +8,8 @@
     if __name__ == "__main__":
         main()
 
-Exit codes: 0 done, 2 wrong input, 130 Ctrl-C, 1 a bug in this package (with its trace).
+Exit codes: 0 done, 2 wrong input, 130 Ctrl-C, 1 a bug in this package (with its trace), or what a script itself ends with:
+`check=` of synthesize.py with 1 if it finds errors.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import errno
 import functools
 import inspect
+import io
 import logging
 import os
 import shutil
@@ -64,6 +66,8 @@ def script(name: str) -> Callable[[Callable[[DictConfig], None]], Callable[..., 
 
 def _run(main: Callable[[DictConfig], None], name: str, arguments: Sequence[str]) -> int:
     show_trace = "--traceback" in arguments
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # what the terminal cannot write ends no run
     try:
         options, overrides = _parse_arguments(arguments)
         from nemo_duplex.scripts.config import ScriptConfig

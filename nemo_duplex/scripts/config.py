@@ -21,7 +21,7 @@ from typing import Any
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
 from nemo_duplex.inputs import InputError, at_home, did_you_mean, one_line
@@ -89,11 +89,15 @@ class ScriptConfig:
         self.keys: dict[str, Key] = {}
         self.groups: dict[str, str] = {}
         self._foreign: list[Key] = []
+        self._required: set[str] = set()
 
         pairs = [_split(override) for override in overrides]
         self._read(name, "", dict(pairs))
         self._check_foreign()
         self.values = self._compose(name, [f"{key}={value}" for key, value in pairs if key in self.groups])
+        for key in self._required:
+            if self._value(key) is None and key not in {own.name for own in self._foreign}:
+                self._update(key, REQUIRED)  # hydra keeps the null of an included file when the including one says ???
         self._convert_foreign()
         for key, text in pairs:
             if key not in self.groups:
@@ -150,7 +154,10 @@ class ScriptConfig:
                 continue
             if not ours:
                 self._foreign.append(key)
-            elif key.name not in self.keys or not self.keys[key.name].explanation:
+                continue
+            if key.name not in self.keys and plain_tree(key.given) == REQUIRED:
+                self._required.add(key.name)
+            if key.name not in self.keys or not self.keys[key.name].explanation:
                 self.keys[key.name] = key
         overrides = [(str(key), option) for i in includes if not isinstance(i, str) for key, option in i.items()]
         chosen = {key.split()[-1].lstrip("/"): option for key, option in overrides if key.startswith("override ")}
@@ -159,7 +166,7 @@ class ScriptConfig:
             if include == "_self_":
                 continue
             if isinstance(include, str):
-                self._read(include, package, choices, f"{path}: ")
+                self._read(include.lstrip("/"), package, choices, f"{path}: ")
                 continue
             for group, option in include.items():
                 if str(group).startswith("override "):  # of a group that an included file names
@@ -237,7 +244,12 @@ class ScriptConfig:
         if isinstance(given, dict) and isinstance(self._value(key), dict) and self._type(key).kind in ("keys", "any"):
             for name, item in given.items():
                 self._require_known(f"{key}.{name}")
-                self._set(f"{key}.{name}", item)
+                if "." in str(name):  # a path, say: no section of sections
+                    section = OmegaConf.select(self.values, key)
+                    with open_dict(section):
+                        section[str(name)] = plain_tree(item)
+                else:
+                    self._set(f"{key}.{name}", item)
             return
         self._update(key, self._type(key).convert(key, given))
 

@@ -28,6 +28,13 @@ _SHARES = {"synthesize": 0.06, "codes": 0.06, "train": 0.7, "evaluate": 0.18}
 _HOURS, _DIALOGUES = 0.25, 3.0
 #: Rooms that the network is made of.
 _NETWORK = ("llm", "perception", "models")
+# What encoder and codec learn without in their minutes. Of voices as clear as the demo's, an encoder has 1.3 % word errors
+# after nine minutes without augmentation of the audio, with it 2.5 %.
+_EFFECTS = ("room", "babble", "noise", "lowpass", "tilt", "clipping", "telephone", "packet_loss")
+_LEFT_OUT = {
+    "codec": ["adversarial=null"],
+    "encoder": ["augmentation.speed=[1.0,1.0]", *(f"augmentation.{effect}=0" for effect in _EFFECTS)],
+}
 #: Sentences of the agent's voice that a codec is trained on, per minute of its training (1500 in 20 minutes).
 _SENTENCES = 75
 
@@ -102,6 +109,11 @@ class Demo:
             f"seed={self.seed}",
             f"hours={max(0.05, _HOURS * self._minutes_left):.2f}",
             "duration=12.8",
+            "agent_voice=espeak",  # the bundled codec speaks its voice, and the bundled encoder knows its users
+            "user_voices.train={espeak: 1}",
+            "user_voices.dev={espeak: 1}",
+            "long_answers=0",  # a small agent learns the short ones in the time there is
+            "read_aloud=0",
             f"dev={self._dialogues}",
             f"sets=[{','.join(sets)}]",
         ]
@@ -126,6 +138,7 @@ class Demo:
             f"minutes={self._part_minutes:.2f}",
             "threads=1",
             f"seed={self.seed}",
+            *_LEFT_OUT[name],
         ]
         return Step(
             name,
@@ -180,12 +193,13 @@ class Demo:
             f"out={self.out}",
             f"seed={self.seed}",
             f"asr_turns={self._dialogues}",
+            "overwrite=true",  # the demo's last agent may be another
         ]
         return Step(
             "evaluate",
             "lets the agent talk, and measures how it does",
             self._command("evaluate", keys),
-            outputs=["report.json", "report.html", "conversation.wav", "events.csv", "timelines"],
+            outputs=["report.json", "report.html", "tables.md", "conversation.wav", "events.csv", "timelines"],
             reads=self._reads("evaluate", ["evaluate.yaml"], [*_NETWORK, "codec", "evaluation", "streaming"]),
             after=["train"],
             minutes=_SHARES["evaluate"] * self._minutes_left,

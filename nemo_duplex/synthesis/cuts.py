@@ -7,9 +7,9 @@ dialogue in which a turn lasts longer than 25 s, or that the engine cannot speak
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -17,54 +17,32 @@ import soundfile
 from lhotse import MonoCut, Recording, SupervisionSegment
 from lhotse.audio import AudioSource
 
-from nemo_duplex.conversation import Conversation, Speaker, Turn
+from nemo_duplex.conversation import Conversation, Turn
 from nemo_duplex.files.odd_rows import OddRow, OddRows
-from nemo_duplex.frames import AGENT_SAMPLE_RATE, FRAME_RATE, USER_SAMPLE_RATE, Seconds
+from nemo_duplex.frames import AGENT_SAMPLE_RATE, FRAME_RATE, USER_SAMPLE_RATE
 from nemo_duplex.inputs import InputError
-from nemo_duplex.synthesis.mix import Acoustics, place, resample, user_channel
-from nemo_duplex.synthesis.text_sources import LONGEST_TURN, TOO_LONG, TOO_LONG_CURE, Exchange, Split, TextSource
-from nemo_duplex.synthesis.timing import Rhythm, impatient, schedule
-from nemo_duplex.synthesis.tts.utterance import SpeechEngine, Utterance, Voice
-from nemo_duplex.synthesis.tts.voices import AGENT_VOICE, NUM_SPEAKERS, user_voice
+from nemo_duplex.synthesis.dialogue_spec import DialogueSpec
+from nemo_duplex.synthesis.events import EventSounds, Sound, events_of_channel, heard
+from nemo_duplex.synthesis.mix import HeardWith, place, resample, user_channel
+from nemo_duplex.synthesis.spoken_turns import SpokenTurn, SpokenTurns
+from nemo_duplex.synthesis.text.sources import Dialogue, Split, TextSource
+from nemo_duplex.synthesis.timing import Aside, Rhythm, impatient, schedule
+from nemo_duplex.synthesis.tts.cast import Speakers
+from nemo_duplex.synthesis.tts.languages import language_of
+from nemo_duplex.synthesis.tts.utterance import Utterance, Voice
 
 DialogueSet = Literal["train", "dev", "impatient"]
 
-#: Reason of a dialogue that the engine refuses while it speaks.
-UNSPOKEN = "a text that the engine does not speak"
 # So many dialogues are drawn for one place before it is an error. If every twentieth can be used, the chance of that is 4e-5.
 _MOST_DRAWN = 200
+# So many are drawn for one that a user says in a take. Beyond, the bank may not have what is said, and it is spoken then.
+_MOST_DRAWN_FOR_A_USER = 2000
+
+# Generators of a dialogue, each of its own, so that what one draws changes nothing of the others.
+_STREAMS = ("texts", "times", "acoustics", "concatenation", "delivery", "gaps", "heard with")
 
 # First number of a dialogue's seed. Impatient has dev's: the same texts, voices and acoustics.
 _SEED_OF_SPLIT: dict[Split, int] = {"train": 0, "dev": 1}
-
-
-@dataclass(frozen=True)
-class DialogueSpec:
-    """How the dialogues of a corpus are made. Shares are chances in 0..1.
-
-    Args:
-        seed: of everything that is drawn.
-        pause: share of user turns with a pause inside, where the text allows one.
-        pause_length: of such a pause.
-        quiet: share of train recordings without speech.
-        quiet_length: of such a recording, if `duration` is None.
-        duration: of every train cut, filled with dialogues and cut off at the end; None: one whole dialogue per cut.
-        rhythm: when who speaks.
-        acoustics: how the user's channel sounds.
-
-    Examples:
-        >>> DialogueSpec(seed=1, duration=12.8).pause
-        0.3
-    """
-
-    seed: int = 0
-    pause: float = 0.3
-    pause_length: tuple[Seconds, Seconds] = (0.20, 0.70)
-    quiet: float = 0.04
-    quiet_length: tuple[Seconds, Seconds] = (8.0, 20.0)
-    duration: Seconds | None = None
-    rhythm: Rhythm = field(default_factory=Rhythm)
-    acoustics: Acoustics = field(default_factory=Acoustics)
 
 
 @dataclass(frozen=True)
@@ -76,12 +54,14 @@ class SpokenConversation:
         utterances: of its turns, and of turns that had no place in it.
         sources: ids of the dialogues that it is made of.
         left_out: {id: why it was not used} of the dialogues that were drawn in vain.
+        sounds: that are no turns.
     """
 
     conversation: Conversation
     utterances: dict[tuple[str, int], Utterance]
     sources: tuple[str, ...] = ()
     left_out: dict[str, OddRow] = field(default_factory=dict)
+    sounds: tuple[Sound, ...] = ()
 
     def audio(self, speaker: str, sample_rate: int) -> np.ndarray:
         """One speaker's channel, (S,) float32 at `sample_rate`."""
@@ -97,25 +77,10 @@ class _Speech:
     split: Split
     voice: Voice
     rng: np.random.Generator
+    beside: EventSounds
     sources: list[str] = field(default_factory=list)  # ids of its dialogues
     utterances: dict[tuple[str, int], Utterance] = field(default_factory=dict)
     left_out: dict[str, OddRow] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class _SpokenTurn:
-    """A turn with times from its own start, and how it sounds."""
-
-    speaker: Speaker
-    utterance: Utterance
-    custom: dict[str, Any]
-
-    @property
-    def turn(self) -> Turn:
-        spoken = self.utterance
-        return Turn(
-            self.speaker, 0.0, spoken.duration, spoken.text, words=spoken.words, custom=self.custom, language=spoken.language
-        )
 
 
 class DialogueCuts:
@@ -124,20 +89,20 @@ class DialogueCuts:
     Args:
         spec: how they are made.
         source: of their texts.
-        engine: of their speech.
+        speakers: who speak them.
 
     Examples:
-        >>> from nemo_duplex.synthesis.grammar import Grammar
-        >>> from nemo_duplex.synthesis.tts.espeak import EspeakEngine
-        >>> from nemo_duplex.synthesis.tts.voices import voice_data
-        >>> cuts = DialogueCuts(DialogueSpec(seed=0), Grammar(), EspeakEngine(voice_data()))
+        >>> from nemo_duplex.synthesis.text.grammar import Grammar
+        >>> from nemo_duplex.synthesis.tts.engines import CastSpec, open_cast
+        >>> cast, missing = open_cast(CastSpec())
+        >>> cuts = DialogueCuts(DialogueSpec(seed=0), Grammar(), cast)
         >>> sorted({supervision.speaker for supervision in cuts.cut("dev", 0).supervisions})
         ['agent', 'user']
     """
 
-    def __init__(self, spec: DialogueSpec, source: TextSource, engine: SpeechEngine) -> None:
-        self.spec, self._source, self._engine = spec, source, engine
-        self._answer = lru_cache(maxsize=4096)(lambda text, voice: engine.speak(text, voice))
+    def __init__(self, spec: DialogueSpec, source: TextSource, speakers: Speakers) -> None:
+        self.spec, self._source, self._speakers = spec, source, speakers
+        self._spoken_turns = SpokenTurns(spec, speakers)
 
     def cut(self, set_name: DialogueSet, index: int) -> MonoCut:
         """Dialogue `index` of a set, as a two-channel cut. Dialogues that it was not made of are in its custom, `left_out`.
@@ -147,66 +112,110 @@ class DialogueCuts:
         """
         spoken = self.spoken(set_name, index)
         conversation = spoken.conversation
+        split = _split_of(set_name)
         speech = spoken.audio("user", USER_SAMPLE_RATE)
         agent = spoken.audio("agent", AGENT_SAMPLE_RATE)
-        _, _, rng = self._generators(_split_of(set_name), index)
+        near, far = (heard(spoken.sounds, len(speech), USER_SAMPLE_RATE, far) for far in (False, True))
+        heard_with = HeardWith(near, far, self._generator(split, index, "heard with"))
         loudspeaker = partial(resample, agent, AGENT_SAMPLE_RATE, USER_SAMPLE_RATE)
-        user, done = user_channel(speech, loudspeaker, USER_SAMPLE_RATE, self.spec.acoustics, rng)
+        rng = self._generator(split, index, "acoustics")
+        user, done = user_channel(speech, loudspeaker, USER_SAMPLE_RATE, self.spec.acoustics, rng, heard_with)
+        events = [*conversation.custom.get("events", ()), *events_of_channel(conversation, done)]
         custom = dict(conversation.custom) | {"set": set_name, "surroundings": done}
+        if events:
+            custom["events"] = sorted(events, key=lambda event: (event["start"], event["kind"]))
         if spoken.left_out:
             custom["left_out"] = {name: [odd.reason, odd.detail] for name, odd in spoken.left_out.items()}
-        return _cut(replace(conversation, custom=custom), user, agent)
+        return two_channel_cut(replace(conversation, custom=custom), user, agent)
 
     def spoken(self, set_name: DialogueSet, index: int) -> SpokenConversation:
         """Dialogue `index` with its times and utterances, before the channels are mixed."""
         split = _split_of(set_name)
-        content, rhythm_rng, _ = self._generators(split, index)
-        name = f"{split}-{self.spec.seed}-{index:07d}"
-        voice = user_voice(split, int(content.integers(NUM_SPEAKERS[split])))
+        content = self._generator(split, index, "texts")
+        name = f"{self.spec.dataset}-" * bool(self.spec.dataset) + f"{split}-{self.spec.seed}-{index:07d}"
+        voice = self._user(split, index, content)
         duration = self.spec.duration if split == "train" else None
-        engine = f"{self._engine.name} {self._engine.version}"
+        engine = self._speakers.engine_of(voice)
         custom = {"seed": self.spec.seed, "index": index, "voice": voice.id, "engine": engine}
+        custom |= {"dataset": self.spec.dataset} if self.spec.dataset else {}
+        sounds = EventSounds(self.spec.events, self._speakers, self._source, split, voice, self._seeds(split, index))
         if split == "train" and content.random() < self.spec.quiet:
             length = duration or FRAME_RATE.time(FRAME_RATE.nearest(content.uniform(*self.spec.quiet_length)))
-            return SpokenConversation(Conversation(name, length, (), custom | {"source": "quiet"}), {})
-        rhythm = self.spec.rhythm
+            quiet = Conversation(name, length, (), custom | {"source": "quiet"})
+            return _with_sounds(SpokenConversation(quiet, {}), sounds.of(quiet))
+        rhythm: Rhythm = self.spec.rhythm
+        aside: Aside | None = sounds.aside
         if set_name == "impatient":  # made from the dialogue of dev in which the user lets the agent finish every answer
-            rhythm = replace(rhythm, barge_in=0.0)
-        speech = _Speech(split, voice, content)
+            rhythm, aside = replace(rhythm, barge_in=0.0), None
+        speech = _Speech(split, voice, content, sounds)
+        turns = self._turns(speech, index, duration is not None)
+        times, gaps = self._generator(split, index, "times"), self._generator(split, index, "gaps")
         try:
-            conversation = schedule(name, self._turns(speech, index, duration is not None), rhythm, rhythm_rng, duration)
+            conversation = schedule(name, turns, rhythm, times, duration, gaps_rng=gaps, aside=aside)
         except InputError as error:
             raise InputError(f"Dialogue {name}: {error}") from None
         conversation = replace(conversation, custom=custom | {"source": " ".join(speech.sources)})
         if set_name == "impatient":
             conversation = impatient(conversation, rhythm)
-        return SpokenConversation(conversation, speech.utterances, tuple(speech.sources), speech.left_out)
+        spoken = SpokenConversation(conversation, speech.utterances, tuple(speech.sources), speech.left_out)
+        return _with_sounds(spoken, sounds.of(conversation) if aside is not None else sounds.background(conversation.duration))
 
-    def _generators(self, split: Split, index: int) -> list[np.random.Generator]:
-        """One for texts, one for times, one for acoustics: separate, so that dev and Impatient share what they should."""
-        return np.random.default_rng([self.spec.seed, _SEED_OF_SPLIT[split], index]).spawn(3)
+    def _user(self, split: Split, index: int, rng: np.random.Generator) -> Voice:
+        """Any user of the split; with takes, one of those who say the first dialogue."""
+        if self._speakers.takes is None:
+            return self._speakers.user(split, rng)
+        dialogue = self._source.dialogue(split, index, rng)
+        return self._speakers.take(split, dialogue.id, int(rng.integers(self._speakers.takes)))
 
-    def _turns(self, speech: _Speech, index: int, endless: bool) -> Iterator[tuple[Turn, Turn]]:
+    def _generator(self, split: Split, index: int, stream: str) -> np.random.Generator:
+        """A generator of a dialogue. Dev and Impatient have the same, so that they share what they should."""
+        seeds = np.random.SeedSequence(self._seeds(split, index), spawn_key=(_STREAMS.index(stream),))
+        return np.random.default_rng(seeds)
+
+    def _seeds(self, split: Split, index: int) -> list[int]:
+        return [self.spec.seed, _SEED_OF_SPLIT[split], index]
+
+    def _turns(self, speech: _Speech, index: int, endless: bool) -> Iterator[tuple[Turn | None, Turn]]:
         """The turns of one dialogue, or of one dialogue after the other, the times of each from its own start."""
-        number = 0
+        number, following = 0, self.spec.concatenate
+        others = self._generator(speech.split, index, "concatenation")
+        delivery = self._generator(speech.split, index, "delivery")
         while True:
-            for question, answer in self._usable(speech, index):
-                speech.utterances["user", number], speech.utterances["agent", number] = question.utterance, answer.utterance
-                yield question.turn, answer.turn
+            for question, answer in self._usable(speech, index, delivery, apart=not endless):
+                speech.utterances["agent", number] = answer.utterance
+                if question is not None:
+                    speech.utterances["user", number] = question.utterance
+                yield question.turn if question is not None else None, answer.turn
                 number += 1
-            if not endless:
+            following -= 1
+            if endless:
+                index = int(speech.rng.integers(1 << 31))
+            elif following > 0:
+                index = int(others.integers(1 << 31))
+            else:
                 return
-            index = int(speech.rng.integers(1 << 31))
 
-    def _usable(self, speech: _Speech, index: int) -> list[tuple[_SpokenTurn, _SpokenTurn]]:
-        """Dialogue `index`, spoken; or the first that can be among others, by numbers that are drawn."""
+    def _usable(
+        self, speech: _Speech, index: int, delivery: np.random.Generator, apart: bool
+    ) -> list[tuple[SpokenTurn | None, SpokenTurn]]:
+        """Dialogue `index`, spoken; or the first that can be among others, by numbers that are drawn.
+
+        With `apart` it is one that the cut does not have yet, if there is another.
+        """
         odd = OddRows()
-        for _ in range(_MOST_DRAWN):
-            dialogue = self._source.dialogue(speech.split, index, speech.rng)
+        for drawn in range(_MOST_DRAWN):
+            dialogue = self._sayable(speech, index)
+            if apart and dialogue.id in speech.sources and drawn < _MOST_DRAWN // 10:
+                index = int(speech.rng.integers(1 << 31))
+                continue
+            speech.beside.language = dialogue.language or language_of(dialogue.exchanges[0].agent, "en")
             try:
                 if dialogue.id in speech.left_out:
                     raise speech.left_out[dialogue.id]
-                spoken = [self._spoken(exchange, dialogue.language, speech) for exchange in dialogue.exchanges]
+                spoken = [
+                    self._spoken_turns.exchange(exchange, dialogue.language, speech.voice, speech.rng, delivery)
+                    for exchange in dialogue.exchanges
+                ]
                 speech.sources.append(dialogue.id)
                 return spoken
             except OddRow as reason:
@@ -215,36 +224,48 @@ class DialogueCuts:
             index = int(speech.rng.integers(1 << 31))
         raise InputError(f"none of {_MOST_DRAWN} dialogues drawn for it from {speech.split} can be used. {odd.most_frequent()}")
 
-    def _spoken(self, exchange: Exchange, language: str | None, speech: _Speech) -> tuple[_SpokenTurn, _SpokenTurn]:
-        """The user's turn and the agent's.
+    def _sayable(self, speech: _Speech, index: int) -> Dialogue:
+        """Dialogue `index`, or the first drawn that the user says in a take; the last one, if many are drawn in vain."""
+        for _ in range(_MOST_DRAWN_FOR_A_USER):
+            dialogue = self._source.dialogue(speech.split, index, speech.rng)
+            if self._speakers.may_say(speech.split, dialogue.id, speech.voice):
+                break
+            index = int(speech.rng.integers(1 << 31))
+        return dialogue
 
-        Raises:
-            OddRow: if a turn is too long or cannot be spoken.
-        """
-        content = {"family": exchange.family, "answer": exchange.answer, "seen": exchange.seen}
-        question = spoken_turn(self._engine.speak, "user", exchange.user, replace(speech.voice, language=language))
-        custom: dict[str, Any] = content | {"voice": speech.voice.id}
-        if exchange.pauses and speech.rng.random() < self.spec.pause:
-            offset = exchange.pauses[int(speech.rng.integers(len(exchange.pauses)))]
-            length = float(speech.rng.uniform(*self.spec.pause_length))
-            word = next((word for word in question.words[1:] if word.offset == offset), None)
-            if word is not None and question.duration + length <= LONGEST_TURN:  # None where the engine knows no times
-                paused = question.with_pause(offset, length)
-                custom["pauses"] = [[word.start, word.start + paused.duration - question.duration]]
-                question = paused
-        answer = spoken_turn(self._answer, "agent", exchange.agent, replace(AGENT_VOICE, language=language))
-        agent_custom = content | {"voice": AGENT_VOICE.id, "whole_duration": round(answer.duration, 4)}
-        return _SpokenTurn("user", question, custom), _SpokenTurn("agent", answer, agent_custom)
+
+def _with_sounds(spoken: SpokenConversation, sounds: Iterable[Sound]) -> SpokenConversation:
+    """With sounds that are no turns, and with `events` in its custom: these, and the hesitations inside turns."""
+    conversation, events, turns = spoken.conversation, [], []
+    for turn in conversation.turns:
+        custom = dict(turn.custom)
+        for start, end, text in custom.pop("hesitations", ()):
+            events.append({"kind": "hesitation", "speaker": turn.speaker, "start": start, "end": end, "text": text})
+        turns.append(replace(turn, custom=custom))
+    sounds = tuple(sounds)
+    events += [sound.event(conversation.duration) for sound in sounds]
+    custom = dict(conversation.custom)
+    if events:
+        custom["events"] = sorted(events, key=lambda event: (event["start"], event["kind"]))
+    conversation = replace(conversation, turns=tuple(turns), custom=custom)
+    return replace(spoken, conversation=conversation, sounds=sounds)
 
 
 def _split_of(set_name: DialogueSet) -> Split:
     return "train" if set_name == "train" else "dev"
 
 
-def _cut(conversation: Conversation, user: np.ndarray, agent: np.ndarray) -> MonoCut:
+def two_channel_cut(
+    conversation: Conversation,
+    user: np.ndarray,
+    agent: np.ndarray,
+    user_rate: int = USER_SAMPLE_RATE,
+    agent_rate: int = AGENT_SAMPLE_RATE,
+) -> MonoCut:
+    """A cut of a conversation and its channels (S,), the user's as `recording` and the agent's as `target_audio`."""
     custom: dict[str, Any] = dict(conversation.custom)
-    custom["target_audio"] = _recording_of(f"{conversation.id}-agent", agent, AGENT_SAMPLE_RATE)
-    recording = _recording_of(conversation.id, user, USER_SAMPLE_RATE)
+    custom["target_audio"] = _recording_of(f"{conversation.id}-agent", agent, agent_rate)
+    recording = _recording_of(conversation.id, user, user_rate)
     return MonoCut(
         id=conversation.id,
         start=0.0,
@@ -256,17 +277,6 @@ def _cut(conversation: Conversation, user: np.ndarray, agent: np.ndarray) -> Mon
     )
 
 
-def agent_utterance(text: str, engine: SpeechEngine, language: str | None = None) -> Utterance:
-    """The agent saying a text, at 22.05 kHz. The same text gives the same samples.
-
-    Raises:
-        OddRow: if the engine cannot speak it, or it is longer than a turn may be.
-    """
-    spoken = spoken_turn(engine.speak, "agent", text, replace(AGENT_VOICE, language=language))
-    audio = resample(spoken.audio, spoken.sample_rate, AGENT_SAMPLE_RATE)
-    return Utterance(text, audio, AGENT_SAMPLE_RATE, spoken.words, spoken.language)
-
-
 def utterance_cut(name: str, spoken: Utterance) -> MonoCut:
     """A cut of one agent utterance at 22.05 kHz."""
     recording = _recording_of(name, spoken.audio, AGENT_SAMPLE_RATE)
@@ -274,21 +284,6 @@ def utterance_cut(name: str, spoken: Utterance) -> MonoCut:
         name, name, 0.0, recording.duration, text=spoken.text, speaker="agent", language=spoken.language
     )
     return MonoCut(name, 0.0, recording.duration, 0, recording=recording, supervisions=[supervision])
-
-
-def spoken_turn(speak: Callable[[str, Voice], Utterance], speaker: Speaker, text: str, voice: Voice) -> Utterance:
-    """The utterance of a turn, if there can be one: every turn of every set passes here.
-
-    Raises:
-        OddRow: if not.
-    """
-    try:
-        spoken = speak(text, voice)
-    except InputError as error:
-        raise OddRow(UNSPOKEN, str(error)) from None
-    if spoken.duration > LONGEST_TURN:
-        raise OddRow(TOO_LONG, f"the {speaker} says {text[:40]!r} ... for {spoken.duration:.1f} s", TOO_LONG_CURE)
-    return spoken
 
 
 def _recording_of(name: str, audio: np.ndarray, sample_rate: int) -> Recording:

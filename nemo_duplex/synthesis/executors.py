@@ -6,10 +6,10 @@ import os
 import re
 import signal
 import threading
+from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from itertools import islice
 from multiprocessing import connection, get_context, parent_process
 from typing import Any, TypeVar
 
@@ -17,34 +17,62 @@ from nemo_duplex.inputs import InputError
 
 Job = TypeVar("Job")
 
+_MOST_LOST = 10  # jobs that end their process, before it is none of theirs
 
-def run_locally(work: Callable[[Job], Any], jobs: Sequence[Job], workers: int) -> Generator[Any, None, None]:
-    """Yields `work(job)` of each job as soon as it is done, by `workers` processes (1: by this one).
 
-    After an error the jobs in progress are finished; on Ctrl-C they are stopped. Then no other job starts.
+def run_locally(work: Callable[[Job], Any], jobs: Sequence[Job], workers: int | None) -> Generator[Any, None, None]:
+    """Yields `work(job)` of each job as soon as it is done, by `workers` processes (1: by this one; None: one per core).
+
+    After an error the jobs in progress are finished; on Ctrl-C they are stopped. Then no other job starts. If a process is
+    killed, the jobs that were in progress are done again, each alone; those that end their process again are left out.
 
     Raises:
-        InputError: if a process is killed, for example for lack of memory. What `work` raises is raised here too.
+        InputError: at the end, if jobs were left out. What `work` raises is raised here too.
     """
-    if workers <= 1 or len(jobs) <= 1:
+    workers = workers or os.cpu_count() or 1
+    if workers == 1 or len(jobs) <= 1:
         yield from map(work, jobs)
         return
-    pool = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context("spawn"), initializer=_become_worker)
-    waiting = iter(jobs)
-    try:
-        running: set[Future] = {pool.submit(_interruptible, work, job) for job in islice(waiting, workers)}
-        while running:
-            ready, running = wait(running, return_when=FIRST_COMPLETED)
-            for future in ready:
-                running |= {pool.submit(_interruptible, work, job) for job in islice(waiting, 1)}
-                yield future.result()
-    except BrokenProcessPool:
+    waiting, suspects, lost = deque(jobs), deque[Job](), list[Job]()
+    while (waiting or suspects) and len(lost) < _MOST_LOST:
+        alone = not waiting
+        queue = deque([suspects.popleft()]) if alone else waiting
+        stopped = yield from _run_in_a_pool(work, queue, 1 if alone else min(workers, len(queue)))
+        (lost if alone else suspects).extend(stopped)
+    if lost:
+        not_made = len(waiting) + len(suspects)
+        others = f"{not_made} others were not made then, the rest is kept" if not_made else "the others are kept"
         raise InputError(
-            "A worker process was killed, probably for lack of memory: run again with fewer workers= and "
-            "without overwrite=true. It resumes."
-        ) from None
+            f"{len(lost)} of {len(jobs)} shards ended the processes that made them, such as {lost[0]}; {others}. "
+            "If memory is short, run again with fewer workers= and without overwrite=true: it resumes. If it happens again, a "
+            "text of this shard ends the voice engine: leave it out of `source`."
+        )
+
+
+def _run_in_a_pool(work: Callable[[Job], Any], waiting: deque[Job], workers: int) -> Generator[Any, None, list[Job]]:
+    """Does jobs, which are taken from `waiting`, until none is left or a process is killed; returns those in progress then."""
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_become_worker)
+    running: dict[Future, Job] = {}
+
+    def start_next() -> None:
+        if waiting:
+            running[pool.submit(_interruptible, work, waiting[0])] = waiting[0]
+            waiting.popleft()
+
+    try:
+        for _ in range(workers):
+            start_next()
+        while running:
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                result = future.result()
+                del running[future]
+                yield result
+                start_next()
+    except BrokenProcessPool:
+        return list(running.values())
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+    return []
 
 
 def parse_slice(text: str) -> tuple[int, int]:

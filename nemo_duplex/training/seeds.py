@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import lightning.pytorch as pl
+from typing import TYPE_CHECKING
+
 import numpy as np
+
+if TYPE_CHECKING:
+    import lightning.pytorch as pl  # seconds of the start of every worker of a data loader
 
 _SEEDS_PER_RANK = 100_000
 

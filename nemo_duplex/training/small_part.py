@@ -39,11 +39,12 @@ class PartTraining(pl.LightningModule):
     over the first steps and fall by a cosine of the share.
 
     Args:
-        config: seed, rate, matrix_rate, warmup_steps.
-        budget: decides when the training ends.
+        config: seed, steps (at most; None: any number), rate, matrix_rate, warmup_steps.
+        budget: of minutes.
 
     Attributes:
         step: optimiser steps so far.
+        stopped_early: whether it ended before its budget was spent.
     """
 
     def __init__(self, config: Any, budget: TimeBudget) -> None:
@@ -52,25 +53,37 @@ class PartTraining(pl.LightningModule):
         self.config = config
         self.budget = budget
         self.step = 0
+        self.stopped_early = False
 
     @property
     def share(self) -> float:
-        """Share of the training that is done, 0 to 1."""
-        return min(1.0, self.budget.share)
+        """Share of the training that is done, 0 to 1: of the minutes or of the steps, whichever is larger."""
+        by_steps = self.step / self.config.steps if self.config.steps else 0.0
+        return min(1.0, max(self.budget.share, by_steps))
 
     def on_train_epoch_start(self) -> None:
         torch.manual_seed(hash((self.config.seed, self.current_epoch)))  # a resumed training draws the same numbers
 
-    def descend(self, loss: Tensor) -> None:
+    @property
+    def rate_factor(self) -> float:
+        """What the peak learning rates are multiplied by now."""
+        warmup = min(1.0, (self.step + 1) / self.config.warmup_steps) if self.config.warmup_steps else 1.0
+        return warmup * (_FINAL_RATE + (1 - _FINAL_RATE) * 0.5 * (1 + math.cos(math.pi * self.share)))
+
+    def descend(self, loss: Tensor, optimizers: list | None = None) -> None:
         """One step of the optimisers. Stops the trainer after the last one.
+
+        Args:
+            loss: a scalar.
+            optimizers: those that take the step; None: all of the module.
 
         Raises:
             InputError: if the gradient is not finite; the weights stay as they are.
         """
-        warmup = min(1.0, (self.step + 1) / self.config.warmup_steps) if self.config.warmup_steps else 1.0
-        factor = warmup * (_FINAL_RATE + (1 - _FINAL_RATE) * 0.5 * (1 + math.cos(math.pi * self.share)))
-        given = self.optimizers()
-        optimizers = given if isinstance(given, list) else [given]  # Lightning gives a single one without its list
+        factor = self.rate_factor
+        if optimizers is None:
+            given = self.optimizers()
+            optimizers = given if isinstance(given, list) else [given]  # Lightning gives a single one without its list
         for optimizer in optimizers:
             optimizer.zero_grad()
             peak = self.config.matrix_rate if isinstance(optimizer.optimizer, torch.optim.Muon) else self.config.rate
@@ -106,7 +119,7 @@ class ClockBar(pl.Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, module: PartTraining, *_: Any) -> None:  # type: ignore[override]
         self.bar.n = 100 * module.share
         if module.step % 10 == 0:
-            self.bar.set_postfix_str(f"step {module.step}, loss {trainer.callback_metrics['loss']:.3f}")
+            self.bar.set_postfix_str(f"step {module.step}, loss {trainer.callback_metrics.get('loss', math.nan):.3f}")
 
     def teardown(self, *_: Any, **__: Any) -> None:
         self.bar.close()
@@ -166,7 +179,7 @@ def fit(training: PartTraining, part: str, out: Path, accelerator: str, precisio
             if end.code == 1:  # Lightning's reaction to Ctrl-C
                 raise KeyboardInterrupt from end
             raise
-        if training.share < 1:  # and its reaction between two batches: it returns
+        if training.share < 1 and not training.stopped_early:  # and its reaction between two batches: it returns
             raise KeyboardInterrupt
 
 

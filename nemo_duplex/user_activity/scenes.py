@@ -15,7 +15,7 @@ import numpy as np
 from scipy.signal import butter, sosfilt
 
 from nemo_duplex.frames import Seconds, Span
-from nemo_duplex.user_activity.noises import FAMILIES, at_level, babble, coloured, in_room
+from nemo_duplex.synthesis.noises import FAMILIES, at_level, babble, coloured, in_room
 
 #: Of scenes, in Hz.
 SAMPLE_RATE = 16000

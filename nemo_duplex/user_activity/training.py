@@ -21,8 +21,9 @@ from tqdm import tqdm
 from nemo_duplex.files.atomic import whole_file
 from nemo_duplex.frames import Seconds
 from nemo_duplex.inputs import InputError
-from nemo_duplex.synthesis.grammar import Grammar
 from nemo_duplex.synthesis.mix import resample
+from nemo_duplex.synthesis.text.grammar import Grammar
+from nemo_duplex.synthesis.text.sources import Split
 from nemo_duplex.synthesis.tts.espeak import EspeakEngine
 from nemo_duplex.synthesis.tts.utterance import Voice
 from nemo_duplex.synthesis.tts.voices import NUM_SPEAKERS, user_voice, voice_data
@@ -81,7 +82,7 @@ class ActivityModel(nn.Module):
         return self.output(hidden)[:, :, 0]
 
 
-def espeak_voices(split: str, speakers: int, rng: np.random.Generator) -> dict[str, list[np.ndarray]]:
+def espeak_voices(split: Split, speakers: int, rng: np.random.Generator) -> dict[str, list[np.ndarray]]:
     """Utterances (S,) at 16 kHz of speakers of a split of `synthesis/tts/voices.py`: questions and single words.
 
     Two in five speakers of `train` have the sounds of another language than English.

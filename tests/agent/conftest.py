@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nemo_duplex.evaluation.run import read_sets
+from nemo_duplex.evaluation.sets import read_sets
 from nemo_duplex.models.duplex_s2s import DuplexS2SModel
 
 

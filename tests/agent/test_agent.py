@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from nemo_duplex.evaluation.activity import voice_activity
-from nemo_duplex.evaluation.baseline import lengths_of_answers
-from nemo_duplex.evaluation.control_experiments import control_experiments
+from nemo_duplex.evaluation.controls.baseline import lengths_of_answers
+from nemo_duplex.evaluation.controls.control_experiments import control_experiments
 from nemo_duplex.evaluation.endurance import soak_report, soak_table
 from nemo_duplex.evaluation.generation import run_conversations
 from nemo_duplex.evaluation.long_session import Playlist, play
@@ -34,7 +34,7 @@ def test_it_is_the_users_voice_that_starts_and_stops_it(agent, sets):
     """Noise alone and a minute of silence: not a word. The interrupter muted: the answer is finished."""
     cuts = [*sets["impatient"], *sets["dev"]]  # how long an answer takes is known from dev
     rows = [score(outcome) for outcome in run_conversations(agent, cuts, voice_activity("energy"))]
-    found = control_experiments(agent, rows, lengths_of_answers(r.outcome.cut for r in rows), most=5)
+    found = control_experiments(agent, rows, lengths_of_answers(r.outcome.conversation for r in rows), most=5)
     assert [c.name for c in found[:2]] == ["noise alone", "silence"]
     muted = found[2:]
     assert len(muted) >= 3, "Too few of these conversations have a barge-in that cuts an answer off."
@@ -49,7 +49,7 @@ def test_a_quarter_of_an_hour_changes_nothing(agent, sets):
     found = soak_report(agent, playlist, heard)
     for metric in ("success_rate", "first_response_latency", "exact_match"):
         assert found["difference"][metric]["within_noise"], soak_table(found)
-    assert found["first"]["exact_match"]["all"]["value"] > 0.3, "An agent that knows nothing cannot forget anything."
+    assert found["first"]["answers"]["all"]["value"] > 0.3, "An agent that knows nothing cannot forget anything."
     assert found["transcript"]["complete"] and found["transcript"]["turns"] > 60
     assert len({mark["tensors_mb"] for mark in found["memory"]}) == 1
     early, late = (np.median([row["cpu_mean"] for row in rows]) for rows in (found["cost"][:5], found["cost"][-6:-1]))

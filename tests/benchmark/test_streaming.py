@@ -11,9 +11,12 @@ import torch
 from omegaconf import OmegaConf
 
 from nemo_duplex.benchmark import age, streaming
+from nemo_duplex.benchmark.codec import CodecSetting
+from nemo_duplex.benchmark.corpus import CorpusSetting
 from nemo_duplex.benchmark.roofline import STAGES
 from nemo_duplex.benchmark.serving import ServingSetting
 from nemo_duplex.benchmark.streaming import PARTS, StreamingSetting, benchmark_streaming, streaming_tables
+from nemo_duplex.benchmark.synthesis import SynthesisSetting
 from nemo_duplex.benchmark.training_step import TrainingSetting
 from nemo_duplex.benchmark.user_activity import ActivitySetting
 from nemo_duplex.inputs import InputError
@@ -122,7 +125,15 @@ def test_wrong_settings_are_one_line(wrong, line):
 def test_the_configuration_has_every_key_with_its_default():
     configured = OmegaConf.to_container(load("benchmark", []))
     shared = {"threads": 2, "most": StreamingSetting().most}
-    settings = [ActivitySetting(), ServingSetting(), StreamingSetting(), TrainingSetting()]
+    settings = [
+        CodecSetting(),
+        ActivitySetting(),
+        CorpusSetting(),
+        ServingSetting(),
+        StreamingSetting(),
+        SynthesisSetting(),
+        TrainingSetting(),
+    ]
     assert configured == json.loads(json.dumps(functools.reduce(operator.or_, map(asdict, settings)))) | shared | {
         "what": "train",
         "out": None,

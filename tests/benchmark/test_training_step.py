@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from nemo_duplex.benchmark import training_step
-from nemo_duplex.benchmark.training_step import TrainingSetting, benchmark_training, timed_steps, training_table
+from nemo_duplex.benchmark.training_step import TrainingSetting, benchmark_training, timed_steps, training_tables
 from nemo_duplex.inputs import InputError
 
 
@@ -21,7 +21,7 @@ def test_both_models_have_the_same_loss(tmp_path, capsys, script, measured_here)
     for model in ("in_tree", "ours"):
         assert result[model]["frames_per_second"] == pytest.approx(100 / result[model]["step_seconds"])
         assert result[model]["peak_bytes"] > result[model]["step_bytes"] > 0
-    assert training_table(result).text() in capsys.readouterr().out
+    assert training_tables(result)[0].text() in capsys.readouterr().out
 
 
 def test_the_data_is_a_turn_in_every_four_seconds_without_padding():
@@ -65,14 +65,14 @@ def test_ratios_are_ours_to_theirs(monkeypatch):
     result = benchmark_training(TrainingSetting(size="tiny", threads=3))
     assert (result["speedup"], result["peak_ratio"], result["step_ratio"]) == (4.0, 0.75, 0.25)
     assert result["loss_difference"] == pytest.approx(0.05)
-    assert training_table(result).rows == [
+    assert training_tables(result)[0].rows == [
         ("step, s", "2.00", "0.50", ""),
         ("frames per second", "50", "200", "4.00 x"),
         ("peak memory, GB", "4.00", "3.00", "0.75 x"),
         ("of it in a step, GB", "2.00", "0.50", "0.25 x"),
         ("loss, first batch", "8.000000", "8.400000", "differ by 5.0e-02"),
     ]
-    assert "4 conversations of 20 s, cpu, precision 32, 3 threads, median of 3 steps" in training_table(result).about
+    assert "4 conversations of 20 s, cpu, precision 32, 3 threads, median of 3 steps" in training_tables(result)[0].about
 
 
 def test_wrong_settings_are_one_line(script, capsys, tmp_path):
@@ -81,7 +81,7 @@ def test_wrong_settings_are_one_line(script, capsys, tmp_path):
     with pytest.raises(InputError, match="device=tpu"):
         benchmark_training(TrainingSetting(device="tpu"))
     for keys, line in {
-        ("what=flying",): "what=flying: expected train, stream, user_activity or serve",
+        ("what=flying",): "what=flying: expected train, stream, user_activity, serve, corpus, synthesis or codec",
         ("what=train", f"out={tmp_path / 'x.txt'}"): "x.txt: expected a name that ends in .json or .md",
     }.items():
         assert script(*keys) == 2

@@ -22,7 +22,9 @@ from nemo_duplex.inputs import InputError
 from nemo_duplex.scripts.config import load
 from nemo_duplex.training import small_part as part_training
 from nemo_duplex.training.time_budget import TimeBudget
-from tests.codec.codecs import hifigan_config, lively, of_kind
+from tests.codec.codecs import MODULES, hifigan_config, lively, of_kind
+from tests.codec.test_adversarial import TINY
+from tests.codec.test_codec_file import write_nemo
 from tests.dummies import CODEC, speech_like
 
 RATE = 22050
@@ -50,6 +52,8 @@ def config(data: Path, out: Path, **changes) -> CodecTrainingConfig:
         steps=10,
         init=None,
         freeze_encoder=False,
+        held_out=40,
+        held_out_data=None,
         channel=None,
         max_odd_rows=0.5,
         seed=0,
@@ -61,6 +65,9 @@ def config(data: Path, out: Path, **changes) -> CodecTrainingConfig:
         half=False,
         accelerator="cpu",
         precision="fp32",
+        validate_every=None,
+        patience=None,
+        adversarial=None,
     )
     return CodecTrainingConfig(**(settings | changes))
 
@@ -76,7 +83,7 @@ def test_it_learns_and_writes_what_it_made(wavs, tmp_path):
     untrained = measure_quality(FSQCodec(CODEC), held_out)
     assert quality["mel_distance"] < 0.9 * untrained["mel_distance"]
     assert quality["steps"] == 24 and quality["held_out"] == 1 and quality["kbps"] == pytest.approx(0.129)
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["codec.nemo", "quality.json", "training.json"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["codec.nemo", "held_out", "quality.json", "training.json"]
     assert json.loads((tmp_path / "out" / "quality.json").read_text()) == quality
     assert quality["sha256"] == sha256(tmp_path / "out" / "codec.nemo")
     codec = FSQCodec.restore_from(tmp_path / "out" / "codec.nemo")
@@ -164,6 +171,155 @@ def test_killed_and_started_again_it_ends_as_if_it_had_not_been(wavs, tmp_path, 
         torch.testing.assert_close(parts[key].float(), value.float(), atol=1e-4, rtol=1e-3, msg=key)
 
 
+ADVERSARIAL = TINY | {"start": 0.3, "drawn": 1, "update_every": 2, "warmup_steps": 3}
+
+
+def test_against_discriminators_it_ends_as_if_it_had_not_been_killed(wavs, tmp_path, monkeypatch):
+    """Killed in step 6 of 10; step 4 has the checkpoint, step 3 is the first with discriminators."""
+    settings = dict(adversarial=ADVERSARIAL)
+    quality = train_codec(config(wavs, tmp_path / "whole", **settings))
+    assert quality["adversarial"]["steps"] == 7 and 0.01 < quality["adversarial"]["discriminator_loss"] < 1
+    step = CodecTraining.training_step
+
+    def killed(self, audio, batch_index):
+        if self.step == 6:
+            raise RuntimeError("kill -9")
+        return step(self, audio, batch_index)
+
+    monkeypatch.setattr(CodecTraining, "training_step", killed)
+    with pytest.raises(RuntimeError):
+        train_codec(config(wavs, tmp_path / "parts", **settings))
+    monkeypatch.setattr(CodecTraining, "training_step", step)
+    assert train_codec(config(wavs, tmp_path / "parts", **settings))["adversarial"] == quality["adversarial"]
+    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    for key, value in whole.items():
+        assert parts[key].equal(value), key
+    train_codec(config(wavs, tmp_path / "plain"))
+    assert not all(value.equal(whole[key]) for key, value in weights(tmp_path / "plain").items())
+
+
+def test_discriminators_are_in_the_checkpoint_and_not_in_the_codec(wavs, tmp_path, monkeypatch):
+    monkeypatch.setattr(codec_training, "finish", lambda *_: None)
+    train_codec(config(wavs, tmp_path, adversarial=ADVERSARIAL))
+    assert not any("adversary" in key for key in weights(tmp_path))
+    checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=False)
+    assert int(checkpoint["state_dict"]["adversary.steps"]) == 7, "Of 10 steps, from the fourth on."
+    codec, muon, discriminators = checkpoint["optimizer_states"]
+    assert 0 < len(discriminators["state"]) <= len([key for key in checkpoint["state_dict"] if "adversary.by_" in key])
+
+
+def test_the_gradient_of_a_step_is_that_of_reconstruction_and_the_pull(wavs, tmp_path, monkeypatch):
+    training = one(wavs, tmp_path, adversarial=ADVERSARIAL | {"start": 0.0}, steps=10)
+    audio = torch.stack([speech_like(0.5, seed=seed, sample_rate=RATE)[: 4 * 1764] for seed in (1, 2)])
+    optimizers = training.configure_optimizers()
+    monkeypatch.setattr(training, "optimizers", lambda: optimizers)
+    pull = torch.randn(audio.shape) * 1e-3
+    seen = []
+
+    def pulled(real, decoded, norm, optimizer):
+        seen.append((real, decoded, norm, optimizer, optimizer.param_groups[0]["lr"]))
+        return pull
+
+    monkeypatch.setattr(training.adversary, "pull", pulled)
+    monkeypatch.setattr(training, "descend", lambda loss, optimizers: seen.append((loss, optimizers)))
+    training.step = 5
+    torch.manual_seed(7)
+    training.training_step(audio, 0)
+    (real, heard, norm, optimizer, rate), (loss, stepping) = seen
+    assert real is audio and optimizer is optimizers[-1] and stepping == optimizers[:-1]
+    assert rate == pytest.approx(ADVERSARIAL["rate"] * (0.02 + 0.98 / 2)), "Half of the steps are done."
+    torch.manual_seed(7)
+    decoded = training._reconstruct(audio)
+    expected = training.loss(audio, decoded)
+    assert loss.item() == pytest.approx(expected.item())
+    (gradient,) = torch.autograd.grad(expected, decoded, retain_graph=True)
+    assert norm.item() == pytest.approx(gradient.norm().item(), rel=1e-4)
+    head = training.codec.model.audio_decoder.head.weight
+    (wanted,) = torch.autograd.grad((decoded * (gradient + pull)).sum(), head)
+    (found,) = torch.autograd.grad(loss, head)
+    torch.testing.assert_close(found, wanted, atol=1e-6, rtol=1e-4)
+
+
+def test_validations_are_written_and_the_best_codec_is_kept(wavs, tmp_path, monkeypatch):
+    """Distances go down, up, up: it ends at step 8 of 40, with the weights of step 4; the end of the run adds none."""
+    measured = iter([3.0, 2.0, 2.5, 2.0])
+    at = {}
+    held_out = Recordings(wavs, RATE).audio(0)
+
+    def distance(codec, utterances):
+        value = next(measured)
+        assert len(utterances) == 1 and utterances[0].equal(held_out), "What is trained on is not validated on."
+        at[len(at)] = codec.model.audio_decoder.head.weight.detach().clone()
+        return value
+
+    monkeypatch.setattr("nemo_duplex.codec.codec_validation.mean_mel_distance", distance)
+    quality = train_codec(config(wavs, tmp_path, steps=40, validate_every=2, patience=2))
+    assert quality["validations"] == [{"step": 2 * i + 2, "mel_distance": d} for i, d in enumerate([3.0, 2.0, 2.5, 2.0])]
+    assert (quality["best_step"], quality["steps"], quality["stopped_early"]) == (4, 8, True)
+    assert weights(tmp_path)["model.audio_decoder.head.weight"].equal(at[1])
+    assert sorted(path.name for path in (tmp_path / "validation").iterdir()) == ["step-2", "step-4", "step-6", "step-8"]
+    names = sorted(path.name for path in (tmp_path / "validation" / "step-4").iterdir())
+    assert names == ["0-decoded.wav", "0-recorded.wav", "spectrograms.png"]
+
+
+def test_without_patience_the_last_codec_is_written(wavs, tmp_path, monkeypatch):
+    measured = iter([1.0, 2.0])
+    monkeypatch.setattr("nemo_duplex.codec.codec_validation.mean_mel_distance", lambda *_: next(measured))
+    quality = train_codec(config(wavs, tmp_path / "a", steps=5, validate_every=2))
+    assert (quality["steps"], quality["stopped_early"], "best_step" in quality) == (5, False, False)
+    train_codec(config(wavs, tmp_path / "b", steps=5))
+    last = weights(tmp_path / "b")
+    assert all(value.equal(last[key]) for key, value in weights(tmp_path / "a").items()), "To look changes nothing."
+
+
+def test_validations_count_from_the_discriminators_on_and_the_last_step_counts(wavs, tmp_path, monkeypatch):
+    """They join at step 3 of 6; validations at 2, 4 and, with patience, at the end."""
+    measured = iter([1.0, 3.0, 2.0])
+    monkeypatch.setattr("nemo_duplex.codec.codec_validation.mean_mel_distance", lambda *_: next(measured))
+    adversarial = ADVERSARIAL | {"start": 0.5}
+    settings = dict(steps=5, validate_every=2, patience=1, adversarial=adversarial)
+    quality = train_codec(config(wavs, tmp_path, **settings))
+    assert [v["step"] for v in quality["validations"]] == [2, 4, 5] and quality["best_step"] == 5
+    assert quality["adversarial"]["steps"] == 2 and not quality["stopped_early"]
+
+
+def test_what_was_best_survives_a_kill(wavs, tmp_path, monkeypatch):
+    """Killed in step 6, after the best one; resumed from step 4 it ends with the same codec and the same list."""
+    settings = dict(steps=10, validate_every=3, patience=9, adversarial=ADVERSARIAL)
+    quality = train_codec(config(wavs, tmp_path / "whole", **settings))
+    step = CodecTraining.training_step
+
+    def killed(self, audio, batch_index):
+        if self.step == 7:
+            raise RuntimeError("kill -9")
+        return step(self, audio, batch_index)
+
+    monkeypatch.setattr(CodecTraining, "training_step", killed)
+    with pytest.raises(RuntimeError):
+        train_codec(config(wavs, tmp_path / "parts", **settings))
+    monkeypatch.setattr(CodecTraining, "training_step", step)
+    again = train_codec(config(wavs, tmp_path / "parts", **settings))
+    assert [v["step"] for v in quality["validations"]] == [3, 6, 9, 10]
+    assert {k: again[k] for k in ("validations", "best_step", "steps")} == {
+        k: quality[k] for k in ("validations", "best_step", "steps")
+    }
+    whole = weights(tmp_path / "whole")
+    assert all(value.equal(whole[key]) for key, value in weights(tmp_path / "parts").items())
+
+
+def test_stopped_early_and_killed_before_it_was_written_it_trains_no_more(wavs, tmp_path, monkeypatch):
+    measured = iter([1.0, 2.0])
+    monkeypatch.setattr("nemo_duplex.codec.codec_validation.mean_mel_distance", lambda *_: next(measured))
+    settings = dict(steps=40, validate_every=2, patience=1)
+    saved = FSQCodec.save_to
+    monkeypatch.setattr(FSQCodec, "save_to", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        train_codec(config(wavs, tmp_path, **settings))
+    monkeypatch.setattr(FSQCodec, "save_to", saved)
+    quality = train_codec(config(wavs, tmp_path, **settings))
+    assert (quality["steps"], quality["best_step"], len(quality["validations"])) == (4, 2, 2)
+
+
 def test_the_minutes_end_it(wavs, tmp_path):
     assert 1 <= train_codec(config(wavs, tmp_path, minutes=1 / 240, steps=None))["steps"] < 1000
 
@@ -188,10 +344,21 @@ NEMO_NETWORKS["audio_decoder"] |= {"resblock_kernel_sizes": [3], "base_channels"
 
 @pytest.fixture(scope="module")
 def nemo_codec(tmp_path_factory) -> Path:
-    """A codec of NanoCodec's networks, in 32 bits as NeMo writes them; all of its weights are of convolutions."""
-    path = tmp_path_factory.mktemp("nemo") / "nano.nemo"
-    lively(NEMO_NETWORKS).save_to(path)
-    return path
+    """A codec as NanoCodec is published: 32 bits, all of its weights of convolutions; with discriminators, a speaker loss and
+    WavLM, which NeMo would download."""
+    losses = {
+        "discriminator": {
+            "_target_": f"{MODULES}.Discriminator",
+            "discriminators": [{"_target_": f"{MODULES}.SLMDiscriminator"}],
+        },
+        "slm_encoder": {"_target_": f"{MODULES}.SLMEncoder", "slm_model_name": "microsoft/wavlm-base-plus"},
+        "use_scl_loss": True,
+        "use_slm_loss": True,
+        "target": "nemo.collections.tts.models.audio_codec.AudioCodecModel",
+    }
+    weights = dict(lively(NEMO_NETWORKS).model.state_dict())
+    weights |= {"discriminator.weight": torch.zeros(3), "speaker_encoder.weight": torch.zeros(3)}
+    return write_nemo(tmp_path_factory.mktemp("nemo") / "nano.nemo", NEMO_NETWORKS | losses, weights)
 
 
 def reconstruction_loss(codec: FSQCodec) -> float:
@@ -323,6 +490,10 @@ def test_utterances_shorter_than_the_networks_need(tmp_path, kind, step_ms):
     [
         (dict(minutes=0.0), "minutes=0.0: expected more than zero"),
         (dict(freeze_encoder=True), "add init="),
+        (dict(patience=3), "patience=3 counts validations, but there are none: give validate_every"),
+        (dict(validate_every=0), "validate_every=0: expected more than zero"),
+        (dict(held_out=0), "held_out=0: expected more than zero"),
+        (dict(held_out_data="gone"), "held-out data: there is no folder gone"),
         (dict(steps=0), "steps=0: expected more than zero"),
         (dict(max_odd_rows=50.0), "max_odd_rows=50.0: expected a share from 0 to 1"),
         (dict(channel=-1), "channel=-1: expected 0"),
@@ -355,11 +526,73 @@ def test_odd_files_are_left_out_and_written_down(wavs, tmp_path, caplog):
     assert not (tmp_path / "strict").exists()
 
 
+def test_of_a_manifest_with_odd_rows_the_usable_ones_are_trained_on(wavs, tmp_path):
+    """One sample, no numbers, two voices in two channels, gone; and two of other rates, one held out with its text."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    sounds = [speech_like(0.6, seed, rate).numpy() for seed, rate in ((0, 48000), (1, 8000), (2, RATE), (3, RATE))]
+    odd = sounds[2].copy()
+    odd[7] = float("nan")
+    two = torch.stack([torch.from_numpy(sound) for sound in sounds[2:]], 1).numpy()
+    for name, samples, rate in (
+        ("short", sounds[2][:1] + 0.5, RATE),
+        ("high", sounds[0], 48000),
+        ("nan", odd, RATE),
+        ("two", two, RATE),
+        ("low", sounds[1], 8000),
+        ("good", sounds[2], RATE),
+    ):
+        soundfile.write(folder / f"{name}.wav", samples, rate, "FLOAT")
+    names = ("short", "high", "nan", "two", "gone", "low", "good")
+    rows = [{"audio_filepath": f"data/{name}.wav", "text": f"it is {name}"} for name in names]
+    (tmp_path / "all.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    quality = train_codec(config(tmp_path / "all.jsonl", tmp_path / "out", steps=1, max_odd_rows=0.6))
+    assert (quality["data"]["utterances"], quality["held_out"]) == (3, 1) and 0 < quality["mel_distance"] < 10
+    assert {reason: found["count"] for reason, found in quality["data"]["left_out"].items()} == {
+        "too short to be speech": 1,
+        "samples that are no numbers": 1,
+        "channels that differ": 1,
+        "a recording whose file is missing": 1,
+    }
+    assert (tmp_path / "out" / "held_out" / "000.txt").read_text() == "it is high"
+    held_out, rate = soundfile.read(tmp_path / "out" / "held_out" / "000.flac")
+    assert rate == RATE and len(held_out) == round(0.6 * RATE)
+
+
 def test_a_single_utterance_is_trained_on_and_nothing_is_held_out(tmp_path):
     (tmp_path / "one").mkdir()
     soundfile.write(tmp_path / "one" / "a.wav", speech_like(0.02, sample_rate=RATE), RATE)
     quality = train_codec(config(tmp_path / "one", tmp_path / "out", steps=1))
     assert quality["held_out"] == 0 and 0 < quality["mel_distance"] < 10
+
+
+def test_held_out_utterances_are_split_off_or_have_data_of_their_own(wavs, tmp_path, monkeypatch, caplog):
+    seen = []
+
+    def stopped(codec, utterances):
+        seen.append([*utterances])
+        raise StopIteration
+
+    monkeypatch.setattr(codec_training, "mean_mel_distance", stopped)
+    FSQCodec(CODEC).save_to(tmp_path / "codec.nemo")
+    kept = []
+    monkeypatch.setattr(codec_training.CodecTraining, "__init__", lambda *given: kept.append(given[4]))
+    folder = tmp_path / "other"
+    folder.mkdir()
+    for i in range(4):
+        soundfile.write(folder / f"{i}.wav", speech_like(0.5 + 0.1 * i, seed=50 + i, sample_rate=RATE), RATE)
+    own = Recordings(folder, RATE)
+    with caplog.at_level("INFO", "nemo_duplex"):
+        for number, changes in enumerate(({}, {"held_out_data": str(folder)}, {"held_out_data": str(folder), "held_out": 2})):
+            with pytest.raises(StopIteration):
+                settings = dict(init=str(tmp_path / "codec.nemo"), **changes)
+                train_codec(config(wavs, tmp_path / str(number), **settings))
+    assert kept == [list(range(1, 12)), list(range(12)), list(range(12))]
+    assert [len(utterances) for utterances in seen] == [1, 4, 2]
+    assert seen[0][0].equal(Recordings(wavs, RATE).audio(0))
+    assert all(a.equal(own.audio(i)) for a, i in zip(seen[2], (0, 2)))
+    assert "held_out=40: 1 are held out, a tenth of all at most" in caplog.messages
+    assert "held-out data: 4 utterances, 0.0 minutes, 0 left out" in caplog.messages
 
 
 def test_bad_data_leaves_nothing_and_can_be_put_right(wavs, tmp_path):
@@ -379,6 +612,17 @@ def test_a_training_that_diverges_says_so(wavs, tmp_path):
 def test_the_configuration_has_every_key():
     keys = {field.name for field in fields(CodecTrainingConfig)}
     assert set(load("train_codec", ["data=d", "out=o"])) == keys | {"threads"}
+
+
+def test_the_paper_s_personalisation():
+    """Sections 3.2 and 6.3: a trained codec, 228 utterances held out; discriminators from the first step on."""
+    given = load("codec_personalize", ["data=d", "out=o", "init=c.nemo"])
+    assert (given.held_out, given.init, given.adversarial.start) == (228, "c.nemo", 0.0)
+    plain = load("train_codec", ["data=d", "out=o"])
+    assert {**given.adversarial, "start": 0.5} == dict(plain.adversarial) and given.codec == plain.codec
+    assert given.patience * given.validate_every <= 5000
+    with pytest.raises(InputError, match="^Not given: init .trained codec to start from: .* Add init=...$"):
+        load("codec_personalize", ["data=d", "out=o"])
 
 
 @pytest.mark.slow

@@ -344,20 +344,6 @@ def test_an_untrusted_codec_runs_nothing(tmp_path, monkeypatch, encoder):
     assert not (tmp_path / "pwned").exists()
 
 
-def test_a_codec_of_the_hub(tmp_path, monkeypatch):
-    codec, asked = lively(CODEC), []
-    codec.save_to(tmp_path / "voice.nemo")
-
-    def nemo_file(source, what):
-        asked.append((source, what))
-        return tmp_path / "voice.nemo"
-
-    monkeypatch.setattr("nemo_duplex.codec.fsq_codec.nemo_file", nemo_file)
-    found = FSQCodec.from_pretrained("someone/voice", map_location="cpu")
-    assert found.fingerprint == codec.fingerprint and asked == [("someone/voice", "codec")]
-    assert FSQCodec.restore_from("here.nemo", "meta").silence_codes.is_meta
-
-
 def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
     codec = FSQCodec(CODEC)
 

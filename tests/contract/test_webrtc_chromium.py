@@ -6,9 +6,9 @@ import soundfile
 
 from nemo_duplex.serving.app import make_app
 from nemo_duplex.serving.config import ServerConfig
+from tests.browser import chromium
 from tests.dummies import voice_like
 from tests.serving.answering import ANSWER, make_answering, quiet_model, serving
-from tests.serving.web.browser import chromium
 
 RATE = 48000
 #: The page's side of a call: what the guide shows, and meters.

@@ -35,9 +35,9 @@ def corpus(tmp_path):
     return tmp_path / "corpus"
 
 
-def module(corpus, rank=0, world_size=1, seen=0, train=None, **changes):
+def module(corpus, rank=0, world_size=1, seen=0, train=None, folder=True, **changes):
     config = {
-        "train": str(corpus),
+        "train": str(corpus) if folder else None,
         "validation": str(corpus),
         "train_loader": {
             "batch_size": 2,
@@ -151,6 +151,61 @@ def test_keys_of_several_inputs_are_compared_each(corpus):
     of(1.0).load_state_dict(state)
     with pytest.raises(InputError, match=r"input_cfg.0.weight was 1.0, is 0.5; input_cfg.1.weight was 1.0, is 0.5"):
         of(0.5).load_state_dict(state)
+
+
+# ---- dialogues that are composed
+
+COMPOSED = {"duration": 4.0, "seed": 3}
+
+
+def composed(corpus, rank=0, world_size=1, seen=0, train=None, compose=COMPOSED):
+    return module(corpus, rank, world_size, seen, train, folder=False, compose=compose)
+
+
+def test_composed_dialogues_are_trained_on_by_all_ranks(corpus):
+    assert take(composed(corpus).train_dataloader(), 2) == [
+        ["train-3-0000000", "train-3-0000001"],
+        ["train-3-0000002", "train-3-0000003"],
+    ]
+    assert take(composed(corpus, rank=1, world_size=2).train_dataloader(), 1) == [["train-3-0000002", "train-3-0000003"]]
+    assert names(composed(corpus).val_dataloader()) == sorted(DEV), "what is validated on is read"
+
+
+def test_composed_dialogues_go_on_after_those_that_were_seen(corpus):
+    state = composed(corpus, seen=3).state_dict()
+    again = composed(corpus, train={"num_workers": 0, "shuffle": False, "pin_memory": False})
+    again.load_state_dict(state)
+    assert take(again.train_dataloader(), 1) == [["train-3-0000006", "train-3-0000007"]]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"compose": {"duration": 4.0, "seed": 4}}, "compose.dialogues.seed was 3, is 4"),
+        ({"compose": {"duration": 4.0, "seed": 3, "barge_in": 0.1}}, "compose.dialogues.rhythm.barge_in was 0.5, is 0.1"),
+        ({"train": {"batch_size": 3}}, "batch_size was 2, is 3"),
+        ({"train": {"batch_duration": 8.0}}, "batch_duration was None, is 8.0"),
+        ({"world_size": 2}, "processes was 1, is 2"),
+    ],
+)
+def test_other_dialogues_are_refused_with_the_key_that_differs(corpus, changes, message):
+    state = composed(corpus, seen=3).state_dict()
+    with pytest.raises(InputError, match=f"cannot resume with other data: {message}. Set it back, or give another out="):
+        composed(corpus, **changes).load_state_dict(state)
+
+
+def test_dialogues_that_were_read_are_not_composed_after_that(corpus):
+    with pytest.raises(InputError, match="cannot resume with other data: train was not set, is composed. Set it back"):
+        composed(corpus).load_state_dict(module(corpus, seen=3).state_dict())
+    with pytest.raises(InputError, match="cannot resume with other data: train was composed, is not set. Set it back"):
+        module(corpus).load_state_dict(composed(corpus, seen=3).state_dict())
+
+
+def test_dialogues_are_read_or_composed(corpus):
+    with pytest.raises(InputError, match="data.train and data.compose are both given"):
+        module(corpus, compose={})
+    with pytest.raises(InputError, match="^There is no data to train on. Add data.train=, the folder of a corpus"):
+        module(corpus, folder=False)
 
 
 # ---- what is refused

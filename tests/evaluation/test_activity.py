@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import soxr
 
 from nemo_duplex.evaluation.activity import SileroVad, energy_vad, voice_activity
 from nemo_duplex.evaluation.turn_taking import Rules, measure
@@ -146,6 +147,24 @@ def test_silero_on_the_agent_voice(spoken):
     audio, spans = spoken
     turns = measure([], voice_activity("silero")(audio, RATE), 30, PAUSES)
     assert np.asarray(turns.agent) == pytest.approx(np.asarray(spans), abs=0.15)
+
+
+@pytest.mark.parametrize("durations", [(0.25, 0.1, 0.03), (0.06, 0.1, 0.0), (0.25, 0.5, 0.6)])
+def test_silero_gives_the_spans_of_its_own_package(spoken, durations, rng):
+    import torch
+    from silero_vad import get_speech_timestamps, load_silero_vad
+
+    audio = (spoken[0][: int(6.2 * RATE)] + 0.002 * rng.standard_normal(int(6.2 * RATE))).astype(np.float32)
+    audio = soxr.resample(audio, RATE, 16000)
+    speech, silence, pad = (round(1000 * seconds) for seconds in durations)
+    theirs = get_speech_timestamps(
+        torch.from_numpy(audio),
+        load_silero_vad(),
+        min_speech_duration_ms=speech,
+        min_silence_duration_ms=silence,
+        speech_pad_ms=pad,
+    )
+    assert theirs and SileroVad(*durations)(audio, 16000) == [(s["start"] / 16000, s["end"] / 16000) for s in theirs]
 
 
 def test_silero_hears_nothing_in_silence(rng):

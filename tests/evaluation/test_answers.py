@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from nemo_duplex.conversation import Turn
+from nemo_duplex.conversation import Conversation, Turn
 from nemo_duplex.evaluation.answers import answers, exact_match, reference_texts
 from nemo_duplex.evaluation.confidence import wilson
 from nemo_duplex.evaluation.outcome import Outcome, Question, Reference
@@ -15,7 +15,7 @@ def outcome(agent, asked=2, reference=("It is Paris.",), **about):
     reference = Reference(tuple(reference), **about)
     questions = [Question(Turn("user", 1, 2), 6, reference), Question(Turn("user", 6, 7), 12, reference)]
     turns = tuple(Turn("agent", start, end, text, custom={"unfinished": bool(more)}) for start, end, text, *more in agent)
-    return Outcome(cut=None, questions=tuple(questions[:asked]), agent=turns, speech=(), audio=None, sample_rate=22050)
+    return Outcome(Conversation("c", 20.0), tuple(questions[:asked]), turns)
 
 
 def verdicts(*agent, **about):

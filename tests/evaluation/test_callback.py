@@ -103,7 +103,9 @@ def test_a_sanity_check_is_no_validation_and_other_ranks_write_nothing(cuts, tmp
     module.offline_inference = lambda *args: played.append(1) or inference(*args)
     module.log_dict = lambda values: logged.append(values)
     callback = EvaluationCallback(cuts, pictures=1, out=tmp_path)
-    trainer = SimpleNamespace(sanity_checking=True, is_global_zero=True, global_step=7, loggers=[])
+    module._device_mesh = "of two ranks"
+    about = {"sanity_checking": True, "is_global_zero": True, "global_step": 7, "loggers": []}
+    trainer = SimpleNamespace(**about, world_size=2, global_rank=1)
     callback.on_validation_epoch_end(trainer, module)
     assert not played and not logged
     trainer.sanity_checking, trainer.is_global_zero = False, False
@@ -213,3 +215,30 @@ def test_weights_and_biases_sees_and_hears_too(cuts):
     logger = OfflineWandb()
     fit(cuts, EvaluationCallback(cuts, pictures=1), epochs=1, logger=logger)
     assert logger.shown == [("conversation/0", 1, 2), ("conversation/0/audio", 1, 2)]
+
+
+def validate(rank, ranks, cuts, folder):
+    """One of several processes that train the same model."""
+    torch.distributed.init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=ranks)
+    model = TrainedOracle(cuts)
+    model.log_dict = lambda found: (folder / f"logged-{rank}.json").write_text(json.dumps(found))
+    about = {"global_rank": rank, "world_size": ranks, "global_step": 7, "is_global_zero": rank == 0, "loggers": []}
+    trainer = SimpleNamespace(**about, sanity_checking=False)
+    EvaluationCallback(cuts, pictures=2, out=folder).on_validation_epoch_end(trainer, model)
+
+
+@pytest.mark.slow
+def test_two_ranks_share_the_dialogues_and_find_the_numbers_of_one(cuts, tmp_path):
+    """Three dialogues on two ranks: two and one."""
+    found = {}
+    for ranks in (1, 2):
+        (tmp_path / str(ranks)).mkdir()
+        given = (ranks, cuts, tmp_path / str(ranks))
+        torch.multiprocessing.start_processes(validate, given, nprocs=ranks, start_method="fork")
+        found[ranks] = json.loads((tmp_path / str(ranks) / "validation" / "step-7" / "numbers.json").read_text())
+    assert found[1] == found[2] and [one["id"] for one in found[2]["conversations"]] == ["d0", "d1", "d2"]
+    logged = [json.loads((tmp_path / "2" / f"logged-{rank}.json").read_text()) for rank in (0, 1)]
+    assert logged[0] == logged[1] == json.loads((tmp_path / "1" / "logged-0.json").read_text())
+    assert logged[0]["eval_exact_match"] == 1
+    shown = {path.name for path in (tmp_path / "2" / "validation" / "step-7").iterdir()}
+    assert shown == {"numbers.json", "d0.png", "d0.wav", "d1.png", "d1.wav"}

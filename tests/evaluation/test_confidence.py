@@ -2,7 +2,19 @@
 
 import pytest
 
-from nemo_duplex.evaluation.confidence import Estimate, cluster_bootstrap, estimate_ratio, paired_difference, wilson
+from nemo_duplex.evaluation.confidence import (
+    Estimate,
+    cluster_bootstrap,
+    compared,
+    estimate_each,
+    estimate_quantile,
+    estimate_ratio,
+    paired_difference,
+    ratio_of_sums,
+    told_apart,
+    trials_to_tell,
+    wilson,
+)
 
 #: 50 of 100 conversations of one event each: the number drawn is binomial, and its 2.5 and 97.5 percentiles are 40 and 60
 #: (those of 5 and 95 % would be 42 and 58).
@@ -100,3 +112,77 @@ def test_a_difference_needs_something_on_both_sides_of_a_draw():
     assert paired_difference([(0, 0)], [(1, 1)]) == Estimate(None, 0, None)
     with pytest.raises(AssertionError, match="no pairs"):
         paired_difference([(0, 1)], [])
+
+
+def test_a_quantile_is_of_all_values_together():
+    values = [[1.0, 2.0, 3.0], [], [4.0], [5.0, 6.0, 7.0, 8.0, 9.0, 10.0]]
+    assert [estimate_quantile(values, q).value for q in (0.5, 0.9, 0.91)] == [5.5, 9.0, 10.0]
+    assert estimate_quantile(values, 0.5).n == 10
+    assert estimate_quantile([[], []], 0.5) == Estimate(None, 0, None)
+    assert estimate_quantile([[1.0, 2.0]], 0.5).ci95 is None, "one conversation shows no spread"
+    between = estimate_quantile([[1.0, 4.0], [2.0, 3.0]], 0.5)
+    assert between.value == 2.5 and between.ci95 == (2.5, 2.5), "the medians of draws are means of two values too"
+
+
+def test_the_interval_of_a_quantile_is_over_conversations():
+    """Two kinds of conversations: of 400 values, the median is that of whichever kind is drawn more often."""
+    low, high = estimate_quantile([[1.0] * 100, [9.0] * 100, [1.0] * 100, [9.0] * 101], 0.5).ci95
+    assert (low, high) == (1.0, 9.0)
+    close = estimate_quantile([[float(i % 10)] for i in range(1000)], 0.5)
+    assert close.value == 4.5 and close.ci95[0] >= 3.0 and close.ci95[1] <= 5.0
+
+
+def share(successes, trials):
+    return estimate_ratio([(successes, trials)], proportion=True)
+
+
+def test_a_share_is_told_apart_where_its_interval_does_not_hold_the_other():
+    """Wilson's interval of 36 of 37 is 0.862 to 0.995."""
+    assert [told_apart(share(36, 37), p) for p in (0.85, 0.87, 0.93, 0.99, 0.996)] == [True, False, False, False, True]
+    assert told_apart(share(0, 20), 0.0) is False and told_apart(share(0, 20), 0.17) is True
+    assert told_apart(share(0, 0), 0.5) is None and told_apart(share(3, 4), None) is None
+
+
+@pytest.mark.parametrize(("proportion", "baseline"), [(0.75, 0.5), (1.0, 0.93), (0.5, 0.9), (0.5, 0.48), (0.0, 0.25)])
+def test_so_many_trials_as_are_said_tell_and_fewer_do_not(proportion, baseline):
+    """Among the numbers of trials in which the share is a whole number of successes."""
+    needed = trials_to_tell(proportion, baseline)
+    whole = [n for n in range(1, 4 * needed) if n * proportion == int(n * proportion)]
+    assert [told_apart(share(int(n * proportion), n), baseline) for n in whole] == [n >= needed for n in whole]
+
+
+def test_how_many_trials_it_takes_at_the_edges():
+    assert trials_to_tell(0.5, 0.5) is None
+    assert trials_to_tell(0.9, 1.0) == 1, "one failure shows that it is not always"
+
+
+def test_the_comparison_in_words():
+    deaf = "an agent that never listens"
+    assert compared(share(99, 100), 0.55, deaf) == f"above the 55.0 % of {deaf}: 99 of 100"
+    assert compared(share(50, 100), 0.935, deaf) == f"below the 93.5 % of {deaf}: 50 of 100"
+    assert compared(share(3, 4), 0.75, deaf) == f"n too small to tell: 3 of 4 may be the 75.0 % of {deaf}"
+    assert compared(share(3, 4), 0.5, deaf) == f"n too small to tell: 3 of 4 may be the 50.0 % of {deaf}; it takes about 16"
+    assert compared(share(0, 0), 0.5, deaf) == compared(share(3, 4), None, deaf) == "nothing to compare"
+
+
+def test_every_ratio_of_a_table_is_estimated():
+    ratios = {"rate": lambda m: (m, 10), "length": lambda m: (m, 1)}
+    found = estimate_each(ratios, {"rate"}, [2, 4], seed=3)
+    assert found == {
+        "rate": estimate_ratio([(2, 10), (4, 10)], proportion=True, seed=3),
+        "length": estimate_ratio([(2, 1), (4, 1)], proportion=False, seed=3),
+    }
+    assert (ratio_of_sums([(2, 10), (4, 10)]), ratio_of_sums([(1, 0)]), ratio_of_sums([])) == (0.3, None, None)
+
+
+def test_the_order_of_conversations_changes_no_interval():
+    """Not even in the last digit: two processes hand theirs over in any order."""
+    values = [[part / 7 for part in range(i % 4)] for i in range(40)]
+    other = list(reversed(UNEVEN))
+    orders = [list(range(40)), list(range(39, -1, -1)), sorted(range(40), key=lambda i: i * 17 % 40)]
+    ratios = [estimate_ratio([UNEVEN[i] for i in order], False, seed=2) for order in orders]
+    differences = [paired_difference([UNEVEN[i] for i in order], [other[i] for i in order]) for order in orders]
+    quantiles = [estimate_quantile([values[i] for i in order], 0.9) for order in orders]
+    for found in (ratios, differences, quantiles):
+        assert found[0] == found[1] == found[2] and found[0].ci95[0] < found[0].ci95[1]
+    assert ratio_of_sums([(0.1, 1), (0.2, 1), (0.3, 1)]) == ratio_of_sums([(0.3, 1), (0.2, 1), (0.1, 1)])

@@ -1,6 +1,5 @@
 """What is played to the agent, and what is kept of it: the right rows, their frames and nothing of the padding."""
 
-import numpy as np
 import pytest
 import torch
 
@@ -67,18 +66,18 @@ def test_outcomes_come_in_the_order_of_the_cuts_and_batches_by_length():
     assert [o.id for o in outcomes] == ["short", "long", "middle"]
     assert agent.played == [[48000, 32000], [16000]], "so that little is padding"
     for outcome, seconds in zip(outcomes, (1.0, 3.0, 2.0)):
-        assert outcome.audio.shape == (round(seconds * 22050),) and outcome.audio.dtype == np.int16
-        assert (outcome.audio == 16383).all(), "0.5 of 32767"
-        assert outcome.speech == ((0.0, seconds),) and outcome.sample_rate == 22050
+        assert outcome.agent_sound.samples().shape == (round(seconds * 22050),)
+        assert (outcome.agent_sound.values == 16383).all(), "0.5 of 32767"
+        assert outcome.speech == ((0.0, seconds),) and outcome.agent_sound.sample_rate == 22050
         assert len(outcome.questions) == 1 and outcome.unterminated == outcome.orphan_eos == 0
         assert len(outcome.agent) == 1 and len(outcome.text_entries) == 3
 
 
 def test_sound_beyond_full_scale_is_clipped():
     (outcome,) = run_conversations(Scripted([PAD], loudness=1.5), [cut("c", 1.0)], whole)
-    assert (outcome.audio == 32767).all()
+    assert (outcome.agent_sound.values == 32767).all()
     (outcome,) = run_conversations(Scripted([PAD], loudness=-1.5), [cut("c", 1.0)], whole)
-    assert (outcome.audio == -32767).all()
+    assert (outcome.agent_sound.values == -32767).all()
 
 
 def test_broken_grammar_is_counted_in_the_outcome():
@@ -94,5 +93,5 @@ def test_an_agent_whose_last_frame_is_short_gets_silence_to_the_end():
             return out | {"tokens_len": out["tokens_len"] - 5, "audio_len": out["audio_len"] - 5 * SAMPLES}
 
     (outcome,) = run_conversations(Short([PAD]), [cut("c", 1.0)], whole)
-    assert outcome.audio.shape == (22050,)
-    assert (outcome.audio[: 8 * SAMPLES] == 16383).all() and not outcome.audio[8 * SAMPLES :].any()
+    assert outcome.agent_sound.values.shape == (22050,)
+    assert (outcome.agent_sound.values[: 8 * SAMPLES] == 16383).all() and not outcome.agent_sound.values[8 * SAMPLES :].any()

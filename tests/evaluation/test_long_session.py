@@ -109,7 +109,7 @@ def test_an_agent_that_falls_silent_is_found_and_one_that_stays_the_same_is_not(
     assert worse["difference"]["response_missing_rate"]["ci95"] == (1.0, 1.0)
     assert worse["difference"]["mean_stop_latency"]["value"] is None, "There was nobody to interrupt."
     assert worse["difference"]["mean_stop_latency"]["within_noise"] is None
-    assert worse["first"]["exact_match"]["all"]["value"] == 1 and worse["last"]["exact_match"]["all"]["value"] == 0
+    assert worse["first"]["answers"]["all"]["value"] == 1 and worse["last"]["answers"]["all"]["value"] == 0
     assert "CHANGED" in soak_table(worse)
 
 

@@ -7,7 +7,8 @@ from matplotlib.image import imread
 
 from nemo_duplex.evaluation.activity import energy_vad
 from nemo_duplex.evaluation.generation import run_conversations
-from nemo_duplex.evaluation.picture import conversation_figure, file_name, write_png
+from nemo_duplex.evaluation.picture import conversation_figure, write_png
+from nemo_duplex.evaluation.predictions import file_name
 from nemo_duplex.evaluation.scores import score
 from tests.evaluation.agents import Oracle, Silent, Talker, cut_of, dialogue
 

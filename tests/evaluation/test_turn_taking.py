@@ -1,13 +1,18 @@
 """The golden timelines, and what has to hold on any timeline."""
 
 import json
+import math
 import random
+import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from nemo_duplex.evaluation.confidence import wilson
 from nemo_duplex.evaluation.turn_taking import Rules, estimates, measure, pool
+from nemo_duplex.inputs import InputError
+from tests.evaluation.mask_scan import scan
 
 GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "turn_taking.json").read_text())
 
@@ -118,6 +123,7 @@ def test_every_rate_by_hand():
             "early_rate": 1 / 4,
             "no_response_rate": 1 / 4,
             "response_latency": (0.6 + 0.5 + 0.4 + 0.5) / 4,
+            "response_rate": 6 / 9,
             "response_early_rate": 2 / 9,
             "response_missing_rate": 3 / 9,
             "median_stop_latency": 0.45,
@@ -168,7 +174,7 @@ def test_estimates_are_the_pool_with_intervals():
 
 def test_intervals_follow_the_seed():
     rows = [measure([(1, 3), (6, 9)], [(3.3 + i % 7 / 10, 6.1 + i * 37 % 29 / 20)], 12) for i in range(30)]
-    first, second = (estimates(rows, seed)["response_latency"].ci95 for seed in (0, 1))
+    first, second = (estimates(rows, seed)["mean_stop_latency"].ci95 for seed in (0, 3))
     assert first != second and first == pytest.approx(second, abs=0.02)
 
 
@@ -221,30 +227,89 @@ def test_a_span_that_runs_backwards_is_refused():
         measure([(3, 2)], [], 5)
 
 
-def by_milliseconds(users, agents, end):
-    """The same definitions told one millisecond at a time, which no off-by-one survives in both."""
-    user = [any(a <= t < b for a, b in users) for t in range(end)]
-    agent = [any(a <= t < b for a, b in agents) for t in range(end)]
-    outcome, alarms = [], 0
-    for t in range(end):
-        if user[t] and (t == 0 or not user[t - 1]):
-            stop = next((s for s in range(t, end) if not user[s]), end)
-            if agent[t] and t > 0 and agent[t - 1]:
-                quiet = next((s for s in range(t, end) if not agent[s]), None)
-                seen = (quiet or end) - t
-                outcome.append("censored" if quiet is None and seen <= 1500 else "success" if seen <= 1500 else "failure")
-            alarms += any(agent[s] and not agent[s - 1] and stop - s > 100 for s in range(t + 1, stop))
-    return outcome, alarms
+LENGTHS = [0, 1, 49, 50, 50, 99, 100, 101, 200, 500, 501, 700, 1499, 1500, 1501, 2500]
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_agrees_with_counting_milliseconds(seed):
-    rng = random.Random(seed)
+def random_spans(rng, end):
+    """Up to eleven spans in milliseconds: many touch, overlap, or reach over the recording's edges."""
+    spans, last = [], 0
+    for _ in range(rng.randrange(12)):
+        start = last + rng.choice([0, 1, 50, 100, 500]) if rng.random() < 0.4 else rng.randrange(-20, end // 50 + 20) * 50
+        last = start + rng.choice(LENGTHS)
+        spans.append((start, last))
+    rng.shuffle(spans)
+    return spans
 
-    def timeline():
-        starts = [rng.randrange(0, 8000) for _ in range(rng.randrange(0, 5))]
-        return [(s, s + rng.choice([50, 100, 101, 700, 1500, 1501, 2500])) for s in starts]
 
-    users, agents = timeline(), timeline()
-    got = measure([(a / 1000, b / 1000) for a, b in users], [(a / 1000, b / 1000) for a, b in agents], 8.0)
-    assert ([b.status for b in got.barge_ins], got.n_user_turns_with_false_alarm) == by_milliseconds(users, agents, 8000)
+def random_rules(rng):
+    """In milliseconds."""
+    return {
+        "barge_in_window": rng.choice([1500, 1500, 1000, 0]),
+        "fa_grace": rng.choice([100, 100, 0, 500]),
+        "user_merge_gap": rng.choice([0, 0, 50, 500]),
+        "agent_merge_gap": rng.choice([0, 50, 500, 1500]),
+        "min_user_dur": rng.choice([0, 0, 50, 101]),
+        "min_agent_dur": rng.choice([0, 0, 50, 101]),
+        "min_overlap": rng.choice([0, 0, 50, 100]),
+    }
+
+
+def measured_as_scanned(user, agent, end, rules, later=0):
+    """`measure`'s events in milliseconds; the times given to it are sums of floats, as they are in files."""
+    given = [[(a / 1000 + later / 1000, a / 1000 + later / 1000 + (b - a) / 1000) for a, b in spans] for spans in (user, agent)]
+    m = measure(*given, (end + later) / 1000, Rules(**{name: value / 1000 for name, value in rules.items()}))
+    ms = lambda time: None if time is None else round(time * 1000)  # noqa: E731
+    at = lambda time: ms(time) - later  # noqa: E731
+    return {
+        "user": [(at(a), at(b)) for a, b in m.user],
+        "agent": [(at(a), at(b)) for a, b in m.agent],
+        "barge_ins": [(at(b.user_onset), b.status, ms(b.stop_latency), b.resumed) for b in m.barge_ins],
+        "false_alarms": list(map(at, m.false_alarms)),
+        "false_alarms_excused": list(map(at, m.false_alarms_excused)),
+        "collisions": list(map(at, m.collisions)),
+        "responses": [(r.status, ms(r.latency), ms(r.time_to_answer)) for r in m.responses],
+        "n_short_user": m.n_short_user,
+        "n_user_turns_with_false_alarm": m.n_user_turns_with_false_alarm,
+    }
+
+
+def test_agrees_with_a_scan_of_milliseconds_on_2000_timelines():
+    """Another implementation, without spans, which no off-by-one survives in both."""
+    rng, seen = random.Random(0), Counter()
+    for case in range(2000):
+        end = rng.choice([0, 50, 3950, 6000, 7950, 8000, 8000])
+        user, agent, rules = random_spans(rng, end), random_spans(rng, end), random_rules(rng)
+        expected = scan(user, agent, end, rules)
+        assert measured_as_scanned(user, agent, end, rules) == expected, (case, user, agent, end, rules)
+        seen.update(status for _, status, *_ in expected["barge_ins"])
+        seen.update(status for status, *_ in expected["responses"])
+        seen.update(name for name in ("false_alarms", "false_alarms_excused", "collisions", "n_short_user") if expected[name])
+        seen["resumed"] += sum(again for *_, again in expected["barge_ins"])
+    assert min(seen.values()) > 50, f"every kind of event is met: {seen}"
+
+
+def test_a_shift_by_any_milliseconds_moves_every_event_by_as_much():
+    """Where no span is cut at the recording's start."""
+    rng = random.Random(1)
+    for _ in range(300):
+        rules = random_rules(rng)
+        user, agent = ([(a, b) for a, b in random_spans(rng, 6000) if a >= 0] for _ in range(2))
+        later = rng.randrange(1, 5_000_000)
+        assert measured_as_scanned(user, agent, 6000, rules, later) == measured_as_scanned(user, agent, 6000, rules)
+
+
+@pytest.mark.parametrize(
+    ("user", "duration", "what"),
+    [
+        ([(math.nan, 2.0)], 5.0, "span's start must be a finite number of seconds, got nan"),
+        ([(1.0, math.inf)], 5.0, "span's end must be a finite number of seconds, got inf"),
+        ([(None, 2.0)], 5.0, "span's start must be a finite number of seconds, got None"),
+        ([("1.0", 2.0)], 5.0, "span's start must be a finite number of seconds, got '1.0'"),
+        ([(1.0, 2.0)], math.nan, "duration must be a finite number of seconds, got nan"),
+        ([(1.0, 2.0)], -1.0, "duration must not be negative, got -1.0 s"),
+        ([(2.0, 1.9999)], 5.0, "must run forwards, got 2.0 to 1.9999 s"),
+    ],
+)
+def test_times_that_are_none_are_refused(user, duration, what):
+    with pytest.raises(InputError, match=re.escape(what)):
+        measure(user, [], duration)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import multiprocessing
 import os
+import re
 import shutil
+import time
 from collections import namedtuple
 
 import pytest
 
+from nemo_duplex.files import atomic
 from nemo_duplex.files.atomic import (
     require_new_folder,
     require_space,
@@ -201,3 +205,51 @@ def test_sha256(tmp_path):
     data = bytes(range(256)) * 10000
     (tmp_path / "f").write_bytes(data)
     assert sha256(tmp_path / "f") == hashlib.sha256(data).hexdigest()
+
+
+def abandoned(folder, here: str, pid: int, age: float = 0.0, name: str = "a.txt"):
+    """A file and a folder as a process leaves them that is killed."""
+    made = [folder / f".part-{here}-{pid}-{name}", folder / f".old-{here}-{pid}-{name}"]
+    made[0].write_text("half")
+    made[1].mkdir()
+    (made[1] / "x").write_text("half")
+    for path in (made[0], made[1] / "x", made[1]):
+        os.utime(path, (time.time() - age, time.time() - age))
+    return made
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        (dead,) = pool.map(_pid, [0])
+    gone = abandoned(tmp_path, atomic._here(), dead) + abandoned(tmp_path, "other.1", 1, age=3700)
+    kept = abandoned(tmp_path, atomic._here(), os.getpid(), age=9999) + abandoned(
+        tmp_path, atomic._here(), os.getppid(), age=9999
+    )
+    kept += abandoned(tmp_path, "other.1", os.getpid(), age=3500)
+    for name in (".part-1234abcd-recording", ".part-x", "a-b-c-d", ".parts-a-1-b"):
+        kept.append(tmp_path / name)
+        kept[-1].write_text("of others")
+        os.utime(kept[-1], (0, 0))
+    atomic.remove_abandoned(tmp_path)
+    assert not any(path.exists() for path in gone) and all(path.exists() for path in kept)
+    atomic.remove_abandoned(tmp_path / "none")
+
+
+def _pid(_: int) -> int:
+    return os.getpid()
+
+
+def test_machines_and_containers_have_parts_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(atomic.socket, "gethostname", lambda: "node-12.cluster")
+    atomic._here.cache_clear()
+    with whole_file(tmp_path / "a.txt") as part:
+        part.write_text("whole")
+        assert re.fullmatch(rf"\.part-node_12_cluster\.[0-9a-f]+-{os.getpid()}-a\.txt", part.name)
+    atomic._here.cache_clear()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_disk_or_a_quota_that_is_full_names_the_folder(tmp_path, number):
+    with pytest.raises(OSError) as error, whole_file(tmp_path / "a.txt"):
+        raise OSError(number, os.strerror(number))
+    assert (error.value.errno, error.value.filename) == (errno.ENOSPC, str(tmp_path)) and not os.listdir(tmp_path)

@@ -4,6 +4,7 @@ Importing speechlm2 takes 14 s, so this file alone does it, and one random in-tr
 """
 
 import json
+import warnings
 
 import lightning.pytorch as pl
 import pytest
@@ -15,8 +16,16 @@ from nemo_duplex.codec.fsq_codec import PARTS
 from nemo_duplex.inputs import InputError
 from nemo_duplex.llm.lora import merged_state_dict
 from nemo_duplex.models.interop import _HEAD, _TABLE, from_in_tree, our_state, their_state, to_in_tree
+from nemo_duplex.synthesis.cuts import DialogueCuts
+from nemo_duplex.synthesis.dialogue_spec import DialogueSpec, Events
+from nemo_duplex.synthesis.gaps import PEOPLE, PEOPLE_AS_AGENT
+from nemo_duplex.synthesis.mix import Acoustics
+from nemo_duplex.synthesis.text.grammar import Grammar
+from nemo_duplex.synthesis.timing import Rhythm
+from nemo_duplex.synthesis.transmission import Transmission
 from tests.dummies import speech_like, tiny_model, wav_bytes
 from tests.in_tree import in_tree_model, llm_folder
+from tests.synthesis.tones import cast_of
 
 SECONDS, FRAMES = 2.0, 25
 pytest.importorskip("peft", reason="NeMo's speechlm2 cannot be imported without peft")
@@ -321,3 +330,33 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path, capsys):
     with pytest.raises(InputError, match=r"salm.ckpt: This is not a checkpoint of NeMo's in-tree DuplexS2SModel"):
         from_in_tree(tmp_path / "salm.ckpt")
     assert "run!" not in capsys.readouterr().out
+
+
+# --- our corpora in their dataset ------------------------------------------------------------------------------------------
+
+
+def test_their_dataset_reads_cuts_with_every_event_without_a_warning(speechlm2, theirs, caplog):
+    """Each turn of the agent has a start and an end; nothing beside the turns becomes text."""
+    often = {"backchannel": 1.0, "backchannel_every": (0.3, 0.6)}
+    events = Events(hesitation=1.0, **often, cough=1.0, side_talk=1.0, background_voice=1.0, babble=1.0)
+    acoustics = Acoustics(leak=1.0, transmission=Transmission(tilt=1.0, clipping=1.0, telephone=1.0, packet_loss=1.0))
+    rhythm = Rhythm(gaps=PEOPLE, response_gaps=PEOPLE_AS_AGENT)
+    spec = DialogueSpec(quiet=0.0, events=events, acoustics=acoustics, rhythm=rhythm, concatenate=2, pauses=3)
+    cuts = [DialogueCuts(spec, Grammar(), cast_of()).cut("train", index) for index in range(2)]
+    kinds = {event["kind"] for made in cuts for event in made.custom["events"]}
+    assert {"hesitation", "backchannel", "cough", "side_talk", "background_voice", "babble", "leak", "packet_loss"} <= kinds
+    dataset = speechlm2.data.DuplexS2SDataset(
+        theirs.tokenizer, frame_length=0.08, source_sample_rate=16000, target_sample_rate=22050, output_roles=["agent"]
+    )
+    caplog.clear()
+    with warnings.catch_warnings(), caplog.at_level("WARNING"):
+        warnings.simplefilter("error")
+        batch = dataset[CutSet.from_cuts(cuts)]
+    assert not [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
+    for row, made in enumerate(cuts):
+        tokens = batch["target_tokens"][row]
+        turns = sum(s.speaker == "agent" for s in made.supervisions)
+        assert int((tokens == theirs.tokenizer.bos).sum()) == turns == int((tokens == theirs.tokenizer.eos).sum())
+        assert (
+            batch["source_audio_lens"][row] / 1280 == batch["target_audio_lens"][row] / 1764 == batch["target_token_lens"][row]
+        )

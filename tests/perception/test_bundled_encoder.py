@@ -62,5 +62,5 @@ def test_it_understands_voices_it_never_heard(spoken):
 
 def test_an_agent_streams_with_it_as_over_the_whole_recording(spoken):
     perception = Perception.from_asr(str(ENCODER), {"adapter": {"kind": "mlp"}, "output_dim": 32}).eval()
-    audio = torch.cat([u.whole() for u in spoken[:3]])
+    audio = torch.from_numpy(np.concatenate([u.whole() for u in spoken[:3]]))
     torch.testing.assert_close(streamed(perception, audio), whole(perception, audio), atol=1e-5, rtol=1e-4)

@@ -8,10 +8,11 @@ from lhotse.audio import AudioSource
 
 from nemo_duplex.conversation import Conversation, Turn, Word
 from nemo_duplex.inputs import InputError
+from nemo_duplex.perception.acoustics import Augmentation
 from nemo_duplex.perception.ctc_data import (
-    GAIN_DB,
     UNKNOWN,
     UtteranceBatches,
+    as_heard,
     collate,
     read_utterances,
     token_path,
@@ -62,7 +63,7 @@ def test_the_audio_is_that_of_the_turn(tmp_path):
     whole = turns[0].whole()
     expected = torch.from_numpy(np.arange(16000 - 9600, 32000 + 8000) / 1000 % 1 / 2)  # the margin after it ends half-way
     assert len(whole) == len(expected)
-    torch.testing.assert_close(whole, expected.float(), atol=1e-3, rtol=0)
+    torch.testing.assert_close(torch.from_numpy(whole), expected.float(), atol=1e-3, rtol=0)
 
 
 def test_turns_that_the_audio_does_not_hold_whole_have_the_words_that_it_holds(tmp_path):
@@ -85,13 +86,10 @@ def test_overlapping_turns_have_all_of_their_audio(tmp_path):
     assert (whole.first, whole.last) == (16000, 80000)
 
 
-def test_room_and_level_vary_but_no_word_is_lost(tmp_path):
+def test_what_is_around_varies_but_no_word_is_lost(tmp_path):
     utterance = read_utterances(shar(tmp_path, cut()))[0][0]
-    drawn = [utterance.draw(np.random.default_rng(seed))[0] for seed in range(30)]
-    lengths = {len(audio) for audio in drawn}
+    lengths = {len(utterance.draw(np.random.default_rng(seed))[0]) for seed in range(30)}
     assert len(lengths) > 20 and min(lengths) >= 16000 + 4800 and max(lengths) <= 25600 + 8000
-    gains = [20 * np.log10(audio.max().item() / 0.5) for audio in drawn]
-    assert min(gains) < -5 and max(gains) > 2 and GAIN_DB[0] - 0.1 < min(gains) and max(gains) < GAIN_DB[1] + 0.1
 
 
 def test_what_is_drawn_begins_at_the_sample_that_is_named(tmp_path):
@@ -100,9 +98,9 @@ def test_what_is_drawn_begins_at_the_sample_that_is_named(tmp_path):
         for seed in range(20):
             audio, first = utterance.draw(np.random.default_rng(seed))
             assert utterance.earliest <= first <= utterance.first
-            whole = utterance.audio[first : first + len(audio)] / 32768
-            gain = float(audio.abs().max()) / np.abs(whole).max()
-            torch.testing.assert_close(audio, torch.from_numpy(whole * gain).float(), atol=1e-4, rtol=0)
+            np.testing.assert_allclose(audio, utterance.audio[first : first + len(audio)] / 32768, atol=1e-4)
+            ((begin, end),) = utterance.spans(first)
+            np.testing.assert_array_equal(audio[begin:end], utterance.speech())
 
 
 def batches(tmp_path, seconds=8.0, seed=0):
@@ -177,6 +175,37 @@ def test_a_path_has_every_token_where_it_is_spoken_in_the_audio_drawn(tmp_path):
     assert (UtteranceBatches([other], Pieces(), seconds=9.0, seed=0).batch(0).paths == UNKNOWN).all()
 
 
+def test_a_path_follows_the_speed_at_which_an_utterance_is_heard(tmp_path):
+    words = (Word("abc", 0, 1.0, 1.5), Word("de", 4, 1.6, 2.0))
+    (utterance,), _ = read_utterances(shar(tmp_path, cut(turns=(Turn("user", 1.0, 2.0, "abc de", words=words),))))
+    made = UtteranceBatches([utterance], Pieces(), 9.0, 0, Augmentation(speed=(1.25, 1.25)))
+    for index in range(10):
+        batch = made.batch(index)
+        clean, start = utterance.draw(np.random.default_rng((0, index)))
+        assert batch.audio.shape[1] == -(-len(clean) * 4 // 5)
+        assert batch.paths[0][int((1.5 - start / RATE) / 1.25 / 0.08)] == 3
+        assert batch.paths[0][int((2.0 - start / RATE) / 1.25 / 0.08)] == 2
+
+
+def test_what_happens_to_utterances_is_that_of_the_configuration(tmp_path):
+    utterances = read_utterances(shar(tmp_path, cut()))[0][:1]
+    plain, softer = (
+        UtteranceBatches(utterances, Letters(), 9.0, 0, augmentation).batch(0).audio
+        for augmentation in (Augmentation(), Augmentation(gain_db=(-20.0, -20.0)))
+    )
+    torch.testing.assert_close(softer, plain / 10)
+
+
+def test_a_text_as_an_ear_writes_it():
+    """In small letters, without punctuation; a word of two parts has one time; times that do not fit are left out."""
+    times = ((0.0, 0.4), (0.4, 0.9), (0.9, 1.0))
+    given = [Word(w, o, *t) for w, o, t in zip(("It's", "well-known", "Sir"), (0, 5, 17), times)]
+    heard = as_heard(Turn("user", 0.0, 1.0, "It's well-known, Sir!", words=tuple(given)))
+    assert heard.text == "its well known sir"
+    assert [(w.text, w.offset, w.end) for w in heard.words] == [("its", 0, 0.4), ("well known", 4, 0.9), ("sir", 15, 1.0)]
+    assert as_heard(Turn("user", 0.0, 1.0, "It's well-known, Sir!", words=tuple(given[:2]))).words == ()
+
+
 @pytest.mark.parametrize(
     "bad, message",
     [
@@ -226,13 +255,19 @@ def test_a_broken_shard_is_named(tmp_path):
 
 def test_a_batch_is_padded_to_its_longest():
     batch = collate(
-        [torch.ones(2), torch.ones(3)], [torch.tensor([7, 8]), torch.tensor([9])], [torch.tensor([1]), torch.ones(2).long()]
+        [np.ones(2, np.float32), np.ones(3, np.float32)],
+        [torch.tensor([7, 8]), torch.tensor([9])],
+        [torch.tensor([1]), torch.ones(2).long()],
     )
     assert batch.audio.tolist() == [[1, 1, 0], [1, 1, 1]] and batch.audio_lens.tolist() == [2, 3]
     assert batch.tokens.tolist() == [[7, 8], [9, 0]] and batch.token_lens.tolist() == [2, 1]
     assert batch.paths.tolist() == [[1, UNKNOWN], [1, 1]]
     moved = batch.to("meta")
-    assert moved.audio.is_meta and moved.paths.is_meta and collate([torch.ones(2)], [torch.ones(1)]).to("meta").paths is None
+    assert (
+        moved.audio.is_meta
+        and moved.paths.is_meta
+        and collate([np.ones(2, np.float32)], [torch.ones(1)]).to("meta").paths is None
+    )
 
 
 # ---------------------------------------------------------------------- tokens at the time at which they are spoken

@@ -202,7 +202,7 @@ def test_the_first_convolution_starts_with_normal_input(folder):
     parts = (PERCEPTION["preprocessor"], PERCEPTION["encoder"], folder / "tokenizer.model")
     plain, centred = ctc_model(*parts), ctc_model(*parts)
     centred.load_state_dict(plain.state_dict())
-    batch = collate([speech_like(2.0, seed) for seed in range(3)], [torch.tensor([5])] * 3)
+    batch = collate([speech_like(2.0, seed).numpy() for seed in range(3)], [torch.tensor([5])] * 3)
     centre_input(centred, batch)
     mel = FrameEncoder(plain.preprocessor, plain.encoder).mel(batch.audio, batch.audio_lens)[:, None].transpose(2, 3)
     expected = plain.encoder.pre_encode.conv[0]((mel - mel.mean()) / mel.std())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import signal
 import subprocess
@@ -51,6 +52,13 @@ def test_without_arguments_those_of_the_process_are_read(monkeypatch):
     with pytest.raises(SystemExit):
         script("train")(seen.append)([])  # an empty list is no argument at all
     assert len(seen) == 1
+
+
+def test_what_the_terminal_cannot_write_ends_no_run(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "ascii"))
+    assert entry_point(lambda cfg: print("caf\udce9 ↑"))("out=x", "hours=1") == 0
+    sys.stdout.flush()
+    assert sys.stdout.buffer.getvalue() == b"caf\\udce9 \\u2191\n"
 
 
 def test_a_folder_of_configurations_by_option(tmp_path):
@@ -226,7 +234,7 @@ main()
     )
     assert process.stdout.readline() == "writing\n"
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=20) == 143
+    assert process.wait(timeout=120) == 143
     assert list(out.iterdir()) == []
 
 

@@ -203,6 +203,12 @@ def test_a_derived_configuration_keeps_explanations_and_adds_below_open_keys():
     assert config.ScriptConfig("tiny").explanation("hours") == "Hours of speech to make. All sets together."
 
 
+def test_a_name_below_an_open_key_may_have_dots(conf):
+    """An engine is named by its path: `user_voices.train={'piper:/voices/joe.onnx': 1}`."""
+    cfg = load("tiny", ["out=x", "llm={'file:/a/b.onnx': 0.5, hidden_size: 8}"])
+    assert cfg.llm["file:/a/b.onnx"] == 0.5 and cfg.llm.hidden_size == 8 and "file:/a/b" not in cfg.llm
+
+
 def test_an_explanation_is_beside_its_key_or_in_the_lines_above_it(conf):
     (conf / "said.yaml").write_text(
         "# --- first part\na: 1\n# One.\n# Two.\nb: [1, 2]  # Beside.\n# Three.\n# Four.\nc: [1,\n  2]\n\nd:  # Of d.\n  e: 1\n"
@@ -384,6 +390,16 @@ def test_the_value_that_counts_is_converted(tmp_path):
 
 def test_a_required_key_is_asked_for_with_its_explanation():
     assert refused() == 'Not given: out (Folder to write, "#" is allowed). Add out=...'
+
+
+def test_a_file_may_require_what_the_one_that_it_builds_on_leaves_null(conf, tmp_path):
+    """OmegaConf merges `???` into nothing: the null below would stay."""
+    (conf / "special.yaml").write_text("defaults: [train, _self_]\ncodec: ???  # (path) Trained one.\nhours: 2.0\n")
+    assert refused("out=x", name="special") == "Not given: codec (Trained one). Add codec=..."
+    cfg = load("special", ["out=x", "codec=a.nemo"])
+    assert (cfg.codec, cfg.hours) == ("a.nemo", 2.0) and load("train", ["out=x"]).codec is None
+    (tmp_path / "own.yaml").write_text("defaults: [special, _self_]\ncodec: b.nemo\n")
+    assert load("own", ["out=x"], tmp_path).codec == "b.nemo"
 
 
 def test_unknown_and_broken_files(conf, tmp_path):

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from nemo_duplex.scripts.cli import _parse_arguments
 from nemo_duplex.scripts.config import ScriptConfig
@@ -68,6 +69,19 @@ def test_from_scratch_nothing_is_taken_from_elsewhere():
     assert [step.name for step in demo(from_scratch=True).plan()[1]] == ["codec", "encoder"], "side by side"
     assert {"codec", "encoder"} <= set(steps["train"].after) and "codec" in steps["codes"].after
     assert "agent" in next(word for word in steps["synthesize"].command if word.startswith("sets="))
+
+
+def test_from_scratch_the_parts_learn_from_clear_speech_and_reconstruction_alone():
+    """Nothing happens to the speech but another level, whatever else a configuration offers; there are no discriminators."""
+    for name in ("codec", "encoder"):
+        step = next(step for group in demo(from_scratch=True).plan() for step in group if step.name == name)
+        cfg = OmegaConf.to_container(ScriptConfig(f"train_{name}", _parse_arguments(step.command[2:])[1]).checked())
+        if name == "codec":
+            assert cfg["adversarial"] is None
+        else:
+            augmentation = cfg["augmentation"]
+            shares = {key: value for key, value in augmentation.items() if isinstance(value, int | float)}
+            assert len(shares) >= 8 and not any(shares.values()) and augmentation["speed"] == [1.0, 1.0]
 
 
 def test_a_change_of_the_code_redoes_the_steps_that_run_it():

@@ -86,7 +86,7 @@ def serving(app, config: ServerConfig | None = None):
         yield f"127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     finally:
         server.should_exit = True
-        thread.join(timeout=30)
+        thread.join(timeout=120)
         assert not thread.is_alive(), "The server did not end."
 
 

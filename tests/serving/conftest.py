@@ -8,8 +8,9 @@ from nemo_duplex.serving.caller_audio import AudioRules
 from nemo_duplex.serving.config import ServerConfig
 from tests.serving.answering import make_answering, quiet_model, serving
 
-#: On a busy machine, audio comes late and the model is behind; frames are the same all the same.
-UNHURRIED = AudioRules(patience=3.0, skip_after=60.0)
+#: On a busy machine, audio comes late and the model is behind; frames are the same all the same. No silence takes the place
+#: of what a caller does not send.
+UNHURRIED = AudioRules(patience=60.0, patience_at_start=60.0, skip_after=60.0)
 QUIET = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]}
 settings.register_profile("tests", max_examples=100, derandomize=True, **QUIET)
 settings.register_profile("fuzz", max_examples=10_000, print_blob=True, **QUIET)  # `make fuzz`

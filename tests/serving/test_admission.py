@@ -10,6 +10,7 @@ from nemo_duplex.serving import admission as admission_file
 from nemo_duplex.serving.admission import Admission, RefusedError
 from nemo_duplex.serving.caller import CALLER, Caller
 from nemo_duplex.serving.config import Limits
+from tests.virtual_time import run
 
 
 async def sit(admission, name, log, tell=True):
@@ -53,7 +54,7 @@ def test_who_comes_first_sits_first_and_the_next_ones_are_told_their_place(monke
         await asyncio.gather(*(task for task, _ in callers))
         assert (admission.taken, admission.waiting) == (0, 0) and "d sits" in log
 
-    asyncio.run(scene())
+    run(scene())
 
 
 def test_a_caller_whose_protocol_cannot_tell_it_does_not_wait():

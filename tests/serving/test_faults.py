@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import gc
 import json
 import os
@@ -106,7 +107,7 @@ def assert_same(heard, alone):
 
 def left_behind(app):
     """Seats that are taken, calls that are open, sessions in the engine; waits for what is on its way."""
-    server, until = app.state.server, time.monotonic() + 20
+    server, until = app.state.server, time.monotonic() + 60
     while time.monotonic() < until:
         left = (server.admission.taken, len(server.calls), len(server.worker._calls), len(server.worker._engine or ()))
         if left == (0, 0, 0, 0):
@@ -144,7 +145,7 @@ async def connected(address, protocol, **options):
         yield call
 
 
-async def until_closed(call, seconds=10.0):
+async def until_closed(call, seconds=60.0):
     """Reads until the server closes, or for so long."""
 
     async def read():
@@ -166,9 +167,10 @@ async def dribbles(address, protocol):
         "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
     )
     frame = b"\x82\xfe" + struct.pack("!H", 1000) + bytes(4) + bytes(1000)
-    for byte in request.encode() + frame[:500]:
-        writer.write(bytes([byte]))
-        await writer.drain()
+    with contextlib.suppress(ConnectionResetError):  # on a slow machine the server hangs up first
+        for byte in request.encode() + frame[:500]:
+            writer.write(bytes([byte]))
+            await writer.drain()
     await asyncio.sleep(0.1)
     writer.transport.abort()  # and it is gone in the middle of a frame
     del reader
@@ -248,8 +250,8 @@ def test_a_caller_that_takes_nothing_is_hung_up_on(app, address, alone, protocol
         plain = socket.create_connection((host, int(port)))
         plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         async with connected(where, protocol, sock=plain) as call:
-            await asyncio.sleep(0.2)
-            assert len(server.calls) == 4
+            while len(server.calls) < 4:  # `beside` ends it
+                await asyncio.sleep(0.01)
             call.transport.pause_reading()
             for _ in range(20_000):
                 if len(server.calls) < 4:
@@ -342,6 +344,6 @@ def test_an_error_in_one_session_ends_that_call_alone(app, address, alone, monke
 
 def test_a_port_that_is_no_websocket_is_answered(address):
     host, port = address.split(":")
-    with socket.create_connection((host, int(port)), timeout=10) as plain:
+    with socket.create_connection((host, int(port)), timeout=60) as plain:
         plain.sendall(b"GET /api/talk HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         assert plain.recv(100).startswith((b"HTTP/1.1 4", b"HTTP/1.1 307"))

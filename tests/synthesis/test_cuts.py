@@ -1,29 +1,31 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from nemo_duplex.conversation import Conversation
-from nemo_duplex.files.odd_rows import OddRow
-from nemo_duplex.inputs import InputError
-from nemo_duplex.synthesis.cuts import DialogueCuts, DialogueSpec, agent_utterance, utterance_cut
-from nemo_duplex.synthesis.grammar import Grammar
+from nemo_duplex.conversation import Conversation, Turn
+from nemo_duplex.synthesis.cuts import DialogueCuts, SpokenConversation, _with_sounds, utterance_cut
+from nemo_duplex.synthesis.dialogue_spec import DialogueSpec
 from nemo_duplex.synthesis.mix import Acoustics, resample
-from nemo_duplex.synthesis.text_sources import Dialogue, Exchange
+from nemo_duplex.synthesis.spoken_turns import agent_utterance
+from nemo_duplex.synthesis.text.grammar import Grammar
+from nemo_duplex.synthesis.text.sources import Dialogue, Exchange
 from nemo_duplex.synthesis.timing import Rhythm
 from nemo_duplex.synthesis.tts.espeak import EspeakEngine
-from nemo_duplex.synthesis.tts.utterance import Utterance, Voice
-from nemo_duplex.synthesis.tts.voices import AGENT_VOICE, NUM_SPEAKERS, voice_data
-from tests.synthesis.tones import ToneEngine
+from nemo_duplex.synthesis.tts.utterance import Utterance
+from nemo_duplex.synthesis.tts.voices import NUM_SPEAKERS, voice_data
+from tests.synthesis.numbered_dialogues import Numbered, numbered
+from tests.synthesis.tones import ToneEngine, cast_of
 
 CLEAN = Acoustics(noise=0.0, room=0.0, leak=0.0)
 
 
 def cuts(**spec) -> DialogueCuts:
-    return DialogueCuts(DialogueSpec(**spec), Grammar(), ToneEngine())
+    return DialogueCuts(DialogueSpec(**spec), Grammar(), cast_of())
 
 
 def test_channels_have_the_same_frames():
@@ -68,14 +70,14 @@ class Padding(ToneEngine):
 
 
 def test_turns_are_where_the_sound_is_whatever_silence_an_engine_adds():
-    cuts = DialogueCuts(DialogueSpec(acoustics=CLEAN, pause=0.0, rhythm=Rhythm(barge_in=0.0)), Grammar(), Padding())
+    cuts = DialogueCuts(DialogueSpec(acoustics=CLEAN, pause=0.0, rhythm=Rhythm(barge_in=0.0)), Grammar(), cast_of(Padding()))
     cut = cuts.cut("dev", 3)
     for speaker, audio, rate in (("user", cut.load_audio()[0], 16000), ("agent", cut.load_target_audio()[0], 22050)):
         for turn in Conversation.from_cut(cut).of(speaker):
             start, end = round(turn.start * rate), round(turn.end * rate)
             loud = np.flatnonzero(np.abs(audio[start:end]) > 0.01 * np.abs(audio).max())
             assert loud[0] <= 0.012 * rate and end - start - loud[-1] <= 0.012 * rate
-    assert agent_utterance("Two words.", Padding()).duration == pytest.approx(2 * 0.3 + 0.02, abs=2e-3)
+    assert agent_utterance("Two words.", cast_of(Padding())).duration == pytest.approx(2 * 0.3 + 0.02, abs=2e-3)
 
 
 def test_turns_come_back_from_the_cut():
@@ -152,7 +154,7 @@ def test_the_user_speaks_in_the_voice_of_the_dialogue_and_the_agent_in_its_own()
             said.append((text, voice.id))
             return super().speak(text, voice)
 
-    conversation = DialogueCuts(DialogueSpec(quiet=0.0), Grammar(), Noting()).spoken("dev", 0).conversation
+    conversation = DialogueCuts(DialogueSpec(quiet=0.0), Grammar(), cast_of(Noting())).spoken("dev", 0).conversation
     assert {voice for text, voice in said if text in {t.text for t in conversation.user}} == {conversation.custom["voice"]}
     assert {voice for text, voice in said if text in {t.full_text or t.text for t in conversation.agent}} == {"agent"}
 
@@ -196,7 +198,7 @@ def test_a_dialogue_depends_on_its_number_and_the_seed_alone():
 
 def test_an_answer_is_the_same_samples_wherever_it_is_given():
     """Then a codec gives it the same codes, and the model one thing to learn."""
-    source = DialogueCuts(DialogueSpec(), OneQuestion(), EspeakEngine(voice_data()))
+    source = DialogueCuts(DialogueSpec(), OneQuestion(), cast_of(EspeakEngine(voice_data())))
     spoken = []
     for index in range(3):
         cut = source.cut("train", index)
@@ -207,124 +209,8 @@ def test_an_answer_is_the_same_samples_wherever_it_is_given():
     assert len(spoken) >= 2 and len({audio.tobytes() for audio in spoken}) == 1
 
 
-# --- dialogues that cannot be used -----------------------------------------------------------------------------------------
-
-
-class Numbered:
-    """Dialogue n of each split is one exchange, "Question n?", "Answer n."; the user of some numbers speaks for long."""
-
-    def __init__(self, long: Callable[[int], bool], agent: str = "Answer", count: int = 40) -> None:
-        self.long, self.agent, self.count = long, agent, count
-
-    def dialogue(self, split, index, rng) -> Dialogue:
-        number = index % self.count
-        user = "word " * 90 if self.long(number) else f"Question {number}?"
-        return Dialogue(f"n{number}", (Exchange(user, f"{self.agent} {number}.", "", "numbers"),), language="en")
-
-
-def numbered(source: Numbered, engine: ToneEngine | None = None, **spec) -> DialogueCuts:
-    return DialogueCuts(DialogueSpec(quiet=0.0, **spec), source, engine or ToneEngine())
-
-
-def test_a_dialogue_with_a_turn_of_over_25_s_is_not_used_and_another_takes_its_place():
-    """90 words of 0.3 s are 27 s. A dialogue of 420 characters passed, whatever it lasted."""
-    made, plain = numbered(Numbered(lambda n: n % 4 == 0)), numbered(Numbered(lambda n: False))
-    for set_name, index in (("train", 4), ("dev", 8), ("impatient", 8), ("train", 4)):
-        cut = made.cut(set_name, index)
-        assert int(cut.supervisions[0].text.removeprefix("Question ")[:-1]) % 4
-        assert cut.custom["left_out"][f"n{index}"] == [
-            "a turn of over 25 s of speech",
-            "the user says 'word word word word word word word word ' ... for 27.0 s",
-        ]
-        assert made.cut(set_name, index).to_dict() == numbered(Numbered(lambda n: n % 4 == 0)).cut(set_name, index).to_dict()
-    used = made.cut("train", 5)
-    assert "left_out" not in used.custom and used.supervisions == plain.cut("train", 5).supervisions, (
-        "Others stay as they were."
-    )
-
-
-def test_dev_and_impatient_replace_by_the_same_dialogue():
-    made = numbered(Numbered(lambda n: n % 4 == 0))
-    dev, impatient = made.cut("dev", 8), made.cut("impatient", 8)
-    assert [s.text for s in dev.supervisions if s.speaker == "user"] == [s.text for s in impatient.supervisions]
-
-
-def test_replacements_are_drawn_and_not_all_the_same():
-    made = numbered(Numbered(lambda n: n < 20))
-    assert len({made.spoken("train", index).sources for index in range(12)}) > 5
-
-
-def test_the_limit_holds_for_the_agent_and_with_dialogues_after_each_other():
-    made = numbered(Numbered(lambda n: False, agent="very long answer " * 28), duration=20.0)
-    with pytest.raises(
-        InputError, match="All of them: a turn of over 25 s of speech, such as dialogue n2: the agent says 'very long"
-    ):
-        made.cut("train", 2)
-    conversation = numbered(Numbered(lambda n: n % 2 == 0), duration=40.0).spoken("train", 1).conversation
-    assert conversation.duration == 40.0 and len(conversation.user) > 5
-    assert all(int(turn.text.split()[1][:-1]) % 2 for turn in conversation.user)
-
-
-@pytest.mark.parametrize(("words", "used"), [(83, True), (84, False)])
-def test_25_s_is_the_limit(words, used):
-    class Long(Numbered):
-        def dialogue(self, split, index, rng):
-            return Dialogue("d", (Exchange("a " * words, "b", "", "f"),))
-
-    made = numbered(Long(lambda n: False))
-    if used:
-        assert made.spoken("dev", 0).conversation.user[0].duration == pytest.approx(24.9, abs=1e-3)
-    else:
-        with pytest.raises(InputError, match="for 25.2 s"):
-            made.spoken("dev", 0)
-
-
-def test_a_pause_does_not_make_a_turn_longer_than_25_s():
-    class AlmostLong(Numbered):
-        def dialogue(self, split, index, rng):
-            return Dialogue(
-                "d",
-                (
-                    Exchange("a " * 83, "b", "", "f", pauses=(2,)),
-                    Exchange("a a a", "b", "", "f", pauses=(2,)),
-                    Exchange("a a", "b", "", "f", pauses=(0,)),
-                ),
-            )
-
-    first, second, third = numbered(AlmostLong(lambda n: False), pause=1.0).spoken("dev", 0).conversation.user
-    assert first.duration == pytest.approx(24.9, abs=1e-3) and "pauses" not in first.custom
-    assert second.duration > 1.1 and len(second.custom["pauses"]) == 1
-    assert "pauses" not in third.custom, "Nor does one go before the first word."
-
-
-def test_without_a_usable_dialogue_it_ends_in_one_line():
-    class Mute(ToneEngine):
-        def speak(self, text: str, voice: Voice):
-            raise InputError("no sound of it")
-
-    for engine, reason in ((Mute(), "a text that the engine does not speak, such as dialogue n5: no sound of it."), (None, "")):
-        made = numbered(Numbered(lambda n: True), engine)
-        with pytest.raises(InputError) as error:
-            made.cut("train", 5)
-        assert str(error.value).startswith(
-            "Dialogue train-0-0000005: none of 200 dialogues drawn for it from train can be used. "
-        )
-        assert reason in str(error.value) and "\n" not in str(error.value)
-    assert str(error.value).endswith("for 27.0 s. Split such turns into shorter ones.")
-
-
-def test_a_silent_engine_is_an_engine_that_does_not_speak():
-    class Silent(ToneEngine):
-        def speak(self, text: str, voice: Voice):
-            spoken = super().speak(text, voice)
-            return Utterance(text, 0 * spoken.audio, self.sample_rate)
-
-    with pytest.raises(InputError, match="such as dialogue n5: The engine makes no sound of the text 'Question 5"):
-        numbered(Numbered(lambda n: False), Silent()).cut("train", 5)
-
-
 def test_an_engine_without_word_times_has_no_pauses():
-    made = DialogueCuts(DialogueSpec(pause=1.0), Grammar(), Padding())
+    made = DialogueCuts(DialogueSpec(pause=1.0), Grammar(), cast_of(Padding()))
     conversation = made.spoken("dev", 0).conversation
     assert not any("pauses" in turn.custom for turn in conversation.user)
     assert [t.text for t in conversation.user] == [t.text for t in cuts(pause=1.0).spoken("dev", 0).conversation.user]
@@ -338,7 +224,7 @@ def test_supervisions_say_the_language_that_is_spoken():
         def dialogue(self, split, index, rng):
             return Dialogue("d", (Exchange("क्या हाल है?", "अच्छा है।", "", "f"), Exchange("How are you?", "Fine.", "", "f")))
 
-    made = DialogueCuts(DialogueSpec(rhythm=Rhythm(barge_in=0.0)), Hindi(lambda n: False), EspeakEngine(voice_data()))
+    made = DialogueCuts(DialogueSpec(rhythm=Rhythm(barge_in=0.0)), Hindi(lambda n: False), cast_of(EspeakEngine(voice_data())))
     cut = made.cut("dev", 0)
     assert [s.language for s in cut.supervisions] == ["hi", "hi", "en", "en"]
     assert [turn.language for turn in Conversation.from_cut(cut).turns] == ["hi", "hi", "en", "en"]
@@ -355,26 +241,11 @@ def test_a_dialogue_speaks_its_language():
 
     numbered(Numbered(lambda n: False), Asked()).spoken("dev", 0)
     assert asked == ["en", "en"]
-    DialogueCuts(DialogueSpec(quiet=0.0), OneQuestion(), Asked()).spoken("dev", 0)
+    DialogueCuts(DialogueSpec(quiet=0.0), OneQuestion(), cast_of(Asked())).spoken("dev", 0)
     assert set(asked[2:]) == {None}
 
 
-# --- the agent alone -----------------------------------------------------------------------------------------------------
-
-
-def test_the_agent_says_texts_in_its_own_voice_at_the_codecs_rate():
-    class Engine(ToneEngine):
-        sample_rate = 11025
-
-        def speak(self, text, voice):
-            assert voice == replace(AGENT_VOICE, language="de")
-            return super().speak(text, voice)
-
-    short, long = (agent_utterance(text, Engine(), "de") for text in ("Two words.", "These are three."))
-    assert short.text == "Two words." and short.audio.dtype == np.float32 and short.sample_rate == 22050
-    assert len(long.audio) - len(short.audio) == pytest.approx(0.3 * 22050, abs=2), "Resampled from 11,025 Hz."
-    with pytest.raises(OddRow, match="a turn of over 25 s of speech .the agent says 'a a a a a "):
-        agent_utterance("a " * 84, ToneEngine())
+# --- the agent alone, and unasked ------------------------------------------------------------------------------------------
 
 
 def test_a_cut_of_an_utterance():
@@ -388,3 +259,86 @@ class OneQuestion:
     def dialogue(self, split, index, rng) -> Dialogue:
         exchange = Exchange("What is the capital of France?", "The capital of France is Paris.", "Paris", "capital")
         return Dialogue(f"one-{index}", (exchange, replace(exchange), replace(exchange)))
+
+
+class Announcements:
+    def dialogue(self, split, index, rng) -> Dialogue:
+        said = Exchange("", "The train is late.", "", "announcement", given=True)
+        return Dialogue("d", (said, Exchange("Which train is it?", "The one to Rome.", "Rome", "f")))
+
+
+def test_where_the_agent_speaks_unasked_the_user_is_silent():
+    made = DialogueCuts(DialogueSpec(quiet=0.0, acoustics=CLEAN, rhythm=Rhythm(barge_in=0.0)), Announcements(), cast_of())
+    cut = made.cut("train", 0)
+    conversation = Conversation.from_cut(cut)
+    assert [(t.speaker, t.text) for t in conversation.turns] == [
+        ("agent", "The train is late."), ("user", "Which train is it?"), ("agent", "The one to Rome."),
+    ]  # fmt: skip
+    assert [t.custom.get("given") for t in conversation.turns] == [True, None, None]
+    before = cut.load_audio()[0][: round((conversation.user[0].start - 0.01) * 16000)]
+    assert len(before) > 16000 and not np.abs(before).max() > 1e-3
+
+
+# --- what is off changes nothing ---------------------------------------------------------------------------------------------
+
+
+class Fixed:
+    """Two to four exchanges of fixed words, however the built-in dialogues grow."""
+
+    def dialogue(self, split, index, rng) -> Dialogue:
+        answer = "The number that comes after it is {} plus one more."
+        user = "What is the number after {} of them?"
+        count = int(rng.integers(2, 5))
+        exchanges = (Exchange(user.format(i), answer.format(i), str(i), "f", pauses=(8, 12)) for i in range(count))
+        return Dialogue(f"fixed-{index}", tuple(exchanges))
+
+
+#: SHA-256 before there were events: of the supervisions and the surroundings, of the user's samples in 16 bits, of the agent's.
+BEFORE = {
+    ("train", 0, None): ("f6ad23caf5ad", "99a027f227a3", "a5849fcfff95"),
+    ("train", 1, None): ("2aa667f05e49", "4fc2860fb4bc", "e081f4eb4dee"),
+    ("dev", 0, None): ("4ec0d436361f", "c55621e06bc5", "5b4476bbebb7"),
+    ("dev", 2, None): ("bbc7b8af4c3a", "5b2150635fd6", "cce80f213fb5"),
+    ("impatient", 0, None): ("3e67bd3b94a0", "658fbf8eae8e", "3d29c5027176"),
+    ("train", 0, 12.8): ("6236cc7981ba", "38340176c9eb", "d8db7cd3e6f5"),
+}
+
+
+@pytest.mark.parametrize("set_name, index, duration", BEFORE)
+def test_with_all_that_is_new_off_a_cut_has_the_bytes_that_it_had(set_name, index, duration):
+    cut = DialogueCuts(DialogueSpec(duration=duration), Fixed(), cast_of()).cut(set_name, index)
+    written = json.dumps([s.to_dict() for s in cut.supervisions], sort_keys=True)
+    written += json.dumps(cut.custom["surroundings"], sort_keys=True)
+    samples = [(audio[0] * 32768).round().astype(np.int16).tobytes() for audio in (cut.load_audio(), cut.load_target_audio())]
+    made = tuple(hashlib.sha256(data).hexdigest()[:12] for data in (written.encode(), *samples))
+    assert made == BEFORE[set_name, index, duration]
+
+
+# --- dialogues in a row ------------------------------------------------------------------------------------------------------
+
+
+def test_pairs_of_a_source_are_concatenated_to_two_turns():
+    """The paper's Table 1: two question and answer pairs of one dataset, at random."""
+    single, double = (numbered(Numbered(lambda n: False, count=5), concatenate=count) for count in (1, 2))
+    seconds = []
+    for index in range(20):
+        one, two = single.spoken("train", index), double.spoken("train", index)
+        assert len(one.conversation.user) == 1 and len(two.conversation.user) == 2 == len(two.conversation.agent)
+        assert one.conversation.user[0] == two.conversation.user[0], "The first pair stays what it was."
+        assert two.sources[0] == f"n{index % 5}" and two.sources[1] != two.sources[0]
+        assert two.conversation.custom["source"] == " ".join(two.sources)
+        seconds.append(two.sources[1])
+        gap = two.conversation.user[1].start - two.conversation.agent[0].end
+        assert two.conversation.user[1].custom["gap"] == pytest.approx(gap, abs=1e-3)
+    assert len(set(seconds)) == 5
+    assert [s for s in double.cut("dev", 3).supervisions if s.speaker == "user"][1].text.startswith("Question")
+
+
+def test_a_source_of_one_dialogue_is_concatenated_with_itself():
+    assert numbered(Numbered(lambda n: False, count=1), concatenate=3).spoken("train", 0).sources == ("n0", "n0", "n0")
+
+
+def test_what_is_an_event_is_in_no_turn_though_there_is_no_event():
+    turn = Turn("user", 0.0, 1.0, "hm", custom={"hesitations": [], "voice": "v"})
+    made = _with_sounds(SpokenConversation(Conversation("c", 2.0, (turn,)), {}), ()).conversation
+    assert made.turns[0].custom == {"voice": "v"} and "events" not in made.custom

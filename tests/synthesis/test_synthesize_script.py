@@ -14,12 +14,16 @@ import pytest
 from lhotse import CutSet
 
 from nemo_duplex.codec.fsq_codec import FSQCodec
-from nemo_duplex.synthesis import pipeline
-from nemo_duplex.synthesis.cuts import DialogueSpec
-from nemo_duplex.synthesis.pipeline import SETS, CorpusSpec
+from nemo_duplex.synthesis import run as run_module
+from nemo_duplex.synthesis.corpus_spec import CorpusSpec
+from nemo_duplex.synthesis.dialogue_spec import DialogueSpec
+from nemo_duplex.synthesis.pipeline import SETS
+from nemo_duplex.synthesis.ray_executor import RayCluster
+from nemo_duplex.synthesis.text.text_spec import TextSpec
 from nemo_duplex.synthesis.timing import Rhythm
 from tests.dummies import CODEC
 
+ESPEAK = ["agent_voice=espeak", "user_voices.train={espeak: 1}"]  # which speaks fast
 SCRIPT = Path(__file__).parents[2] / "examples" / "synthesize.py"
 
 
@@ -53,24 +57,33 @@ def test_a_small_corpus(capsys, tmp_path):
 def asked(monkeypatch, capsys, *arguments):
     """What the script asks `synthesize` for."""
     calls = []
-    monkeypatch.setattr(pipeline, "synthesize", lambda *given: calls.append(given))
+    monkeypatch.setattr(run_module, "synthesize", lambda *given: calls.append(given))
     code, text = run(capsys, *arguments)
     assert code == 0, text
     return calls[0]
 
 
 def test_every_key_reaches_the_corpus(monkeypatch, capsys, tmp_path):
-    spec, out, sets, _, whole, overwrite = asked(monkeypatch, capsys, f"out={tmp_path / 'a'}")
-    assert (spec, out, list(sets), whole, overwrite) == (CorpusSpec(), tmp_path / "a", list(SETS), (0, 1), False)
+    spec, out, sets, *rest = asked(monkeypatch, capsys, f"out={tmp_path / 'a'}")
+    assert (spec, out, list(sets), rest) == (
+        CorpusSpec(),
+        tmp_path / "a",
+        list(SETS),
+        [None, (0, 1), False, None, True],
+    )
+    *_, cluster, _ = asked(monkeypatch, capsys, f"out={tmp_path / 'a'}", "executor=ray")
+    assert cluster == RayCluster()
     source = tmp_path / "own.jsonl"
     source.write_text("".join(f'{{"data": ["Number {i}?", "Yes."]}}\n' for i in range(2)))
     keys = "hours=2 dev=3 seed=4 barge_in=0.1 pause=0.2 quiet=0.3 long_silence=0.4 response_gap=0.8 duration=6.4".split()
+    keys += "executor=ray ray.address=head:6379 ray.cpus=2 ray.memory=1.5 check_hashes=false".split()
     more = f"agent_utterances=5 workers=6 slice=1/2 overwrite=true sets=[dev] source=[{source}] max_odd_rows=0.25".split()
-    spec, _, sets, workers, part, overwrite = asked(monkeypatch, capsys, f"out={tmp_path / 'a'}", *keys, *more)
+    spec, _, sets, workers, part, overwrite, cluster, hashes = asked(monkeypatch, capsys, f"out={tmp_path / 'a'}", *keys, *more)
     rhythm = Rhythm(response_gap=0.8, barge_in=0.1, long_silence=0.4)
     dialogues = DialogueSpec(seed=4, pause=0.2, quiet=0.3, duration=6.4, rhythm=rhythm)
-    assert spec == CorpusSpec(2, 3, 5, (str(source),), dialogues, 0.25)
+    assert spec == CorpusSpec(2, 3, 5, (str(source),), dialogues, TextSpec(max_odd_rows=0.25))
     assert (list(sets), workers, part, overwrite) == (["dev"], 6, (1, 2), True)
+    assert cluster == RayCluster("head:6379", 2.0, 1.5) and hashes is False
 
 
 @pytest.mark.parametrize(
@@ -80,7 +93,7 @@ def test_every_key_reaches_the_corpus(monkeypatch, capsys, tmp_path):
         (("hours=-3",), "hours=-3"),
         (("duration=1",), "duration=1: expected 4 to 3600 s"),
         (("slice=2/2",), "slice=2/2: expected i/n"),
-        (("executor=moon",), "executor=moon"),
+        (("executor=moon",), "executor=moon: expected local or ray."),
         (("source=[nowhere.jsonl]",), "there is no file nowhere.jsonl"),
         (("sets=[tests]",), "'tests' is none of train, dev"),
     ],
@@ -117,17 +130,18 @@ def test_a_codec_adds_its_codes_and_a_wrong_one_is_refused_first(capsys, tmp_pat
 
 @pytest.mark.slow
 def test_ctrl_c_leaves_whole_shards_and_nothing_else(tmp_path):
-    command = [sys.executable, str(SCRIPT), f"out={tmp_path}", "hours=1", "duration=4", "sets=train", "workers=2"]
+    command = [sys.executable, str(SCRIPT), f"out={tmp_path}", "hours=1", "duration=4", "sets=train", "workers=2", *ESPEAK]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not list(tmp_path.glob("train/state/*.json")):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)
-    interrupted = time.monotonic()
-    _, text = process.communicate(timeout=60)
-    assert process.returncode == 130 and time.monotonic() - interrupted < 30
+    made = len(list(tmp_path.glob("train/state/*.json")))
+    _, text = process.communicate(timeout=600)
+    assert process.returncode == 130
     assert text.splitlines()[-1] == "interrupted: nothing half-written" and "Traceback" not in text
     assert sorted(os.listdir(tmp_path)) == ["train"] and sorted(os.listdir(tmp_path / "train")) == ["shar", "state"]
     done = {path.stem for path in (tmp_path / "train" / "state").iterdir()}
+    assert len(done) <= made + 2, "two were in progress, and no other begins"
     assert {path.name.split(".")[1] for path in (tmp_path / "train" / "shar").iterdir()} == done

@@ -10,6 +10,7 @@ import pytest
 
 from nemo_duplex.conversation import Conversation, Turn, Word
 from nemo_duplex.frames import FRAME_RATE
+from nemo_duplex.synthesis.gaps import PEOPLE, PEOPLE_AS_AGENT, GapDistribution
 from nemo_duplex.synthesis.timing import Rhythm, impatient, schedule
 
 FRAME = FRAME_RATE.seconds
@@ -175,8 +176,8 @@ def test_impatient_knows_which_turns_interrupt():
         Rhythm(barge_in=0.0, prompt=0.0, long_silence=0.0, gap=(1.0, 1.0)), np.random.default_rng(0),
     )  # fmt: skip
     assert impatient(source, Rhythm()).custom["interrupts"] == [False, True, True]
-    assert impatient(source, Rhythm(), factor=1.0).custom["interrupts"] == [False, False, False]
-    assert impatient(source, Rhythm(), factor=0.1).custom["interrupts"] == [False, False, False]  # before the agent starts
+    assert impatient(source, Rhythm(impatient=1.0)).custom["interrupts"] == [False, False, False]
+    assert impatient(source, Rhythm(impatient=0.1)).custom["interrupts"] == [False, False, False]  # before the agent starts
 
 
 def test_impatient_refuses_a_conversation_that_was_cut():
@@ -185,3 +186,124 @@ def test_impatient_refuses_a_conversation_that_was_cut():
         impatient(hasty, Rhythm())
     with pytest.raises(ValueError, match="c0"):
         impatient(replace(hasty, turns=hasty.user), Rhythm())
+
+
+def test_an_agent_that_speaks_unasked_begins_on_a_frame_edge_and_the_user_does_not_interrupt_for_nothing():
+    rng = np.random.default_rng(3)
+    pairs = [(None, turn("agent", 1.03)), (turn("user", 1.0), turn("agent", 4.0)), (None, turn("agent", 2.0))]
+    rhythm = Rhythm(barge_in=1.0, first_onset=(0.5, 0.5), gap=(0.3, 0.3), prompt=0.0, long_silence=0.0)
+    conversation = schedule("c", iter(pairs), rhythm, rng)
+    first, second, third = conversation.agent
+    (user,) = conversation.user
+    assert (first.start, first.custom["gap"], first.custom["exchange"]) == (pytest.approx(0.56), pytest.approx(0.56), 0)
+    assert user.custom["barge_in"] and user.custom["exchange"] == second.custom["exchange"] == 1
+    assert first.was_cut == (first.custom.get("cut") is not None)
+    assert not second.was_cut, "Nobody speaks to interrupt it."
+    assert third.start - second.end == pytest.approx(0.3, abs=FRAME) and third.start >= second.end + 0.3
+    assert third.custom["gap"] == pytest.approx(third.start - second.end, abs=1e-4)
+    for answer in conversation.agent:
+        assert answer.start / FRAME == pytest.approx(round(answer.start / FRAME), abs=1e-6)
+
+
+# --- gaps from a distribution --------------------------------------------------------------------------------------------
+
+QUICK = GapDistribution(mean=-0.4, deviation=0.1, tail=0.1, low=-2.0, high=0.0)  # overlaps alone
+
+
+def people(seed: int, rhythm: Rhythm, answer: float | None = None) -> Conversation:
+    rng = np.random.default_rng(seed)
+    content = exchanges(rng, 6) if answer is None else [(turn("user", 1.0), turn("agent", answer)) for _ in range(6)]
+    return schedule(f"p{seed}", iter(content), rhythm, rng, gaps_rng=np.random.default_rng(seed + 1000))
+
+
+def test_users_take_the_turn_as_people_do_and_an_overlap_is_no_barge_in():
+    gaps = []
+    for seed in range(150):
+        conversation = people(seed, Rhythm(barge_in=0.0, long_silence=0.0, gaps=PEOPLE), answer=3.0)
+        assert not any(t.was_cut or "cut" in t.custom for t in conversation.agent), "Its last words are said."
+        assert not any("barge_in" in t.custom for t in conversation.user)
+        for answer, following in zip(conversation.agent, conversation.user[1:]):
+            gaps.append(following.start - answer.end)
+            assert following.custom["gap"] == pytest.approx(gaps[-1], abs=1e-3)
+    assert -0.64 <= min(gaps) < -0.5 and np.mean(np.array(gaps) < 0) == pytest.approx(0.36, abs=0.05)
+    assert np.mean(gaps) == pytest.approx(0.31, abs=0.06)
+
+
+def test_an_overlap_is_never_longer_than_half_of_the_answer_or_than_the_agent_takes_to_stop():
+    for answer, stop_delay, longest in ((0.5, 0.64, 0.25), (3.0, 0.64, 0.64), (3.0, 0.24, 0.24)):
+        rhythm = Rhythm(barge_in=0.0, long_silence=0.0, stop_delay=stop_delay, gaps=replace(QUICK, mean=-1.0))
+        for seed in range(10):
+            conversation = people(seed, rhythm, answer)
+            gaps = [user.start - agent.end for agent, user in zip(conversation.agent, conversation.user[1:])]
+            assert min(gaps) == pytest.approx(-longest, abs=1e-6) and max(gaps) < 0
+            for turns in (conversation.user, conversation.agent):
+                assert all(before.end <= after.start + 1e-6 for before, after in zip(turns, turns[1:]))
+
+
+def test_barge_ins_and_long_silences_stay_with_gaps_of_people():
+    some = [people(seed, Rhythm(barge_in=0.5, long_silence=0.2, gaps=PEOPLE)) for seed in range(40)]
+    barged = sum(t.custom.get("barge_in", False) for c in some for t in c.user) / (40 * 5)
+    assert barged == pytest.approx(0.5, abs=0.1)
+    assert np.mean([t.custom["gap"] >= 2.0 for c in some for t in c.user[1:]]) == pytest.approx(0.1, abs=0.05)
+    assert any(t.was_cut for c in some for t in c.agent)
+
+
+def test_the_agent_answers_after_gaps_of_its_own_on_the_grid():
+    gaps = []
+    for seed in range(60):
+        conversation = people(seed, Rhythm(barge_in=0.0, response_gaps=PEOPLE_AS_AGENT))
+        for user, answer in zip(conversation.user, conversation.agent):
+            gaps.append(answer.start - user.end)
+            assert answer.start / FRAME == pytest.approx(round(answer.start / FRAME), abs=1e-6)
+    assert min(gaps) >= 0.08 - FRAME / 2 - 1e-3 and max(gaps) > 1.0 and np.median(gaps) == pytest.approx(0.5, abs=0.1)
+
+
+def test_an_agent_that_overlaps_the_user_leaves_turns_of_one_speaker_apart():
+    rhythm = Rhythm(barge_in=0.0, gaps=QUICK, response_gaps=replace(QUICK, mean=-1.0))
+    for seed in range(20):
+        conversation = people(seed, rhythm)
+        overlaps = sum(a.start < u.end for u, a in zip(conversation.user, conversation.agent))
+        assert overlaps >= 3, "All but those that wait for an answer before."
+        for turns in (conversation.user, conversation.agent):
+            assert all(before.end <= after.start + 1e-6 for before, after in zip(turns, turns[1:]))
+
+
+def test_gaps_of_people_change_nothing_else():
+    plain, with_gaps = people(2, Rhythm(barge_in=1.0)), people(2, Rhythm(barge_in=1.0, gaps=PEOPLE))
+    assert [(t.start, t.end, t.text) for t in plain.turns] == [(t.start, t.end, t.text) for t in with_gaps.turns]
+
+
+def test_an_aside_delays_the_next_turn_and_the_end():
+    asked = []
+
+    def aside(number: int, end: float) -> float | None:
+        asked.append((number, end))
+        return end + 2.0 if number in (1, 5) else None
+
+    def made(aside=None) -> Conversation:
+        content = [(turn("user", 1.0), turn("agent", 3.0)) for _ in range(6)]
+        rhythm = Rhythm(barge_in=0.0, prompt=0.0, long_silence=0.0, gap=(0.5, 0.5))
+        return schedule("c", iter(content), rhythm, np.random.default_rng(0), aside=aside)
+
+    plain, delayed = made(), made(aside)
+    assert [number for number, _ in asked] == list(range(6)) and asked[1][1] == delayed.agent[1].end
+    gaps = [u.start - a.end for a, u in zip(delayed.agent, delayed.user[1:])]
+    assert gaps == pytest.approx([0.5, 2.5, 0.5, 0.5, 0.5])
+    assert [t.start for t in delayed.user[:2]] == [t.start for t in plain.user[:2]]
+    assert delayed.duration - delayed.agent[-1].end == pytest.approx(3.0, abs=FRAME)
+
+
+def test_nobody_talks_to_others_after_an_answer_that_is_interrupted():
+    asked = []
+    content = iter([(turn("user", 1.0), turn("agent", 3.0)) for _ in range(3)])
+    schedule("c", content, Rhythm(barge_in=1.0), np.random.default_rng(0), aside=lambda number, end: asked.append(number))
+    assert asked == [2], "The last answer is never interrupted."
+
+
+def test_a_pause_that_passes_the_end_is_there_up_to_the_end():
+    spoken = turn("user", 3.0, [[0.2, 0.4], [1.0, 2.0], [2.3, 2.6]])
+    conversation = schedule(
+        "c", iter([(spoken, turn("agent", 1.0))]), Rhythm(first_onset=(1.0, 1.0)), np.random.default_rng(0), 2.4
+    )
+    (user,) = conversation.turns
+    assert user.custom["unfinished"] and user.custom["pauses"] == [[1.2, 1.4], [2.0, 2.4]]

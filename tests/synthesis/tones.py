@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import functools
 import re
+from dataclasses import replace
 
 import numpy as np
 
 from nemo_duplex.conversation import Word
-from nemo_duplex.synthesis.tts.utterance import Utterance, Voice
+from nemo_duplex.synthesis.tts.cast import Cast, EngineVoices
+from nemo_duplex.synthesis.tts.utterance import SpeechEngine, Utterance, Voice
+from nemo_duplex.synthesis.tts.voices import AGENT_VOICE, NUM_SPEAKERS, user_voice
 
 SECONDS_PER_WORD = 0.3
 
@@ -26,3 +29,14 @@ class ToneEngine:
             for i, (begin, end) in enumerate(spans)
         )
         return Utterance(text, 0.5 * np.concatenate(tones).astype(np.float32), self.sample_rate, words)
+
+
+def cast_of(engine: SpeechEngine | None = None) -> Cast:
+    """The speakers of eSpeak, spoken by an engine of a test."""
+    engine = engine or ToneEngine()
+
+    def user(split, number):
+        return replace(user_voice(split, number), engine=engine.name)
+
+    voices = EngineVoices(engine, replace(AGENT_VOICE, engine=engine.name), NUM_SPEAKERS, user, quick=True)
+    return Cast(voices, {"train": {voices: 1.0}, "dev": {voices: 1.0}})

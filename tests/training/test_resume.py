@@ -162,6 +162,7 @@ def test_it_trains_logs_and_writes_an_agent(whole):
 VARIANTS = {
     "accumulated, and logged over checkpoints": (["trainer.accumulate_grad_batches=2", "trainer.log_every_n_steps=2"], 2, 2),
     "a worker": (["data.train_loader.num_workers=1"], 1, 1),
+    "composed by a worker": (["data.train=null", "data.compose={duration: 4.0}", "data.train_loader.num_workers=1"], 1, 1),
 }
 
 

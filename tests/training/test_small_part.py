@@ -45,7 +45,7 @@ class Line(PartTraining):
     """A matrix for Muon and a vector for AdamW; notes what it draws and its learning rates."""
 
     def __init__(self, act=lambda step: None, **config) -> None:
-        config = {"seed": 0, "rate": 0.1, "matrix_rate": 0.5, "warmup_steps": 0, **config}
+        config = {"seed": 0, "steps": None, "rate": 0.1, "matrix_rate": 0.5, "warmup_steps": 0, **config}
         super().__init__(SimpleNamespace(**config), Budget(minutes=1.0))
         self.act, self.drawn, self.rates = act, [], []
         self.matrix = torch.nn.Parameter(torch.eye(2))
@@ -176,3 +176,15 @@ def test_what_is_written_has_nothing_to_go_on_from(tmp_path):
     finish(tmp_path, {"distance": 0.25})
     assert [path.name for path in tmp_path.iterdir()] == ["quality.json"]
     assert json.loads((tmp_path / "quality.json").read_text()) == {"distance": 0.25}
+
+
+def test_steps_are_a_second_budget():
+    """Whichever is spent more: a quarter of the steps, half of the minutes."""
+    line = Line(steps=40)
+    line.step = 10
+    assert line.share == 0.25
+    line.budget.spent = 0.5
+    assert line.share == 0.5
+    line.step = 50
+    assert line.share == 1.0
+    assert Line(steps=None).share == 0.0

@@ -108,6 +108,6 @@ class Trainings:
         words = arguments(self.setup, out, *keys)
         process = self.context.Process(target=train, args=(words, str(log), sabotage, *details))
         process.start()
-        process.join(120)
+        process.join(300)  # a machine that does other things too
         assert not process.is_alive(), f"A training hangs: {log.read_text()}"
         return process.exitcode, log.read_text()

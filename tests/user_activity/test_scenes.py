@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nemo_duplex.user_activity.noises import FAMILIES, at_level, babble, rms
+from nemo_duplex.synthesis.noises import FAMILIES, at_level, babble, rms
 from nemo_duplex.user_activity.scenes import SAMPLE_RATE, Scene, SceneMaker, spoken
 from tests.dummies import voice_like
 

@@ -27,6 +27,7 @@ from nemo_duplex.files.nemo_file import (
     config_values,
     is_part,
     missing_artifacts,
+    overriding_config,
     parse_config,
     read_weights,
     unpacked_nemo,
@@ -118,7 +119,9 @@ class RestoreConnector(SaveRestoreConnector):
         with unpacked_nemo(restore_path, "model", artifacts=True) as (found, folder):
             check_restored_config(found, restore_path, os.listdir(folder), _names(calling_cls, self._base))
             _check_format(found, restore_path, self._format_version)
-            config = OmegaConf.create(found) if override_config_path is None else _overriding(override_config_path)
+            config = OmegaConf.create(
+                found if override_config_path is None else overriding_config(override_config_path, "model")
+            )
             if return_config:
                 return config
             weights = read_weights(folder / WEIGHTS, restore_path, "model")
@@ -153,8 +156,13 @@ class RestoreConnector(SaveRestoreConnector):
 
     @staticmethod
     def _make_nemo_file_from_folder(filename: str, source_dir: str) -> None:
-        with whole_file(filename) as part:
-            SaveRestoreConnector._make_nemo_file_from_folder(str(part), source_dir)
+        pack_nemo(source_dir, filename)
+
+
+def pack_nemo(folder: str | Path, path: str | Path) -> None:
+    """Writes the files of a folder as the `.nemo` at `path`, whole or not at all."""
+    with whole_file(Path(path).absolute()) as part:
+        SaveRestoreConnector._make_nemo_file_from_folder(str(part), str(folder))
 
 
 def check_what_nemo_restores(cls: type[ModelPT], base: type[ModelPT]) -> None:
@@ -200,11 +208,3 @@ def _check_weights(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], pat
             f"model: {path}: config and weights do not fit each other: of {len(own)} weights, {', '.join(found)}. "
             "Take the file as model.save_to wrote it, without another config, or the version of nemo_duplex that saved it."
         )
-
-
-def _overriding(config: str | Path | DictConfig) -> DictConfig:
-    """The caller's config instead of the file's, as NeMo accepts it: a YAML file or a config, perhaps below `model`."""
-    if not isinstance(config, DictConfig):
-        config = OmegaConf.load(config)
-    config = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
-    return config.model if "model" in config else config

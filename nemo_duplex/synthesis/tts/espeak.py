@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nemo_duplex.inputs import InputError
+from nemo_duplex.inputs import InputError, NotInstalled
 from nemo_duplex.synthesis.tts.languages import Languages, language_of, tag
 from nemo_duplex.synthesis.tts.readable import readable, why_unreadable
 from nemo_duplex.synthesis.tts.utterance import Utterance, Voice
@@ -66,12 +66,12 @@ def espeak_paths() -> tuple[Path, Path]:
     """The shared library and its data folder.
 
     Raises:
-        InputError: if the wheel is not installed.
+        NotInstalled: if the wheel is missing.
     """
     try:
         import espeakng_loader
     except ImportError:
-        raise InputError("The voices need eSpeak NG, which is not installed: pip install espeakng-loader") from None
+        raise NotInstalled("The voices need eSpeak NG, which is not installed: pip install espeakng-loader") from None
     return Path(espeakng_loader.get_library_path()), Path(espeakng_loader.get_data_path())
 
 
@@ -132,6 +132,10 @@ class EspeakEngine:
         reason = why_unreadable(readable(text), language, name, partial(self._phonemes_of, language))
         shown = text if len(text) <= _SHOWN else text[:_SHOWN].rstrip() + "..."
         return reason and f"eSpeak NG cannot say {shown!r}: {reason}."
+
+    def phonemes(self, text: str, language: str) -> str:
+        """What is said of a text in a language of eSpeak (`en-us`): letters of the IPA, "_" between phonemes."""
+        return self._phonemes_of(language, [readable(text)])[0]
 
     def _language(self, text: str, voice: Voice) -> tuple[str, str]:
         """The language that a text is said in, and eSpeak's name of the voice in it."""

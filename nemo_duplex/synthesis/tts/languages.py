@@ -84,6 +84,12 @@ _OF_THREE_LETTERS = dict(
 _UNKNOWN = {"", "und", "unknown", "none", "mul", "auto"}  # what corpora write where they do not know
 
 
+def is_english(language: str) -> bool:
+    """Whether a language, as corpora write it (`en`, `eng`, `en_GB`, `English`), is English, or says that it is not known."""
+    name = language.split("(")[0].strip().lower().replace("_", "-")
+    return name in _UNKNOWN or name.split("-")[0] in ("en", "eng", "english")
+
+
 @lru_cache(maxsize=65536)
 def script(character: str) -> str | None:
     """The script of a letter, such as `Cyrillic`; None of what is no letter or belongs to no script."""

@@ -26,6 +26,31 @@ _CLOSURE: Seconds = 0.065
 _MARGIN: Seconds = 0.010
 
 
+#: Words per minute that mean the own pace of engines that know a factor only.
+OWN_RATE = 160
+
+
+@dataclass(frozen=True)
+class Perturbation:
+    """What makes another speaker of one, after the engine has spoken.
+
+    Args:
+        of: id of the voice that is changed.
+        semitones: that the pitch rises.
+        formants: factor of their frequencies; a shorter vocal tract has higher ones.
+        speed: factor.
+
+    Examples:
+        >>> Perturbation("agent", semitones=-2.0).speed
+        1.0
+    """
+
+    of: str
+    semitones: float = 0.0
+    formants: float = 1.0
+    speed: float = 1.0
+
+
 @dataclass(frozen=True)
 class Voice:
     """A speaker of an engine.
@@ -33,9 +58,11 @@ class Voice:
     Args:
         id: names the speaker in the corpus; two voices with the same id sound the same.
         name: what the engine calls the voice.
-        rate: words per minute.
+        rate: words per minute; `OWN_RATE` is the own pace of engines that know a factor only.
         pitch, pitch_range: 0 to 100, 50 is the voice's own.
         language: of texts in its script, a tag such as `de` or its English name; None: what the engine takes a text for.
+        engine: `name` of the engine that it belongs to.
+        perturbation: what is changed of what the engine says in it; None: nothing.
 
     Examples:
         >>> Voice("agent", "en-us+klatt2", rate=150).pitch
@@ -44,10 +71,17 @@ class Voice:
 
     id: str
     name: str
-    rate: int = 160
+    rate: int = OWN_RATE
     pitch: int = 50
     pitch_range: int = 50
     language: str | None = None
+    engine: str = "espeak-ng"
+    perturbation: Perturbation | None = None
+
+    @property
+    def unperturbed(self) -> Voice:
+        """The voice in which the engine speaks, before the perturbation."""
+        return self if self.perturbation is None else replace(self, id=self.perturbation.of, perturbation=None)
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ def word_times(text: str, onsets: dict[int, int], num_samples: int, sample_rate:
     known = [i for i, start in enumerate(starts) if start is not None] + [len(spans)]
     edges = [float(s) if s is not None else 0.0 for s in starts] + [float(num_samples)]
     for first, last in zip(known, known[1:]):
-        letters = np.cumsum([len(normalize("NFC", text[begin:end])) for begin, end in spans[first:last]])
+        letters = np.cumsum([len(normalize("NFC", text[begin:end])) for begin, end in spans[first:last]]).tolist()
         for i in range(first + 1, last):
             edges[i] = edges[first] + (edges[last] - edges[first]) * letters[i - first - 1] / letters[-1]
     return tuple(

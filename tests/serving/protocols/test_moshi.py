@@ -19,6 +19,7 @@ from nemo_duplex.serving.protocols.call_socket import Gone
 from nemo_duplex.streaming.session import EngineSession
 from tests.dummies import voice_like
 from tests.serving.answering import ANSWER, serving
+from tests.serving.conftest import UNHURRIED
 from tests.serving.protocols.fuzz_moshi import broken_streams, check_stream
 from tests.serving.test_opus import DELAY, lateness, noise
 
@@ -39,7 +40,7 @@ async def converse(address, messages, frames, query=""):
         for message in messages:
             await socket.send(message)
         while heard < frames:
-            message = await asyncio.wait_for(socket.recv(), 10)
+            message = await asyncio.wait_for(socket.recv(), 60)
             received.append(message)
             heard += message[:1] == b"\x01"
     return received
@@ -87,7 +88,7 @@ def test_the_engine_hears_the_first_sample_and_every_other_6_5_ms_late(server, h
 def test_the_agents_first_frame_and_every_other_reach_the_client(agent, monkeypatch):
     made, take = [], EngineSession.take_frame
     monkeypatch.setattr(EngineSession, "take_frame", lambda self, *frame: made.append(frame[2]) or take(self, *frame))
-    with serving(make_app(agent, ServerConfig(callers=1))) as address:
+    with serving(make_app(agent, ServerConfig(callers=1, audio=UNHURRIED))) as address:
         received = asyncio.run(converse(address, spoken(np.zeros(24000 * 2, np.float32)), 24))
     said = resample_poly(np.concatenate(made[:24]), 160, 147)
     played = np.concatenate(sound(received))
@@ -97,20 +98,20 @@ def test_the_agents_first_frame_and_every_other_reach_the_client(agent, monkeypa
 
 
 def test_what_a_caller_says_while_it_waits_for_a_seat_is_kept_and_nothing_is_sent_to_it(agent, heard):
-    config = ServerConfig(callers=1, limits=Limits(waiting=1))
+    config = ServerConfig(callers=1, audio=UNHURRIED, limits=Limits(waiting=1))
 
     async def main(address):
         async with websockets.connect(f"ws://{address}/api/chat") as seated:
             assert await seated.recv() == b"\x00"
             async with websockets.connect(f"ws://{address}/api/chat") as second:
-                for message in spoken(said):
+                for message in spoken(np.concatenate([said, np.zeros(24000, np.float32)])):
                     await second.send(message)
                 with pytest.raises(asyncio.TimeoutError):
                     await asyncio.wait_for(second.recv(), 0.5)
                 await seated.close()
-                assert await asyncio.wait_for(second.recv(), 10) == b"\x00"
+                assert await asyncio.wait_for(second.recv(), 60) == b"\x00"
                 for _ in range(50):
-                    assert (await asyncio.wait_for(second.recv(), 10))[0] == 1
+                    assert (await asyncio.wait_for(second.recv(), 60))[0] == 1
 
     said = noise(24000 * 4)
     with serving(make_app(agent, config)) as address:
@@ -219,7 +220,7 @@ class Until:
 
     async def __anext__(self):
         try:
-            return await asyncio.wait_for(self.socket.recv(), 10)
+            return await asyncio.wait_for(self.socket.recv(), 60)
         except websockets.ConnectionClosed:
             raise StopAsyncIteration from None
 

@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 import websockets
 
+from nemo_duplex.serving.app import make_app
+from nemo_duplex.serving.caller_audio import AudioRules
+from nemo_duplex.serving.config import ServerConfig
 from nemo_duplex.serving.wire_audio import WireFormat
 from tests.dummies import voice_like
-from tests.serving.answering import ANSWER, ANSWER_FRAMES
+from tests.serving.answering import ANSWER, ANSWER_FRAMES, make_answering, serving
 from tests.serving.protocols.realtime_schema import check_event
 from tests.serving.protocols.test_realtime_conversation import BEGIN, END, SOUND, STOPPED, TEXT
 
@@ -19,10 +22,13 @@ RATE = 24000
 QUESTION = np.concatenate([np.zeros(RATE // 2), voice_like(1.0, sample_rate=RATE)])
 
 
-def pcm(seconds: float = 0.0, rate: int = RATE) -> bytes:
-    """The question and a silence behind it."""
-    samples = np.concatenate([QUESTION, np.zeros(round(seconds * RATE))])[:: RATE // rate]
-    return (samples * 32767).astype("<i2").tobytes()
+#: Longer than an answer: sent at once, so that the model answers as fast as it can.
+SILENCE = np.zeros(5 * RATE)
+
+
+def pcm(*parts: np.ndarray) -> bytes:
+    """Sound as it is sent: the question and a silence, if nothing else is said."""
+    return (np.concatenate(parts or (QUESTION, SILENCE)) * 32767).astype("<i2").tobytes()
 
 
 class Client:
@@ -42,7 +48,7 @@ class Client:
         """The events up to the next one of a kind."""
         first = len(self.events)
         while len(self.events) == first or self.events[-1]["type"] != kind:
-            event = json.loads(await asyncio.wait_for(self.socket.recv(), 20))
+            event = json.loads(await asyncio.wait_for(self.socket.recv(), 60))
             check_event(event)
             self.events.append(event)
         return self.events[first:]
@@ -89,7 +95,7 @@ def test_the_telephone_is_answered(server):
         audio = {side: {"format": {"type": "audio/pcmu"}} for side in ("input", "output")}
         await client.send("session.update", session={"type": "realtime", "audio": audio})
         await client.until("session.updated")
-        sound = WireFormat("ulaw", 8000).encode(QUESTION[::3].astype(np.float32))
+        sound = WireFormat("ulaw", 8000).encode(np.concatenate([QUESTION, SILENCE])[::3].astype(np.float32))
         await client.append(sound, piece=160)
         return await client.until("response.done")
 
@@ -103,9 +109,10 @@ def test_push_to_talk(server):
     async def conversation(client):
         await client.until("session.created")
         await client.send("session.update", session={"audio": {"input": {"turn_detection": None}}})
-        await client.append(pcm(), piece=4800)
+        await client.append(pcm(QUESTION), piece=4800)
         await client.send("input_audio_buffer.commit")
         await client.send("response.create", response={"metadata": {"client_event_id": "mine"}})
+        await client.append(pcm(SILENCE))
         events = await client.until("response.done")
         await client.send("response.cancel")
         return events, await client.until("error")
@@ -117,7 +124,7 @@ def test_push_to_talk(server):
     assert ends[-1]["error"]["code"] == "response_cancel_not_active"
 
 
-def test_an_agent_that_is_asked_begins_without_any_audio(server):
+def test_an_agent_that_is_asked_begins_without_any_audio(agent):
     async def conversation(client):
         await client.until("session.created")
         await client.send("response.create")
@@ -125,14 +132,16 @@ def test_an_agent_that_is_asked_begins_without_any_audio(server):
         await client.send("response.cancel")
         return begun, await client.until("response.done")
 
-    begun, ended = talk(server, conversation)
+    rules = AudioRules(patience=0.1, patience_at_start=0.1)
+    with serving(make_answering(make_app(agent, ServerConfig(callers=1, audio=rules)))) as address:
+        begun, ended = talk(address, conversation)
     assert story(begun) == [*BEGIN, SOUND] and story(ended)[-6:] == END
 
 
 def test_a_barge_in_ends_the_answer_and_is_answered(server):
     async def conversation(client):
         await client.until("session.created")
-        await client.append(pcm(1.0) + pcm(1.0))
+        await client.append(pcm(QUESTION, np.zeros(RATE), QUESTION, SILENCE))
         await client.until(TEXT)
         await client.until("input_audio_buffer.speech_started")
         return await client.until("response.done"), await client.until("response.done")

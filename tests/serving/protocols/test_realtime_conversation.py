@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from nemo_duplex.inputs import InputError
+from tests import virtual_time
 from tests.serving.protocols.realtime_talk import BEGIN, END, FRAME, QUIET, SOUND, STOPPED, TEXT, FakeCall, Talk
 
 
@@ -341,14 +342,14 @@ def begun_with(instructions, first, **config):
     talk = Talk(**config)
     call = talk.conversation.call = CallToBegin()
 
-    async def run():
+    async def talking():
         beginning = asyncio.ensure_future(talk.conversation.begin())
         await asyncio.sleep(0.01)
         for event in ({"type": "session.update", "session": {"instructions": instructions}}, first):
             await talk.conversation.handle(event)
         await asyncio.wait_for(beginning, 0.5)
 
-    asyncio.run(run())
+    virtual_time.run(talking())
     return call.prompts
 
 

@@ -7,9 +7,9 @@ from starlette.applications import Starlette
 
 from nemo_duplex.serving.config import ServerConfig
 from nemo_duplex.serving.page import page_routes
+from tests.browser import chromium
 from tests.dummies import voice_like
 from tests.serving.answering import serving
-from tests.serving.web.browser import chromium
 
 RATE = 16000
 

@@ -12,8 +12,8 @@ from websockets.sync.client import connect
 from nemo_duplex.serving.app import make_app
 from nemo_duplex.serving.config import Limits, ServerConfig
 from nemo_duplex.serving.page import page_routes
+from tests.browser import chromium, microphone
 from tests.serving.answering import ANSWER, make_answering, serving
-from tests.serving.web.browser import chromium, microphone
 from tests.serving.web.conftest import silence, voice
 
 pytestmark = pytest.mark.slow

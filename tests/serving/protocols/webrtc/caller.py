@@ -17,7 +17,7 @@ _SILENCE = np.zeros(0, np.float32)
 
 
 class Microphone(MediaStreamTrack):
-    """Plays (S,) float32 at 48 kHz in real time, then silence."""
+    """Plays (S,) float32 at 48 kHz in real time, then silence. Where the machine stood still, it goes on later, not faster."""
 
     kind = "audio"
 
@@ -28,7 +28,10 @@ class Microphone(MediaStreamTrack):
     async def recv(self):
         loop = asyncio.get_running_loop()
         self.start = self.start if self.start is not None else loop.time()
-        await asyncio.sleep(max(0.0, self.start + self.number * PACKET / RATE - loop.time()))
+        early = self.start + self.number * PACKET / RATE - loop.time()
+        if early < -0.2:
+            self.start -= early
+        await asyncio.sleep(max(0.0, early))
         part = self.samples[self.number * PACKET :][:PACKET]
         whole = np.rint(np.pad(part, (0, PACKET - len(part))) * 32767).astype(np.int16)
         whole = np.repeat(whole, 2)  # stereo: aiortc 1.16 sends a mono frame 3 dB quieter
@@ -92,7 +95,7 @@ class Caller:
     async def take(self, answer):
         await self.connection.setRemoteDescription(RTCSessionDescription(answer, "answer"))
 
-    async def until(self, happened, seconds=20.0):
+    async def until(self, happened, seconds=60.0):
         """Waits until `happened()`, which is asked when anything came."""
 
         async def wait():
@@ -109,6 +112,10 @@ class Caller:
 
     def send(self, event):
         self.channel.send(json.dumps(event))
+
+    def loud(self):
+        """Of every packet that was heard, whether there is sound in it."""
+        return [bool(np.abs(part).max() > 0.01) for *_, part in self.heard]
 
     @property
     def sound(self):
