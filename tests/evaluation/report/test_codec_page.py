@@ -106,14 +106,15 @@ def test_one_sound_plays_at_a_time_and_another_codec_goes_on_at_its_place(page):
         browser.screen(1200, 900)
         browser.open(f"file://{page}")
         paused = "JSON.stringify([...document.querySelectorAll('audio')].map(a => a.paused))"
+        browser.run("document.querySelectorAll('audio').forEach(a => { a.playbackRate = 0.25; })")  # so that none ends meanwhile
         browser.click(".play")
-        browser.wait("document.querySelector('audio').currentTime > 0.5")
+        browser.wait("document.querySelector('audio').currentTime > 0.3")
         browser.run("document.querySelector('.utterance').focus()")
         browser.run("document.activeElement.dispatchEvent(new KeyboardEvent('keydown', {key: '2', bubbles: true}))")
         browser.wait("!document.querySelectorAll('audio')[1].paused")
         assert json.loads(browser.run(paused)) == [True, False, True, True]
         places = json.loads(browser.run("JSON.stringify([...document.querySelectorAll('audio')].map(a => a.currentTime))"))
-        assert places[1] > places[0] - 0.25, "Chromium's clock may step back a little after a jump"
+        assert places[1] > places[0] - 0.1, "Chromium's clock may step back a little after a jump"
         assert browser.run("[...document.querySelectorAll('.voice.playing')].length") == 1
         browser.run("document.querySelectorAll('audio')[1].pause()")
         assert browser.troubles == []
