@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from torch import nn
 
-from nemo_duplex.codec.discriminators import PeriodDiscriminator, StftDiscriminator
+from nemo_duplex.codec.discriminators import PeriodDiscriminator, StftDiscriminator, _convolved
 
 
 def test_each_band_has_a_network_that_sees_nothing_of_the_others():
@@ -70,3 +71,31 @@ def test_the_last_samples_count_and_scores_may_be_negative():
     discriminator.layers[-1].register_forward_hook(lambda layer, given, output: made.append(output))
     assert discriminator(audio)[0].flatten().equal(made[0].flatten()) and made[0].min() < 0
     assert all(hasattr(layer, "parametrizations") for layer in discriminator.layers), "Their weights are normalised."
+
+
+def _used_memory() -> None:
+    """Leaves numbers that are none in the memory that is allocated next."""
+    rubbish = [torch.full((size,), float("nan")) for size in (3_000_000, 1_000_000, 200_000, 50_000, 5000)]
+    del rubbish
+
+
+def test_narrow_bands_are_judged_in_16_bits_as_in_32():
+    """Two columns are left of the lowest band of a short window, and the next layer strides over them."""
+    torch.manual_seed(0)
+    discriminator, audio = StftDiscriminator(256, 16), 0.1 * torch.randn(4, 21168)
+    parameters = list(discriminator.parameters())
+    expected, _ = discriminator(audio)
+    for _ in range(4):
+        _used_memory()
+        with torch.autocast("cpu", torch.bfloat16):
+            scores, _ = discriminator(audio)
+        torch.testing.assert_close(scores.float(), expected, atol=0.05, rtol=0.05)
+        _used_memory()
+        assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(scores.float().square().mean(), parameters))
+
+
+@pytest.mark.parametrize("columns", [1, 2, 3, 4, 5])
+def test_a_band_narrower_than_a_stride_is_convolved_as_any_other(columns):
+    torch.manual_seed(0)
+    layer, x = nn.Conv2d(2, 3, (3, 9), (2, 3), (1, 4)), torch.randn(2, 2, 7, columns)
+    torch.testing.assert_close(_convolved(layer, x), layer(x))

@@ -106,7 +106,9 @@ def test_one_sound_plays_at_a_time_and_another_codec_goes_on_at_its_place(page):
         browser.screen(1200, 900)
         browser.open(f"file://{page}")
         paused = "JSON.stringify([...document.querySelectorAll('audio')].map(a => a.paused))"
-        browser.run("document.querySelectorAll('audio').forEach(a => { a.playbackRate = 0.25; })")  # so that none ends meanwhile
+        browser.run(
+            "document.querySelectorAll('audio').forEach(a => { a.playbackRate = 0.25; })"
+        )  # so that none ends meanwhile
         browser.click(".play")
         browser.wait("document.querySelector('audio').currentTime > 0.3")
         browser.run("document.querySelector('.utterance').focus()")
