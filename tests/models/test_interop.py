@@ -196,7 +196,7 @@ def test_back_again_it_computes_the_same(speechlm2, ours, theirs, batch, folder)
     to_in_tree(ours, folder / "back")
     back = speechlm2.models.DuplexS2SModel.from_pretrained(str(folder / "back")).eval()
     for first, again in zip(their_logits(back, batch), their_logits(theirs, batch)):
-        torch.testing.assert_close(first, again, atol=1e-6, rtol=0)
+        torch.testing.assert_close(first, again, atol=1e-5, rtol=1e-5)
     assert back.cfg.duplex_user_channel_weight == 2.5 and back.text_pad_id == theirs.text_pad_id
     back.configure_optimizers()
 
