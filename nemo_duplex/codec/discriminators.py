@@ -112,9 +112,8 @@ def _through(layers: nn.ModuleList, x: torch.Tensor) -> list[torch.Tensor]:
 def _convolved(layer: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
     """`layer(x)`, also of bands that are narrower than a stride.
 
-    On CPUs with AMX, torch 2.13.0 reads memory that nobody wrote when a strided convolution in bfloat16 has one column left
-    and its kernel is wider than that: NaN, or any number (Conv2d(32, 32, (3, 9), (1, 2), (1, 4)) of two columns, channels
-    last). Without a stride it is right.
+    On CPUs with AMX, torch 2.13.0 computes NaN or any number where a strided convolution in bfloat16 leaves one column.
+    Without a stride it is right.
     """
     down, across = layer.stride
     if (x.shape[3] - 1) // across > 0:  # two columns or more are left

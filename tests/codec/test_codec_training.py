@@ -72,6 +72,20 @@ def config(data: Path, out: Path, **changes) -> CodecTrainingConfig:
     return CodecTrainingConfig(**(settings | changes))
 
 
+def train_until_killed(config: CodecTrainingConfig, step: int) -> None:
+    """A training that dies in this step, counted from 0."""
+    learns = CodecTraining.training_step
+
+    def dies(self, audio, batch_index):
+        if self.step == step:
+            raise RuntimeError("kill -9")
+        return learns(self, audio, batch_index)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(RuntimeError, match="kill -9"):
+        patch.setattr(CodecTraining, "training_step", dies)
+        train_codec(config)
+
+
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     return FSQCodec.restore_from(folder / "codec.nemo").state_dict()
 
@@ -151,18 +165,9 @@ def test_done_it_does_nothing_and_other_settings_are_refused(wavs, tmp_path, mon
 
 def test_killed_and_started_again_it_ends_as_if_it_had_not_been(wavs, tmp_path, monkeypatch):
     train_codec(config(wavs, tmp_path / "whole"))
-    step = CodecTraining.training_step
-
-    def killed(self, audio, batch_index):
-        if self.step == 6:
-            raise RuntimeError("kill -9")
-        return step(self, audio, batch_index)
-
-    monkeypatch.setattr(CodecTraining, "training_step", killed)
-    with pytest.raises(RuntimeError):
-        train_codec(config(wavs, tmp_path / "parts"))
+    train_until_killed(config(wavs, tmp_path / "parts"), step=6)
     assert not (tmp_path / "parts" / "codec.nemo").exists()
-    steps = []
+    steps, step = [], CodecTraining.training_step
     monkeypatch.setattr(CodecTraining, "training_step", lambda self, *a: steps.append(self.step) or step(self, *a))
     train_codec(config(wavs, tmp_path / "parts"))
     assert steps == [4, 5, 6, 7, 8, 9]
@@ -174,22 +179,12 @@ def test_killed_and_started_again_it_ends_as_if_it_had_not_been(wavs, tmp_path, 
 ADVERSARIAL = TINY | {"start": 0.3, "drawn": 1, "update_every": 2, "warmup_steps": 3}
 
 
-def test_against_discriminators_it_ends_as_if_it_had_not_been_killed(wavs, tmp_path, monkeypatch):
+def test_against_discriminators_it_ends_as_if_it_had_not_been_killed(wavs, tmp_path):
     """Killed in step 6 of 10; step 4 has the checkpoint, step 3 is the first with discriminators."""
     settings = dict(adversarial=ADVERSARIAL)
     quality = train_codec(config(wavs, tmp_path / "whole", **settings))
     assert quality["adversarial"]["steps"] == 7 and 0.01 < quality["adversarial"]["discriminator_loss"] < 1
-    step = CodecTraining.training_step
-
-    def killed(self, audio, batch_index):
-        if self.step == 6:
-            raise RuntimeError("kill -9")
-        return step(self, audio, batch_index)
-
-    monkeypatch.setattr(CodecTraining, "training_step", killed)
-    with pytest.raises(RuntimeError):
-        train_codec(config(wavs, tmp_path / "parts", **settings))
-    monkeypatch.setattr(CodecTraining, "training_step", step)
+    train_until_killed(config(wavs, tmp_path / "parts", **settings), step=6)
     assert train_codec(config(wavs, tmp_path / "parts", **settings))["adversarial"] == quality["adversarial"]
     whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
     for key, value in whole.items():
@@ -283,21 +278,11 @@ def test_validations_count_from_the_discriminators_on_and_the_last_step_counts(w
     assert quality["adversarial"]["steps"] == 2 and not quality["stopped_early"]
 
 
-def test_what_was_best_survives_a_kill(wavs, tmp_path, monkeypatch):
-    """Killed in step 6, after the best one; resumed from step 4 it ends with the same codec and the same list."""
+def test_what_was_best_survives_a_kill(wavs, tmp_path):
+    """Killed in step 7, after the best one; resumed from step 4 it ends with the same codec and the same list."""
     settings = dict(steps=10, validate_every=3, patience=9, adversarial=ADVERSARIAL)
     quality = train_codec(config(wavs, tmp_path / "whole", **settings))
-    step = CodecTraining.training_step
-
-    def killed(self, audio, batch_index):
-        if self.step == 7:
-            raise RuntimeError("kill -9")
-        return step(self, audio, batch_index)
-
-    monkeypatch.setattr(CodecTraining, "training_step", killed)
-    with pytest.raises(RuntimeError):
-        train_codec(config(wavs, tmp_path / "parts", **settings))
-    monkeypatch.setattr(CodecTraining, "training_step", step)
+    train_until_killed(config(wavs, tmp_path / "parts", **settings), step=7)
     again = train_codec(config(wavs, tmp_path / "parts", **settings))
     assert [v["step"] for v in quality["validations"]] == [3, 6, 9, 10]
     assert {k: again[k] for k in ("validations", "best_step", "steps")} == {
@@ -416,20 +401,10 @@ def test_a_codec_that_lost_its_codes_says_so(wavs, tmp_path, nemo_codec, caplog)
     assert caplog.text.rstrip().endswith("a lower rate= and matrix_rate=, or with freeze_encoder=true.")
 
 
-def test_a_codec_of_convolutions_resumes_exactly(wavs, tmp_path, nemo_codec, monkeypatch):
+def test_a_codec_of_convolutions_resumes_exactly(wavs, tmp_path, nemo_codec):
     settings = dict(init=str(nemo_codec), steps=6, rate=3e-3)
     train_codec(config(wavs, tmp_path / "whole", **settings))
-    step = CodecTraining.training_step
-
-    def killed(self, audio, batch_index):
-        if self.step == 5:
-            raise RuntimeError("kill -9")
-        return step(self, audio, batch_index)
-
-    monkeypatch.setattr(CodecTraining, "training_step", killed)
-    with pytest.raises(RuntimeError):
-        train_codec(config(wavs, tmp_path / "parts", **settings))
-    monkeypatch.setattr(CodecTraining, "training_step", step)
+    train_until_killed(config(wavs, tmp_path / "parts", **settings), step=5)
     train_codec(config(wavs, tmp_path / "parts", **settings))
     whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
     assert whole.keys() == parts.keys()

@@ -195,8 +195,9 @@ def test_it_is_one_nemo_from_then_on(ours, folder, batch):
 def test_back_again_it_computes_the_same(speechlm2, ours, theirs, batch, folder):
     to_in_tree(ours, folder / "back")
     back = speechlm2.models.DuplexS2SModel.from_pretrained(str(folder / "back")).eval()
-    for first, again in zip(their_logits(back, batch), their_logits(theirs, batch)):
-        torch.testing.assert_close(first, again, atol=1e-5, rtol=1e-5)
+    returned, sent = back.state_dict(), theirs.state_dict()
+    assert returned.keys() == sent.keys() and [name for name in sent if not torch.equal(returned[name], sent[name])] == []
+    assert_same(their_logits(back, batch), their_logits(theirs, batch))  # where weights lie in memory decides on last bits
     assert back.cfg.duplex_user_channel_weight == 2.5 and back.text_pad_id == theirs.text_pad_id
     back.configure_optimizers()
 
