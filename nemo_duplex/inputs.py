@@ -97,7 +97,7 @@ def existing_folder(path: str | Path, what: str) -> Path:
     if not path.exists():
         raise InputError(f"{what}: there is no folder {path}. {_advice(path)}")
     if not any(path.iterdir()):
-        raise InputError(f"{what}: the folder {path} is empty.")
+        raise InputError(f"{what}: the folder {path} is empty. Check the path.")
     return path
 
 

@@ -210,7 +210,7 @@ def _opened(
             names = (class_name,) if isinstance(class_name, str) else class_name
             if names is not None and target.rsplit(".")[-1] not in names:
                 expected = " or ".join(names)
-                raise InputError(f"{what}: {path} is a model of class {target or 'unknown'}, expected a {expected}.")
+                raise InputError(f"{what}: {path} is a model of class {target or 'unknown'}, expected {expected}.")
             yield archive, files, config
     except InputError:
         raise

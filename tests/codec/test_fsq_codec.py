@@ -290,7 +290,7 @@ def test_files_that_are_no_codec(tmp_path, nano):
     for name, words in {
         "none.nemo": "there is no file",
         "truncated.nemo": "truncated",
-        "asr.nemo": "EncDecCTCModelBPE, expected a AudioCodecModel",
+        "asr.nemo": "EncDecCTCModelBPE, expected AudioCodecModel",
         "half.nemo": "lacks samples_per_frame",
     }.items():
         with pytest.raises(InputError, match=words) as error:

@@ -211,7 +211,7 @@ def test_files_that_are_not_what_they_should_be(agent, tmp_path, monkeypatch):
             codec,
             codec,
             tmp_path / "new.nemo",
-        ): "agent: .*codec.nemo is a model of class .*AudioCodecModel, expected a DuplexS2S",
+        ): "agent: .*codec.nemo is a model of class .*AudioCodecModel, expected DuplexS2S",
         (agent, tmp_path / "none.nemo", tmp_path / "new.nemo"): "codec .*: there is no file .*none.nemo",
         (agent, codec, tmp_path / "codec.nemo" / "new.nemo"): "out: .*codec.nemo is a file, expected a folder",
     }.items():

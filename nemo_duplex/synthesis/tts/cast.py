@@ -159,7 +159,8 @@ class Cast:
                 raise InputError(f"user_voices.{split}: expected engines with shares of more than 0.")
             for voices in shares:
                 if not voices.num_users[split]:
-                    raise InputError(f"user_voices.{split}: {voices.engine.name} has no users of {split}.")
+                    name = voices.engine.name
+                    raise InputError(f"user_voices.{split}: {name} has no users of {split}. Take another one, such as espeak.")
         for voices in set(self._users.get("train", ())) & set(self._users.get("dev", ())):
             if voices.shared:
                 name = voices.engine.name

@@ -194,7 +194,7 @@ def test_flite_is_for_evaluation_alone():
         open_cast(CastSpec("flite", (("espeak", 1.0),), (("espeak", 1.0),)))
     cast, missing = open_cast(CastSpec(train=(("espeak", 1.0),), dev=(("flite", 1.0),), perturb=(("flite", 10),)))
     assert not missing and cast.num_users == {"train": 480, "dev": 40}
-    with pytest.raises(InputError, match="user_voices.train: flite has no users of train."):
+    with pytest.raises(InputError, match="user_voices.train: flite has no users of train. Take another one, such as espeak."):
         open_cast(CastSpec(train=(("espeak", 0.5), ("flite", 0.5))))
 
 
