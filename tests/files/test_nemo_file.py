@@ -170,8 +170,8 @@ CONFIGS = {
     "no keys": ("just words", "holds no keys"),
     "no yaml": ("a: b: c", "truncated or not a .nemo"),
     "empty": ("", "holds no keys"),
-    "another class that has the name in it": ("target: some.ModelOfAnotherKind", "expected a Model"),
-    "another class": ("target: some.Other", "a model of class some.Other, expected a Model"),
+    "another class that has the name in it": ("target: some.ModelOfAnotherKind", "expected Model\\."),
+    "another class": ("target: some.Other", "a model of class some.Other, expected Model\\."),
     "no class": ("a: 1", "class unknown"),
 }
 
