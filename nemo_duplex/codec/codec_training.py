@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader
 from nemo_duplex.codec.adversarial import AdversarialConfig, Adversary
 from nemo_duplex.codec.codec_validation import CodecValidation
 from nemo_duplex.codec.fsq_codec import FSQCodec
+from nemo_duplex.codec.harmonic_decoder import HarmonicDecoder
 from nemo_duplex.codec.held_out import write_held_out
 from nemo_duplex.codec.quality import mean_mel_distance, measure_quality
 from nemo_duplex.codec.reconstruction import ReconstructionLoss
@@ -40,6 +41,8 @@ from nemo_duplex.training.time_budget import TimeBudget
 _FREE = ("max_odd_rows",)  # it ends a run or changes nothing
 # Crops of so many frames may be longer than all recordings, such as single words.
 _SHORT_CROP = 12
+# Of the pitch that a `HarmonicDecoder` reads from the codes, in octaves.
+_PITCH_WEIGHT = 5.0
 _log = logging.getLogger(__name__)
 
 
@@ -200,14 +203,14 @@ class CodecTraining(PartTraining):
     def _learn(self, audio: torch.Tensor) -> None:
         """One step on crops (B, S)."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
-            decoded = self._reconstruct(audio)
+            decoded, aside = self._reconstruct(audio)
         decoded = decoded.float()
         if self.adversary is None:
-            self.descend(self.loss(audio, decoded))
+            self.descend(self.loss(audio, decoded) + aside)
             return
         *optimizers, of_adversary = self.optimizers()
         if self.share < self.adversary.config.start:
-            self.descend(self.loss(audio, decoded), optimizers)
+            self.descend(self.loss(audio, decoded) + aside, optimizers)
             return
         heard = decoded.detach().requires_grad_()
         loss = self.loss(audio, heard)
@@ -216,10 +219,15 @@ class CodecTraining(PartTraining):
             group["lr"] = self.adversary.config.rate * self.rate_factor
         gradient = gradient + self.adversary.pull(audio, heard, gradient.norm(), of_adversary)
         toward = (decoded * gradient).sum()
-        self.descend(loss.detach() + toward - toward.detach(), optimizers)  # its value is the loss, its gradient is `gradient`
+        self.descend(
+            loss.detach() + toward - toward.detach() + aside, optimizers
+        )  # its value is the loss, its gradient is `gradient`
 
-    def _reconstruct(self, audio: torch.Tensor) -> torch.Tensor:
-        """Audio (B, S) of whole frames through encoder, quantizer (gradients pass straight through) and decoder."""
+    def _reconstruct(self, audio: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | float]:
+        """Audio (B, S) of whole frames through encoder, quantizer (gradients pass straight through) and decoder.
+
+        The second result is a loss beside that of the audio, of a decoder that has one.
+        """
         model = self.codec.model
         lengths = torch.full((len(audio),), audio.shape[1], device=audio.device)
         if self.config.freeze_encoder:  # the very codes that the decoder will get
@@ -229,8 +237,11 @@ class CodecTraining(PartTraining):
             encoded, frames = model.audio_encoder(audio=audio, audio_len=lengths)
             with default_precision(torch.float32):
                 quantized, _ = model.vector_quantizer(inputs=encoded.float(), input_len=frames)
+        if isinstance(model.audio_decoder, HarmonicDecoder):
+            decoded, error = model.audio_decoder.follow(quantized, audio)
+            return decoded, _PITCH_WEIGHT * error
         decoded, _ = model.audio_decoder(inputs=quantized, input_len=frames)
-        return decoded
+        return decoded, 0.0
 
 
 def _with_rates(config: CodecTrainingConfig, codec: FSQCodec) -> CodecTrainingConfig:

@@ -15,6 +15,8 @@ sounds 2 hops (23 ms) later; the encoder, which may look ahead, learns that shif
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
@@ -85,7 +87,14 @@ class IstftDecoder(nn.Module):
 
     def step(self, inputs: torch.Tensor, buffers: Buffers) -> tuple[torch.Tensor, Buffers]:
         """(B, D, n) dequantised codes of the next n frames -> audio (B, n * samples_per_frame), and the buffers after them."""
-        pasts, after = iter(buffers), []
+        *contexts, tail = buffers
+        x, after = self._columns(inputs, contexts)
+        audio, tail = self._overlap_add(self._windows(x), tail)
+        return audio, (*after, tail)
+
+    def _columns(self, inputs: torch.Tensor, contexts: Sequence[torch.Tensor]) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Codes (B, D, n) and what each block saw before -> features of the columns (B, J, C), and the next contexts."""
+        pasts, after = iter(contexts), []
 
         def run(block: ConvNeXtBlock, x: torch.Tensor) -> torch.Tensor:
             padded = torch.cat([next(pasts), x], dim=-1)
@@ -99,12 +108,11 @@ class IstftDecoder(nn.Module):
         x = self.upsample(x.transpose(1, 2)).reshape(batch_size, frames * self.columns_per_frame, -1).transpose(1, 2)
         for block in self.blocks:
             x = run(block, x)
-        audio, tail = self._overlap_add(self._windows(x.transpose(1, 2)), next(pasts))
-        return audio, (*after, tail)
+        return self.norm(x.transpose(1, 2)), after
 
     def _windows(self, x: torch.Tensor) -> torch.Tensor:
-        """Columns (B, J, C) -> one windowed piece of audio each, (B, J, window_size)."""
-        log_magnitude, phase = self.head(self.norm(x)).float().chunk(2, dim=-1)
+        """Features (B, J, C) -> one windowed piece of audio each, (B, J, window_size)."""
+        log_magnitude, phase = self.head(x).float().chunk(2, dim=-1)
         spectrum = torch.polar(log_magnitude.clamp(max=_LOG_MAGNITUDE_LIMIT).exp(), phase)
         return torch.fft.irfft(spectrum, n=self.window_size) * self.window
 
