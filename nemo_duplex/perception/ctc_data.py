@@ -99,12 +99,21 @@ class UtteranceBatch:
     tokens: Tensor  # (B, L)
     token_lens: Tensor  # (B,)
     paths: Tensor | None = None  # (B, T) tokens at the frames in which they are spoken, blanks between, or UNKNOWN
+    phonemes: Tensor | None = None  # (B, T, 2) phonemes in the halves of each frame, or UNKNOWN
     targets: Tensor | None = None  # (B, T, W) what the ear's features are to tell, NaN where nobody knows
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> UtteranceBatch:
         """The same batch on another device (Lightning calls this)."""
         tensors = {name: t for name, t in vars(self).items() if t is not None}
         return replace(self, **{name: t.to(device, non_blocking=non_blocking) for name, t in tensors.items()})
+
+
+class FramePhonemes(Protocol):
+    """Tells which phonemes are spoken when, such as `phonemes.PhonemeTargets`."""
+
+    def of(self, turns: Iterable[Turn], frames: int, since: Seconds, speed: float) -> Tensor:
+        """(T, 2) for the frames from the time `since` on."""
+        ...
 
 
 class FrameTargets(Protocol):
@@ -205,6 +214,7 @@ class UtteranceBatches:
         seed: decides order, cuts and what happens to the utterances.
         augmentation: what may happen to them; None: nothing.
         teacher: gives the targets of their frames; None: there are none.
+        phonemes: gives those that are spoken; None: there are none.
     """
 
     def __init__(
@@ -215,8 +225,10 @@ class UtteranceBatches:
         seed: int,
         augmentation: Augmentation | None = None,
         teacher: FrameTargets | None = None,
+        phonemes: FramePhonemes | None = None,
     ) -> None:
         self.utterances = utterances
+        self._phonemes = phonemes
         self._teacher = teacher
         self.seconds = seconds
         self.seed = seed
@@ -234,15 +246,18 @@ class UtteranceBatches:
             self._epoch = (epoch, self._order(epoch))
         chosen = self._epoch[1][position % len(self._epoch[1])]
         random = np.random.default_rng((self.seed, index))
-        audio, paths, targets = [], [], []
+        audio, paths, targets, phonemes = [], [], [], []
         for utterance in (self.utterances[i] for i in chosen):
             clean, start = utterance.draw(random)
             heard = self._chain.apply(clean, utterance.spans(start), random)
             audio.append(heard.audio)
             paths.append(self._path(utterance, start, heard))
+            if self._phonemes is not None:
+                frames, since = len(paths[-1]), start / USER_SAMPLE_RATE
+                phonemes.append(self._phonemes.of(utterance.turns, frames, since, heard.speed))
             if self._teacher is not None:
                 targets.append(self._teacher.targets(utterance, start, heard))
-        return collate(audio, [self._tokens[i] for i in chosen], paths, targets)
+        return collate(audio, [self._tokens[i] for i in chosen], paths, targets, phonemes)
 
     def _somebody(self, random: np.random.Generator) -> np.ndarray:
         """What somebody else says, as part of a babble."""
@@ -278,8 +293,9 @@ def collate(
     tokens: Sequence[Tensor],
     paths: Sequence[Tensor] | None = None,
     targets: Sequence[Tensor] = (),
+    phonemes: Sequence[Tensor] = (),
 ) -> UtteranceBatch:
-    """Utterances' samples (S,), tokens (L,), paths (T,) and targets (T, W) as one batch."""
+    """Utterances' samples (S,), tokens (L,), paths (T,), targets (T, W) and phonemes (T, 2) as one batch."""
     audio = [torch.from_numpy(samples) for samples in audio]
     return UtteranceBatch(
         audio=pad_sequence(audio, batch_first=True),
@@ -287,6 +303,7 @@ def collate(
         tokens=pad_sequence(tokens, batch_first=True),
         token_lens=torch.tensor([len(t) for t in tokens]),
         paths=None if paths is None else pad_sequence(paths, batch_first=True, padding_value=UNKNOWN),
+        phonemes=pad_sequence(phonemes, batch_first=True, padding_value=UNKNOWN) if phonemes else None,
         targets=pad_sequence(targets, batch_first=True, padding_value=math.nan) if targets else None,
     )
 

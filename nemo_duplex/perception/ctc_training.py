@@ -8,6 +8,7 @@ that a small corpus lasts longer: the audio (`acoustics.py`) and its log-mels (`
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,8 +46,10 @@ from nemo_duplex.perception.ctc_model import (
 from nemo_duplex.perception.manifest_utterances import made_conversations, manifest_utterances
 from nemo_duplex.perception.mel_augmentation import masked, warped
 from nemo_duplex.perception.perception import FrameEncoder
+from nemo_duplex.perception.phonemes import PER_FRAME, PhonemeTargets, phoneme_loss
 from nemo_duplex.perception.teacher import Teacher, TeacherFeatures
 from nemo_duplex.perception.transcripts import Transcripts
+from nemo_duplex.synthesis.tts.english_phonemes import EnglishPhonemes
 from nemo_duplex.training.small_part import (
     PartTraining,
     claim,
@@ -88,6 +91,7 @@ class EncoderTrainingConfig:
     matrix_rate: float
     rate: float
     warmup_steps: int
+    phonemes: float
     mel_warp: float
     mel_masks: Sequence[int]
     augmentation: Mapping[str, Any]
@@ -110,6 +114,8 @@ class EncoderTrainingConfig:
                 raise InputError(f"{name}={getattr(self, name)}: expected 0 or more.")
         if len(self.mel_masks) != 4 or min(self.mel_masks) < 0:
             raise InputError(f"mel_masks={list(self.mel_masks)}: expected [bands, band width, stretches, stretch width].")
+        if not 0 <= self.phonemes < math.inf:
+            raise InputError(f"phonemes={self.phonemes}: expected a weight, such as 1, or 0 for none.")
         if not 0 <= self.mel_warp < 0.5:
             raise InputError(f"mel_warp={self.mel_warp}: expected a small share, such as 0.12, or 0 for none.")
         Augmentation(**self.augmentation)
@@ -129,6 +135,7 @@ class CTCTraining(PartTraining):
         budget: its spent share sets the learning rate and the curriculum.
         held_out: by name; a part of it is transcribed every `validate_every` steps.
         teacher: what the features of utterances are to tell, by a projection that is thrown away at the end.
+        phonemes: which ones they are to tell, likewise.
     """
 
     def __init__(
@@ -140,6 +147,7 @@ class CTCTraining(PartTraining):
         budget: TimeBudget,
         held_out: Mapping[str, HeldOut] = MappingProxyType({}),
         teacher: TeacherFeatures | None = None,
+        phonemes: PhonemeTargets | None = None,
     ) -> None:
         super().__init__(config, budget)
         self.asr = asr
@@ -147,10 +155,12 @@ class CTCTraining(PartTraining):
         self.held_out = {name: one.first(_VALIDATED) for name, one in held_out.items()}
         augmentation = Augmentation(**config.augmentation)
         self.turns, self.conversations = (
-            UtteranceBatches(utterances, asr.tokenizer, config.batch_seconds, config.seed, augmentation, teacher)
+            UtteranceBatches(utterances, asr.tokenizer, config.batch_seconds, config.seed, augmentation, teacher, phonemes)
             for utterances in (turns, conversations)
         )
-        self.feature_head = nn.Linear(asr.encoder._feat_out, teacher.width) if teacher is not None else None
+        width = asr.encoder._feat_out
+        self.phoneme_head = nn.Linear(width, PER_FRAME * phonemes.count) if phonemes is not None else None
+        self.feature_head = nn.Linear(width, teacher.width) if teacher is not None else None
 
     def train_dataloader(self) -> DataLoader:
         return DataLoader(Curriculum(self), batch_size=None)
@@ -182,6 +192,9 @@ class CTCTraining(PartTraining):
                 input_lengths=frame_encoder.counts(batch.audio_lens),
                 target_lengths=batch.token_lens,
             )
+        if batch.phonemes is not None:
+            assert self.phoneme_head is not None, "phonemes come of a reader"
+            loss = loss + self.config.phonemes * phoneme_loss(self.phoneme_head(features), batch.phonemes)
         if batch.targets is not None:
             assert self.feature_head is not None, "targets come of a teacher"
             loss = loss + self.config.teacher["weight"] * feature_loss(self.feature_head(features), batch.targets)
@@ -291,8 +304,9 @@ def train_encoder(config: EncoderTrainingConfig) -> dict[str, Any]:
     held_out = _held_out(config, odd)
     claim(out, config, _FREE)
     teacher = settings.features_of(turns, out)
+    phonemes = PhonemeTargets(turns, EnglishPhonemes().sounds) if config.phonemes else None
     asr = _recogniser(config, turns)
-    training = CTCTraining(asr, config, turns, conversations, TimeBudget(config.minutes), held_out, teacher)
+    training = CTCTraining(asr, config, turns, conversations, TimeBudget(config.minutes), held_out, teacher, phonemes)
     if config.init is None:
         centre_input(asr, training.conversations.batch(0))
     fit(training, "encoder", out, config.accelerator, config.precision)

@@ -1,6 +1,7 @@
 """CTC training of an encoder: batches in their order, augmented mels, and the script from a corpus to encoder.nemo."""
 
 import json
+import math
 import runpy
 from itertools import islice
 from pathlib import Path
@@ -122,7 +123,7 @@ def test_the_path_loss_knows_where_tokens_are():
 # ---------------------------------------------------------------------- what training does with a batch
 
 
-def losses_asked_for(share, paths, monkeypatch, targets=None, weight=None):
+def losses_asked_for(share, paths, monkeypatch, targets=None, weight=None, phonemes=None):
     asked = []
     audio = torch.zeros(1, 3 * 1280)
     batch = SimpleNamespace(
@@ -132,6 +133,7 @@ def losses_asked_for(share, paths, monkeypatch, targets=None, weight=None):
         token_lens=torch.tensor([2]),
         paths=paths,
         targets=targets,
+        phonemes=phonemes,
     )
     frame_encoder = SimpleNamespace(
         mel=lambda *_: torch.zeros(1, 20, 17),
@@ -147,9 +149,10 @@ def losses_asked_for(share, paths, monkeypatch, targets=None, weight=None):
         decoder=lambda encoder_output: encoder_output,
         loss=lambda input_lengths, target_lengths, **_: asked.append(("ctc", input_lengths.tolist(), target_lengths.tolist())),
     )
-    config = SimpleNamespace(aligned=0.4, mel_warp=0, mel_masks=(0, 0, 0, 0), teacher={"weight": weight})
+    config = SimpleNamespace(aligned=0.4, mel_warp=0, mel_masks=(0, 0, 0, 0), teacher={"weight": weight}, phonemes=weight)
     training = SimpleNamespace(asr=asr, config=config, share=share, feature_head=lambda features: features)
-    training.descend = lambda loss: asked.append(float(loss)) if targets is not None else None
+    training.phoneme_head = lambda features: features
+    training.descend = lambda loss: asked.append(float(loss)) if weight is not None else None
     CTCTraining.training_step(training, batch, 0)
     return asked
 
@@ -158,6 +161,14 @@ def test_what_the_teacher_tells_is_part_of_the_loss_by_its_weight(monkeypatch):
     known = torch.tensor([[0, 5, UNKNOWN]])
     targets = torch.full((1, 3, 4), 2.0)
     assert losses_asked_for(0.0, known, monkeypatch, targets, weight=0.5) == ["path", 10.0 + 0.5 * 1.5]
+
+
+def test_what_phonemes_are_told_is_part_of_the_loss_by_its_weight(monkeypatch):
+    """Four numbers in a frame are two logits of each half; zeros give both phonemes a half."""
+    known = torch.tensor([[0, 5, UNKNOWN]])
+    phonemes = torch.tensor([[[0, 1], [1, UNKNOWN], [0, 0]]])
+    asked = losses_asked_for(0.0, known, monkeypatch, weight=0.5, phonemes=phonemes)
+    assert asked == ["path", pytest.approx(10.0 + 0.5 * math.log(2))]
 
 
 def test_tokens_are_learnt_where_they_are_spoken_first_and_by_ctc_later(monkeypatch):

@@ -47,6 +47,7 @@ _MOST_AT_ONCE = 400  # phonemes; the models were trained on up to 510
 _MOST = 2000  # phonemes of a text: two minutes of speech
 _MOST_CHARACTERS = 4000
 _CLAUSE_ENDS = set(";:,.!?—…")
+_STRESS = "ˈˌː"
 # Of a word that is in no lexicon the reader drops what is behind 24 letters, and it has names of powers of ten up to 10^33.
 _TOO_LONG = regex.compile(r"[\p{L}\p{M}'’]{25,}|\d[\d,]{36,}")
 _SHOWN = 40  # characters of a text or a word in a message
@@ -98,6 +99,7 @@ class EnglishPhonemes:
 
         self._reader, self._normalized, self._sentences = G2P(), normalize, Hibari.split_sentences
         self._ids: dict[str, int] = json.loads(HIBARI.path("hibari/assets/vocab.json").read_text(encoding="utf-8"))
+        self._marks = {number: mark for mark, number in self._ids.items()}
         self._letters = set(json.loads(HIBARI.path("hibari/assets/oov.json").read_text(encoding="utf-8"))["in"])
         self._blank = self._ids[" "]
 
@@ -125,6 +127,15 @@ class EnglishPhonemes:
             if begins is not None:
                 runs[run].begins[spans[i][0]] = begins
         return runs
+
+    def sounds(self, text: str) -> list[str]:
+        """The phonemes of a text, without marks of stress, clauses and blanks.
+
+        Raises:
+            InputError: as `runs`.
+        """
+        spoken = (self._marks.get(number, " ") for run in self.runs(text) for number in run.ids)
+        return [mark for mark in spoken if unicodedata.category(mark)[0] == "L" and mark not in _STRESS]
 
     def cannot_say(self, text: str, language: str | None, engine: str) -> str | None:
         """Why `engine`, which speaks these phonemes, cannot say a text: the culprit and a cure; None if it can."""
