@@ -12,7 +12,7 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 #: Keys that make a script complete; the files are there, and hold nothing that could be used.
 GIVEN = {
     "benchmark": ["what=stream", "model=given", "data=folder"],
-    "demo": ["encoder=given", "codec=given"],
+    "demo": ["voices=espeak", "encoder=given", "codec=given"],
     "evaluate": ["model=given", "data=folder"],
     "full_duplex_bench": ["model=given", "bench=folder"],
     "import_text": ["source=[given]"],

@@ -72,6 +72,7 @@ class CodecTrainingConfig:
     precision: str
     validate_every: int | None
     patience: int | None
+    sharpen: float
     adversarial: Mapping[str, Any] | None
 
     def __post_init__(self) -> None:
@@ -91,6 +92,8 @@ class CodecTrainingConfig:
         for name in ("seed", "warmup_steps"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name}={getattr(self, name)}: expected 0 or more.")
+        if not 0 <= self.sharpen <= 2:
+            raise InputError(f"sharpen={self.sharpen}: expected a share, such as 0.35, or 0 for none.")
         if not 0 <= self.max_odd_rows <= 1:
             raise InputError(f"max_odd_rows={self.max_odd_rows}: expected a share from 0 to 1.")
         if self.channel is not None and self.channel < 0:
@@ -139,6 +142,11 @@ class CodecTraining(PartTraining):
         self.adversary: Adversary | None = None
         if adversarial is not None:
             self.adversary = Adversary(AdversarialConfig(**adversarial), codec.sample_rate, config.precision == "bf16")
+        if config.sharpen and not isinstance(codec.model.audio_decoder, HarmonicDecoder):
+            raise InputError(
+                f"sharpen={config.sharpen}: the decoder {type(codec.model.audio_decoder).__name__} does not shape a source, so "
+                "there is nothing to sharpen. Leave it out, or train with codec=voice."
+            )
         codec.model.audio_encoder.requires_grad_(not config.freeze_encoder)
         if config.crop_frames < codec.fewest_frames:
             raise InputError(
@@ -289,6 +297,8 @@ def train_codec(config: CodecTrainingConfig) -> dict[str, Any]:
         training.validate()
     if validation.best is not None:
         codec.model.load_state_dict(validation.best)
+    if isinstance(codec.model.audio_decoder, HarmonicDecoder):
+        codec.model.audio_decoder.sharpen(config.sharpen)
     codec.save_to(codec_file, half=config.half, keep_codes=config.freeze_encoder)
     quality = before | measure_quality(FSQCodec.restore_from(codec_file, map_location="cpu"), utterances)
     if _gives_one_code(codec, max(utterances, key=len)):

@@ -17,6 +17,7 @@ from nemo_duplex.scripts.workflow import Step
 _PACKAGE = Path(__file__).parents[1]
 BUNDLED_ENCODER = _PACKAGE / "bundled" / "user_encoder.nemo"
 BUNDLED_CODEC = _PACKAGE / "bundled" / "agent_codec.nemo"
+BUNDLED_VOICE_CODEC = _PACKAGE / "bundled" / "voice_codec.nemo"
 
 #: Minutes of the whole demo on two cores, without and with the training of encoder and codec.
 MINUTES, MINUTES_FROM_SCRATCH = 20.0, 45.0
@@ -40,24 +41,48 @@ _SENTENCES = 75
 
 
 @dataclass(frozen=True)
+class DemoVoices:
+    """Who speaks in the demo, and the bundled parts that know them.
+
+    Args:
+        agent: engine of its voice.
+        users: engines of their voices, with weights, as `user_voices` of `synthesize.py` takes them.
+        codec_config: of a codec for the agent's voice (conf/codec).
+        encoder, codec: `.nemo` files.
+    """
+
+    agent: str
+    users: str
+    codec_config: str
+    encoder: Path
+    codec: Path
+
+
+#: By the demo's key `voices`. The first one needs the packages of the extra `voices`; the bundled encoder knows eSpeak's alone.
+VOICES = {
+    "hibari": DemoVoices("hibari", "{espeak: 1}", "voice", BUNDLED_ENCODER, BUNDLED_VOICE_CODEC),
+    "espeak": DemoVoices("espeak", "{espeak: 1}", "small", BUNDLED_ENCODER, BUNDLED_CODEC),
+}
+
+
+@dataclass(frozen=True)
 class Demo:
     """What the demo is asked for.
 
     Args:
         out: folder of everything.
         examples: folder of the scripts.
+        voices: who speaks, and the encoder and codec to take unless from scratch.
         minutes: for the whole demo; None takes the default.
         from_scratch: whether encoder and codec are trained too.
-        encoder, codec: `.nemo` files, unless from scratch.
         seed: of the corpus and of every training.
     """
 
     out: Path
     examples: Path
+    voices: DemoVoices
     minutes: float | None = None
     from_scratch: bool = False
-    encoder: Path = BUNDLED_ENCODER
-    codec: Path = BUNDLED_CODEC
     seed: int = 0
 
     def plan(self) -> list[list[Step]]:
@@ -94,12 +119,12 @@ class Demo:
         """Files of the trained parts, or of the given ones."""
         if self.from_scratch:
             return self.out / "encoder" / "encoder.nemo", self.out / "codec" / "codec.nemo"
-        return self.encoder, self.codec
+        return self.voices.encoder, self.voices.codec
 
     @property
     def _given(self) -> list[Path]:
         """Parts that no step makes, so that the steps which read them depend on their files."""
-        return [] if self.from_scratch else [self.codec, self.encoder]
+        return [] if self.from_scratch else [self.voices.codec, self.voices.encoder]
 
     @property
     def _corpus_keys(self) -> list[str]:
@@ -109,9 +134,9 @@ class Demo:
             f"seed={self.seed}",
             f"hours={max(0.05, _HOURS * self._minutes_left):.2f}",
             "duration=12.8",
-            "agent_voice=espeak",  # the bundled codec speaks its voice, and the bundled encoder knows its users
-            "user_voices.train={espeak: 1}",
-            "user_voices.dev={espeak: 1}",
+            f"agent_voice={self.voices.agent}",
+            f"user_voices.train={self.voices.users}",
+            f"user_voices.dev={self.voices.users}",
             "long_answers=0",  # a small agent learns the short ones in the time there is
             "read_aloud=0",
             f"dev={self._dialogues}",
@@ -139,6 +164,7 @@ class Demo:
             "threads=1",
             f"seed={self.seed}",
             *_LEFT_OUT[name],
+            *([f"codec={self.voices.codec_config}"] if name == "codec" else []),
         ]
         return Step(
             name,

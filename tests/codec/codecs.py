@@ -51,6 +51,27 @@ def nanocodec_config() -> dict[str, Any]:
     return hifigan_config(4, [9, 8, 8, 7], [7, 7, 6, 3, 2])
 
 
+def voice_config(**decoder: Any) -> dict[str, Any]:
+    """A codec of conf/codec/voice.yaml in everything but the number of channels."""
+    geometry = {"sample_rate": 22050, "samples_per_frame": 1764}
+    parts = {**geometry, "columns_per_frame": 7, "frame_channels": 8, "channels": 8, "blocks": 1}
+    return {
+        **geometry,
+        "audio_encoder": {"_target_": "nemo_duplex.codec.mel_encoder.MelEncoder", "encoded_dim": 16, **parts},
+        "vector_quantizer": {
+            "_target_": f"{MODULES}.GroupFiniteScalarQuantizer",
+            "num_groups": 4,
+            "num_levels_per_group": [8, 5, 5, 5],
+        },
+        "audio_decoder": {
+            "_target_": "nemo_duplex.codec.harmonic_decoder.HarmonicDecoder",
+            "input_dim": 16,
+            **parts,
+            **decoder,
+        },
+    }
+
+
 _MEL = {"_target_": f"{MODULES}.MelSpectrogramProcessor", "sample_rate": 22050, "mel_dim": 8}
 _RESNET = {"out_channels": 16, "num_layers": 1, "hidden_channels": 4, "filters": 4}
 

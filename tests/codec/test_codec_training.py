@@ -14,6 +14,7 @@ import torch
 from nemo_duplex.codec import codec_training
 from nemo_duplex.codec.codec_training import CodecTraining, CodecTrainingConfig, train_codec
 from nemo_duplex.codec.fsq_codec import FSQCodec
+from nemo_duplex.codec.harmonic_decoder import HarmonicDecoder
 from nemo_duplex.codec.quality import measure_quality
 from nemo_duplex.codec.reconstruction import ReconstructionLoss
 from nemo_duplex.codec.recordings import Recordings
@@ -22,9 +23,10 @@ from nemo_duplex.inputs import InputError
 from nemo_duplex.scripts.config import load
 from nemo_duplex.training import small_part as part_training
 from nemo_duplex.training.time_budget import TimeBudget
-from tests.codec.codecs import MODULES, hifigan_config, lively, of_kind
+from tests.codec.codecs import MODULES, hifigan_config, lively, of_kind, voice_config
 from tests.codec.test_adversarial import TINY
 from tests.codec.test_codec_file import write_nemo
+from tests.codec.test_pitch import tone
 from tests.dummies import CODEC, speech_like
 
 RATE = 22050
@@ -67,6 +69,7 @@ def config(data: Path, out: Path, **changes) -> CodecTrainingConfig:
         precision="fp32",
         validate_every=None,
         patience=None,
+        sharpen=0.0,
         adversarial=None,
     )
     return CodecTrainingConfig(**(settings | changes))
@@ -224,7 +227,7 @@ def test_the_gradient_of_a_step_is_that_of_reconstruction_and_the_pull(wavs, tmp
     assert real is audio and optimizer is optimizers[-1] and stepping == optimizers[:-1]
     assert rate == pytest.approx(ADVERSARIAL["rate"] * (0.02 + 0.98 / 2)), "Half of the steps are done."
     torch.manual_seed(7)
-    decoded = training._reconstruct(audio)
+    decoded, _ = training._reconstruct(audio)
     expected = training.loss(audio, decoded)
     assert loss.item() == pytest.approx(expected.item())
     (gradient,) = torch.autograd.grad(expected, decoded, retain_graph=True)
@@ -445,6 +448,56 @@ def test_what_a_step_decodes_are_the_codes_of_the_codec(wavs, tmp_path, nemo_cod
     assert seen[0].equal(codec.dequantize(codes)) and seen[0].requires_grad is not freeze_encoder
 
 
+def test_a_codec_of_a_voice_learns_its_pitch_and_resumes_exactly(tmp_path):
+    """Of tones of 130 to 290 Hz. Without its pitch a codec says one for all, half an octave off."""
+    (folder := tmp_path / "tones").mkdir()
+    for i in range(12):
+        soundfile.write(folder / f"{i:02d}.wav", tone(130.0 + 160 * i / 11)[0].numpy(), RATE)
+    asked = dict(codec=voice_config(), steps=60, held_out=1, crop_frames=8, batch_size=4)
+    train_codec(config(folder, tmp_path / "whole", **asked))
+    codec = FSQCodec.restore_from(tmp_path / "whole" / "codec.nemo", map_location="cpu")
+    octaves = []
+    for frequency in (150.0, 200.0, 270.0):
+        sound = tone(frequency)[:, : 8 * 1764]
+        codes, _ = codec.encode(sound, torch.tensor([sound.shape[1]]))
+        octaves.append(codec.model.audio_decoder.follow(codec.dequantize(codes), sound)[1].item())
+    assert max(octaves) < 0.2
+    train_until_killed(config(folder, tmp_path / "killed", **asked), step=30)
+    train_codec(config(folder, tmp_path / "killed", **asked))
+    whole, killed = weights(tmp_path / "whole"), weights(tmp_path / "killed")
+    assert all(torch.equal(whole[name], killed[name]) for name in whole)
+
+
+def test_a_codec_of_a_voice_is_sharpened_once_at_the_end(wavs, tmp_path):
+    for share in (0.0, 0.3):
+        train_codec(config(wavs, tmp_path / str(share), codec=voice_config(), sharpen=share, steps=6))
+    plain = FSQCodec.restore_from(tmp_path / "0.0" / "codec.nemo", map_location="cpu")
+    plain.model.audio_decoder.sharpen(0.3)
+    sharpened = FSQCodec.restore_from(tmp_path / "0.3" / "codec.nemo", map_location="cpu").state_dict()
+    assert all(torch.equal(value, sharpened[name]) for name, value in plain.state_dict().items())
+
+
+@pytest.mark.parametrize("adversarial", [None, {**TINY, "start": 0.9}, {**TINY, "start": 0.0}], ids=["no", "later", "now"])
+def test_the_error_of_the_pitch_is_part_of_the_loss(wavs, tmp_path, monkeypatch, adversarial):
+    """A tenth of an octave counts as 0.5, whether discriminators judge or not, and teaches the pitch."""
+    settings = config(wavs, tmp_path, adversarial=adversarial)
+    training = CodecTraining(FSQCodec(voice_config()), settings, Recordings(wavs, RATE), [0, 3], TimeBudget(settings.minutes))
+    error = torch.tensor(0.0, requires_grad=True)
+    monkeypatch.setattr(HarmonicDecoder, "follow", lambda self, codes, audio: (audio + 0.01 * self.head.bias.mean(), error))
+    lost: list[torch.Tensor] = []
+    monkeypatch.setattr(training, "optimizers", lambda: training.configure_optimizers())
+    monkeypatch.setattr(training, "descend", lambda loss, optimizers=None: lost.append(loss))
+    audio = speech_like(0.64, seed=1, sample_rate=RATE)
+    audio = torch.as_tensor(audio, dtype=torch.float32)[None, : 8 * 1764].repeat(2, 1)
+    for octaves in (0.0, 0.1):
+        torch.manual_seed(0)
+        error.data.fill_(octaves)
+        training._learn(audio)
+    assert lost[1].item() - lost[0].item() == pytest.approx(0.5, abs=1e-4)
+    lost[1].backward()
+    assert error.grad.item() == pytest.approx(5.0)
+
+
 @pytest.mark.parametrize("kind, step_ms", [("reflect", True), ("looking ahead", False)])
 def test_utterances_shorter_than_the_networks_need(tmp_path, kind, step_ms):
     """Three frames of 96 samples are held out, and five trained on; `reflect` needs seven."""
@@ -473,6 +526,8 @@ def test_utterances_shorter_than_the_networks_need(tmp_path, kind, step_ms):
         (dict(max_odd_rows=50.0), "max_odd_rows=50.0: expected a share from 0 to 1"),
         (dict(channel=-1), "channel=-1: expected 0"),
         (dict(init="missing.nemo"), "no file missing.nemo"),
+        (dict(sharpen=-0.1), "sharpen=-0.1: expected a share"),
+        (dict(sharpen=0.3), "sharpen=0.3: the decoder IstftDecoder .* train with codec=voice"),
     ],
 )
 def test_settings_that_cannot_be(wavs, tmp_path, changes, words):

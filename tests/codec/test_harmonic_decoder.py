@@ -10,6 +10,7 @@ import torch
 from nemo_duplex.codec.fsq_codec import FSQCodec
 from nemo_duplex.codec.harmonic_decoder import HarmonicDecoder, pulses
 from nemo_duplex.codec.pitch import fundamental_phase, pitch_track
+from tests.codec.codecs import voice_config
 from tests.codec.test_pitch import tone
 
 RATE, FRAME, COLUMNS, HOP, WINDOW = 22050, 1764, 7, 252, 1008
@@ -67,25 +68,7 @@ def test_parts_equal_the_whole_after_two_minutes():
 
 @torch.no_grad()
 def test_rows_of_any_age_stream_together():
-    config = {
-        "sample_rate": RATE,
-        "samples_per_frame": FRAME,
-        "audio_encoder": {
-            "_target_": "nemo_duplex.codec.mel_encoder.MelEncoder",
-            **dict(encoded_dim=16, sample_rate=RATE, samples_per_frame=FRAME, columns_per_frame=COLUMNS),
-            **dict(channels=8, frame_channels=8),
-        },
-        "vector_quantizer": {
-            "_target_": "nemo.collections.tts.modules.audio_codec_modules.GroupFiniteScalarQuantizer",
-            **dict(num_groups=4, num_levels_per_group=[8, 5, 5, 5]),
-        },
-        "audio_decoder": {
-            "_target_": "nemo_duplex.codec.harmonic_decoder.HarmonicDecoder",
-            **dict(input_dim=16, samples_per_frame=FRAME, columns_per_frame=COLUMNS, sample_rate=RATE),
-            **dict(frame_channels=8, channels=8, blocks=1),
-        },
-    }
-    codec = FSQCodec(config)
+    codec = FSQCodec(voice_config())
     codes = torch.randint(1000, (2, 4, 30))
     stream = codec.streaming_decoder()
     state = stream.init_state(2)
@@ -209,3 +192,52 @@ def test_the_phase_of_what_is_decoded_goes_on():
     phase = fundamental_phase(audio, torch.full((1, 140), 150.0), RATE, HOP, WINDOW)[0, 8:-8]
     steps = phase.diff() - 150.0 * HOP / RATE
     assert (steps - steps.round()).abs().max() < 1e-3
+
+
+@torch.no_grad()
+def test_weights_may_have_sixteen_bits():
+    """Of an agent in bfloat16. The phase stays as exact: it is the pitch that may be another one."""
+    network = decoder().to(torch.bfloat16)
+    codes = torch.randn(1, 4, 30, dtype=torch.bfloat16)
+    whole, _ = network(codes, torch.tensor([30]))
+    buffers, parts = network.initial_buffers(1), []
+    for frame in codes.split(1, dim=2):
+        audio, buffers = network.step(frame, buffers)
+        parts.append(audio)
+    assert whole.isfinite().all() and whole.abs().max() > 0
+    apart = (torch.cat(parts, 1) - whole).float().abs().max() / whole.float().abs().max()
+    assert apart < 0.05  # products of bfloat16 have 8 bits
+
+
+@torch.no_grad()
+def test_sharpened_spectra_keep_their_shape_and_have_more_detail():
+    """Of a smooth spectrum with a formant 200 Hz wide the formant rises by the share, and the rest stays; phases do too."""
+    network = decoder()
+    bins = WINDOW // 2 + 1
+    places = torch.arange(bins) * RATE / WINDOW
+    smooth, peak = -3.0 - places / 4000, torch.exp(-0.5 * ((places - 3000) / 85) ** 2)
+    for part in (0, 2):
+        network.head.bias.view(3, -1)[part] = smooth + peak
+    before = network.head.bias.clone().view(3, -1)
+    weight = network.head.weight.clone().view(3, bins, -1)
+    network.sharpen(0.5)
+    after = network.head.bias.view(3, -1)
+    for part in (0, 2):
+        change = after[part] - before[part] + (0.5 if part == 2 else 0.0)  # noise falls by as much
+        assert change[places.sub(3000).abs().argmin()].item() == pytest.approx(0.5, abs=0.08)
+        far = (places.sub(3000).abs() > 4000) & (places > 2000) & (places < 9000)
+        assert change[far].abs().max() < 0.01
+    assert torch.equal(after[1], before[1]) and torch.equal(network.head.weight.view(3, bins, -1)[1], weight[1])
+    column = torch.randn(8)
+    told = network.head(column).view(3, -1)
+    expected = weight[0] @ column + before[0]
+    near = torch.exp(-0.5 * ((places[:, None] - places) / 650.0) ** 2)
+    expected = expected + 0.5 * (expected - near @ expected / near.sum(1))
+    torch.testing.assert_close(told[0], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_nothing_is_sharpened_by_no_share():
+    network = decoder()
+    before = network.head.weight.clone()
+    network.sharpen(0.0)
+    assert torch.equal(network.head.weight, before)

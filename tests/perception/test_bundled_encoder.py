@@ -12,7 +12,7 @@ from scipy.signal import resample_poly
 from nemo_duplex import bundled
 from nemo_duplex.files.atomic import sha256
 from nemo_duplex.perception.ctc_data import Utterance
-from nemo_duplex.perception.ctc_model import error_rate, transcribe
+from nemo_duplex.perception.ctc_model import error_rate, open_ctc_model, transcribe
 from nemo_duplex.perception.perception import Perception
 from nemo_duplex.synthesis.tts.espeak import EspeakEngine
 from nemo_duplex.synthesis.tts.voices import user_voice, voice_data
@@ -53,6 +53,16 @@ def test_it_is_the_one_that_is_described():
     assert facts["sha256"] == sha256(ENCODER) and facts["bytes"] == ENCODER.stat().st_size < 7e6
     assert facts["quality"]["dev"]["conversations_wer"] < 0.15
     assert {"command", "seed", "data"} <= facts.keys()
+
+
+def test_the_one_of_open_english_is_the_one_that_is_described_and_goes_on():
+    """It is in training: what it has learnt is where `init=` begins."""
+    file = FOLDER / "open_encoder.nemo"
+    facts = json.loads((FOLDER / "open_encoder.json").read_text())
+    assert facts["sha256"] == sha256(file) and facts["bytes"] == file.stat().st_size <= 12e6
+    assert {"command", "seed", "data", "state"} <= facts.keys()
+    asr = open_ctc_model(file)
+    assert asr.decoder.vocabulary and Perception.from_asr(str(file), {"output_dim": 32}).encoder.d_model == 176
 
 
 def test_it_understands_voices_it_never_heard(spoken):

@@ -10,19 +10,24 @@ from omegaconf import OmegaConf
 
 from nemo_duplex.scripts.cli import _parse_arguments
 from nemo_duplex.scripts.config import ScriptConfig
-from nemo_duplex.scripts.demo import Demo
+from nemo_duplex.scripts.demo import VOICES, Demo, DemoVoices
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
+GIVEN = DemoVoices("hibari", "{pico: 1}", "voice", encoder=Path("ear.nemo"), codec=Path("voice.nemo"))
+
+
 def demo(**changes) -> Demo:
-    return Demo(**{**dict(out=Path("demo"), examples=EXAMPLES, encoder=Path("ear.nemo"), codec=Path("voice.nemo")), **changes})
+    return Demo(**{**dict(out=Path("demo"), examples=EXAMPLES, voices=GIVEN), **changes})
 
 
+@pytest.mark.parametrize("voices", VOICES)
 @pytest.mark.parametrize("from_scratch", [False, True])
 @pytest.mark.parametrize("minutes", [None, 1.0, 5.0, 600.0])
-def test_every_script_takes_its_keys(from_scratch, minutes):
-    for step in (s for group in demo(from_scratch=from_scratch, minutes=minutes).plan() for s in group):
+def test_every_script_takes_its_keys(voices, from_scratch, minutes):
+    asked = demo(voices=VOICES[voices], from_scratch=from_scratch, minutes=minutes)
+    for step in (s for group in asked.plan() for s in group):
         _, path, *arguments = step.command
         options, overrides = _parse_arguments(arguments)
         (name,) = re.findall(r'^@script\("(\w+)"\)$', Path(path).read_text(), re.MULTILINE)
@@ -53,6 +58,27 @@ def test_work_shrinks_with_the_minutes():
     assert keys("evaluate", **asked)["asr_turns"] == "20"
     assert keys("synthesize", minutes=0.1)["hours"] == "0.05" and keys("synthesize", minutes=0.1)["dev"] == "4"
     assert keys("train", minutes=10.0)["minutes"] == "7.00"
+
+
+def test_who_speaks_and_which_parts_know_them():
+    corpus = keys("synthesize")
+    assert (corpus["agent_voice"], corpus["user_voices.train"], corpus["user_voices.dev"]) == (
+        "hibari",
+        "{pico: 1}",
+        "{pico: 1}",
+    )
+    given = keys("train")
+    assert (given["model.pretrained_asr"], given["model.pretrained_audio_codec"]) == ("ear.nemo", "voice.nemo")
+    assert keys("codes")["codec"] == "voice.nemo"
+    assert keys("codec", from_scratch=True)["codec"] == "voice"
+    espeak = VOICES["espeak"]
+    assert (espeak.agent, espeak.users, espeak.codec.name, espeak.encoder.name) == (
+        "espeak",
+        "{espeak: 1}",
+        "agent_codec.nemo",
+        "user_encoder.nemo",
+    )
+    assert VOICES["hibari"].agent == "hibari" and VOICES["hibari"].codec.name == "voice_codec.nemo"
 
 
 @pytest.mark.parametrize("name", ["synthesize", "codec", "encoder", "codes", "train", "evaluate"])
