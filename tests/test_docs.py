@@ -357,12 +357,13 @@ def test_the_recipe_of_the_tutorial_suits_a_pretrained_language_model(tmp_path):
     assert f"{750 * 28 * 2 * 8 * 128 * 2 / 1e6:.0f} MB" in text
 
 
-@pytest.mark.parametrize(
-    "script, bundled", [("train_codec", "agent_codec"), ("train_codec", "voice_codec"), ("train_encoder", "user_encoder"), ("train_encoder", "open_encoder")]
-)
-def test_the_command_of_a_bundled_file_is_the_one_that_made_it(script, bundled):
+BUNDLED = {"agent_codec": "codec", "voice_codec": "codec", "user_encoder": "encoder", "open_encoder": "encoder"}
+
+
+@pytest.mark.parametrize("bundled, part", BUNDLED.items())
+def test_the_command_of_a_bundled_file_is_the_one_that_made_it(bundled, part):
     command = json.loads((PACKAGE / "bundled" / f"{bundled}.json").read_text())["command"]
-    assert f": {command}\n" in (ROOT / "conf" / f"{script}.yaml").read_text()
+    assert f": {command}\n" in (ROOT / "conf" / f"train_{part}.yaml").read_text()
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "conf").rglob("*.yaml")), ids=lambda path: path.stem)
