@@ -241,3 +241,25 @@ def test_nothing_is_sharpened_by_no_share():
     before = network.head.weight.clone()
     network.sharpen(0.0)
     assert torch.equal(network.head.weight, before)
+
+
+@torch.no_grad()
+def test_the_phase_is_the_sum_of_the_pitch_between_the_middles_of_windows(monkeypatch):
+    """Half of what it is in the one window and half of what it is in the next, within a frame and from frame to frame."""
+    network = decoder()
+    network.pitch_head.bias.copy_(torch.linspace(-1.0, 1.0, COLUMNS))  # 87 to 348 Hz in each frame
+    phases, frequencies = [], []
+    sound = HarmonicDecoder._sound
+
+    def heard(self, x, frequency, phase, columns):
+        frequencies.append(frequency)
+        phases.append(phase)
+        return sound(self, x, frequency, phase, columns)
+
+    monkeypatch.setattr(HarmonicDecoder, "_sound", heard)
+    buffers = network.initial_buffers(2)
+    for frame in torch.randn(2, 4, 5).split(1, dim=2):
+        _, buffers = network.step(frame, buffers)
+    phase, frequency = torch.cat(phases, 1), torch.cat(frequencies, 1)
+    apart = phase.diff() - HOP / RATE * (frequency[:, 1:] + frequency[:, :-1]) / 2
+    assert frequency.max() > 2 * frequency.min() and (apart - apart.round()).abs().max() < 1e-9
