@@ -7,6 +7,7 @@ from torch import nn
 
 #: Hz, lowest and highest pitch that is looked for.
 LOWEST, HIGHEST = 55.0, 550.0
+_USUAL = 150.0  # of which the compared samples lie around the middle of their window
 # A period counts as found where the difference falls below the first, and as a voice's where it stays below the second.
 _FOUND, _VOICED = 0.15, 0.3
 # Quieter than this (root mean square, full scale 1) is silence.
@@ -28,8 +29,8 @@ def pitch_track(audio: torch.Tensor, sample_rate: int, hop: int, window_size: in
     halved = nn.functional.avg_pool1d(audio[:, None], kernel_size=12, stride=2, padding=5)[:, 0]
     rate, hop, window_size = sample_rate / 2, hop // 2, window_size // 2
     shortest, longest = int(rate / HIGHEST), int(rate / LOWEST) + 1
-    reach = window_size + longest  # samples that are compared with those up to `longest` later, centred in the window
-    ahead = longest // 2
+    # The samples of a window are compared with those up to `longest` later.
+    reach, ahead = window_size + longest, round(rate / _USUAL / 2)
     pieces = nn.functional.pad(halved, (ahead, reach)).unfold(1, reach, hop)[:, : halved.shape[1] // hop]  # (B, J, reach)
 
     size = 1 << (reach + window_size - 1).bit_length()
