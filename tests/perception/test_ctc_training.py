@@ -371,6 +371,26 @@ def test_what_happens_to_the_audio_is_as_configured(corpus, tmp_path, monkeypatc
         torch.testing.assert_close(softer, plain / 10)
 
 
+@pytest.mark.parametrize("weight", [0.0, 0.7])
+def test_phonemes_are_learnt_where_they_have_a_weight(corpus, tmp_path, monkeypatch, weight):
+    """Of turns and conversations alike, as the reader reads them, for which letters stand here."""
+    monkeypatch.setattr(ctc_training, "EnglishPhonemes", lambda: SimpleNamespace(sounds=list))
+    monkeypatch.setattr(ctc_training, "fit", lambda training, *_: seen.append(training) or 1 / 0)
+    seen = []
+    settings = OmegaConf.to_container(load("train_encoder", [f"data={corpus}", f"out={tmp_path}", f"phonemes={weight}"]))
+    settings.pop("threads")
+    with pytest.raises(ZeroDivisionError):
+        train_encoder(EncoderTrainingConfig(**settings))
+    (training,) = seen
+    for kind in ("turns", "conversations"):
+        batch = getattr(training, kind).batch(0)
+        assert (batch.phonemes is None) == (weight == 0)
+        if weight:
+            letters = {letter for turn in training.turns.utterances for letter in turn.text.replace(" ", "")}
+            assert training.phoneme_head.out_features == 2 * (1 + len(letters)) and batch.phonemes.max() > 0
+    assert (training.phoneme_head is None) == (weight == 0)
+
+
 def test_the_seed_is_set_before_anything_is_drawn(corpus, tmp_path, monkeypatch):
     seeds = []
     monkeypatch.setattr(ctc_training, "read_utterances", lambda path: seeds.append(torch.initial_seed()) or ([], []))

@@ -101,3 +101,9 @@ def test_brackets_are_no_phonemes(english):
     """ "[text](/phonemes/)" is a notation of the reader's; in a text it is text."""
     (run,) = english.runs("[good](/day/)")
     assert said(english, run).startswith("ɡˈʊd") and said(english, run).rstrip(")").endswith("dˈA")
+
+
+def test_sounds_are_phonemes_without_marks(english):
+    assert english.sounds("through, father!") == [*"θɹuf", "ɑ", "ð", "ə", "ɹ"]
+    with pytest.raises(InputError, match="finds no words"):
+        english.sounds(", ...")
