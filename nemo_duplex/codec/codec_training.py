@@ -227,9 +227,8 @@ class CodecTraining(PartTraining):
             group["lr"] = self.adversary.config.rate * self.rate_factor
         gradient = gradient + self.adversary.pull(audio, heard, gradient.norm(), of_adversary)
         toward = (decoded * gradient).sum()
-        self.descend(
-            loss.detach() + toward - toward.detach() + aside, optimizers
-        )  # its value is the loss, its gradient is `gradient`
+        of_audio = loss.detach() + toward - toward.detach()  # its value is the loss, its gradient is `gradient`
+        self.descend(of_audio + aside, optimizers)
 
     def _reconstruct(self, audio: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | float]:
         """Audio (B, S) of whole frames through encoder, quantizer (gradients pass straight through) and decoder.

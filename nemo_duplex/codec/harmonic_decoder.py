@@ -26,11 +26,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from nemo_duplex.codec.istft_decoder import IstftDecoder
+from nemo_duplex.codec.istft_decoder import LOG_MAGNITUDE_LIMIT, IstftDecoder
 from nemo_duplex.codec.pitch import HIGHEST, LOWEST, fundamental_phase, pitch_track
 from nemo_duplex.codec.streaming_decoder import Buffers
 
-_LOG_MAGNITUDE_LIMIT = 6.0
 # Hz; details are what differs from the mean of a spectrum over about so far to both sides.
 _SMOOTH = 650.0
 # Columns of noise until it repeats: 5.8 s at 11 ms.
@@ -64,6 +63,8 @@ class HarmonicDecoder(IstftDecoder):
         **others: Any,
     ) -> None:
         super().__init__(input_dim, samples_per_frame, columns_per_frame, **others)
+        assert self.hop % 2 == 0, f"a hop of {self.hop} samples is odd, and pitch is looked for in pairs of samples"
+        assert self.overlap >= 3, f"overlap={self.overlap}: squared windows add up to a constant from 3 hops on"
         self.sample_rate = sample_rate
         self.pitch_frames = pitch_frames
         bins = self.window_size // 2 + 1
@@ -155,11 +156,8 @@ class HarmonicDecoder(IstftDecoder):
         x = windows.transpose(1, 2).flatten(2).double()
         with torch.autocast(seen.device.type, enabled=False):
             for layer in (*self.pitch, self.pitch_head):
-                x = (
-                    nn.functional.linear(x, layer.weight.double(), layer.bias.double())
-                    if isinstance(layer, nn.Linear)
-                    else layer(x)
-                )
+                linear = isinstance(layer, nn.Linear)
+                x = nn.functional.linear(x, layer.weight.double(), layer.bias.double()) if linear else layer(x)
         middle = 0.5 * (math.log2(LOWEST) + math.log2(HIGHEST))
         return torch.exp2((x.flatten(1) + middle).clamp(math.log2(LOWEST), math.log2(HIGHEST)))
 
@@ -170,9 +168,9 @@ class HarmonicDecoder(IstftDecoder):
         cycles = (phase % 1.0).float()[..., None] + (frequency / self.sample_rate).float()[..., None] * offsets
         harmonics = (self.sample_rate / 2 / frequency).floor().float()[..., None]
         spectrum = torch.fft.rfft(pulses(cycles, harmonics) * self.source_window)
-        spectrum = spectrum * torch.polar(level.clamp(max=_LOG_MAGNITUDE_LIMIT).exp(), turn)
+        spectrum = spectrum * torch.polar(level.clamp(max=LOG_MAGNITUDE_LIMIT).exp(), turn)
         real, imaginary = self.noise[columns % _NOISE_COLUMNS].float().unbind(2)
-        noise = torch.complex(real, imaginary) * noise_level.clamp(max=_LOG_MAGNITUDE_LIMIT).exp()
+        noise = torch.complex(real, imaginary) * noise_level.clamp(max=LOG_MAGNITUDE_LIMIT).exp()
         return torch.fft.irfft(spectrum + noise, n=self.window_size) * self.window * (self.window_size / 2)
 
 

@@ -23,8 +23,8 @@ from torch import nn
 from nemo_duplex.codec.convnext import ConvNeXtBlock
 from nemo_duplex.codec.streaming_decoder import Buffers
 
-# Limit of the exponent of magnitudes: far above the loudest bin of a full-scale signal, far below the limit of float32.
-_LOG_MAGNITUDE_LIMIT = 6.0
+#: Limit of the exponent of magnitudes: far above the loudest bin of a full-scale signal, far below the limit of float32.
+LOG_MAGNITUDE_LIMIT = 6.0
 
 
 class IstftDecoder(nn.Module):
@@ -113,7 +113,7 @@ class IstftDecoder(nn.Module):
     def _windows(self, x: torch.Tensor) -> torch.Tensor:
         """Features (B, J, C) -> one windowed piece of audio each, (B, J, window_size)."""
         log_magnitude, phase = self.head(x).float().chunk(2, dim=-1)
-        spectrum = torch.polar(log_magnitude.clamp(max=_LOG_MAGNITUDE_LIMIT).exp(), phase)
+        spectrum = torch.polar(log_magnitude.clamp(max=LOG_MAGNITUDE_LIMIT).exp(), phase)
         return torch.fft.irfft(spectrum, n=self.window_size) * self.window
 
     def _overlap_add(self, windows: torch.Tensor, tail: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

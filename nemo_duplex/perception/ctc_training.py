@@ -302,9 +302,9 @@ def train_encoder(config: EncoderTrainingConfig) -> dict[str, Any]:
     transcripts = settings.transcriber(out)
     turns, conversations = _training_utterances(config, odd, transcripts)
     held_out = _held_out(config, odd)
+    phonemes = _phonemes(turns) if config.phonemes else None
     claim(out, config, _FREE)
     teacher = settings.features_of(turns, out)
-    phonemes = PhonemeTargets(turns, EnglishPhonemes().sounds) if config.phonemes else None
     asr = _recogniser(config, turns)
     training = CTCTraining(asr, config, turns, conversations, TimeBudget(config.minutes), held_out, teacher, phonemes)
     if config.init is None:
@@ -330,6 +330,17 @@ def _training_utterances(
         alone = manifest_utterances(config.manifests, odd, transcripts)
         turns, conversations = turns + alone, conversations + made_conversations(alone, config.seed)
     return turns, conversations
+
+
+def _phonemes(turns: Sequence[Utterance]) -> PhonemeTargets:
+    """Those that hibari reads in the words of the utterances."""
+    targets = PhonemeTargets(turns, EnglishPhonemes().sounds)
+    if targets.count == 1:  # silence
+        raise InputError(
+            "phonemes: no utterance has word times (`words` in a manifest) with words that hibari can read, so it is not known "
+            "which phoneme is spoken when. Leave phonemes=0, or give utterances of make_bank.py."
+        )
+    return targets
 
 
 def _held_out(config: EncoderTrainingConfig, odd: OddRows) -> dict[str, HeldOut]:

@@ -10,6 +10,7 @@ import torch
 from nemo_duplex.codec.fsq_codec import FSQCodec
 from nemo_duplex.codec.harmonic_decoder import HarmonicDecoder, pulses
 from nemo_duplex.codec.pitch import fundamental_phase, pitch_track
+from nemo_duplex.inputs import InputError
 from tests.codec.codecs import voice_config
 from tests.codec.test_pitch import tone
 
@@ -23,10 +24,10 @@ def decoder(**changes) -> HarmonicDecoder:
 
 
 @torch.no_grad()
-def plain_source(network: HarmonicDecoder, pulses: float, noise: float, frequency: float | None = None) -> HarmonicDecoder:
+def plain_source(network: HarmonicDecoder, level: float, noise: float, frequency: float | None = None) -> HarmonicDecoder:
     """Makes it play its source as it is, at these levels (logarithms), and at one pitch if one is given."""
     network.head.weight.zero_()
-    network.head.bias.view(3, -1).copy_(torch.tensor([pulses, 0.0, noise])[:, None])
+    network.head.bias.view(3, -1).copy_(torch.tensor([level, 0.0, noise])[:, None])
     if frequency is not None:
         network.pitch_head.weight.zero_()
         network.pitch_head.bias.fill_(math.log2(frequency) - 0.5 * math.log2(55.0 * 550.0))
@@ -57,7 +58,7 @@ def test_parts_equal_the_whole(sizes):
 @torch.no_grad()
 def test_parts_equal_the_whole_after_two_minutes():
     """A phase that is summed in single precision, or a pitch that is computed in it, is another one by then."""
-    network, codes = plain_source(decoder(), pulses=-3.0, noise=-20.0), torch.randn(1, 4, 1500)
+    network, codes = plain_source(decoder(), level=-3.0, noise=-20.0), torch.randn(1, 4, 1500)
     whole, _ = network(codes, torch.tensor([1500]))
     buffers = network.initial_buffers(1)
     for frame in codes.split(1, dim=2):
@@ -88,7 +89,7 @@ def test_rows_of_any_age_stream_together():
 @torch.no_grad()
 def test_a_constant_pitch_gives_whole_pulses():
     """Windows of neighbours agree: together they are the harmonics of one pitch, all of one level up to half the rate."""
-    network = plain_source(decoder(), pulses=-4.0, noise=-30.0, frequency=210.0)
+    network = plain_source(decoder(), level=-4.0, noise=-30.0, frequency=210.0)
     audio, _ = network(torch.randn(1, 4, 12), torch.tensor([12]))
     middle = audio[0, 4 * FRAME : 10 * FRAME]
     count = math.floor(RATE / 2 / 210.0)
@@ -103,7 +104,7 @@ def test_a_constant_pitch_gives_whole_pulses():
 
 @torch.no_grad()
 def test_the_pitch_that_is_heard_is_the_one_of_the_codes():
-    network = plain_source(decoder(), pulses=-3.0, noise=-30.0)
+    network = plain_source(decoder(), level=-3.0, noise=-30.0)
     network.pitch_head.weight.copy_(20 * network.pitch_head.weight[:1])  # one pitch for all columns of a frame
     network.pitch_head.bias.zero_()
     codes = torch.randn(1, 4, 6).repeat_interleave(6, dim=2)  # steps of 42 columns
@@ -117,7 +118,7 @@ def test_the_pitch_that_is_heard_is_the_one_of_the_codes():
 
 @torch.no_grad()
 def test_noise_has_its_level_and_does_not_repeat_soon():
-    network = plain_source(decoder(), pulses=-30.0, noise=-5.0)
+    network = plain_source(decoder(), level=-30.0, noise=-5.0)
     audio, _ = network(torch.randn(1, 4, 40), torch.tensor([40]))
     sound = audio[0, 2 * FRAME :]
     spectra = torch.stft(sound, WINDOW, HOP, window=torch.hann_window(WINDOW), return_complex=True)[:, 4:-4]
@@ -126,7 +127,7 @@ def test_noise_has_its_level_and_does_not_repeat_soon():
     quarter = sound[: 4 * FRAME]
     similar = torch.nn.functional.conv1d(sound[None, None], quarter[None, None])[0, 0]
     assert similar[1:].abs().max() < 0.2 * similar[0]
-    louder, _ = plain_source(network, pulses=-30.0, noise=-4.0)(torch.randn(1, 4, 40), torch.tensor([40]))
+    louder, _ = plain_source(network, level=-30.0, noise=-4.0)(torch.randn(1, 4, 40), torch.tensor([40]))
     torch.testing.assert_close(louder[0, 2 * FRAME :], math.e * sound, rtol=1e-3, atol=1e-5)
 
 
@@ -136,7 +137,7 @@ def test_noise_has_its_level_and_does_not_repeat_soon():
 @torch.no_grad()
 def test_in_training_pulses_beat_with_the_recording():
     """Flat pulses through the phases of a recording are that recording, if it is one of flat pulses: whatever the codes say."""
-    network = plain_source(decoder(), pulses=math.log(0.01), noise=-30.0, frequency=100.0)
+    network = plain_source(decoder(), level=math.log(0.01), noise=-30.0, frequency=100.0)
     recording = pulses(200.0 / RATE * torch.arange(12 * FRAME) + 0.3, torch.tensor([55.0]))[None] * 0.02
     codes = torch.randn(1, 4, 12)
     followed, _ = network.follow(codes, recording)
@@ -186,7 +187,7 @@ def test_loud_spectra_stay_finite():
 
 def test_the_phase_of_what_is_decoded_goes_on():
     """From frame to frame too: the phase of the fundamental advances by the pitch."""
-    network = plain_source(decoder(), pulses=-3.0, noise=-30.0, frequency=150.0)
+    network = plain_source(decoder(), level=-3.0, noise=-30.0, frequency=150.0)
     with torch.no_grad():
         audio, _ = network(torch.randn(1, 4, 20), torch.tensor([20]))
     phase = fundamental_phase(audio, torch.full((1, 140), 150.0), RATE, HOP, WINDOW)[0, 8:-8]
@@ -234,6 +235,17 @@ def test_sharpened_spectra_keep_their_shape_and_have_more_detail():
     near = torch.exp(-0.5 * ((places[:, None] - places) / 650.0) ** 2)
     expected = expected + 0.5 * (expected - near @ expected / near.sum(1))
     torch.testing.assert_close(told[0], expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [(dict(columns_per_frame=4), "a hop of 441 samples is odd"), (dict(overlap=2), "overlap=2: squared windows")],
+)
+def test_geometries_that_cannot_be(changes, words):
+    with pytest.raises(AssertionError, match=words):
+        decoder(**changes)
+    with pytest.raises(InputError, match=f"This codec config does not build: .*{words}"):
+        FSQCodec(voice_config(**changes))
 
 
 def test_nothing_is_sharpened_by_no_share():

@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 
 from nemo_duplex.conversation import Conversation, Turn, Word
 from nemo_duplex.files.nemo_file import read_nemo_file
-from nemo_duplex.inputs import InputError
+from nemo_duplex.inputs import InputError, NotInstalled
 from nemo_duplex.perception import ctc_training
 from nemo_duplex.perception.ctc_data import UNKNOWN, Utterance
 from nemo_duplex.perception.ctc_training import (
@@ -389,6 +389,27 @@ def test_phonemes_are_learnt_where_they_have_a_weight(corpus, tmp_path, monkeypa
             letters = {letter for turn in training.turns.utterances for letter in turn.text.replace(" ", "")}
             assert training.phoneme_head.out_features == 2 * (1 + len(letters)) and batch.phonemes.max() > 0
     assert (training.phoneme_head is None) == (weight == 0)
+
+
+def test_phonemes_that_nobody_can_tell_leave_nothing(corpus, tmp_path, monkeypatch):
+    """Of words that hibari cannot read, and where hibari is not installed."""
+
+    def unreadable(text):
+        raise InputError(text)
+
+    def missing():
+        raise NotInstalled("hibari")
+
+    settings = OmegaConf.to_container(load("train_encoder", [f"data={corpus}", f"out={tmp_path / 'out'}", "phonemes=1"]))
+    settings.pop("threads")
+    for reader, message in (
+        (lambda: SimpleNamespace(sounds=unreadable), "phonemes: no utterance has word times"),
+        (missing, "hibari"),
+    ):
+        monkeypatch.setattr(ctc_training, "EnglishPhonemes", reader)
+        with pytest.raises(InputError, match=message):
+            train_encoder(EncoderTrainingConfig(**settings))
+        assert not (tmp_path / "out").exists()
 
 
 def test_the_seed_is_set_before_anything_is_drawn(corpus, tmp_path, monkeypatch):
