@@ -42,9 +42,7 @@ def ctc_model(preprocessor: Mapping[str, Any], encoder: Mapping[str, Any], token
     """
     checked = perception_config({"preprocessor": preprocessor, "encoder": encoder, "output_dim": 1})
     asr = "nemo.collections.asr.modules"
-    vocabulary = SentencePieceProcessor(str(tokenizer))
-    pieces = (vocabulary.id_to_piece(i) for i in range(vocabulary.vocab_size()))
-    (Path(tokenizer).parent / "vocab.txt").write_text("\n".join(pieces) + "\n")  # NeMo wants it beside the model
+    _write_pieces(Path(tokenizer))
     config = {
         "sample_rate": checked["preprocessor"]["sample_rate"],
         "preprocessor": {"_target_": f"{asr}.AudioToMelSpectrogramPreprocessor", **checked["preprocessor"]},
@@ -75,6 +73,23 @@ def open_ctc_model(path: str | Path) -> EncDecCTCModelBPE:
         return EncDecCTCModelBPE.restore_from(str(path), map_location="cpu").eval()
     except Exception as error:  # whatever NeMo raises for parts that do not fit
         raise InputError(f"{_WHAT}: NeMo cannot restore {path} ({one_line(error)}). Write it again.") from error
+
+
+def replace_tokenizer(asr: EncDecCTCModelBPE, tokenizer: str | Path) -> None:
+    """Gives the recogniser other word pieces and an output layer with random weights for them. Its encoder stays as it is.
+
+    Args:
+        tokenizer: the SentencePiece model, in a file called tokenizer.model.
+    """
+    _write_pieces(Path(tokenizer))
+    asr.change_vocabulary(str(Path(tokenizer).parent), "bpe")
+
+
+def _write_pieces(tokenizer: Path) -> None:
+    """NeMo wants a list of the pieces beside the model."""
+    vocabulary = SentencePieceProcessor(str(tokenizer))
+    pieces = (vocabulary.id_to_piece(i) for i in range(vocabulary.vocab_size()))
+    (tokenizer.parent / "vocab.txt").write_text("\n".join(pieces) + "\n")
 
 
 @torch.no_grad()

@@ -40,6 +40,7 @@ from nemo_duplex.perception.ctc_model import (
     ctc_model,
     error_rate,
     open_ctc_model,
+    replace_tokenizer,
     save_ctc_model,
     transcribe,
 )
@@ -80,6 +81,7 @@ class EncoderTrainingConfig:
     minutes: float
     steps: int | None
     init: str | None
+    keep_tokenizer: bool
     seed: int
     tokenizer_size: int
     preprocessor: Mapping[str, Any]
@@ -103,6 +105,8 @@ class EncoderTrainingConfig:
     def __post_init__(self) -> None:
         if self.data is None and not self.manifests:
             raise InputError("Nothing to learn from: give data=CORPUS (of synthesize.py), manifests=[FILE, ...] or both.")
+        if self.init is None and not self.keep_tokenizer:
+            raise InputError("keep_tokenizer=false: there is no tokenizer to be replaced. Give init=ENCODER, or leave it out.")
         for name in ("minutes", "steps", "tokenizer_size", "batch_seconds", "matrix_rate", "rate", "validate_every"):
             if (value := getattr(self, name)) is not None and not value > 0:
                 raise InputError(f"{name}={value}: expected more than zero.")
@@ -356,16 +360,21 @@ def _held_out(config: EncoderTrainingConfig, odd: OddRows) -> dict[str, HeldOut]
 
 
 def _recogniser(config: EncoderTrainingConfig, turns: Sequence[Utterance]) -> EncDecCTCModelBPE:
-    """That of `init`, or one with random weights and a tokenizer of what is said in training."""
+    """That of `init`, or one with random weights; its tokenizer is that of `init`, or one of what is said in training."""
+    asr = None
     if config.init is not None:
         asr = open_ctc_model(config.init)
         perception_config({"preprocessor": plain(asr.cfg.preprocessor), "encoder": plain(asr.cfg.encoder), "output_dim": 1})
-        return asr
+        if config.keep_tokenizer:
+            return asr
     folder = Path(config.out) / "tokenizer"
     with whole_file(folder / "texts.txt") as file:
         file.write_text("".join(f"{turn.text}\n" for turn in turns), encoding="utf-8")
     tokenizer = train_tokenizer(folder / "texts.txt", folder / "tokenizer.model", config.tokenizer_size)
-    return ctc_model(config.preprocessor, config.encoder, tokenizer)
+    if asr is None:
+        return ctc_model(config.preprocessor, config.encoder, tokenizer)
+    replace_tokenizer(asr, tokenizer)
+    return asr
 
 
 def held_out_quality(asr: EncDecCTCModelBPE, held_out: HeldOut, known: Collection[str]) -> dict[str, Any]:

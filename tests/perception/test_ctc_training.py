@@ -14,12 +14,14 @@ import torch
 from lhotse import CutSet, MonoCut, Recording
 from lhotse.audio import AudioSource
 from omegaconf import OmegaConf
+from sentencepiece import SentencePieceProcessor
 
 from nemo_duplex.conversation import Conversation, Turn, Word
 from nemo_duplex.files.nemo_file import read_nemo_file
 from nemo_duplex.inputs import InputError, NotInstalled
 from nemo_duplex.perception import ctc_training
 from nemo_duplex.perception.ctc_data import UNKNOWN, Utterance
+from nemo_duplex.perception.ctc_model import open_ctc_model
 from nemo_duplex.perception.ctc_training import (
     CTCTraining,
     Curriculum,
@@ -316,6 +318,7 @@ def test_manifests_are_learnt_from_and_measured_by_engine(tmp_path, monkeypatch)
         (["mel_masks=[1]"], "expected .bands"),
         (["mel_warp=1"], "expected a small share"),
         (["teacher.features=1"], "Give manifests="),
+        (["keep_tokenizer=false"], "no tokenizer to be replaced. Give init=ENCODER"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_at_the_door(corpus, tmp_path, keys, message):
@@ -337,6 +340,22 @@ def test_it_goes_on_from_an_encoder_with_its_tokenizer_and_sizes(trained, train,
     assert not (out / "tokenizer").exists()
     moved = {name: float((weights[name] - weight).abs().max()) for name, weight in first.items() if weight.is_floating_point()}
     assert max(moved.values()) < 1e-2 and any(change > 0 for change in moved.values())
+
+
+def test_it_goes_on_from_an_encoder_with_other_pieces(trained, train, tmp_path):
+    """What it has learnt of sounds stays, what it says of them is learnt anew: with tiny rates, next to nothing yet."""
+    out = tmp_path / "out"
+    keys = ["keep_tokenizer=false", "tokenizer_size=20", "rate=1e-6", "matrix_rate=1e-6", "aligned=0", "steps=10"]
+    train(out, f"init={trained / 'encoder.nemo'}", *keys)
+    weights, first = (read_nemo_file(folder / "encoder.nemo", "encoder")[1] for folder in (out, trained))
+    heard = [name for name, weight in first.items() if name.startswith("encoder.") and weight.is_floating_point()]
+    assert max(float((weights[name] - first[name]).abs().max()) for name in heard) < 1e-2
+    pieces = SentencePieceProcessor(str(out / "tokenizer" / "tokenizer.model"))
+    asr = open_ctc_model(out / "encoder.nemo")
+    assert asr.tokenizer.vocab_size == pieces.vocab_size() == 20
+    assert asr.tokenizer.text_to_ids("do re mi") == pieces.encode("do re mi")
+    assert weights["decoder.decoder_layers.0.weight"].shape[0] == 21  # the blank too
+    assert json.loads((out / "quality.json").read_text())["dev"]["turns_wer"] > 0.5
 
 
 @pytest.mark.parametrize("key", ["manifests", "held_out"])
