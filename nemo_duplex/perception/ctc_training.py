@@ -307,9 +307,9 @@ def train_encoder(config: EncoderTrainingConfig) -> dict[str, Any]:
     turns, conversations = _training_utterances(config, odd, transcripts)
     held_out = _held_out(config, odd)
     phonemes = _phonemes(turns) if config.phonemes else None
+    asr = _recogniser(config, turns)
     claim(out, config, _FREE)
     teacher = settings.features_of(turns, out)
-    asr = _recogniser(config, turns)
     training = CTCTraining(asr, config, turns, conversations, TimeBudget(config.minutes), held_out, teacher, phonemes)
     if config.init is None:
         centre_input(asr, training.conversations.batch(0))

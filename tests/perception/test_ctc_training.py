@@ -370,6 +370,21 @@ def test_what_is_mended_after_an_error_goes_on_in_the_same_folder(corpus, tmp_pa
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    "wrong, message", [("init=nowhere.nemo", "no file nowhere.nemo"), ("tokenizer_size=3", "No tokenizer of 3 pieces")]
+)
+def test_what_cannot_be_begun_with_claims_no_folder(corpus, tmp_path, monkeypatch, wrong, message):
+    """The next try may have another encoder to go on from, or another size, and goes into the same folder."""
+    monkeypatch.setattr(ctc_training, "fit", lambda *_: pytest.fail("it was begun"))
+    settings = OmegaConf.to_container(
+        load("train_encoder", [f"data={corpus}", f"out={tmp_path / 'out'}", *TINY, "minutes=1", wrong])
+    )
+    settings.pop("threads")
+    with pytest.raises(InputError, match=message):
+        train_encoder(EncoderTrainingConfig(**settings))
+    assert not (tmp_path / "out" / "training.json").exists()
+
+
 def test_what_happens_to_the_audio_is_as_configured(corpus, tmp_path, monkeypatch):
     """20 dB softer, turns and conversations alike."""
     seen = []
