@@ -29,7 +29,7 @@ from nemo_duplex.benchmark.measurement import main, run_measurement
 from nemo_duplex.benchmark.sessions import Simulation, Ticks, simulate
 from nemo_duplex.benchmark.table import Table, callers_in_words, measured_on, milliseconds, percentiles
 from nemo_duplex.frames import USER_SAMPLE_RATE, Seconds
-from nemo_duplex.llm.int8_linear import Int8Linear, in_int8
+from nemo_duplex.kernels.linear import Int8Linear, in_int8
 from nemo_duplex.streaming.rows import AgentRows
 from nemo_duplex.streaming.stage_runner import StageRunner, tensors
 from nemo_duplex.streaming.step_timer import StepTimer

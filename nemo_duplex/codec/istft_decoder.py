@@ -78,6 +78,12 @@ class IstftDecoder(nn.Module):
         inside = torch.arange(audio.shape[1], device=audio.device) < audio_len[:, None]
         return audio * inside, audio_len
 
+    @property
+    def inner_layers(self) -> list[nn.Linear]:
+        """The layers between codes and spectra, which take most of the time and may be computed less precisely."""
+        blocks = (*self.frame_blocks, *self.blocks)
+        return [self.upsample, *(layer for block in blocks for layer in (block.expand, block.contract))]
+
     def initial_buffers(self, batch_size: int) -> Buffers:
         """The state of a stream before its first frame, zeros: the left context of each block, then the tail of the windows."""
         like = self.head.weight

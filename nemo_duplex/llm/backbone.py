@@ -19,6 +19,7 @@ from nemo_duplex.llm.cache import (
     RowCache,
 )
 from nemo_duplex.llm.experts import ExpertsLoss, Routing
+from nemo_duplex.llm.frame_step import FrameStep, frame_step
 from nemo_duplex.llm.pretrained import random_llm
 from nemo_duplex.llm.rope import (
     LayerKind,
@@ -92,6 +93,7 @@ class Backbone(nn.Module):
         freeze_frequencies(self.llm)
         self._rotaries = make_endless(self.llm, self._kinds, self.positions)
         self._shapes: list[KeyValueShape] | None = None  # of each layer, once measured
+        self._frame_step: tuple[FrameStep | None] | None = None  # once looked for
         for reach in self._reaches(0, self.sinks).values():
             check_reach(self, *reach)
 
@@ -169,26 +171,43 @@ class Backbone(nn.Module):
 
     def step(self, embeddings: Tensor, cache: RowCache, live: Tensor) -> Tensor:
         """One frame (B, 1, H) -> its hidden state (B, 1, H); `cache` takes one more frame in the rows of `live` (B,) bool."""
-        view = cache.step_view(live)
+        direct = self._direct(embeddings)
+        view = cache.step_view(live, alone=direct is not None)
+        memories = len(view.age) // len(live)
         spans = {ring.kind: ring.span for ring in cache.rings}
         visible = {span: view.visible(span)[:, None] for span in set(spans.values())}
+        if direct is not None:
+            filled = view.filled()
+            visible = {span: seen[..., :filled] for span, seen in visible.items()}
         drift = (view.age - (self.positions - 1)).clamp(min=0)  # how much too far away the first frame would be
         moving = {ring.kind for ring in cache.rings if ring.moved}
-        rotations = {kind: cos_sin(self._frequencies(kind), drift) for kind in moving}
-        hidden = self.llm(
-            inputs_embeds=embeddings.repeat_interleave(cache.memories, dim=0),
-            attention_mask=_mask(spans, visible, embeddings.dtype),
-            position_ids=view.age[:, None],
-            past_key_values=LayerWriter(cache, view, rotations),
-            use_cache=True,
-        ).last_hidden_state
+        writer = LayerWriter(cache, view, {kind: cos_sin(self._frequencies(kind), drift) for kind in moving})
+        frames, mask = embeddings.repeat_interleave(memories, dim=0), _mask(spans, visible, embeddings.dtype)
+        if direct is not None:
+            hidden = direct(frames[:, 0], mask, view.age, writer)[:, None]
+        else:
+            hidden = self.llm(
+                inputs_embeds=frames,
+                attention_mask=mask,
+                position_ids=view.age[:, None],
+                past_key_values=writer,
+                use_cache=True,
+            ).last_hidden_state
         cache.advance(live)
         answers = view.answers[:, None, None, None].expand(-1, 1, *hidden.shape[1:])
-        return hidden.unflatten(0, (-1, cache.memories)).gather(1, answers)[:, 0]
+        return hidden.unflatten(0, (-1, memories)).gather(1, answers)[:, 0]
+
+    def _direct(self, embeddings: Tensor) -> FrameStep | None:
+        """The layers without transformers' calls around them, where that can be; None while torch compiles, which has its own."""
+        if embeddings.device.type != "cpu" or self.training or torch.compiler.is_compiling():
+            return None
+        if self._frame_step is None:
+            self._frame_step = (frame_step(self.llm, self._kinds),)
+        return self._frame_step[0]
 
     def forget_shapes(self) -> None:
         """Discards what was measured of the layers' cache; call it after they were split over ranks."""
-        self._shapes = None
+        self._shapes = self._frame_step = None
 
     def check_kept_frames(self) -> None:
         """Refuses first frames beside a window, if the layers rotate keys in a layout that `rope.py` does not know.

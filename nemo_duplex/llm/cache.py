@@ -35,6 +35,9 @@ from torch import Tensor
 
 from nemo_duplex.llm.rope import LayerKind, RopeLayout, rotate
 
+# Keys that torch's attention on a CPU takes at a time.
+_BLOCK = 512
+
 #: Cosine and sine (B * M, F) by which the kept keys of each memory move, for each kind of layer that moves some.
 Rotations = Mapping[LayerKind, tuple[Tensor, Tensor]]
 
@@ -134,9 +137,14 @@ class RowCache:
         self.age.fill_(frames)
         self.kept.clamp_(min=frames)
 
-    def step_view(self, live: Tensor) -> StepView:
-        """What each memory does in this step, in which the rows of `live` (B,) bool have a frame."""
-        if self.memories == 1:
+    def step_view(self, live: Tensor, alone: bool = False) -> StepView:
+        """What each memory does in this step, in which the rows of `live` (B,) bool have a frame.
+
+        Args:
+            alone: whether the first memory of a single row may step alone as long as the other one waits: half of the work,
+                but another shape, and a look at the age, which a graph cannot have.
+        """
+        if self.memories == 1 or alone and len(live) == 1 and self._other_waits():
             return StepView(self.age, self.kept, live, torch.zeros_like(self.age))
         slots = max(ring.span.slots for ring in self.rings)
         half = (slots - self.kept) // 2  # frames by which the other memory is younger
@@ -152,6 +160,12 @@ class RowCache:
             answers=other_answers.long(),
         )
 
+    def _other_waits(self) -> bool:
+        """Whether no row's second memory takes a frame in this step."""
+        slots = max(ring.span.slots for ring in self.rings)
+        new = self.age - self.kept
+        return bool(((new >= 0) & (new < (slots - self.kept) // 2)).all())
+
     def advance(self, live: Tensor) -> None:
         """Counts one more frame of every row of `live` (B,) bool."""
         self.age.add_(live)
@@ -164,6 +178,14 @@ class StepView(NamedTuple):
     kept: Tensor  # (B * M,) frames that it keeps
     live: Tensor  # (B * M,) bool, whether it takes the frame
     answers: Tensor  # (B,) which memory of the row answers
+
+    def filled(self) -> int:
+        """How many slots from the first on hold all that was written, with this frame, in whole blocks of attention.
+
+        torch's attention on a CPU takes keys in blocks of this size, so what it gives does not depend on the blocks after
+        the last one that holds something: an idle row and its scratch aside, nothing changes, not in the last digit either.
+        """
+        return -(-(int(self.age.max()) + 1) // _BLOCK) * _BLOCK
 
     def visible(self, span: RingSpan) -> Tensor:
         """The slots (B * M, C + 1) bool of such a layer that the frame may attend to, its own included."""
@@ -216,25 +238,26 @@ class LayerWriter:
     layers: tuple[()] = ()
 
     def __init__(self, cache: RowCache, view: StepView, rotations: Rotations) -> None:
-        self._cache = cache
+        self._cache, self._memories = cache, len(view.age) // len(cache.age)
         self._slots = {span: view.write_slots(span) for span in {ring.span for ring in cache.rings}}
         self._rotations = rotations
 
     def update(self, keys: Tensor, values: Tensor, layer_idx: int, *args: object, **kwargs: object) -> tuple[Tensor, Tensor]:
-        """Writes (B * M, heads, 1, head size) of a layer into each memory's slot; returns all (B * M, heads, C + 1, size)."""
+        """Writes (N, heads, 1, head size) of a layer into each memory's slot; returns all (N, heads, C + 1, size)."""
         cache, ring = self._cache, self._cache.rings[layer_idx]
         slots = self._slots[ring.span]
-        buffers = cache.keys[layer_idx].flatten(0, 1), cache.values[layer_idx].flatten(0, 1)
+        parts = (cache.keys, cache.values, cache.unmoved_keys)
+        *buffers, unmoved = (part[layer_idx][:, : self._memories].flatten(0, 1) for part in parts)
         for buffer, new in zip(buffers, (keys, values)):
             buffer.scatter_(2, slots.slot.expand_as(new), new.to(buffer.dtype))
         if ring.moved:
-            unmoved, first = cache.unmoved_keys[layer_idx].flatten(0, 1), buffers[0][:, :, : ring.moved]
+            first = buffers[0][:, :, : ring.moved]
             unmoved.scatter_(2, slots.unmoved.expand_as(keys), keys.to(unmoved.dtype))
             cos, sin = (part[:, None, None] for part in self._rotations[ring.kind])
             assert ring.written.layout is not None
             moved = rotate(unmoved[:, :, : ring.moved], cos, sin, ring.written.layout)
             first.copy_(torch.where(slots.keeps, moved, first))
-        return buffers
+        return buffers[0], buffers[1]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """0: masks and positions are given, so transformers derives nothing from it."""

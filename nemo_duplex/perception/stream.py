@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nemo_duplex.kernels.linear import outputs
 from nemo_duplex.perception.front_end import history, log_mel, stages, subsample, window_history
 from nemo_duplex.perception.perception import Perception
 
@@ -127,6 +128,7 @@ class ConformerStream:
 
     def __init__(self, encoder: nn.Module, chunk_frames: int) -> None:
         self._encoder, self._chunk = encoder, chunk_frames
+        self._layers = list(encoder.layers)
         left = encoder.att_context_size[0]
         self._num_chunks = left // chunk_frames + 1  # of a ring: the newest one and those in its left context
         device = next(encoder.parameters()).device
@@ -190,21 +192,22 @@ class ConformerStream:
             position=self._row[newest][:, None],
             before_start=(self._lag[newest] > chunks[:, None])[:, None, None],
         )
-        for i, layer in enumerate(encoder.layers):
-            x = x + layer.fc_factor * layer.feed_forward1(layer.norm_feed_forward1(x))
+        for i, layer in enumerate(self._layers):
+            x = torch.add(x, layer.feed_forward1(layer.norm_feed_forward1(x)), alpha=layer.fc_factor)
             x = x + self._attend(i, layer.norm_self_att(x), rings, past)
             x = x + _convolved(layer.conv, layer.norm_conv(x), rings.columns[i], past)
-            x = x + layer.fc_factor * layer.feed_forward2(layer.norm_feed_forward2(x))
+            x = torch.add(x, layer.feed_forward2(layer.norm_feed_forward2(x)), alpha=layer.fc_factor)
             x = layer.norm_out(x)
         return x if encoder.out_proj is None else encoder.out_proj(x)
 
     def _attend(self, layer: int, x: Tensor, rings: ConformerRings, past: _Past) -> Tensor:
         """Attention with relative positions (Dai et al., Transformer-XL, section 3.3) of (n, b, D) to the ring."""
-        attention = self._encoder.layers[layer].self_attn
+        attention = self._layers[layer].self_attn
         heads = (attention.h, attention.d_k)
-        query = attention.linear_q(x).unflatten(2, heads)
-        rings.keys[layer].index_put_(past.where, attention.linear_k(x))
-        rings.values[layer].index_put_(past.where, attention.linear_v(x))
+        query, key, value = outputs(x, attention.linear_q, attention.linear_k, attention.linear_v).chunk(3, dim=2)
+        query = query.unflatten(2, heads)
+        rings.keys[layer].index_put_(past.where, key)
+        rings.values[layer].index_put_(past.where, value)
         keys, values = (
             ring[layer].index_select(0, past.rows).unflatten(2, heads).transpose(1, 2) for ring in (rings.keys, rings.values)
         )
@@ -214,6 +217,12 @@ class ConformerStream:
         bias = by_distance.gather(3, past.position.expand(-1, attention.h, -1, -1)).masked_fill(past.before_start, -torch.inf)
         content = (query + attention.pos_bias_u).transpose(1, 2)
         return attention.linear_out(F.scaled_dot_product_attention(content, keys, values, bias).transpose(1, 2).flatten(2))
+
+
+def same_inputs(encoder: nn.Module) -> list[tuple[nn.Module, ...]]:
+    """The layers of a NeMo `ConformerEncoder` that take the same input, in groups."""
+    attentions = [layer.self_attn for layer in encoder.layers]
+    return [(a.linear_q, a.linear_k, a.linear_v) for a in attentions]
 
 
 @dataclass(frozen=True)
@@ -230,7 +239,8 @@ class _Past:
 def _convolved(convolution: nn.Module, x: Tensor, columns: Tensor, past: _Past) -> Tensor:
     """NeMo's `ConformerConvolution` of (n, b, D); `columns` (B, D, kernel - 1) keeps the frames that the next step needs."""
     depthwise = convolution.depthwise_conv
-    x = F.glu(_pointwise(convolution.pointwise_conv1, x), dim=2).transpose(1, 2)
+    value, gate = _pointwise(convolution.pointwise_conv1, x).chunk(2, dim=2)
+    x = (value * gate.sigmoid()).transpose(1, 2)
     before = columns.index_select(0, past.rows)
     x = torch.cat([before, x], dim=2)
     columns.index_copy_(0, past.rows, torch.where(past.live, x[:, :, -columns.shape[2] :], before))
@@ -243,6 +253,8 @@ def _convolved(convolution: nn.Module, x: Tensor, columns: Tensor, past: _Past) 
     return _pointwise(convolution.pointwise_conv2, convolution.activation(x))
 
 
-def _pointwise(convolution: nn.Conv1d, x: Tensor) -> Tensor:
-    """A convolution of kernel size 1 on (n, b, D) instead of (n, D, b)."""
+def _pointwise(convolution: nn.Module, x: Tensor) -> Tensor:
+    """A convolution of kernel size 1 on (n, b, D) instead of (n, D, b), or the Linear layer in its place."""
+    if not isinstance(convolution, nn.Conv1d):
+        return convolution(x)
     return F.linear(x, convolution.weight[:, :, 0], convolution.bias)

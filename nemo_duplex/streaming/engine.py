@@ -54,7 +54,7 @@ class DuplexEngine:
             that many more frames; one without it gives up as many of its most recent frames for a prompt of that length.
         compile: whether to use torch.compile. Opening then takes minutes; numbers change in the last digits.
         cuda_graphs: whether to use CUDA graphs; None does so if the model is on a GPU.
-        int8: whether encoder and language model compute in 8 bits, on a CPU (`llm/int8_linear.py`): faster, and near to
+        int8: whether encoder and language model compute in 8 bits, on a CPU (`kernels/linear.py`): faster, and near to
             float32, not equal. The model itself does not change; memory grows by a quarter of the weights of these two.
 
     Attributes:
@@ -91,7 +91,7 @@ class DuplexEngine:
         self.model = model
         self.options: dict[str, Any] = {"prompt_tokens": prompt_tokens, "compile": compile, "int8": int8}
         run = StageRunner(model.device, timer, compile, cuda_graphs)
-        self._rows = AgentRows(model, run, prompt_tokens, int8)
+        self._rows = AgentRows(model, run, prompt_tokens, int8, max_sessions)
         self._timed = timer.step if timer else nullcontext
         self._slots: Slots[EngineSession] = Slots(max_sessions)
         self._lock = Lock()  # of the slots and of `_new`

@@ -19,10 +19,11 @@ import torch
 from torch import Tensor
 
 from nemo_duplex.codec.streaming_decoder import DecoderState
-from nemo_duplex.llm.int8_linear import in_int8
+from nemo_duplex.kernels.linear import in_int8, on_onednn
+from nemo_duplex.llm.frame_step import same_inputs
 from nemo_duplex.models.agent import DuplexAgent
 from nemo_duplex.models.duplex_lm import DuplexState, FrameOutput, most_likely
-from nemo_duplex.perception.stream import PerceptionStream, StreamState
+from nemo_duplex.perception.stream import PerceptionStream, StreamState, same_inputs as conformer_inputs
 from nemo_duplex.streaming.commands import FrameCommand, RowCommands
 from nemo_duplex.streaming.sampling import AgentSampling, RowSampler, SamplerState
 from nemo_duplex.streaming.stage_runner import StageRunner, mapped, tensors
@@ -87,20 +88,26 @@ class AgentRows:
         run: runs the stages; None runs them as they are.
         prompt_tokens: number of tokens of the longest system prompt.
         int8: whether encoder and language model compute in 8 bits (`in_int8`).
+        rows: at most so many are run at a time.
 
     Raises:
         InputError: for an encoder that takes whole recordings only, or int8 on a machine that cannot do it.
     """
 
-    def __init__(self, model: DuplexAgent, run: StageRunner | None = None, prompt_tokens: int = 0, int8: bool = False) -> None:
+    def __init__(self, model: DuplexAgent, run: StageRunner | None = None, prompt_tokens: int = 0, int8: bool = False, rows: int = 1) -> None:
         self.model = model.eval()
         self._run = run or StageRunner(model.device, cuda_graphs=False)
         self._prompt_tokens = prompt_tokens
         self.chunk_frames: int = model.perception.chunk_frames
         self.chunk_samples: int = model.perception.chunk_samples
-        self._lm = in_int8(model.lm) if int8 else model.lm
-        self._perception = PerceptionStream(in_int8(model.perception) if int8 else model.perception)
-        self._decoder = model.audio_codec.streaming_decoder(check=False)
+        if int8:
+            joined = [] if self._run.compiles else same_inputs(model.lm.backbone.llm)
+            heard = [] if self._run.compiles else conformer_inputs(model.perception.encoder)
+            lm, perception = in_int8(model.lm, rows, joined), in_int8(model.perception, rows, heard)
+        else:
+            lm, perception = on_onednn(model.lm, rows), on_onednn(model.perception, rows * self.chunk_frames)
+        self._lm, self._perception = lm, PerceptionStream(perception)
+        self._decoder = model.audio_codec.streaming_decoder(check=False, bfloat16=int8)
         self._sampler = RowSampler(model.layout)
         self._draw = torch.compiler.disable(self._sampler.choose)  # a sort and a hash: minutes to compile, nothing to gain
         self._blank: RowsState | None = None  # a greedy row without a prompt
@@ -199,10 +206,11 @@ class AgentRows:
             tokens = commands.text(free.tokens, text, self.model.layout.text_pad)
             return FrameOutput(tokens, commands.speech(free.codes))
 
-        # The step puts new tensors into the state that it is given; ours keeps its own.
+        # The step puts new tokens and codes into the state that it is given; ours keeps its own tensors. The cache it changes.
         lm = replace(state.lm, cache=replace(state.lm.cache))
         output, lm = self._lm.step(user, lm, live, choose)
-        _write(state.lm, lm)
+        state.lm.tokens.copy_(lm.tokens)
+        state.lm.codes.copy_(lm.codes)
         if sampled:
             self._sampler.remember(output.tokens, state.sampler, live)
         state.answered.add_(live)
@@ -218,10 +226,3 @@ class AgentRows:
         for buffer, new in zip(state.decoder.buffers, after.buffers):
             torch.where(live.view(-1, *[1] * (new.dim() - 1)), new.to(buffer.dtype), buffer, out=buffer)
         return audio
-
-
-def _write(part: Part, values: Part) -> None:
-    """Overwrites a part of the state with what a step returned, except for what the step has changed in place."""
-    for here, there in zip(tensors(part), tensors(values)):
-        if there is not here:
-            here.copy_(there)

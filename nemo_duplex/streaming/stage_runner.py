@@ -142,6 +142,7 @@ class StageRunner:
 
     Attributes:
         needs_warm_up: whether the first call with a new shape takes long.
+        compiles: whether torch.compile is used.
 
     Raises:
         InputError: for CUDA graphs without a GPU, or if nothing can be compiled on this machine.
@@ -159,7 +160,7 @@ class StageRunner:
         if compile:
             _check_compiler(device)
         self._timed = timer.stage if timer else lambda stage: nullcontext()
-        self._compile = compile
+        self.compiles = compile
         graphs = device.type == "cuda" if cuda_graphs is None else cuda_graphs
         self._capture = CudaCapture(device) if graphs else None
         self.needs_warm_up = compile or graphs
@@ -173,7 +174,7 @@ class StageRunner:
             return self._stages[name](state, *inputs)
 
     def _prepared(self, stage: Stage) -> Stage:
-        if self._compile:
+        if self.compiles:
             stage = torch.compile(stage, dynamic=False)
         return GraphedStage(stage, self._capture) if self._capture else stage
 

@@ -42,7 +42,7 @@ def test_half_as_many_bytes_in_bfloat16(work):
 @pytest.mark.skipif(not hasattr(torch.ops.onednn, "qlinear_pointwise"), reason="needs a torch with oneDNN")
 def test_a_quarter_of_the_bytes_in_linear_layers_of_8_bits(model, work, monkeypatch):
     """All of the language model's weights are of Linear layers but for its norms."""
-    monkeypatch.setattr("nemo_duplex.llm.int8_linear._SMALLEST", 1)
+    monkeypatch.setattr("nemo_duplex.kernels.linear._SMALLEST", 1)
     assert 0.24 < stage_work(model, int8=True)["llm"].weights / work["llm"].weights < 0.3
 
 

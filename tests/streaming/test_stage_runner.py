@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from nemo_duplex.inputs import InputError
-from nemo_duplex.llm.int8_linear import Int8Linear
+from nemo_duplex.kernels.linear import Int8Linear
 from nemo_duplex.streaming.commands import RowCommands
 from nemo_duplex.streaming.rows import AgentRows, ChunkBatch
 from nemo_duplex.streaming.stage_runner import GraphedStage, StageRunner, tensors

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from nemo_duplex.files.atomic import remove_abandoned, require_new_folder, require_space, whole_folder
 from nemo_duplex.files.wheels import Wheel
 from nemo_duplex.inputs import InputError, NotInstalled, one_line
-from nemo_duplex.llm.int8_linear import in_int8
+from nemo_duplex.kernels.linear import in_int8
 
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 #: Its requirements (llm, llama-cpp-python) run it another way; here its file alone is read.

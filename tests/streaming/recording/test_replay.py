@@ -9,7 +9,7 @@ import torch
 
 from nemo_duplex.frames import FrameRate
 from nemo_duplex.inputs import InputError
-from nemo_duplex.llm import int8_linear
+from nemo_duplex.kernels import linear
 from nemo_duplex.streaming.engine import DuplexEngine
 from nemo_duplex.streaming.recording import replay as module
 from nemo_duplex.streaming.recording.reader import SessionRecording
@@ -294,7 +294,7 @@ def test_a_model_of_other_channels_is_refused(model, talk, monkeypatch):
 
 
 def test_an_engine_in_8_bits_is_opened_as_one(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(int8_linear, "_SMALLEST", 1)
+    monkeypatch.setattr(linear, "_SMALLEST", 1)
     engine = model.open_engine(max_sessions=3, int8=True)
     sessions = [engine.open_session(record=tmp_path / str(i)) for i in range(3)]
     for i, session in enumerate(sessions):

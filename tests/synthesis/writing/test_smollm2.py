@@ -10,7 +10,7 @@ import torch
 from nemo_duplex.files import atomic
 from nemo_duplex.files.wheels import Wheel
 from nemo_duplex.inputs import InputError, NotInstalled
-from nemo_duplex.llm.int8_linear import Int8Linear
+from nemo_duplex.kernels.linear import Int8Linear
 from nemo_duplex.synthesis.writing import smollm2
 from tests.synthesis.writing.tiny_llm import tokenizer, write_folder, write_gguf
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from nemo_duplex.inputs import InputError
-from nemo_duplex.llm.int8_linear import Int8Linear, in_int8
+from nemo_duplex.kernels.linear import Int8Linear, in_int8
 
 
 @pytest.fixture

@@ -1,0 +1,196 @@
+"""Linear layers that a CPU computes faster than torch's own, for inference: in float32 by oneDNN, or in 8 bits.
+
+A step of a conversation multiplies few rows by large matrices, so what counts is how fast weights are read. In float32, oneDNN
+reads them up to twice as fast as torch's default for two rows or more, and as fast for one. In 8 bits there is a quarter to read.
+
+In 8 bits, weights have a scale for each output, activations a scale for each row of the batch. Rows do not influence each
+other, and integers add up exactly: for the same input row, such a layer gives the same output to the bit in any batch.
+
+The result is close to float32, not equal. On the agent of `make demo`, over 4.3 minutes of its dev and impatient conversations,
+0.1% of the text tokens and 1% of the frames' codes differ; all texts are the same, and turns begin and end within two frames
+(with bfloat16 as much). The float32 layers between them are not as exact: the batch size changes their last digits, and
+rounding to 8 bits may turn that into a whole step. So a session may get another token in a batch of another size.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from nemo_duplex.inputs import InputError
+
+Part = TypeVar("Part", bound=nn.Module)
+
+# For smaller layers, converting the activations costs more than the multiplication saves: of one caller, and of many.
+_SMALLEST, _SMALLEST_OF_MANY = 1 << 17, 1 << 15
+_MANY = 16
+# Smaller ones stay in the processor's caches, where torch's default is as fast: of one row, and of several.
+_SMALLEST_FLOAT, _SMALLEST_FLOAT_OF_SEVERAL = 1 << 21, 1 << 18
+# oneDNN is fast for unsigned activations and signed weights.
+_ZERO = 128
+_LARGEST = 127
+_HALF_ABOVE_ZERO = torch.tensor(_ZERO + 0.5)
+_TINY = torch.finfo(torch.float32).tiny
+_qlinear = getattr(torch.ops.onednn, "qlinear_pointwise", None)
+_float_linear = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+
+
+def in_int8(module: Part, rows: int = 1, joined: Iterable[Sequence[nn.Module]] = ()) -> Part:
+    """A copy of `module` whose large Linear layers compute in 8 bits; it shares all other weights with `module`.
+
+    `module` itself stays unchanged, so memory grows by a byte for each weight of a converted layer.
+
+    Args:
+        rows: that are multiplied at a time, at most. With 16 or more, layers of 2^15 weights gain, with fewer those of 2^17.
+        joined: groups of layers of `module` that take the same input. The first one computes all of a group's outputs, for
+            `outputs`; the others become `Joined`.
+
+    Raises:
+        InputError: on a GPU, or with a torch without oneDNN.
+    """
+    device = next(module.parameters()).device.type
+    if device != "cpu" or not torch.backends.mkldnn.is_available() or _qlinear is None:
+        raise InputError(
+            f"int8=True computes on CPUs of the x86 kind, with a torch that has oneDNN; the model is on {device}. "
+            "Leave int8 out; on a GPU, model.bfloat16() halves the memory."
+        )
+    smallest = _SMALLEST if rows < _MANY else _SMALLEST_OF_MANY
+    layers = list(_linears(module, smallest))
+    groups = [group for group in joined if all(type(each) is nn.Linear for each in group)]
+    groups = [group for group in groups if sum(each.weight.numel() for each in group) >= smallest]
+    return _with(module, layers, Int8Linear, groups)
+
+
+def on_onednn(module: Part, rows: int = 1) -> Part:
+    """A copy of `module` whose large Linear layers are computed by oneDNN, with the same float32 weights.
+
+    `module` itself where nothing is to be gained: on a GPU, in other precisions, with a torch without oneDNN.
+
+    Args:
+        rows: that are multiplied at a time, at most. With two or more, layers of 2^18 weights gain, for one those of 2^21.
+    """
+    weight = next(module.parameters())
+    if _float_linear is None or not torch.backends.mkldnn.is_available():
+        return module
+    if weight.device.type != "cpu" or weight.dtype != torch.float32:
+        return module
+    return _with(module, _linears(module, _SMALLEST_FLOAT if rows == 1 else _SMALLEST_FLOAT_OF_SEVERAL), FloatLinear)
+
+
+def in_bfloat16(module: Part, layers: Iterable[nn.Linear]) -> Part:
+    """A copy of `module` in which `layers` multiply in bfloat16; it shares all other weights with `module`.
+
+    `module` itself where it is not float32 on a CPU, or torch lacks oneDNN.
+    """
+    weight = next(module.parameters())
+    if _float_linear is None or weight.device.type != "cpu" or weight.dtype != torch.float32:
+        return module
+    return _with(module, layers, Bfloat16Linear)
+
+
+class FloatLinear(nn.Module):
+    """A Linear layer of float32 that oneDNN computes. Its last digits may differ from torch's default.
+
+    Args:
+        linear: the layer, or the convolution of kernel size 1, whose weights it shares.
+    """
+
+    def __init__(self, linear: nn.Linear | nn.Conv1d) -> None:
+        super().__init__()
+        self.weight, self.bias = linear.weight.view(len(linear.weight), -1), linear.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features (..., in) -> (..., out)."""
+        with torch.no_grad():
+            return _float_linear(x, self.weight, self.bias, "none", [], "")
+
+
+class Bfloat16Linear(nn.Module):
+    """A Linear layer that multiplies in bfloat16 and sums in float32; float32 goes in and comes out.
+
+    Args:
+        linear: the layer to convert; its weights are taken as they are now.
+    """
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.packed = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach().bfloat16())
+        self.bias = None if linear.bias is None else linear.bias.detach().float()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features (..., in) -> (..., out)."""
+        with torch.no_grad():
+            out = _float_linear(x.bfloat16(), self.packed, None, "none", [], "").float()
+            return out if self.bias is None else out.add_(self.bias)
+
+
+class Int8Linear(nn.Module):
+    """Linear layers in 8 bits that take the same input, as one; its outputs differ by about a hundredth of their spread.
+
+    Args:
+        linear, others: the layers to convert, whose outputs follow each other; their weights are taken as they are now.
+    """
+
+    def __init__(self, linear: nn.Linear | nn.Conv1d, *others: nn.Linear) -> None:
+        super().__init__()
+        linears = (linear, *others)
+        weight = torch.cat([each.weight.detach().float().flatten(1) for each in linears])
+        self.out_features, self.in_features = weight.shape
+        self.scale = weight.abs().amax(1).clamp(min=_TINY) / _LARGEST  # (out,)
+        self.packed = torch.ops.onednn.qlinear_prepack((weight / self.scale[:, None]).round().to(torch.int8), None)
+        self.weight_zero = torch.zeros(self.out_features, dtype=torch.int32)
+        self.bias = None
+        if any(each.bias is not None for each in linears):
+            biases = [torch.zeros(len(each.weight)) if each.bias is None else each.bias.detach().float() for each in linears]
+            self.bias = torch.cat(biases)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features (..., in) -> (..., out), in the dtype of `x`."""
+        rows = x.reshape(-1, self.in_features).float()
+        scale = rows.abs().amax(1, keepdim=True).add_(_TINY).mul_(1 / _LARGEST)
+        octets = torch.addcdiv(_HALF_ABOVE_ZERO, rows, scale).to(torch.uint8)  # truncates, so adding a half rounds
+        out = _qlinear(
+            octets, 1.0, _ZERO, self.packed, self.scale, self.weight_zero, None, 1.0, 0, torch.float32, "none", [], ""
+        )
+        out = out.mul_(scale) if self.bias is None else torch.addcmul(self.bias, out, scale)
+        return out.to(x.dtype).view(*x.shape[:-1], self.out_features)
+
+
+class Joined(nn.Module):
+    """In place of a layer that an `Int8Linear` before it computes too."""
+
+
+def outputs(x: Tensor, first: nn.Module, *others: nn.Module) -> Tensor:
+    """The outputs (..., sum of out) of layers that take the same `x` (..., in), one after the other."""
+    if not others or isinstance(others[0], Joined):
+        return first(x)
+    return torch.cat([layer(x) for layer in (first, *others)], dim=-1)
+
+
+def _with(
+    module: Part,
+    layers: Iterable[nn.Module],
+    replacement: Callable[..., nn.Module],
+    joined: Iterable[Sequence[nn.Module]] = (),
+) -> Part:
+    """A copy of `module` with these layers replaced, and one replacement for each group of layers that are joined."""
+    shared = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
+    replaced: dict[int, nn.Module] = {}
+    for first, *others in joined:
+        replaced |= {id(first): replacement(first, *others)} | {id(layer): Joined() for layer in others}
+    replaced |= {id(layer): replacement(layer) for layer in layers if id(layer) not in replaced}
+    return copy.deepcopy(module, shared | replaced)
+
+
+def _linears(module: nn.Module, smallest: int) -> Iterator[nn.Linear | nn.Conv1d]:
+    """The layers to convert, convolutions of kernel size 1 too. peft needs the layers that its adapters wrap unchanged."""
+    for child in module.children():
+        linear = isinstance(child, nn.Linear) or isinstance(child, nn.Conv1d) and child.kernel_size == (1,) == (child.groups,)
+        if linear and child.weight.numel() >= smallest:
+            yield child
+        elif not hasattr(child, "lora_A"):
+            yield from _linears(child, smallest)
