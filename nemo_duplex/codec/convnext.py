@@ -39,4 +39,8 @@ class ConvNeXtBlock(nn.Module):
         """(B, C, context + n) -> (B, C, n); step i of the output is a change to step `lead + i` of the input."""
         x = padded[..., lead : padded.shape[-1] - self.context + lead]
         hidden = self.norm(self.depthwise(padded).transpose(1, 2))
-        return x + self.contract(nn.functional.gelu(self.expand(hidden))).transpose(1, 2)
+        return x + self.feed_forward(hidden).transpose(1, 2)
+
+    def feed_forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(..., C) -> (..., C)."""
+        return self.contract(nn.functional.gelu(self.expand(x)))

@@ -41,8 +41,7 @@ from nemo_duplex.files.atomic import whole_file
 from nemo_duplex.files.nemo_file import overriding_config
 from nemo_duplex.frames import FrameRate
 from nemo_duplex.inputs import InputError, one_line
-from nemo_duplex.kernels.convolution import has_fast_bfloat16
-from nemo_duplex.kernels.linear import in_bfloat16
+from nemo_duplex.kernels.convolution import can_pack, has_fast_bfloat16
 
 _SILENCE_FRAMES = 25
 # Audio is decoded in blocks of this many frames: memory stays bounded, and so do the lengths, which NeMo computes in float32
@@ -384,8 +383,8 @@ class FSQCodec(nn.Module):
         decoder = self.model.audio_decoder
         if isinstance(decoder, CausalHiFiGANDecoder):
             return HiFiGANStepper(decoder, fold, bfloat16)
-        if isinstance(decoder, IstftDecoder) and fold and bfloat16:
-            return in_bfloat16(decoder, decoder.inner_layers)
+        if isinstance(decoder, IstftDecoder) and fold and bfloat16 and can_pack(decoder.head.weight):
+            return decoder.in_bfloat16()
         return decoder if hasattr(decoder, "initial_buffers") else None
 
     def _decode_in_blocks(self, codes: torch.Tensor) -> torch.Tensor:

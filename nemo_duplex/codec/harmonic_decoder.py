@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from nemo_duplex.codec.istft_decoder import LOG_MAGNITUDE_LIMIT, IstftDecoder
+from nemo_duplex.codec.istft_decoder import LOG_MAGNITUDE_LIMIT, IstftDecoder, spectrum
 from nemo_duplex.codec.pitch import HIGHEST, LOWEST, fundamental_phase, pitch_track
 from nemo_duplex.codec.streaming_decoder import Buffers
 
@@ -167,11 +167,10 @@ class HarmonicDecoder(IstftDecoder):
         offsets = torch.arange(self.window_size, device=x.device, dtype=torch.float32) - self.window_size // 2
         cycles = (phase % 1.0).float()[..., None] + (frequency / self.sample_rate).float()[..., None] * offsets
         harmonics = (self.sample_rate / 2 / frequency).floor().float()[..., None]
-        spectrum = torch.fft.rfft(pulses(cycles, harmonics) * self.source_window)
-        spectrum = spectrum * torch.polar(level.clamp(max=LOG_MAGNITUDE_LIMIT).exp(), turn)
+        source = torch.fft.rfft(pulses(cycles, harmonics) * self.source_window)
         real, imaginary = self.noise[columns % _NOISE_COLUMNS].float().unbind(2)
         noise = torch.complex(real, imaginary) * noise_level.clamp(max=LOG_MAGNITUDE_LIMIT).exp()
-        return torch.fft.irfft(spectrum + noise, n=self.window_size) * self.window * (self.window_size / 2)
+        return torch.fft.irfft(source * spectrum(level, turn) + noise, n=self.window_size) * self.window * (self.window_size / 2)
 
 
 def pulses(cycles: torch.Tensor, harmonics: torch.Tensor) -> torch.Tensor:

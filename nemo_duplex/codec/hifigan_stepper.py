@@ -1,4 +1,4 @@
-"""NeMo's causal HiFi-GAN codec decoder, one step at a time. It reads NeMo's modules by their attributes and imports none.
+"""NeMo's causal HiFi-GAN codec decoder, one step at a time. It reads NeMo's modules by their attributes.
 
     causal convolution, kernel k, dilation d     remembers its last (k - 1) d input columns
     transposed convolution, kernel 2 s, stride s remembers its last input column: column j gives samples j s .. (j + 2) s
@@ -9,6 +9,8 @@ All begin at zero, as NeMo pads the start of an utterance, so a stream and a who
 from __future__ import annotations
 
 import torch
+from nemo.collections.common.parts.utils import HalfSnake
+from nemo.collections.tts.modules.audio_codec_modules import CodecActivation
 from torch import nn
 
 from nemo_duplex.codec.streaming_decoder import Buffers
@@ -41,6 +43,8 @@ class HiFiGANStepper:
                 if not _is_transposed(layer):
                     conv, weight = layer.conv, self._folded.pop(id(layer))
                     self._packed[id(layer)] = PackedConvolution(weight, conv.bias, conv.dilation[0], conv.groups, bfloat16)
+        halves = [module for module in decoder.modules() if isinstance(module, CodecActivation)] if fold else []
+        self._activations = {id(m): _HalfSnake(m.activation) for m in halves if isinstance(m.activation, HalfSnake)}
 
     def initial_buffers(self, batch_size: int) -> Buffers:
         """Zeros: the input columns that each convolution remembers, in the order of `decoder.modules()`."""
@@ -56,22 +60,25 @@ class HiFiGANStepper:
             past = memory[id(layer)]
             columns = torch.cat([past, x], dim=-1)
             memory[id(layer)] = columns[..., columns.shape[-1] - past.shape[-1] :]
-            return layer.activation(self._convolve(layer, columns, x.shape[-1]))
+            return activate(layer.activation, self._convolve(layer, columns, x.shape[-1]))
+
+        def activate(activation: nn.Module, x: torch.Tensor) -> torch.Tensor:
+            return self._activations.get(id(activation), activation)(x)
 
         def residual(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
             branches = []
             for branch in layer.res_blocks:
                 out = x
                 for block in branch.res_blocks:
-                    hidden = run(block.input_conv, block.input_activation(out))
-                    out = out + run(block.skip_conv, block.skip_activation(hidden))
+                    hidden = run(block.input_conv, activate(block.input_activation, out))
+                    out = out + run(block.skip_conv, activate(block.skip_activation, hidden))
                 branches.append(out)
             return sum(branches) / len(branches)
 
         x = run(decoder.pre_conv, inputs)
         for activation, upsample, layer in zip(decoder.activations, decoder.up_sample_conv_layers, decoder.res_layers):
-            x = residual(layer, run(upsample, activation(x)))
-        x = decoder.out_activation(run(decoder.post_conv, decoder.post_activation(x)))
+            x = residual(layer, run(upsample, activate(activation, x)))
+        x = decoder.out_activation(run(decoder.post_conv, activate(decoder.post_activation, x)))
         return x[:, 0], tuple(memory[id(layer)] for layer in self._layers)
 
     def _convolve(self, layer: nn.Module, columns: torch.Tensor, new: int) -> torch.Tensor:
@@ -86,6 +93,25 @@ class HiFiGANStepper:
         out = nn.functional.conv_transpose1d(columns, weight, conv.bias, stride=stride, groups=conv.groups)
         start = (columns.shape[-1] - new) * stride
         return out[..., start : start + new * stride]
+
+
+class _HalfSnake:
+    """NeMo's `HalfSnake`, x + sin(a x)^2 / a and a leaky ReLU on half of the channels each, with what does not change computed once.
+
+    Args:
+        activation: its weights are taken as they are now.
+    """
+
+    def __init__(self, activation: nn.Module) -> None:
+        self._channels, self._slope = activation.snake_channels, activation.lrelu.negative_slope
+        self._alpha = activation.snake_act.alpha.detach().clone()
+        self._height = (self._alpha + 1e-9).reciprocal()
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, C, T) -> (B, C, T)."""
+        first, second = x[:, : self._channels], x[:, self._channels :]
+        waves = torch.addcmul(first, (first * self._alpha).sin_().square_(), self._height)
+        return torch.cat([waves, nn.functional.leaky_relu(second, self._slope)], dim=1)
 
 
 def _is_transposed(layer: nn.Module) -> bool:

@@ -81,17 +81,6 @@ def on_onednn(module: Part, rows: int = 1) -> Part:
     return _with(module, _linears(module, _SMALLEST_FLOAT if rows == 1 else _SMALLEST_FLOAT_OF_SEVERAL), FloatLinear)
 
 
-def in_bfloat16(module: Part, layers: Iterable[nn.Linear]) -> Part:
-    """A copy of `module` in which `layers` multiply in bfloat16; it shares all other weights with `module`.
-
-    `module` itself where it is not float32 on a CPU, or torch lacks oneDNN.
-    """
-    weight = next(module.parameters())
-    if _float_linear is None or weight.device.type != "cpu" or weight.dtype != torch.float32:
-        return module
-    return _with(module, layers, Bfloat16Linear)
-
-
 class FloatLinear(nn.Module):
     """A Linear layer of float32 that oneDNN computes. Its last digits may differ from torch's default.
 
@@ -109,23 +98,24 @@ class FloatLinear(nn.Module):
             return _float_linear(x, self.weight, self.bias, "none", [], "")
 
 
-class Bfloat16Linear(nn.Module):
-    """A Linear layer that multiplies in bfloat16 and sums in float32; float32 goes in and comes out.
+class Bfloat16FeedForward:
+    """Two Linear layers with a GELU between them, multiplied in bfloat16 and summed in float32; float32 goes in and comes out.
 
     Args:
-        linear: the layer to convert; its weights are taken as they are now.
+        expand, contract: the layers; their weights are taken as they are now.
     """
 
-    def __init__(self, linear: nn.Linear) -> None:
-        super().__init__()
-        self.packed = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach().bfloat16())
-        self.bias = None if linear.bias is None else linear.bias.detach().float()
+    def __init__(self, expand: nn.Linear, contract: nn.Linear) -> None:
+        self._layers = [
+            (torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach().bfloat16()), layer.bias.detach().bfloat16())
+            for layer in (expand, contract)
+        ]
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Features (..., in) -> (..., out)."""
-        with torch.no_grad():
-            out = _float_linear(x.bfloat16(), self.packed, None, "none", [], "").float()
-            return out if self.bias is None else out.add_(self.bias)
+    def __call__(self, x: Tensor) -> Tensor:
+        """(..., C) -> (..., C)."""
+        (expand, expand_bias), (contract, contract_bias) = self._layers
+        hidden = _float_linear(x.bfloat16(), expand, expand_bias, "gelu", [], "none")
+        return _float_linear(hidden, contract, contract_bias, "none", [], "").float()
 
 
 class Int8Linear(nn.Module):

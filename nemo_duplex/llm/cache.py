@@ -35,8 +35,8 @@ from torch import Tensor
 
 from nemo_duplex.llm.rope import LayerKind, RopeLayout, rotate
 
-# Keys that torch's attention on a CPU takes at a time.
-_BLOCK = 512
+# Keys that torch's attention on a CPU takes at a time; and a part of them.
+_BLOCK, _PART_OF_BLOCK = 512, 64
 
 #: Cosine and sine (B * M, F) by which the kept keys of each memory move, for each kind of layer that moves some.
 Rotations = Mapping[LayerKind, tuple[Tensor, Tensor]]
@@ -180,12 +180,14 @@ class StepView(NamedTuple):
     answers: Tensor  # (B,) which memory of the row answers
 
     def filled(self) -> int:
-        """How many slots from the first on hold all that was written, with this frame, in whole blocks of attention.
+        """How many slots, counted from the first one, are looked at: those that hold something, rounded up.
 
-        torch's attention on a CPU takes keys in blocks of this size, so what it gives does not depend on the blocks after
-        the last one that holds something: an idle row and its scratch aside, nothing changes, not in the last digit either.
+        torch's attention on a CPU takes keys in blocks. What it gives does not depend on whole blocks behind those that hold
+        something, not in the last digit either, so rows of different age do not influence each other. A single row needs no
+        whole blocks: there it depends on its own age alone.
         """
-        return -(-(int(self.age.max()) + 1) // _BLOCK) * _BLOCK
+        block = _BLOCK if len(self.answers) > 1 else _PART_OF_BLOCK
+        return -(-(int(self.age.max()) + 1) // block) * block
 
     def visible(self, span: RingSpan) -> Tensor:
         """The slots (B * M, C + 1) bool of such a layer that the frame may attend to, its own included."""

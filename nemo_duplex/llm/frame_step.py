@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nemo_duplex.kernels.attention import attend
 from nemo_duplex.kernels.linear import outputs
 from nemo_duplex.llm.cache import LayerWriter
 from nemo_duplex.llm.rope import LayerKind
@@ -95,9 +96,7 @@ class _Layer(NamedTuple):
         slots = mask.shape[-1]
         # Heads that share keys are like several queries of one head.
         query = query.reshape(rows, key_heads, groups, size)
-        out = F.scaled_dot_product_attention(
-            query, keys[:, :, :slots], values[:, :, :slots], attn_mask=mask, scale=attention.scaling
-        )
+        out = attend(query, keys[:, :, :slots], values[:, :, :slots], mask, attention.scaling)
         return attention.o_proj(out.view(rows, -1))
 
     def feed(self, x: Tensor) -> Tensor:

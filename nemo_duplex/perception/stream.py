@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nemo_duplex.kernels.attention import attend
 from nemo_duplex.kernels.linear import outputs
 from nemo_duplex.perception.front_end import history, log_mel, stages, subsample, window_history
 from nemo_duplex.perception.perception import Perception
@@ -113,9 +114,9 @@ def _after(memory: Tensor, new: Tensor, rows: Tensor, live: Tensor) -> Tensor:
 class ConformerRings:
     """The past that L layers look back on, of B rows."""
 
-    keys: list[Tensor]  # L times (B, C, D), C slots of frames
-    values: list[Tensor]  # L times (B, C, D)
-    columns: list[Tensor]  # L times (B, D, kernel - 1) what the convolution looks back on
+    keys: list[Tensor]  # L times (B, heads, C, head size), C slots of frames
+    values: list[Tensor]  # L times (B, heads, C, head size)
+    frames: list[Tensor]  # L times (B, kernel - 1, D) what the convolution looks back on
 
 
 class ConformerStream:
@@ -141,6 +142,8 @@ class ConformerStream:
         self._lag = lag.repeat_interleave(chunk_frames, dim=1)
         self._row = distance.flatten(2) + chunk_frames - 1
         self._positions = self._projected_positions(left + chunk_frames - 1)
+        # Weights (D,) of each tap of each layer's convolution.
+        self._taps = [layer.conv.depthwise_conv.weight.detach()[:, 0].t().contiguous().unbind(0) for layer in self._layers]
 
     @torch.no_grad()
     def _projected_positions(self, farthest: int) -> list[Tensor]:
@@ -155,16 +158,14 @@ class ConformerStream:
 
     def init_rings(self, batch_size: int) -> ConformerRings:
         """The past of `batch_size` streams that have not begun."""
-        layers, slots = self._encoder.layers, self._num_chunks * self._chunk
-        like = layers[0].norm_out.weight
-        width = len(like)
+        slots = self._num_chunks * self._chunk
+        like = self._layers[0].norm_out.weight
+        heads = [(layer.self_attn.h, slots, layer.self_attn.d_k) for layer in self._layers]
+        convolutions = [layer.conv.depthwise_conv for layer in self._layers]
         return ConformerRings(
-            keys=[like.new_zeros(batch_size, slots, width) for _ in layers],
-            values=[like.new_zeros(batch_size, slots, width) for _ in layers],
-            columns=[
-                like.new_zeros(batch_size, layer.conv.depthwise_conv.in_channels, layer.conv.kernel_size - 1)
-                for layer in layers
-            ],
+            keys=[like.new_zeros(batch_size, *shape) for shape in heads],
+            values=[like.new_zeros(batch_size, *shape) for shape in heads],
+            frames=[like.new_zeros(batch_size, conv.kernel_size[0] - 1, conv.in_channels) for conv in convolutions],
         )
 
     def step(self, x: Tensor, rings: ConformerRings, chunks: Tensor, rows: Tensor, live: Tensor) -> Tensor:
@@ -186,7 +187,7 @@ class ConformerStream:
         newest = chunks % self._num_chunks
         slots = newest[:, None] * self._chunk + torch.arange(self._chunk, device=x.device)
         past = _Past(
-            where=(rows[:, None], slots),
+            place=(rows[:, None], slice(None), slots),
             rows=rows,
             live=live[:, None, None],
             position=self._row[newest][:, None],
@@ -195,7 +196,7 @@ class ConformerStream:
         for i, layer in enumerate(self._layers):
             x = torch.add(x, layer.feed_forward1(layer.norm_feed_forward1(x)), alpha=layer.fc_factor)
             x = x + self._attend(i, layer.norm_self_att(x), rings, past)
-            x = x + _convolved(layer.conv, layer.norm_conv(x), rings.columns[i], past)
+            x = x + self._convolve(i, layer.norm_conv(x), rings.frames[i], past)
             x = torch.add(x, layer.feed_forward2(layer.norm_feed_forward2(x)), alpha=layer.fc_factor)
             x = layer.norm_out(x)
         return x if encoder.out_proj is None else encoder.out_proj(x)
@@ -204,19 +205,36 @@ class ConformerStream:
         """Attention with relative positions (Dai et al., Transformer-XL, section 3.3) of (n, b, D) to the ring."""
         attention = self._layers[layer].self_attn
         heads = (attention.h, attention.d_k)
-        query, key, value = outputs(x, attention.linear_q, attention.linear_k, attention.linear_v).chunk(3, dim=2)
-        query = query.unflatten(2, heads)
-        rings.keys[layer].index_put_(past.where, key)
-        rings.values[layer].index_put_(past.where, value)
-        keys, values = (
-            ring[layer].index_select(0, past.rows).unflatten(2, heads).transpose(1, 2) for ring in (rings.keys, rings.values)
-        )
+        query, key, value = outputs(x, attention.linear_q, attention.linear_k, attention.linear_v).unflatten(2, (3, *heads)).unbind(2)
+        ring_keys, ring_values = rings.keys[layer], rings.values[layer]
+        ring_keys[past.place] = key
+        ring_values[past.place] = value
+        keys, values = ring_keys.index_select(0, past.rows), ring_values.index_select(0, past.rows)
         position_query = ((query + attention.pos_bias_v) / attention.s_d_k).permute(2, 0, 1, 3).flatten(1, 2)
         # (n, heads, b, P)
         by_distance = (position_query @ self._positions[layer]).unflatten(1, query.shape[:2]).transpose(0, 1)
-        bias = by_distance.gather(3, past.position.expand(-1, attention.h, -1, -1)).masked_fill(past.before_start, -torch.inf)
+        bias = by_distance.gather(3, past.position.expand(-1, attention.h, -1, -1)).masked_fill_(past.before_start, -torch.inf)
         content = (query + attention.pos_bias_u).transpose(1, 2)
-        return attention.linear_out(F.scaled_dot_product_attention(content, keys, values, bias).transpose(1, 2).flatten(2))
+        return attention.linear_out(attend(content, keys, values, bias, 1 / attention.s_d_k).transpose(1, 2).flatten(2))
+
+    def _convolve(self, layer: int, x: Tensor, frames: Tensor, past: _Past) -> Tensor:
+        """NeMo's `ConformerConvolution` of (n, b, D); `frames` (B, kernel - 1, D) keeps what the next step needs."""
+        convolution = self._layers[layer].conv
+        value, gate = _pointwise(convolution.pointwise_conv1, x).chunk(2, dim=2)
+        before = frames.index_select(0, past.rows)
+        seen = torch.cat([before, value * gate.sigmoid()], dim=1)
+        frames.index_copy_(0, past.rows, torch.where(past.live, seen[:, x.shape[1] :], before))
+        # So few frames that a product for each tap is faster than any convolution.
+        first, *taps = self._taps[layer]
+        bias = convolution.depthwise_conv.bias
+        out = seen[:, : x.shape[1]] * first
+        for i, tap in enumerate(taps, start=1):
+            out.addcmul_(seen[:, i : i + x.shape[1]], tap)
+        if bias is not None:
+            out += bias
+        over_features = convolution.norm_type == "layer_norm"
+        out = convolution.batch_norm(out) if over_features else convolution.batch_norm(out.transpose(1, 2)).transpose(1, 2)
+        return _pointwise(convolution.pointwise_conv2, convolution.activation(out))
 
 
 def same_inputs(encoder: nn.Module) -> list[tuple[nn.Module, ...]]:
@@ -229,28 +247,11 @@ def same_inputs(encoder: nn.Module) -> list[tuple[nn.Module, ...]]:
 class _Past:
     """Where the n rows of one step are in the rings."""
 
-    where: tuple[Tensor, Tensor]  # (n, 1), (n, b) row and slots of the new frames
+    place: tuple[Tensor, slice, Tensor]  # (n, 1), all heads, (n, b): row and slots of the new frames
     rows: Tensor  # (n,)
     live: Tensor  # (n, 1, 1)
     position: Tensor  # (n, 1, b, C) for each new frame, the row of each slot in the positions
     before_start: Tensor  # (n, 1, 1, C) bool, slots of the time before the stream
-
-
-def _convolved(convolution: nn.Module, x: Tensor, columns: Tensor, past: _Past) -> Tensor:
-    """NeMo's `ConformerConvolution` of (n, b, D); `columns` (B, D, kernel - 1) keeps the frames that the next step needs."""
-    depthwise = convolution.depthwise_conv
-    value, gate = _pointwise(convolution.pointwise_conv1, x).chunk(2, dim=2)
-    x = (value * gate.sigmoid()).transpose(1, 2)
-    before = columns.index_select(0, past.rows)
-    x = torch.cat([before, x], dim=2)
-    columns.index_copy_(0, past.rows, torch.where(past.live, x[:, :, -columns.shape[2] :], before))
-    # So few frames that a product and a sum are faster than any convolution.
-    x = (x.unfold(2, convolution.kernel_size, 1) * depthwise.weight).sum(3)
-    if depthwise.bias is not None:
-        x = x + depthwise.bias[:, None]
-    over_features = convolution.norm_type == "layer_norm"
-    x = convolution.batch_norm(x.transpose(1, 2)) if over_features else convolution.batch_norm(x).transpose(1, 2)
-    return _pointwise(convolution.pointwise_conv2, convolution.activation(x))
 
 
 def _pointwise(convolution: nn.Module, x: Tensor) -> Tensor:
