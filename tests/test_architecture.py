@@ -21,7 +21,7 @@ PACKAGE = ROOT / "nemo_duplex"
 # vocabulary, single files that may import each other.
 ROOMS = [
     {"frames", "inputs", "plugin", "version", "words", "bundled"},
-    {"files", "conversation"},
+    {"files", "conversation", "kernels"},
     {"channels", "pages", "scripts", "training"},
     {"codec", "llm"},
     {"synthesis"},

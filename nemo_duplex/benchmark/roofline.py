@@ -9,6 +9,7 @@ Measured in a process of its own, which `measure_full_size` starts: `python -m n
 from __future__ import annotations
 
 import gc
+import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -205,7 +206,10 @@ class _OperationCounter(StepTimer):
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        direct = {torch.ops.aten.mkldnn_convolution: _convolution_operations}  # the counter knows `convolution` alone
+        direct = {  # the counter does not know them
+            torch.ops.mkldnn._convolution_pointwise: _convolution_operations,
+            torch.ops.mkldnn._linear_pointwise: _linear_operations,
+        }
         counting = FlopCounterMode(display=False, custom_mapping=direct)
         with counting as counter, sdpa_kernel(SDPBackend.MATH):  # a CPU's own attention counts as nothing
             yield
@@ -217,15 +221,22 @@ def _convolution_operations(columns: Sequence[int], weight: Sequence[int], *_: A
     return conv_flop_count(list(columns), list(weight), list(out_shape))
 
 
+def _linear_operations(x: Sequence[int], weight: Sequence[int], *_: Any, out_shape: Sequence[int], **__: Any) -> int:
+    """Of shapes: features (..., in), weight, and what comes out, (..., out)."""
+    return 2 * x[-1] * math.prod(out_shape)
+
+
 def _operations(model: DuplexS2SModel) -> dict[str, int]:
-    """Of each stage, for one caller."""
-    counter = _OperationCounter()
-    engine = model.open_engine(max_sessions=1, timer=counter, cuda_graphs=False)
-    session = engine.open_session()
-    session.push(np.zeros(2 * model.perception.chunk_samples, np.float32))
+    """Of each stage, for one of several callers who have just begun. (A single one steps one memory alone until it is old.)"""
+    counter, callers = _OperationCounter(), 2
+    engine = model.open_engine(max_sessions=callers, timer=counter, cuda_graphs=False)
+    sessions = [engine.open_session() for _ in range(callers)]
+    for session in sessions:
+        session.push(np.zeros(2 * model.perception.chunk_samples, np.float32))
     engine.run_until_idle()
-    session.close()
-    return counter.of
+    for session in sessions:
+        session.close()
+    return {stage: operations // callers for stage, operations in counter.of.items()}
 
 
 def _weights(module: nn.Module) -> int:

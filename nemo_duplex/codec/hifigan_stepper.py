@@ -1,4 +1,4 @@
-"""NeMo's causal HiFi-GAN codec decoder, one step at a time. It reads NeMo's modules by their attributes.
+"""NeMo's causal HiFi-GAN codec decoder, one step at a time. It reads NeMo's modules by their attributes and imports none.
 
     causal convolution, kernel k, dilation d     remembers its last (k - 1) d input columns
     transposed convolution, kernel 2 s, stride s remembers its last input column: column j gives samples j s .. (j + 2) s
@@ -9,8 +9,6 @@ All begin at zero, as NeMo pads the start of an utterance, so a stream and a who
 from __future__ import annotations
 
 import torch
-from nemo.collections.common.parts.utils import HalfSnake
-from nemo.collections.tts.modules.audio_codec_modules import CodecActivation
 from torch import nn
 
 from nemo_duplex.codec.streaming_decoder import Buffers
@@ -43,8 +41,8 @@ class HiFiGANStepper:
                 if not _is_transposed(layer):
                     conv, weight = layer.conv, self._folded.pop(id(layer))
                     self._packed[id(layer)] = PackedConvolution(weight, conv.bias, conv.dilation[0], conv.groups, bfloat16)
-        halves = [module for module in decoder.modules() if isinstance(module, CodecActivation)] if fold else []
-        self._activations = {id(m): _HalfSnake(m.activation) for m in halves if isinstance(m.activation, HalfSnake)}
+        chosen = [(module, getattr(module, "activation", None)) for module in decoder.modules() if fold]
+        self._activations = {id(m): _HalfSnake(inner) for m, inner in chosen if hasattr(inner, "snake_channels")}
 
     def initial_buffers(self, batch_size: int) -> Buffers:
         """Zeros: the input columns that each convolution remembers, in the order of `decoder.modules()`."""

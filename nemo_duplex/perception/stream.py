@@ -237,10 +237,11 @@ class ConformerStream:
         return _pointwise(convolution.pointwise_conv2, convolution.activation(out))
 
 
-def same_inputs(encoder: nn.Module) -> list[tuple[nn.Module, ...]]:
-    """The layers of a NeMo `ConformerEncoder` that take the same input, in groups."""
-    attentions = [layer.self_attn for layer in encoder.layers]
-    return [(a.linear_q, a.linear_k, a.linear_v) for a in attentions]
+def attention_inputs(perception: Perception) -> list[tuple[nn.Module, ...]]:
+    """The layers of a perception's Conformers that take the same input, in groups."""
+    conformers = (perception.encoder, perception.modality_adapter)
+    attentions = [layer.self_attn for conformer in conformers for layer in getattr(conformer, "layers", ())]
+    return [(a.linear_q, a.linear_k, a.linear_v) for a in attentions if hasattr(a, "linear_q")]
 
 
 @dataclass(frozen=True)

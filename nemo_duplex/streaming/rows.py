@@ -12,23 +12,28 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from nemo_duplex.codec.streaming_decoder import DecoderState
-from nemo_duplex.kernels.linear import in_int8, on_onednn
+from nemo_duplex.kernels.convolution import has_fast_bfloat16
+from nemo_duplex.kernels.linear import in_bfloat16, in_int8, on_onednn
 from nemo_duplex.llm.frame_step import same_inputs
 from nemo_duplex.models.agent import DuplexAgent
-from nemo_duplex.models.duplex_lm import DuplexState, FrameOutput, most_likely
-from nemo_duplex.perception.stream import PerceptionStream, StreamState, same_inputs as conformer_inputs
+from nemo_duplex.models.duplex_lm import DuplexLM, DuplexState, FrameOutput, most_likely
+from nemo_duplex.perception.perception import Perception
+from nemo_duplex.perception.stream import PerceptionStream, StreamState, attention_inputs
 from nemo_duplex.streaming.commands import FrameCommand, RowCommands
 from nemo_duplex.streaming.sampling import AgentSampling, RowSampler, SamplerState
 from nemo_duplex.streaming.stage_runner import StageRunner, mapped, tensors
 
-Part = TypeVar("Part")
+# From so many rows on, products in bfloat16 are as fast as those in 8 bits, whose rows are rounded first.
+_MANY = 16
+# An encoder's layers are smaller than those of a language model; in 8 bits they change little of what is said.
+_SMALLEST_OF_EAR = 1 << 17
 
 
 @dataclass
@@ -87,7 +92,8 @@ class AgentRows:
         model: in evaluation from now on; its weights are taken as they are now.
         run: runs the stages; None runs them as they are.
         prompt_tokens: number of tokens of the longest system prompt.
-        int8: whether encoder and language model compute in 8 bits (`in_int8`).
+        int8: whether to be fast rather than exact: encoder and language model in 8 bits, or for 16 rows and more in bfloat16;
+            the codec in bfloat16.
         rows: at most so many are run at a time.
 
     Raises:
@@ -100,18 +106,26 @@ class AgentRows:
         self._prompt_tokens = prompt_tokens
         self.chunk_frames: int = model.perception.chunk_frames
         self.chunk_samples: int = model.perception.chunk_samples
+        lm, perception = on_onednn(model.lm, rows), on_onednn(model.perception, rows * self.chunk_frames)
         if int8:
-            joined = [] if self._run.compiles else same_inputs(model.lm.backbone.llm)
-            heard = [] if self._run.compiles else conformer_inputs(model.perception.encoder)
-            lm, perception = in_int8(model.lm, rows, joined), in_int8(model.perception, rows, heard)
-        else:
-            lm, perception = on_onednn(model.lm, rows), on_onednn(model.perception, rows * self.chunk_frames)
+            lm, perception = self._in_int8(rows)
         self._lm, self._perception = lm, PerceptionStream(perception)
         self._decoder = model.audio_codec.streaming_decoder(check=False, bfloat16=int8)
         self._sampler = RowSampler(model.layout)
         self._draw = torch.compiler.disable(self._sampler.choose)  # a sort and a hash: minutes to compile, nothing to gain
         self._blank: RowsState | None = None  # a greedy row without a prompt
         self._free: dict[int, RowCommands] = {}  # by how many rows there are
+
+    def _in_int8(self, rows: int) -> tuple[DuplexLM, Perception]:
+        """Language model and perception in 8 bits; in bfloat16 for many rows, where this CPU is fast with it."""
+        lm, perception = self.model.lm, self.model.perception
+        layers, heard = same_inputs(lm.backbone.llm), attention_inputs(perception)
+        if self._run.compiles:  # a compiler does not know layers that are joined
+            layers, heard = [], []
+        in_8_bits = in_int8(lm, layers), in_int8(perception, heard, _SMALLEST_OF_EAR)
+        if rows < _MANY or not has_fast_bfloat16():
+            return in_8_bits
+        return in_bfloat16(lm, layers), in_bfloat16(perception, heard)
 
     # ------------------------------------------------------------------ what rows remember
 
