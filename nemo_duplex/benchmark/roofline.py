@@ -206,7 +206,7 @@ class _OperationCounter(StepTimer):
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        direct = {  # the counter does not know them
+        direct: dict[Any, Any] = {  # the counter does not know them
             torch.ops.mkldnn._convolution_pointwise: _convolution_operations,
             torch.ops.mkldnn._linear_pointwise: _linear_operations,
         }

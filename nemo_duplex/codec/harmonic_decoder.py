@@ -170,7 +170,9 @@ class HarmonicDecoder(IstftDecoder):
         source = torch.fft.rfft(pulses(cycles, harmonics) * self.source_window)
         real, imaginary = self.noise[columns % _NOISE_COLUMNS].float().unbind(2)
         noise = torch.complex(real, imaginary) * noise_level.clamp(max=LOG_MAGNITUDE_LIMIT).exp()
-        return torch.fft.irfft(source * spectrum(level, turn) + noise, n=self.window_size) * self.window * (self.window_size / 2)
+        return (
+            torch.fft.irfft(source * spectrum(level, turn) + noise, n=self.window_size) * self.window * (self.window_size / 2)
+        )
 
 
 def pulses(cycles: torch.Tensor, harmonics: torch.Tensor) -> torch.Tensor:

@@ -94,7 +94,7 @@ class HiFiGANStepper:
 
 
 class _HalfSnake:
-    """NeMo's `HalfSnake`, x + sin(a x)^2 / a and a leaky ReLU on half of the channels each, with what does not change computed once.
+    """NeMo's `HalfSnake`: x + sin(a x)^2 / a on half of the channels, a leaky ReLU on the others; what never changes is kept.
 
     Args:
         activation: its weights are taken as they are now.

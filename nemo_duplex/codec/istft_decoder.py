@@ -138,7 +138,7 @@ class IstftDecoder(nn.Module):
 
 
 def spectrum(log_magnitude: torch.Tensor, phase: torch.Tensor) -> torch.Tensor:
-    """Complex numbers of these magnitudes, at most e^6, and phases; as `torch.polar`, which takes three times as long on a CPU."""
+    """Complex numbers of these magnitudes, at most e^6, and phases; as `torch.polar`, in a third of its time on a CPU."""
     magnitude = log_magnitude.clamp(max=LOG_MAGNITUDE_LIMIT).exp()
     return torch.complex(magnitude * phase.cos(), magnitude * phase.sin())
 

@@ -50,5 +50,5 @@ class PackedConvolution:
             steps = (padding, stride, dilations, self._groups)
             self._packed = torch.ops.mkldnn._reorder_convolution_weight(self._weight, *steps, list(x.shape))
         bias = None if self._bias is None else self._bias.to(self._dtype)
-        steps = (padding, stride, dilations, self._groups, "none", [], "")
-        return torch.ops.mkldnn._convolution_pointwise(x, self._packed, bias, *steps)[:, :, 0].float()
+        given = (x, self._packed, bias, padding, stride, dilations, self._groups, "none", [], "")
+        return torch.ops.mkldnn._convolution_pointwise(*given)[:, :, 0].float()

@@ -198,7 +198,7 @@ class Backbone(nn.Module):
         return hidden.unflatten(0, (-1, memories)).gather(1, answers)[:, 0]
 
     def _direct(self, embeddings: Tensor) -> FrameStep | None:
-        """The layers without transformers' calls around them, where that can be; None while torch compiles, which has its own."""
+        """The layers without the calls of transformers around them, where that can be; None while torch compiles them."""
         if embeddings.device.type != "cpu" or self.training or torch.compiler.is_compiling():
             return None
         if self._frame_step is None:

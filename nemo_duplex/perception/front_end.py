@@ -138,9 +138,7 @@ def subsample(
     return x if age is None else x[:, WARM_UP:]
 
 
-def stages(
-    pre_encode: nn.Module, device: torch.device, layout: torch.memory_format = torch.contiguous_format
-) -> list[Stage]:
+def stages(pre_encode: nn.Module, device: torch.device, layout: torch.memory_format = torch.contiguous_format) -> list[Stage]:
     """The convolutions, split at their activations; each stage halves time. Folded where that is faster on `device`.
 
     Args:

@@ -205,7 +205,9 @@ class ConformerStream:
         """Attention with relative positions (Dai et al., Transformer-XL, section 3.3) of (n, b, D) to the ring."""
         attention = self._layers[layer].self_attn
         heads = (attention.h, attention.d_k)
-        query, key, value = outputs(x, attention.linear_q, attention.linear_k, attention.linear_v).unflatten(2, (3, *heads)).unbind(2)
+        query, key, value = (
+            outputs(x, attention.linear_q, attention.linear_k, attention.linear_v).unflatten(2, (3, *heads)).unbind(2)
+        )
         ring_keys, ring_values = rings.keys[layer], rings.values[layer]
         ring_keys[past.place] = key
         ring_values[past.place] = value

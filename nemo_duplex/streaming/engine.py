@@ -54,8 +54,9 @@ class DuplexEngine:
             that many more frames; one without it gives up as many of its most recent frames for a prompt of that length.
         compile: whether to use torch.compile. Opening then takes minutes; numbers change in the last digits.
         cuda_graphs: whether to use CUDA graphs; None does so if the model is on a GPU.
-        int8: whether encoder and language model compute in 8 bits, on a CPU (`kernels/linear.py`): faster, and near to
-            float32, not equal. The model itself does not change; memory grows by a quarter of the weights of these two.
+        int8: whether to be faster than exact, on a CPU: encoder and language model in 8 bits, with 16 sessions and more in
+            bfloat16, and the codec in bfloat16, where this CPU multiplies that faster (`kernels/`). Near to float32, not equal.
+            The model itself does not change; memory grows by a quarter of the weights, in bfloat16 by half of them.
 
     Attributes:
         options: those options that another engine needs to compute the same bits.
@@ -89,7 +90,12 @@ class DuplexEngine:
         if not isinstance(max_sessions, int) or max_sessions < 1:
             raise InputError(f"An engine needs max_sessions of 1 or more, got {max_sessions!r}.")
         self.model = model
-        self.options: dict[str, Any] = {"prompt_tokens": prompt_tokens, "compile": compile, "int8": int8}
+        self.options: dict[str, Any] = {
+            "prompt_tokens": prompt_tokens,
+            "compile": compile,
+            "int8": int8,
+            "max_sessions": max_sessions,
+        }
         run = StageRunner(model.device, timer, compile, cuda_graphs)
         self._rows = AgentRows(model, run, prompt_tokens, int8, max_sessions)
         self._timed = timer.step if timer else nullcontext

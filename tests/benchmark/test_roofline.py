@@ -56,7 +56,9 @@ def test_operations_of_one_caller(model, work):
     llm, codec = work["llm"], work["codec"]
     products = sum(p.numel() for p in model.lm.backbone.llm.parameters() if p.dim() == 2)
     heads = model.lm.backbone.lm_head.weight.numel() + model.lm.speech_head.projection.weight.numel()
-    attention = 2 * 2 * 2 * 512 * 2 * 16  # layers, queries and values, two operations, the first block of positions, heads of 16
+    attention = (
+        2 * 2 * 2 * 512 * 2 * 16
+    )  # layers, queries and values, two operations, the first block of positions, heads of 16
     memories = 2
     assert llm.operations == pytest.approx(memories * (2 * products + attention) + 2 * heads, rel=0.02)
     assert codec.operations > 10 * codec.weights / 4

@@ -69,7 +69,9 @@ def test_the_module_itself_stays_as_it_was():
     assert 0 < (quantized(x) - module(x)).abs().max() < 0.1
 
 
-@pytest.mark.parametrize(("convert", "kind", "smallest"), [(in_int8, Int8Linear, 1 << 19), (in_bfloat16, Bfloat16Linear, 1 << 15)])
+@pytest.mark.parametrize(
+    ("convert", "kind", "smallest"), [(in_int8, Int8Linear, 1 << 19), (in_bfloat16, Bfloat16Linear, 1 << 15)]
+)
 def test_large_layers_are_converted_and_convolutions_of_one_column_too(convert, kind, smallest):
     module = nn.Sequential(nn.Linear(256, smallest // 256), nn.Linear(255, smallest // 256), nn.Conv1d(256, smallest // 256, 1))
     module.append(nn.Conv1d(256, smallest // 256, 3))

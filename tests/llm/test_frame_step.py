@@ -85,7 +85,9 @@ def test_eight_bits_join_the_layers_of_one_input():
     assert isinstance(fast.llm.layers[0].self_attn.q_proj, nn.Linear), "so small layers only get slower"
     quantized = in_int8_whatever_the_size(backbone)
     attention, feed = quantized.llm.layers[1].self_attn, quantized.llm.layers[1].mlp
-    assert isinstance(attention.q_proj, Int8Linear) and isinstance(attention.v_proj, Joined) and isinstance(feed.up_proj, Joined)
+    assert (
+        isinstance(attention.q_proj, Int8Linear) and isinstance(attention.v_proj, Joined) and isinstance(feed.up_proj, Joined)
+    )
     frames = torch.randn(2, FRAMES, backbone.hidden_size)
     exact, found = stepped(backbone, frames, (0, 5)), stepped(quantized, frames, (0, 5), like=backbone)
     assert 0 < (found[0] - exact[0]).std() < 0.15 * exact.std()

@@ -33,7 +33,7 @@ from nemo_duplex.user_activity.detector import listen
 #: Frames that are kept on either side of the first one that differs.
 AROUND = 12
 # The options of an engine that decide on bits.
-_OPTIONS = {"prompt_tokens", "compile", "int8"}
+_OPTIONS = {"prompt_tokens", "compile", "int8", "max_sessions"}
 
 
 class FramePair(NamedTuple):
@@ -139,7 +139,7 @@ def _replayed(recording: SessionRecording, model: DuplexAgent) -> Iterator[Agent
     steps, settings = recording.steps, recording.session
     options = settings["engine"]
     run = StageRunner(model.device, compile=options.get("compile", False), cuda_graphs=False)  # graphs do not change bits
-    rows = AgentRows(model, run, options.get("prompt_tokens", 0), options.get("int8", False))
+    rows = AgentRows(model, run, options.get("prompt_tokens", 0), options.get("int8", False), options.get("max_sessions", 1))
     session = EngineSession(model, recording.sample_rate, settings["sampling"], settings["seed"])
     num_rows = max(int(steps[column].max(initial=1)) for column in ("rows", "entries"))
     state, row = rows.init_state(num_rows), 0

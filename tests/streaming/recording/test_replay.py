@@ -317,5 +317,5 @@ def test_an_engine_with_an_unknown_option_is_refused(model, talk):
 
 def test_every_option_of_an_engine_is_recorded_or_has_no_say(model):
     """Whoever gives the engine another option decides whether a replay needs it."""
-    options = set(inspect.signature(DuplexEngine).parameters) - {"model", "max_sessions", "timer", "cuda_graphs"}
+    options = set(inspect.signature(DuplexEngine).parameters) - {"model", "timer", "cuda_graphs"}
     assert options == model.open_engine(max_sessions=1).options.keys() == module._OPTIONS
