@@ -6,6 +6,8 @@ convolutions themselves (`examples/benchmark.py what=codec size=paper`).
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -50,5 +52,5 @@ class PackedConvolution:
             steps = (padding, stride, dilations, self._groups)
             self._packed = torch.ops.mkldnn._reorder_convolution_weight(self._weight, *steps, list(x.shape))
         bias = None if self._bias is None else self._bias.to(self._dtype)
-        given = (x, self._packed, bias, padding, stride, dilations, self._groups, "none", [], "")
+        given: tuple[Any, ...] = (x, self._packed, bias, padding, stride, dilations, self._groups, "none", [], "")
         return torch.ops.mkldnn._convolution_pointwise(*given)[:, :, 0].float()
