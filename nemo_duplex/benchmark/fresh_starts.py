@@ -12,6 +12,8 @@ from nemo_duplex.frames import Seconds
 from nemo_duplex.inputs import InputError
 
 _RESTORE = "import sys; from nemo_duplex import DuplexS2SModel; DuplexS2SModel.restore_from(sys.argv[1], map_location='cpu')"
+# Without the folder in which it runs, which a script does not have on its path.
+_WHERE = "import sys; sys.path[:] = filter(None, sys.path); import nemo_duplex; print(nemo_duplex.__file__)"
 #: What is started, by its name: arguments of Python; AGENT is the path of a `.nemo`.
 COMMANDS = {
     "import nemo_duplex": ["-c", "import nemo_duplex"],
@@ -39,7 +41,7 @@ def check_package(checkout: Path) -> None:
     Raises:
         InputError: naming the package that it takes.
     """
-    found = _run("import nemo_duplex", ["-c", "import nemo_duplex; print(nemo_duplex.__file__)"], checkout)
+    found = _run("import nemo_duplex", ["-c", _WHERE], checkout)
     if not Path(found.strip()).resolve().is_relative_to(checkout.resolve()):
         raise InputError(f"A fresh process takes nemo_duplex from {found.strip()}, expected {checkout}.")
 

@@ -51,9 +51,7 @@ class Questions:
 
     def ready(self, **figures: Any) -> None:
         """Everything is loaded: says from where."""
-        import nemo_duplex
-
-        self.answer(package=nemo_duplex.__file__, **figures)
+        self.answer(package=str(_package()), **figures)
 
     def answer(self, **figures: Any) -> None:
         """Plain data; `times` are lists of Seconds by figure."""
@@ -301,10 +299,9 @@ def _agent(name: str, path: str | None = None) -> DuplexS2SModel:
 
 def _smollm_config(name: str, folder: Path, keys: Sequence[str] = ()) -> tuple[Any, dict[str, Any]]:
     """conf/duplex_tiny.yaml with these keys, and its section model with a language model of this name; both parts are ours."""
-    import nemo_duplex
     from nemo_duplex.scripts.config import load
 
-    bundled = Path(nemo_duplex.__file__).parent / "bundled"
+    bundled = _package().parent / "bundled"
     ear, codec = bundled / "open_encoder.nemo", bundled / "voice_codec.nemo"
     given = ["data.train=none", "out=none", f"model.pretrained_asr={ear}", f"model.pretrained_audio_codec={codec}"]
     config = load("duplex_tiny", [*given, "model.attention_window=250", *keys])
@@ -343,10 +340,15 @@ def take_package(checkout: Path) -> None:
     """
     here = Path(__file__).resolve().parent
     sys.path[:] = [str(checkout), *(place for place in sys.path if Path(place).resolve() != here)]
-    import nemo_duplex
+    if not _package().resolve().is_relative_to(checkout.resolve()):
+        sys.exit(f"nemo_duplex is that of {_package()}, expected that of {checkout}.")
 
-    if not Path(nemo_duplex.__file__).resolve().is_relative_to(checkout.resolve()):
-        sys.exit(f"nemo_duplex is that of {nemo_duplex.__file__}, expected that of {checkout}.")
+
+def _package() -> Path:
+    """The file of the package that is imported."""
+    import nemo_duplex.version
+
+    return Path(nemo_duplex.__file__)
 
 
 def main() -> None:

@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[2]
 FAKE = {
     "torch.py": "def set_num_threads(count): print('threads', count)\ndef manual_seed(seed): pass",
     "nemo_duplex/__init__.py": "import time\nclock = [0.0]\ntime.perf_counter = lambda: clock[0]\n",
+    "nemo_duplex/version.py": "",
     "nemo_duplex/scripts/cli.py": "def quiet_libraries(): print('a library prints')",
     "nemo_duplex/benchmark/callers.py": """
 def user_speech(data, rate): return [0.0] * rate
