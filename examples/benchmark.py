@@ -1,4 +1,4 @@
-"""Measure this model beside NeMo's in-tree one, its streaming engine, the detector of user activity, or a corpus.
+"""Measure this model beside NeMo's in-tree one or an older build, its engine, the detector of user activity, or a corpus.
 
 python examples/benchmark.py what=train
 python examples/benchmark.py what=train size=paper device=cuda precision=bf16 batch=25 seconds=40
@@ -9,6 +9,7 @@ python examples/benchmark.py what=serve threads=1 model=demo/agent.nemo data=dem
 python examples/benchmark.py what=corpus data=demo/corpus threads=1
 python examples/benchmark.py what=synthesis hours=2
 python examples/benchmark.py what=codec threads=1
+python examples/benchmark.py what=builds against=../before out=builds.md
 """
 
 from __future__ import annotations
@@ -28,12 +29,13 @@ def main(cfg: DictConfig) -> None:
     """Measures a training step beside one of NeMo's model (what=train); streaming: how many callers an agent serves in time,
     the stages of a full-size model, NeMo's way to do the same, frames late in a conversation (what=stream); how soon a user is
     heard to speak (what=user_activity); a server and its callers over the network (what=serve); how well a recogniser
-    understands a corpus (what=corpus); what it costs to make one (what=synthesis); or to decode codes (what=codec)."""
+    understands a corpus (what=corpus); what it costs to make one (what=synthesis); or to decode codes (what=codec);
+    or an agent of this build beside one of an older build (what=builds)."""
     from nemo_duplex.files.atomic import require_writable, whole_file
     from nemo_duplex.inputs import InputError, existing_file, existing_folder
 
     if cfg.what not in BENCHMARKS:
-        raise InputError(f"what={cfg.what}: expected train, stream, user_activity, serve, corpus, synthesis or codec.")
+        raise InputError(f"what={cfg.what}: expected train, stream, user_activity, serve, corpus, synthesis, codec or builds.")
     if cfg.out and Path(cfg.out).suffix not in (".json", ".md"):
         raise InputError(f"out={cfg.out}: expected a name that ends in .json or .md.")
     if cfg.out:
@@ -60,6 +62,7 @@ BENCHMARKS = {
     "serve": ("serving", "ServingSetting", "benchmark_serving", "serving_tables"),
     "corpus": ("corpus", "CorpusSetting", "benchmark_corpus", "corpus_tables"),
     "codec": ("codec", "CodecSetting", "benchmark_codec", "codec_tables"),
+    "builds": ("builds", "BuildsSetting", "benchmark_builds", "builds_tables"),
     "synthesis": ("synthesis", "SynthesisSetting", "benchmark_synthesis", "synthesis_tables"),
 }
 

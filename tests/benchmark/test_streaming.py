@@ -11,6 +11,7 @@ import torch
 from omegaconf import OmegaConf
 
 from nemo_duplex.benchmark import age, streaming
+from nemo_duplex.benchmark.builds import BuildsSetting
 from nemo_duplex.benchmark.codec import CodecSetting
 from nemo_duplex.benchmark.corpus import CorpusSetting
 from nemo_duplex.benchmark.roofline import STAGES
@@ -128,6 +129,7 @@ def test_the_configuration_has_every_key_with_its_default():
     settings = [
         CodecSetting(),
         ActivitySetting(),
+        BuildsSetting(),
         CorpusSetting(),
         ServingSetting(),
         StreamingSetting(),

@@ -81,7 +81,7 @@ def test_wrong_settings_are_one_line(script, capsys, tmp_path):
     with pytest.raises(InputError, match="device=tpu"):
         benchmark_training(TrainingSetting(device="tpu"))
     for keys, line in {
-        ("what=flying",): "what=flying: expected train, stream, user_activity, serve, corpus, synthesis or codec",
+        ("what=flying",): "what=flying: expected train, stream, user_activity, serve, corpus, synthesis, codec or builds",
         ("what=train", f"out={tmp_path / 'x.txt'}"): "x.txt: expected a name that ends in .json or .md",
     }.items():
         assert script(*keys) == 2
