@@ -205,11 +205,18 @@ class _OperationCounter(StepTimer):
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        direct = {torch.ops.aten.mkldnn_convolution: _convolution_operations}  # the counter knows `convolution` alone
-        counting = FlopCounterMode(display=False, custom_mapping=direct)
-        with counting as counter, sdpa_kernel(SDPBackend.MATH):  # a CPU's own attention counts as nothing
+        with counting() as counter:
             yield
         self.of[name] = counter.get_total_flops()
+
+
+@contextmanager
+def counting() -> Iterator[FlopCounterMode]:
+    """Counts multiplications and additions of products, attention and convolutions in a block: `get_total_flops()`."""
+    direct = {torch.ops.aten.mkldnn_convolution: _convolution_operations}  # the counter knows `convolution` alone
+    with FlopCounterMode(display=False, custom_mapping=direct) as counter:
+        with sdpa_kernel(SDPBackend.MATH):  # a CPU's own attention counts as nothing
+            yield counter
 
 
 def _convolution_operations(columns: Sequence[int], weight: Sequence[int], *_: Any, out_shape: Sequence[int], **__: Any) -> int:
