@@ -15,6 +15,7 @@ GIVEN = {
     "demo": ["voices=espeak", "encoder=given", "codec=given"],
     "evaluate": ["model=given", "data=folder"],
     "full_duplex_bench": ["model=given", "bench=folder"],
+    "gpu_check": ["device=cpu", "size=tiny", "minutes=0.001"],
     "import_text": ["source=[given]"],
     "infer_duplex": ["model=given", "user=given"],
     "make_bank": ["source=[given]"],
@@ -66,7 +67,8 @@ def test_all_scripts_are_here():
 @pytest.mark.parametrize("name", GIVEN.keys() - {"serve"})  # which writes nothing
 def test_what_cannot_be_written_is_known_first(said, tmp_path, name, out):
     """Before anything that was given is read, which fails here."""
-    page = {"benchmark": "/page.json", "simulate_fleet": "/page.json", "swap_codec": "/agent.nemo"}.get(name, "")
+    pages = dict.fromkeys(("benchmark", "gpu_check", "simulate_fleet"), "/page.json") | {"swap_codec": "/agent.nemo"}
+    page = pages.get(name, "")
     assert NOT_WRITTEN[out].replace("/page.json", page) in said(name, f"out={out}{page}")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "given", "in the way"]
 

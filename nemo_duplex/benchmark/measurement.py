@@ -13,13 +13,17 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from subprocess import TimeoutExpired
 from typing import Any
 
 from nemo_duplex.benchmark.machine import cpu_threads
+from nemo_duplex.frames import Seconds
 from nemo_duplex.inputs import InputError
 
 
-def run_measurement(module: str, name: str, folder: Path, setting: Mapping[str, Any], threads: int) -> dict[str, Any]:
+def run_measurement(
+    module: str, name: str, folder: Path, setting: Mapping[str, Any], threads: int, limit: Seconds | None = None
+) -> dict[str, Any]:
     """Runs `python -m nemo_duplex.benchmark.MODULE NAME FOLDER`.
 
     Args:
@@ -27,17 +31,21 @@ def run_measurement(module: str, name: str, folder: Path, setting: Mapping[str, 
         folder: shared by the measurements of a benchmark.
         setting: arguments of that function; plain data.
         threads: of its CPU.
+        limit: after which it is ended; None: never.
 
     Returns:
         The figures that the function returned.
 
     Raises:
-        InputError: if the process fails, with the last line that it wrote.
+        InputError: if the process fails, with the last line that it wrote, or if it takes longer than `limit`.
     """
     result = folder / f"{name}.json"
     (folder / f"{name}.setting.json").write_text(json.dumps({"setting": dict(setting), "threads": threads}))
     command = [sys.executable, "-m", f"nemo_duplex.benchmark.{module}", name, str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=limit)
+    except TimeoutExpired as error:
+        raise InputError(f"The measurement {name} of the benchmark was ended after {limit:.0f} s, its limit.") from error
     if done.returncode or not result.exists():
         last = (done.stderr.strip().splitlines() or ["no output"])[-1]
         raise InputError(f"The measurement {name} of the benchmark ended with code {done.returncode}: {last}")

@@ -206,14 +206,21 @@ class _OperationCounter(StepTimer):
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        direct: dict[Any, Any] = {  # the counter does not know them
-            torch.ops.mkldnn._convolution_pointwise: _convolution_operations,
-            torch.ops.mkldnn._linear_pointwise: _linear_operations,
-        }
-        counting = FlopCounterMode(display=False, custom_mapping=direct)
-        with counting as counter, sdpa_kernel(SDPBackend.MATH):  # a CPU's own attention counts as nothing
+        with counting() as counter:
             yield
         self.of[name] = counter.get_total_flops()
+
+
+@contextmanager
+def counting() -> Iterator[FlopCounterMode]:
+    """Counts multiplications and additions of products, attention and convolutions in a block: `get_total_flops()`."""
+    direct: dict[Any, Any] = {  # the counter does not know them
+        torch.ops.mkldnn._convolution_pointwise: _convolution_operations,
+        torch.ops.mkldnn._linear_pointwise: _linear_operations,
+    }
+    with FlopCounterMode(display=False, custom_mapping=direct) as counter:
+        with sdpa_kernel(SDPBackend.MATH):  # a CPU's own attention counts as nothing
+            yield counter
 
 
 def _convolution_operations(columns: Sequence[int], weight: Sequence[int], *_: Any, out_shape: Sequence[int], **__: Any) -> int:

@@ -69,6 +69,7 @@ class Ticks:
         mean, p50, p95, p99: what one tick took.
         frames_per_tick: frames that each session got per tick; 1 keeps up with real time.
         stages: of the engine's steps, by name.
+        opened: what it took to open the engine, the capture of its CUDA graphs included.
     """
 
     sessions: int
@@ -79,6 +80,7 @@ class Ticks:
     p99: Seconds
     frames_per_tick: float
     stages: dict[str, StageTimes]
+    opened: Seconds = 0.0
 
     @property
     def in_time(self) -> bool:
@@ -92,8 +94,9 @@ def simulate(model: DuplexS2SModel, audio: np.ndarray, sessions: int, simulation
     Args:
         audio: (S,) at the model's user_sample_rate; all callers play it, each from another place.
     """
-    timer = StepTimer()
+    timer, before = StepTimer(), time.perf_counter()
     engine = model.open_engine(max_sessions=sessions, timer=timer, **simulation.options)
+    opened = time.perf_counter() - before
     chunk, step = model.perception.chunk_frames, engine.run_until_idle if simulation.at_once else engine.step
     callers = [Caller(audio, model.perception.samples_per_frame, number) for number in range(sessions)]
     first_tick = -_WARM_UP_CHUNKS * chunk
@@ -116,7 +119,7 @@ def simulate(model: DuplexS2SModel, audio: np.ndarray, sessions: int, simulation
             break
     p50, p95, p99 = np.percentile(seconds, [50, 95, 99]).tolist()
     per_tick = frames / (sessions * len(seconds))
-    return Ticks(sessions, len(seconds), float(np.mean(seconds)), p50, p95, p99, per_tick, timer.report())
+    return Ticks(sessions, len(seconds), float(np.mean(seconds)), p50, p95, p99, per_tick, timer.report(), opened)
 
 
 def ramp_up(model: DuplexS2SModel, audio: np.ndarray, simulation: Simulation, most: int) -> Iterator[Ticks]:

@@ -131,23 +131,47 @@ def in_tree(folder: Path, **setting: Any) -> dict[str, float]:
 
 def ours(folder: Path, **setting: Any) -> dict[str, float]:
     """Measures our model with the same weights on the same batch, whose codes are made once."""
+    wanted = TrainingSetting(**setting)
+    model, batch = _ours(folder, wanted)
+    return _measure(model, lambda: model.training_step(batch, 0)["loss"], wanted)
+
+
+def ours_counted(folder: Path, **setting: Any) -> dict[str, Any]:
+    """As `ours`, with what `utilisation.count_training` says of a step; without the in-tree model, with weights of its own."""
+    from nemo_duplex.benchmark.utilisation import count_training
+
+    wanted = TrainingSetting(**setting)
+    model, batch = _ours(folder, wanted)
+
+    def forward() -> None:
+        with torch.autocast(wanted.device, torch.bfloat16, enabled=wanted.precision == "bf16"):
+            model.training_step(batch, 0)
+
+    counted = count_training(model, forward, wanted.batch * wanted.frames, wanted.device, wanted.precision)
+    return counted | _measure(model, lambda: model.training_step(batch, 0)["loss"], wanted)
+
+
+def _ours(folder: Path, wanted: TrainingSetting) -> tuple[Any, Any]:
+    """Our model in training, with the weights of the in-tree model where it has left a checkpoint; a `DuplexBatch` for it."""
     from nemo_duplex.data.batch import DuplexBatch
+    from nemo_duplex.models.duplex_s2s import DuplexS2SModel
     from nemo_duplex.models.interop import from_in_tree
     from nemo_duplex.models.training_speed import recompute_activations
 
-    wanted = TrainingSetting(**setting)
-    model = from_in_tree(folder / "checkpoint")
+    if (folder / "checkpoint").exists():
+        model = from_in_tree(folder / "checkpoint")
+    else:
+        torch.manual_seed(0)
+        model = DuplexS2SModel(json.loads((folder / "model.json").read_text()))
+    model.to(wanted.device)
     model.loss_weights = replace(model.loss_weights, chunk=wanted.chunk)
     if wanted.activation_checkpointing:
         recompute_activations(model.perception, model.lm.backbone.llm)
     layout: ChannelLayout = model.layout
     batch = _batch(wanted, layout.text_vocab_size, layout.text_pad, layout.text_bos, layout.text_eos)
     codec: FSQCodec = model.audio_codec
-    codes, _ = codec.encode(batch["target_audio"].cpu(), batch["target_audio_lens"].cpu())
-    batch["target_codes"] = codes.to(wanted.device)
-    model.to(wanted.device).train()
-    duplex = DuplexBatch.from_in_tree(batch, model.perception.samples_per_frame, layout.text_pad)
-    return _measure(model, lambda: model.training_step(duplex, 0)["loss"], wanted)
+    batch["target_codes"], _ = codec.encode(batch["target_audio"], batch["target_audio_lens"])
+    return model.train(), DuplexBatch.from_in_tree(batch, model.perception.samples_per_frame, layout.text_pad)
 
 
 def _batch(setting: TrainingSetting, tokens: int, pad: int, bos: int, eos: int) -> dict[str, Tensor]:
@@ -207,4 +231,4 @@ def timed_steps(step: Callable[[], Tensor], setting: TrainingSetting) -> dict[st
 
 
 if __name__ == "__main__":
-    main({"in_tree": in_tree, "ours": ours})
+    main({"in_tree": in_tree, "ours": ours, "ours_counted": ours_counted})

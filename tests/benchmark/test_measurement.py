@@ -11,12 +11,14 @@ from nemo_duplex.benchmark.measurement import main, run_measurement
 from nemo_duplex.inputs import InputError
 
 FAKE = """
-import json, sys
+import json, sys, time
 from pathlib import Path
 name, folder = sys.argv[1], Path(sys.argv[2])
 if name == "broken":
     print("first line", file=sys.stderr)
     sys.exit("no such thing")
+if name == "slow":
+    time.sleep(60)
 given = json.loads((folder / f"{name}.setting.json").read_text())
 (folder / f"{name}.json").write_text(json.dumps({"given": given, "name": name}))
 """
@@ -44,6 +46,11 @@ def test_figures_of_another_process(fake, tmp_path):
 def test_a_process_that_fails_is_one_line(fake, tmp_path):
     with pytest.raises(InputError, match="^The measurement broken of the benchmark ended with code 1: no such thing$"):
         run_measurement("fake", "broken", tmp_path, {}, threads=1)
+
+
+def test_a_process_that_takes_too_long_is_ended(fake, tmp_path):
+    with pytest.raises(InputError, match="^The measurement slow of the benchmark was ended after 1 s, its limit.$"):
+        run_measurement("fake", "slow", tmp_path, {}, threads=1, limit=1.0)
 
 
 def test_a_measurement_gets_its_setting_and_its_threads(tmp_path, monkeypatch):
