@@ -17,7 +17,6 @@ from nemo_duplex.inputs import InputError, NotInstalled, existing_file
 from nemo_duplex.scripts.cli import script
 from nemo_duplex.scripts.demo import VOICES, Demo, DemoVoices
 from nemo_duplex.scripts.workflow import Workflow
-from nemo_duplex.synthesis.tts.engines import engine_voices
 
 NEXT = """
   {out}/agent.nemo         the agent, one self-contained file
@@ -59,6 +58,8 @@ def demo_voices(name: str | None) -> DemoVoices:
     """The voices of this name; without one hibari's, where it is installed. Says which."""
     if name is not None and name not in VOICES:
         raise InputError(f"voices={name}: expected one of {', '.join(VOICES)}.")
+    from nemo_duplex.synthesis.tts.engines import engine_voices
+
     try:
         engine_voices(VOICES[name or "hibari"].agent)
     except NotInstalled as error:

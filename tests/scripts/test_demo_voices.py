@@ -10,6 +10,8 @@ import pytest
 from nemo_duplex.inputs import InputError, NotInstalled
 from nemo_duplex.scripts.demo import VOICES
 
+ENGINE_VOICES = "nemo_duplex.synthesis.tts.engines.engine_voices"
+
 
 @pytest.fixture
 def example():
@@ -33,7 +35,7 @@ def without(missing: str, opened: list[str]):
 
 def test_hibari_where_it_is_installed(example, monkeypatch, capsys):
     opened: list[str] = []
-    monkeypatch.setattr(example, "engine_voices", without("nothing", opened))
+    monkeypatch.setattr(ENGINE_VOICES, without("nothing", opened))
     assert example.demo_voices(None) is example.demo_voices("hibari") is VOICES["hibari"]
     said = capsys.readouterr().out.splitlines()
     assert said[0] == said[1] and said[0].startswith("voices=hibari: the agent speaks with hibari, users with {")
@@ -41,7 +43,7 @@ def test_hibari_where_it_is_installed(example, monkeypatch, capsys):
 
 
 def test_espeak_where_it_is_not(example, monkeypatch, capsys):
-    monkeypatch.setattr(example, "engine_voices", without("hibari", []))
+    monkeypatch.setattr(ENGINE_VOICES, without("hibari", []))
     assert example.demo_voices(None) is VOICES["espeak"]
     why, what = capsys.readouterr().out.splitlines()
     assert why == "voices=espeak, for hibari is not installed: hibari is missing: pip install 'nemo_duplex[voices]'"
@@ -52,7 +54,7 @@ def test_espeak_where_it_is_not(example, monkeypatch, capsys):
 
 def test_espeak_needs_no_other_engine(example, monkeypatch):
     opened: list[str] = []
-    monkeypatch.setattr(example, "engine_voices", without("hibari", opened))
+    monkeypatch.setattr(ENGINE_VOICES, without("hibari", opened))
     assert example.demo_voices("espeak") is VOICES["espeak"] and "hibari" not in opened
 
 
