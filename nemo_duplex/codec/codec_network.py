@@ -22,10 +22,11 @@ from nemo_duplex.inputs import InputError, one_line, plain
 #: The networks of a codec, by their names in its config and its weights.
 PARTS = ("audio_encoder", "vector_quantizer", "audio_decoder")
 _LOSSES = "nemo.collections.tts.losses.audio_codec_loss"
-# NeMo's constructor requires these, although nothing here uses them.
+# NeMo's constructor requires these, although nothing here uses them. With a resolution, it would load librosa and numba for a
+# second, to make filters that are thrown away.
 _TRAINED_ELSEWHERE = {
-    "loss_resolutions": [[1024, 256, 1024]],
-    "mel_loss_dims": [80],
+    "loss_resolutions": [],
+    "mel_loss_dims": [],
     "commit_loss_scale": 0.0,
     "generator_loss": {"_target_": f"{_LOSSES}.GeneratorSquaredLoss"},
     "discriminator_loss": {"_target_": f"{_LOSSES}.DiscriminatorSquaredLoss"},
