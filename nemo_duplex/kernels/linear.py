@@ -53,17 +53,13 @@ def in_int8(module: Part, joined: Iterable[Sequence[nn.Module]] = (), smallest: 
     Raises:
         InputError: on a GPU, or with a torch without oneDNN.
     """
-    device = next(module.parameters()).device.type
-    if device != "cpu" or not torch.backends.mkldnn.is_available() or _qlinear is None:
-        raise InputError(
-            f"int8=True computes on CPUs of the x86 kind, with a torch that has oneDNN; the model is on {device}. "
-            "Leave int8 out; on a GPU, model.bfloat16() halves the memory."
-        )
+    _check(module)
     return _with(module, _SMALLEST if smallest is None else smallest, Int8Linear, joined)
 
 
 def in_bfloat16(module: Part, joined: Iterable[Sequence[nn.Module]] = (), smallest: int = _SMALLEST_OF_MANY) -> Part:
-    """As `in_int8`, in bfloat16 on a CPU: for many rows as fast, and three times nearer to float32."""
+    """As `in_int8`, in bfloat16: for many rows as fast, and three times nearer to float32."""
+    _check(module)
     return _with(module, smallest, Bfloat16Linear, joined)
 
 
@@ -178,6 +174,15 @@ def outputs(x: Tensor, first: nn.Module, *others: nn.Module) -> Tensor:
     return torch.cat([layer(x) for layer in (first, *others)], dim=-1)
 
 
+def _check(module: nn.Module) -> None:
+    device = next(module.parameters()).device.type
+    if device != "cpu" or not torch.backends.mkldnn.is_available() or _qlinear is None or _float_linear is None:
+        raise InputError(
+            f"int8=True computes on CPUs of the x86 kind, with a torch that has oneDNN; the model is on {device}. "
+            "Leave int8 out; on a GPU, model.bfloat16() halves the memory."
+        )
+
+
 def _stacked(*layers: nn.Module) -> tuple[Tensor, Tensor | None]:
     """Weights (sum of out, in) and biases (sum of out,) of layers, one below the other, in float32."""
     weight = torch.cat([layer.weight.detach().float().flatten(1) for layer in layers])
@@ -207,7 +212,7 @@ def _linears(module: nn.Module, smallest: int) -> Iterator[nn.Linear | nn.Conv1d
     """The layers to convert, convolutions of kernel size 1 too. peft needs the layers that its adapters wrap unchanged."""
     for child in module.children():
         linear = isinstance(child, nn.Linear) or isinstance(child, nn.Conv1d) and child.kernel_size == (1,) == (child.groups,)
-        if linear and child.weight.numel() >= smallest:
+        if linear and type(child.weight) is nn.Parameter and child.weight.numel() >= smallest:  # no part of one, on some rank
             yield child
         elif not hasattr(child, "lora_A"):
             yield from _linears(child, smallest)

@@ -124,10 +124,9 @@ class AgentRows:
         layers, heard = same_inputs(lm.backbone.llm), attention_inputs(perception)
         if self._run.compiles:  # a compiler does not know layers that are joined
             layers, heard = [], []
-        in_8_bits = in_int8(lm, layers), in_int8(perception, heard, _SMALLEST_OF_EAR)
-        if rows < _MANY or not has_fast_bfloat16():
-            return in_8_bits
-        return in_bfloat16(lm, layers), in_bfloat16(perception, heard)
+        if rows >= _MANY and has_fast_bfloat16():
+            return in_bfloat16(lm, layers), in_bfloat16(perception, heard)
+        return in_int8(lm, layers), in_int8(perception, heard, _SMALLEST_OF_EAR)
 
     # ------------------------------------------------------------------ what rows remember
 

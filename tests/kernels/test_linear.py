@@ -140,6 +140,7 @@ def test_a_feed_forward_layer_in_bfloat16_is_near_to_float32():
     assert found.dtype == torch.float32 and 0 < (found - expected).std() < 0.01 * expected.std()
 
 
-def test_a_gpu_is_refused():
+@pytest.mark.parametrize("convert", [in_int8, in_bfloat16])
+def test_a_gpu_is_refused(convert):
     with pytest.raises(InputError, match="the model is on meta. Leave int8 out"):
-        in_int8(nn.Linear(8, 8, device="meta"))
+        convert(nn.Linear(8, 8, device="meta"))
