@@ -35,8 +35,8 @@ from torch import Tensor
 
 from nemo_duplex.llm.rope import LayerKind, RopeLayout, rotate
 
-# Keys that torch's attention on a CPU takes at a time; and a part of them.
-_BLOCK, _PART_OF_BLOCK = 512, 64
+# Slots that attention looks at are a multiple of these: of several rows, and of one.
+_BLOCK, _BLOCK_OF_ONE = 512, 64
 
 #: Cosine and sine (B * M, F) by which the kept keys of each memory move, for each kind of layer that moves some.
 Rotations = Mapping[LayerKind, tuple[Tensor, Tensor]]
@@ -182,11 +182,11 @@ class StepView(NamedTuple):
     def filled(self) -> int:
         """How many slots, counted from the first one, are looked at: those that hold something, rounded up.
 
-        torch's attention on a CPU takes keys in blocks. What it gives does not depend on whole blocks behind those that hold
-        something, not in the last digit either, so rows of different age do not influence each other. A single row needs no
-        whole blocks: there it depends on its own age alone.
+        What attention gives does not depend on so many slots more behind those that hold something, not in the last digit
+        either (`tests/llm/test_frame_step.py`), so rows of different age do not influence each other. A single row can do with
+        fewer: there all depends on its own age alone.
         """
-        block = _BLOCK if len(self.answers) > 1 else _PART_OF_BLOCK
+        block = _BLOCK if len(self.answers) > 1 else _BLOCK_OF_ONE
         return -(-(int(self.age.max()) + 1) // block) * block
 
     def visible(self, span: RingSpan) -> Tensor:

@@ -3,8 +3,8 @@
     stream.mel(audio, ...)            n chunks of samples -> mel frames, with those before them that the encoder looks back on
     stream.encoder(window, ...)       -> embeddings of the encoder chunks' frames
 
-The frames equal those of `Perception` over whole recordings. All memory is written in place and no Python branches on data, so
-either half can become a CUDA graph.
+The frames equal those of `Perception` over whole recordings. All memory is written in place and no Python branches on data on a
+GPU, so either half can become a CUDA graph.
 
 NeMo's own cache remembers what goes into attention: each step computes the keys and values of all 70 frames again and copies
 them three times. `ConformerStream` remembers keys and values themselves, in a ring of encoder chunks:

@@ -4,8 +4,8 @@
     think    the next of them ── llm ──> text token and codes
     speak    the codes ── codec ──> audio
 
-Each of the four stages is a function of tensors: shapes are constant, no Python looks at the data, and all state is
-in `RowsState`, whose buffers are written in place. So each can become a CUDA graph.
+Each of the four stages is a function of tensors, and all state is in `RowsState`, whose buffers are written in place. On a GPU
+shapes are constant and no Python looks at the data, so each can become a CUDA graph.
 """
 
 from __future__ import annotations
@@ -108,15 +108,17 @@ class AgentRows:
         self._prompt_tokens = prompt_tokens
         self.chunk_frames: int = model.perception.chunk_frames
         self.chunk_samples: int = model.perception.chunk_samples
-        lm, perception = on_onednn(model.lm, rows), on_onednn(model.perception, rows * self.chunk_frames)
-        if int8:
-            lm, perception = self._in_int8(rows)
-        self._lm, self._perception = lm, PerceptionStream(perception)
+        self._lm, perception = self._in_int8(rows) if int8 else self._in_float(rows)
+        self._perception = PerceptionStream(perception)
         self._decoder = model.audio_codec.streaming_decoder(check=False, bfloat16=int8)
         self._sampler = RowSampler(model.layout)
         self._draw = torch.compiler.disable(self._sampler.choose)  # a sort and a hash: minutes to compile, nothing to gain
         self._blank: RowsState | None = None  # a greedy row without a prompt
         self._free: dict[int, RowCommands] = {}  # by how many rows there are
+
+    def _in_float(self, rows: int) -> tuple[DuplexLM, Perception]:
+        """Language model and perception as exact as they are."""
+        return on_onednn(self.model.lm, rows), on_onednn(self.model.perception, rows * self.chunk_frames)
 
     def _in_int8(self, rows: int) -> tuple[DuplexLM, Perception]:
         """Language model and perception in 8 bits; in bfloat16 for many rows, where this CPU is fast with it."""

@@ -35,6 +35,27 @@ def test_folding_leaves_the_decoder_as_it_was():
         torch.testing.assert_close(audio, whole, atol=1e-6, rtol=0)
 
 
+def test_half_snakes_bend_as_far_as_they_were_trained_to():
+    network = CausalHiFiGANDecoder(input_dim=4, up_sample_rates=[3, 2], base_channels=8, activation="half_snake").eval()
+    codes = 3 * torch.randn(2, 4, 5)
+    with torch.no_grad():
+        for name, weight in network.named_parameters():
+            if name.endswith("alpha"):  # 1 at the start
+                weight.uniform_(0.3, 3)
+        whole, _ = network(inputs=codes, input_len=torch.tensor([5, 5]))
+        audio, _ = HiFiGANStepper(network, fold=True).step(codes, HiFiGANStepper(network).initial_buffers(2))
+    torch.testing.assert_close(audio, whole, atol=1e-6, rtol=0)
+
+
+def test_in_bfloat16_it_is_near_and_not_equal():
+    network, codes = decoder(), torch.randn(1, 4, 5)
+    with torch.no_grad():
+        exact, near = (HiFiGANStepper(network, fold=True, bfloat16=bf16) for bf16 in (False, True))
+        audio, _ = exact.step(codes, exact.initial_buffers(1))
+        rounded, _ = near.step(codes, near.initial_buffers(1))
+    assert 0 < (rounded - audio).abs().max() < 0.05 * audio.abs().max()
+
+
 def test_unfolded_it_follows_the_training():
     network = decoder()
     stepper, folded = HiFiGANStepper(network), HiFiGANStepper(network, fold=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
-from nemo_duplex.codec.istft_decoder import IstftDecoder
+from nemo_duplex.codec.istft_decoder import IstftDecoder, spectrum
 
 
 def decoder(**changes) -> IstftDecoder:
@@ -75,3 +77,10 @@ def test_loud_spectra_stay_finite():
     torch.nn.init.constant_(network.head.bias, 100.0)
     audio, _ = network(torch.randn(1, 4, 3), torch.tensor([3]))
     assert torch.isfinite(audio).all() and audio.abs().max() <= 2 * 403.5  # exp(6), in four windows that add up to one
+
+
+def test_spectra_are_those_of_torch():
+    """Magnitudes end at e^6."""
+    levels, phases = torch.randn(2, 3, 9), 4 * torch.randn(2, 3, 9)
+    torch.testing.assert_close(spectrum(levels, phases), torch.polar(levels.exp(), phases))
+    torch.testing.assert_close(spectrum(levels + 100, phases).abs(), torch.full((2, 3, 9), math.exp(6.0)))

@@ -14,7 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from nemo_duplex.inputs import InputError
-from nemo_duplex.kernels.linear import Int8Linear
+from nemo_duplex.kernels.convolution import has_fast_bfloat16
+from nemo_duplex.kernels.linear import Bfloat16Linear, Int8Linear
 from nemo_duplex.streaming.commands import RowCommands
 from nemo_duplex.streaming.rows import AgentRows, ChunkBatch
 from nemo_duplex.streaming.stage_runner import GraphedStage, StageRunner, tensors
@@ -294,6 +295,22 @@ def test_an_engine_in_8_bits_leaves_the_model_as_it_is_and_callers_do_not_notice
     assert any(isinstance(m, Int8Linear) for m in engine._rows._perception._perception.modules())
     assert [f.token for f in said[0]] == [f.token for f in said[1]] and len(said[0]) == 25
     assert all(torch.equal(before[name], weight) for name, weight in model.state_dict().items())
+
+
+@pytest.mark.skipif(not has_fast_bfloat16(), reason="this CPU does not multiply bfloat16")
+@pytest.mark.parametrize(("sessions", "kind"), [(15, Int8Linear), (16, Bfloat16Linear)])
+def test_eight_bits_are_bfloat16_for_many_sessions(model, monkeypatch, sessions, kind):
+    monkeypatch.setattr("nemo_duplex.kernels.linear._SMALLEST", 1)
+    monkeypatch.setattr("nemo_duplex.kernels.linear._SMALLEST_OF_MANY", 1)
+    monkeypatch.setattr("nemo_duplex.streaming.rows._SMALLEST_OF_EAR", 1)
+    asked = []
+    real = model.audio_codec.streaming_decoder
+    monkeypatch.setattr(model.audio_codec, "streaming_decoder", lambda **given: asked.append(given) or real(**given))
+    rows = model.open_engine(max_sessions=sessions, int8=True)._rows
+    for part in (rows._lm, rows._perception._perception):
+        assert {type(m) for m in part.modules()} & {Int8Linear, Bfloat16Linear} == {kind}
+    model.open_engine(max_sessions=sessions)
+    assert [given["bfloat16"] for given in asked] == [True, False]
 
 
 def test_an_engine_in_bfloat16(tmp_path):

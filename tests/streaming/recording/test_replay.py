@@ -10,6 +10,7 @@ import torch
 from nemo_duplex.frames import FrameRate
 from nemo_duplex.inputs import InputError
 from nemo_duplex.kernels import linear
+from nemo_duplex.kernels.convolution import has_fast_bfloat16
 from nemo_duplex.streaming.engine import DuplexEngine
 from nemo_duplex.streaming.recording import replay as module
 from nemo_duplex.streaming.recording.reader import SessionRecording
@@ -305,6 +306,23 @@ def test_an_engine_in_8_bits_is_opened_as_one(model, tmp_path, monkeypatch):
     assert replay(tmp_path / "1", model).identical
     recording = SessionRecording.read(tmp_path / "1")
     recording.session["engine"]["int8"] = False
+    assert not replay(recording, model).identical
+
+
+@pytest.mark.skipif(not has_fast_bfloat16(), reason="this CPU does not multiply bfloat16")
+def test_an_engine_for_many_is_opened_as_one(model, tmp_path, monkeypatch):
+    """It computes in bfloat16 where one for few computes in 8 bits, also if a single caller came."""
+    for smallest in ("_SMALLEST", "_SMALLEST_OF_MANY"):
+        monkeypatch.setattr(linear, smallest, 1)
+    engine = model.open_engine(max_sessions=16, int8=True)
+    session = engine.open_session(record=tmp_path / "one")
+    session.push(speech_like(4.0, 1).numpy())
+    session.flush()
+    engine.run_until_idle()
+    assert session.recorder.wait(30)
+    recording = SessionRecording.read(tmp_path / "one")
+    assert recording.session["engine"]["max_sessions"] == 16 and replay(recording, model).identical
+    recording.session["engine"]["max_sessions"] = 15
     assert not replay(recording, model).identical
 
 
