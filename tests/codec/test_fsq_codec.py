@@ -13,6 +13,7 @@ from nemo.collections.tts.models.audio_codec import AudioCodecModel
 
 from nemo_duplex.codec.fsq_codec import FSQCodec
 from nemo_duplex.inputs import InputError
+from nemo_duplex.kernels.convolution import has_fast_bfloat16
 from tests.codec.codecs import MODULES, hifigan_config, lively, nanocodec_config, of_kind
 from tests.dummies import CODEC, speech_like
 
@@ -369,3 +370,15 @@ def write_nemo(path, config, weights):
             member.size = len(data)
             archive.addfile(member, io.BytesIO(data))
     return path
+
+
+@pytest.mark.skipif(not has_fast_bfloat16(), reason="this CPU does not multiply bfloat16")
+@pytest.mark.parametrize("config", [CODEC, nanocodec_config()], ids=["small", "nanocodec"])
+def test_streamed_in_bfloat16_it_is_near_and_not_equal(config):
+    codec = lively(config)
+    codes = torch.randint(0, codec.codebook_size, (1, codec.num_codebooks, 6), generator=torch.Generator().manual_seed(0))
+    decoders = [codec.streaming_decoder(bfloat16=bfloat16) for bfloat16 in (False, True)]
+    exact, near = (decoder.step(codes, decoder.init_state(1))[0] for decoder in decoders)
+    assert 0 < (near - exact).abs().max() < 0.1 * exact.abs().max()
+    whole, _ = codec.decode(codes, torch.tensor([6]))
+    assert (whole - exact).abs().max() < 1e-5 * max(1.0, float(exact.abs().max())), "The codec itself stays as it is."
