@@ -94,9 +94,7 @@ class AgentRows:
         InputError: for an encoder that takes whole recordings only, or int8 on a machine that cannot do it.
     """
 
-    def __init__(
-        self, model: DuplexAgent, run: StageRunner | None = None, prompt_tokens: int = 0, int8: bool = False, rows: int = 1
-    ) -> None:
+    def __init__(self, model: DuplexAgent, run: StageRunner | None = None, prompt_tokens: int = 0, int8: bool = False, rows: int = 1) -> None:
         self.model = model.eval()
         self._run = run or StageRunner(model.device, cuda_graphs=False)
         self._prompt_tokens = prompt_tokens
