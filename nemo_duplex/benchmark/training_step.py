@@ -126,11 +126,14 @@ def in_tree(folder: Path, **setting: Any) -> dict[str, float]:
     model.to(wanted.device).train()
     batch = _batch(wanted, model.tokenizer.vocab_size, 0, 1, 2)
     model.log_dict = lambda *args, **kwargs: None  # there is no trainer
-    return _measure(model, lambda: model.training_step(batch, 0)["loss"], wanted)
+    optimizer = torch.optim.AdamW(_trained(model), lr=1e-5)  # what its configuration names
+    return _measure(model, lambda: model.training_step(batch, 0)["loss"], optimizer, wanted)
 
 
 def ours(folder: Path, **setting: Any) -> dict[str, float]:
     """Measures our model with the same weights on the same batch, whose codes are made once."""
+    from nemo.core.optim.optimizers import get_optimizer
+
     from nemo_duplex.data.batch import DuplexBatch
     from nemo_duplex.models.interop import from_in_tree
     from nemo_duplex.models.training_speed import recompute_activations
@@ -147,7 +150,8 @@ def ours(folder: Path, **setting: Any) -> dict[str, float]:
     batch["target_codes"] = codes.to(wanted.device)
     model.to(wanted.device).train()
     duplex = DuplexBatch.from_in_tree(batch, model.perception.samples_per_frame, layout.text_pad)
-    return _measure(model, lambda: model.training_step(duplex, 0)["loss"], wanted)
+    optimizer = get_optimizer("fused_adam")(_trained(model), lr=1e-5, weight_decay=1e-2)  # AdamW as well, and what ours names
+    return _measure(model, lambda: model.training_step(duplex, 0)["loss"], optimizer, wanted)
 
 
 def _batch(setting: TrainingSetting, tokens: int, pad: int, bos: int, eos: int) -> dict[str, Tensor]:
@@ -166,9 +170,14 @@ def _batch(setting: TrainingSetting, tokens: int, pad: int, bos: int, eos: int) 
     return {key: value.to(setting.device) for key, value in batch.items()}
 
 
-def _measure(model: nn.Module, loss_of_batch: Callable[[], Tensor], setting: TrainingSetting) -> dict[str, float]:
-    trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=1e-5)
+def _trained(model: nn.Module) -> list[nn.Parameter]:
+    return [p for p in model.parameters() if p.requires_grad]
+
+
+def _measure(
+    model: nn.Module, loss_of_batch: Callable[[], Tensor], optimizer: torch.optim.Optimizer, setting: TrainingSetting
+) -> dict[str, float]:
+    trained = _trained(model)
 
     def step() -> Tensor:
         with torch.autocast(setting.device, torch.bfloat16, enabled=setting.precision == "bf16"):

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from nemo_duplex.llm.adapted_linear import adapted
 from nemo_duplex.llm.rope import LayerKind
 from nemo_duplex.llm.window_attention import Reach, window_attention
 
@@ -77,20 +78,20 @@ def _product_type(x: Tensor) -> torch.dtype:
 def _layer(layer: nn.Module, x: Tensor, turn: tuple[Tensor, Tensor], reach: Reach) -> Tensor:
     x = x + _attend(layer.self_attn, _norm(layer.input_layernorm, x, _product_type(x)), turn, reach)
     mlp, y = layer.mlp, _norm(layer.post_attention_layernorm, x, _product_type(x))
-    gate, up = mlp.gate_proj(y), mlp.up_proj(y)
+    gate, up = adapted(mlp.gate_proj, y), adapted(mlp.up_proj, y)
     silu = isinstance(mlp.act_fn, nn.SiLU) or type(mlp.act_fn).__name__ == "SiLUActivation"
-    return x + mlp.down_proj(_Gate.apply(gate, up) if silu else mlp.act_fn(gate) * up)
+    return x + adapted(mlp.down_proj, _Gate.apply(gate, up) if silu else mlp.act_fn(gate) * up)
 
 
 def _attend(attention: nn.Module, x: Tensor, turn: tuple[Tensor, Tensor], reach: Reach) -> Tensor:
     """(B, T, H) -> (B, T, H)."""
     heads = (*x.shape[:2], -1, attention.head_dim)
-    query, key, value = (project(x).view(heads) for project in (attention.q_proj, attention.k_proj, attention.v_proj))
+    query, key, value = (adapted(project, x).view(heads) for project in (attention.q_proj, attention.k_proj, attention.v_proj))
     if hasattr(attention, "q_norm"):
         query, key = _norm(attention.q_norm, query, query.dtype), _norm(attention.k_norm, key, key.dtype)
     query, key, value = (y.transpose(1, 2) for y in (_Turn.apply(query, *turn), _Turn.apply(key, *turn), value))
     out = window_attention(query, key, value, reach, attention.scaling)
-    return attention.o_proj(out.transpose(1, 2).flatten(2))
+    return adapted(attention.o_proj, out.transpose(1, 2).flatten(2))
 
 
 def _norm(norm: nn.Module, x: Tensor, dtype: torch.dtype) -> Tensor:

@@ -18,7 +18,7 @@ _IN_CACHE = 1 << 21
 
 
 def is_plain(head: nn.Module | None) -> bool:
-    """Whether `head_loss` may use the weights of an output layer without calling it: not adapted, watched or spread over ranks."""
+    """Whether `head_loss` may use an output layer's weights without calling it: not adapted, watched or spread over ranks."""
     return (
         type(head) is nn.Linear
         and type(head.weight) is nn.Parameter

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from nemo_duplex.llm.adapted_linear import _only_adapter, adapted
 from nemo_duplex.llm.backbone import Backbone
 from nemo_duplex.llm.lora import add_lora
 from nemo_duplex.llm.training_pass import can_train_here
@@ -66,7 +67,7 @@ def test_in_bfloat16_they_are_as_near_to_float32_as_those_of_transformers():
 
 def test_recomputed_layers_and_adapters_are_the_same():
     made = backbone()
-    add_lora(made.llm, {"r": 4, "target_modules": "all-linear"})
+    add_lora(made.llm, {"r": 4, "lora_alpha": 12, "target_modules": "all-linear"})
     for name, weight in made.llm.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, 0, 0.2)
@@ -75,6 +76,20 @@ def test_recomputed_layers_and_adapters_are_the_same():
     assert farthest(gradients(made, True), expected) < 2e-5
     made.llm.gradient_checkpointing_enable({"use_reentrant": False})
     assert farthest(gradients(made, True), expected) < 2e-5
+
+
+def test_adapters_of_another_kind_are_called():
+    made = backbone("qwen2")
+    given = torch.randn(3, 48)
+    for keys, alone in (({}, True), ({"use_dora": True}, False), ({"lora_dropout": 0.5}, False), ({"lora_bias": True}, False)):
+        layer = backbone("qwen2")
+        add_lora(layer.llm, {"r": 4, "target_modules": ["q_proj"], **keys})
+        q_proj = layer.train().llm.layers[0].self_attn.q_proj
+        assert (_only_adapter(q_proj) == "default") == alone, keys
+        torch.nn.init.normal_(q_proj.lora_B["default"].weight)
+        layer.eval()
+        torch.testing.assert_close(adapted(q_proj, given), q_proj(given))
+    assert _only_adapter(made.llm.layers[0].self_attn.q_proj) is None
 
 
 def test_other_models_take_the_way_of_transformers():
