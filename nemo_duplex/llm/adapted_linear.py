@@ -1,7 +1,7 @@
 """A linear layer with a LoRA adapter as one function, for training on a CPU.
 
-peft casts the input to float32 for its adapter, and autocast back to bfloat16; each of its two products, their scaling and their
-sum has a tensor of its own, which the backward pass keeps. Here the sums are made in the products.
+peft casts the input to float32 for its adapter, and autocast back to bfloat16; the two products, their scaling and
+their sum have a tensor each, which the backward pass keeps. Here the sums are made in the products.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 def adapted(layer: nn.Module, x: Tensor) -> Tensor:
-    """What `layer` gives for x (..., H): in one function if it is a plain linear layer with one plain adapter, else by a call."""
+    """What `layer` gives for x (..., H): in one function if it is plain and has one plain adapter, else by a call."""
     name = _only_adapter(layer)
     if name is None:
         return layer(x)
@@ -27,7 +27,12 @@ def adapted(layer: nn.Module, x: Tensor) -> Tensor:
 def _only_adapter(layer: nn.Module) -> str | None:
     """The name of the adapter of a layer that `_AdaptedLinear` computes; None for any other layer."""
     base = getattr(layer, "base_layer", None)
-    if type(base) is not nn.Linear or base.weight.requires_grad or (base.bias is not None and base.bias.requires_grad):
+    if (
+        not isinstance(base, nn.Linear)
+        or type(base) is not nn.Linear
+        or base.weight.requires_grad
+        or (base.bias is not None and base.bias.requires_grad)
+    ):
         return None
     if layer._forward_hooks or layer._forward_pre_hooks or layer.disable_adapters or layer.merged or layer.lora_variant:
         return None

@@ -24,7 +24,7 @@ _LAYERS = {"LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer", "Qwe
 
 
 def can_train_here(llm: nn.Module, embeddings: Tensor) -> bool:
-    """Whether `training_pass` computes what `llm` does, for embeddings (B, T, H): on a CPU, with gradients, of a known family."""
+    """Whether `training_pass` computes what `llm` does, for embeddings (B, T, H): a known family, a CPU, gradients."""
     if embeddings.device.type != "cpu" or not torch.is_grad_enabled() or torch.compiler.is_compiling():
         return False
     layers = getattr(llm, "layers", ())

@@ -1,9 +1,9 @@
 """Causal attention over whole conversations that looks back on a window, block by block, for training on a CPU.
 
 torch's attention with a mask computes all T x T pairs, and on a CPU its backward pass multiplies at a sixth of the rate of a
-plain product (6 x 160 frames, 9 heads of 64, bfloat16, forward and backward: 32 ms, here 11). Here a block of queries meets only the
-keys that it sees, T x window pairs, and queries that share keys are rows of one product. The backward pass computes the
-probabilities of a block again, so none of them are kept.
+plain product (6 x 160 frames, 9 heads of 64, bfloat16, forward and backward: 32 ms, here 11). Here a block of queries meets
+only the keys that it sees, T x window pairs, and queries that share keys are rows of one product. The backward pass computes
+the probabilities of a block again, so none of them are kept.
 """
 
 from __future__ import annotations

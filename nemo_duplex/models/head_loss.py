@@ -1,8 +1,8 @@
 """Cross-entropy of an output layer in one function: logits become their own gradient, a piece of the frames at a time.
 
 Autograd would keep the logits of a piece, their log-softmax and two gradients of the same size, or compute all of it again in
-the backward pass. A cross-entropy's gradient is known as soon as its loss is (softmax minus one at the target), so the gradients
-of hidden states and weights are made in the forward pass, and the backward pass only multiplies them (as Liger-Kernel does on
+the backward pass. A cross-entropy's gradient is known as soon as its loss is (softmax minus one at the target), so gradients of
+hidden states and weights are made in the forward pass, and the backward pass only multiplies them (as Liger-Kernel does on
 GPUs, arXiv 2410.10989).
 """
 
@@ -20,7 +20,8 @@ _IN_CACHE = 1 << 21
 def is_plain(head: nn.Module | None) -> bool:
     """Whether `head_loss` may use an output layer's weights without calling it: not adapted, watched or spread over ranks."""
     return (
-        type(head) is nn.Linear
+        isinstance(head, nn.Linear)
+        and type(head) is nn.Linear
         and type(head.weight) is nn.Parameter
         and not head._forward_hooks
         and not head._forward_pre_hooks
