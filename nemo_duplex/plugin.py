@@ -27,7 +27,7 @@ def allow_own_targets(common: ModuleType) -> None:
 
 
 def provide_fused_adam(optimizers: Any) -> None:
-    """Lets `name: fused_adam` resolve everywhere: apex on CUDA where it is installed, else AdamW, the same algorithm."""
+    """Lets `name: fused_adam` resolve everywhere: apex on CUDA where it is installed, else fused AdamW, the same algorithm."""
     import torch
 
     if torch.cuda.is_available() and "fused_adam" in optimizers.AVAILABLE_OPTIMIZERS:
@@ -41,10 +41,9 @@ def provide_fused_adam(optimizers: Any) -> None:
             return resolve(name, **kwargs)
         from nemo.utils import logging
 
-        fused = torch.cuda.is_available()
-        reason = "NVIDIA apex is not installed" if fused else "there is no CUDA device"
-        logging.info(f"Optimizer fused_adam: {reason}, using torch.optim.AdamW(fused={fused}), the same algorithm.")
-        return resolve("adamw", **(kwargs | ({"fused": True} if fused else {})))
+        reason = "NVIDIA apex is not installed" if torch.cuda.is_available() else "there is no CUDA device"
+        logging.info(f"Optimizer fused_adam: {reason}, using torch.optim.AdamW(fused=True), the same algorithm.")
+        return resolve("adamw", **(kwargs | {"fused": True}))
 
     get_optimizer.provides_fused_adam = True  # type: ignore[attr-defined]
     optimizers.get_optimizer = get_optimizer

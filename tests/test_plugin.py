@@ -156,9 +156,11 @@ def trained(make) -> torch.Tensor:
     return layer.weight.detach()
 
 
-def test_fused_adam_is_adamw_to_the_last_bit():
-    torch_adamw = trained(lambda p: torch.optim.AdamW(p, lr=1e-2, betas=(0.9, 0.98), weight_decay=0.1))
+def test_fused_adam_is_fused_adamw_to_the_last_bit():
+    torch_adamw = trained(lambda p: torch.optim.AdamW(p, lr=1e-2, betas=(0.9, 0.98), weight_decay=0.1, fused=True))
     assert torch.equal(trained(resolved("fused_adam")), torch_adamw)
+    plain = trained(lambda p: torch.optim.AdamW(p, lr=1e-2, betas=(0.9, 0.98), weight_decay=0.1))
+    torch.testing.assert_close(torch_adamw, plain)
     torch_sgd = trained(lambda p: torch.optim.SGD(p, lr=0.1))
     from nemo.core.optim import optimizers
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,18 +30,13 @@ from nemo_duplex.llm.rope import (
     trained_positions,
 )
 from nemo_duplex.llm.streamable import check_architecture, llm_name
+from nemo_duplex.llm.training_pass import can_train_here, training_pass
+from nemo_duplex.llm.window_attention import Reach
 from nemo_duplex.training.evaluation_mode import evaluating
 
 #: First frames that a model without a window keeps permanently. Attention puts weight that it has no use for on frames that are
 #: always there; without them the most recent frames make little sense (Xiao et al., Efficient Streaming Language Models, 2024).
 _SINKS = 4
-
-
-class Reach(NamedTuple):
-    """What a layer looks back on: the last `window` frames, its own included, and the first `kept` ones."""
-
-    window: int
-    kept: int
 
 
 class Backbone(nn.Module):
@@ -79,6 +74,8 @@ class Backbone(nn.Module):
         self.ends = False
         self.attention_window = attention_window
         self.sinks = sinks if sinks is not None else 0 if self.windowed else _SINKS
+        #: Whether a training on a CPU takes `training_pass` where it can; False: transformers' own layers.
+        self.fused_training = True
         #: The load-balancing loss of the family's experts; None without experts, or without such a loss.
         self.experts_loss = ExpertsLoss.of(model)
         if getattr(self.config, "output_router_logits", False):  # only `forward` needs them, and asks for them
@@ -105,11 +102,21 @@ class Backbone(nn.Module):
     def text_logits(self, hidden: Tensor) -> Tensor:
         """Hidden states (..., H) -> logits (..., V text), scaled and capped as the family does (Gemma 2, Granite, Cohere)."""
         logits = self.lm_head(hidden)
-        scale = getattr(self.config, "logit_scale", 1.0) / getattr(self.config, "logits_scaling", 1.0)
+        scale, cap = self._logit_shape
         if scale != 1:
             logits = logits * scale
-        cap = getattr(self.config, "final_logit_softcapping", None)
         return logits if cap is None else cap * torch.tanh(logits / cap)
+
+    @property
+    def plain_head(self) -> nn.Module | None:
+        """The output layer, where nothing follows it; else None."""
+        return self.lm_head if self._logit_shape == (1, None) else None
+
+    @property
+    def _logit_shape(self) -> tuple[float, float | None]:
+        """What logits are multiplied by, and where they are capped."""
+        scale = getattr(self.config, "logit_scale", 1.0) / getattr(self.config, "logits_scaling", 1.0)
+        return scale, getattr(self.config, "final_logit_softcapping", None)
 
     def forward(self, embeddings: Tensor, routing: Routing | None = None) -> Tensor:
         """Embeddings (B, T, H) -> hidden states (B, T, H); each frame attends to itself and to those before it.
@@ -126,6 +133,8 @@ class Backbone(nn.Module):
                 f"A conversation has {length} frames, and the language model {llm_name(self.config)} has {self.positions} "
                 "positions and no others. Make the conversations shorter, or take a language model with rotary positions."
             )
+        if routing is None and self.fused_training and can_train_here(self.llm, embeddings):
+            return training_pass(self.llm, embeddings, self._kinds, self._reaches(length, self.sinks))
         all_seen = all(sum(reach) >= length for reach in self._reaches(length, self.sinks).values())
         mask = None if all_seen else self._causal(embeddings, self.sinks)  # None: transformers has a faster path for that
         asked = {} if routing is None else {"output_router_logits": True}

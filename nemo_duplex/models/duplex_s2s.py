@@ -82,6 +82,7 @@ class DuplexS2SModel(DuplexAgent, ModelPT):
         self.tokenizer, self.layout = parts.tokenizer, parts.layout
         self.perception, self.audio_codec = parts.perception, parts.codec
         self.lm = DuplexLM(self.layout, parts.backbone, config.user_weight)
+        self.lm.backbone.fused_training = config.fused_training
         self.loss_weights = with_experts(config.loss, self.lm.backbone.experts_loss, llm_name(self.lm.backbone.config))
         self._validation: dict[str, StepSums] = {}
         self._weight_of_step: Tensor | float = 0.0  # of its batches so far, on all ranks
@@ -211,8 +212,9 @@ class DuplexS2SModel(DuplexAgent, ModelPT):
         routing = Routing() if balance is not None and weights.experts else None
         hidden, targets = self(batch, routing)
         experts = None if balance is None or routing is None else balance(routing, targets.valid)
-        text = text_loss(self.lm.text_logits, hidden, targets, self.layout, weights)
-        speech = speech_loss(self.lm.speech_logits, hidden, targets, weights)
+        heads = (self.lm.backbone.plain_head, self.lm.speech_head.projection) if self.cfg.fused_training else (None, None)
+        text = text_loss(self.lm.text_logits, hidden, targets, self.layout, weights, heads[0])
+        speech = speech_loss(self.lm.speech_logits, hidden, targets, weights, heads[1])
         return text, speech, StepSums.of(text, speech, targets, self.layout, experts), experts
 
     def configure_model(self) -> None:

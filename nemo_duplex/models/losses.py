@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
@@ -22,6 +22,7 @@ from nemo_duplex.channels.layout import ChannelLayout
 from nemo_duplex.channels.targets import AgentTargets
 from nemo_duplex.inputs import InputError
 from nemo_duplex.llm.experts import ExpertsLoss
+from nemo_duplex.models.head_loss import head_loss, is_plain
 
 # Weights within these leave sums over any batch, and gradients, within float32.
 _SMALLEST, _LARGEST = 1e-9, 1e9
@@ -123,23 +124,31 @@ LogitsOf = Callable[[Tensor], Tensor]
 
 
 def text_loss(
-    logits_of: LogitsOf, hidden: Tensor, targets: AgentTargets, layout: ChannelLayout, weights: LossWeights
+    logits_of: LogitsOf,
+    hidden: Tensor,
+    targets: AgentTargets,
+    layout: ChannelLayout,
+    weights: LossWeights,
+    head: nn.Module | None = None,
 ) -> ChannelLoss:
     """Cross-entropy of the text channel over the valid frames.
 
     Args:
         logits_of: hidden states (N, H) -> logits (N, V).
         hidden: (B, T, H).
+        head: the layer that is all of `logits_of`, if there is one.
     """
     tokens = targets.tokens[targets.valid]
     pad = tokens == layout.text_pad
     turn = (tokens == layout.text_bos) | (tokens == layout.text_eos)
     weight = torch.where(pad, weights.text_pad, 1.0) + turn * weights.turn
-    total, predicted = _in_chunks(logits_of, hidden[targets.valid], tokens, weight, weights.chunk)
+    total, predicted = _in_chunks(logits_of, hidden[targets.valid], tokens, weight, weights.chunk, head)
     return ChannelLoss(total, weight.sum(), predicted, tokens)
 
 
-def speech_loss(logits_of: LogitsOf, hidden: Tensor, targets: AgentTargets, weights: LossWeights) -> ChannelLoss:
+def speech_loss(
+    logits_of: LogitsOf, hidden: Tensor, targets: AgentTargets, weights: LossWeights, head: nn.Module | None = None
+) -> ChannelLoss:
     """Cross-entropy of the speech channels, a mean over codebooks, over the valid frames.
 
     With `weights.silence` below 1, a random share of the frames in which the agent is silent is used, and each of them weighs
@@ -148,6 +157,7 @@ def speech_loss(logits_of: LogitsOf, hidden: Tensor, targets: AgentTargets, weig
     Args:
         logits_of: hidden states (N, H) -> logits (N, K, V).
         hidden: (B, T, H).
+        head: the layer whose outputs are those logits, in rows of K * V, if there is one.
     """
     trained = targets.valid
     if weights.silence < 1:
@@ -155,12 +165,16 @@ def speech_loss(logits_of: LogitsOf, hidden: Tensor, targets: AgentTargets, weig
         trained = trained & (targets.speaking | drawn)
     weight = torch.where(targets.speaking, 1.0, 1.0 / weights.silence)[trained]
     codes = targets.codes.transpose(1, 2)[trained]  # (N, K)
-    total, predicted = _in_chunks(logits_of, hidden[trained], codes, weight, weights.chunk)
+    total, predicted = _in_chunks(logits_of, hidden[trained], codes, weight, weights.chunk, head)
     return ChannelLoss(total, weight.sum(), predicted, codes)
 
 
-def _in_chunks(logits_of: LogitsOf, hidden: Tensor, targets: Tensor, weight: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
+def _in_chunks(
+    logits_of: LogitsOf, hidden: Tensor, targets: Tensor, weight: Tensor, chunk: int, head: nn.Module | None
+) -> tuple[Tensor, Tensor]:
     """Sum of the weighted cross-entropies of N frames and the most likely ids, from the logits of `chunk` frames at a time."""
+    if chunk > 0 and is_plain(head):
+        return head_loss(head, hidden, targets, weight, chunk)
 
     def cost(hidden: Tensor, targets: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         logits = logits_of(hidden).float()

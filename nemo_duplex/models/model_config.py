@@ -59,6 +59,7 @@ class ModelConfig:
     lora: dict[str, Any] | None = None  # arguments of peft's LoraConfig: trains adapters instead of the language model
     activation_checkpointing: bool = False  # runs layers again in the backward pass: less memory, more time
     compile: str | None = None  # backend of torch.compile for the language model, such as inductor
+    fused_training: bool = True  # layers and losses of few passes where they can be; false: those of transformers and autograd
     optim: dict[str, Any] | None = None  # NeMo's: name, arguments, sched
     optim_param_groups: dict[str, Any] = field(default_factory=dict)  # other optimizer arguments, by part
     train_ds: dict[str, Any] | None = None  # NeMo's way to data; the examples use a DuplexDataModule

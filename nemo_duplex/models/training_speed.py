@@ -17,7 +17,7 @@ def recompute_activations(perception: nn.Module, llm: nn.Module) -> None:
     """Keeps only the input of every layer, and runs the layer once more in the backward pass.
 
     Args:
-        perception: all its Conformers (the encoder, and the adapter if it is one).
+        perception: all its Conformers (the encoder, and the adapter if it is one), and its convolutions.
         llm: a transformers model.
 
     Raises:
@@ -26,6 +26,7 @@ def recompute_activations(perception: nn.Module, llm: nn.Module) -> None:
     for conformer in [m for m in perception.modules() if hasattr(m, "pre_encode") and hasattr(m, "layers")]:
         for i, layer in enumerate(conformer.layers):
             conformer.layers[i] = checkpoint_wrapper(layer, checkpoint_impl=CheckpointImpl.NO_REENTRANT)
+    perception.recompute = True
     if not getattr(llm, "supports_gradient_checkpointing", False):
         raise InputError(
             f"model.activation_checkpointing: transformers' {type(llm).__name__} does not support it. Set it to false."

@@ -24,6 +24,7 @@ import torch
 from nemo.collections.asr.modules import AudioToMelSpectrogramPreprocessor, ConformerEncoder
 from torch import Tensor, arange, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from nemo_duplex.frames import FRAME_RATE, FrameRate
 from nemo_duplex.inputs import InputError, one_line
@@ -95,6 +96,8 @@ class FrameEncoder(nn.Module):
         self.samples_per_frame = FRAME_RATE.samples_per_frame(self.sample_rate)
         self.chunk_frames: int = encoder.att_context_size[1] + 1
         self.chunk_samples = self.chunk_frames * self.samples_per_frame
+        #: Whether a training on a CPU runs the convolutions recording by recording, and again in the backward pass.
+        self.recompute = False
 
     def encode(self, audio: Tensor, audio_lens: Tensor) -> tuple[Tensor, Tensor]:
         """Features of whole recordings, for example for a CTC loss.
@@ -123,8 +126,14 @@ class FrameEncoder(nn.Module):
 
     def features(self, mel: Tensor) -> Tensor:
         """Mel frames (B, mels, M) of `mel` -> features (B, T', D) of whole encoder chunks."""
-        x = subsample(self.encoder.pre_encode, mel.to(self.encoder.pre_encode.out.weight.dtype))
-        return conformer_layers(self.encoder, x)
+        pre_encode = self.encoder.pre_encode
+        mel = mel.to(pre_encode.out.weight.dtype)
+        if self.recompute and torch.is_grad_enabled() and mel.device.type == "cpu":
+            rows = [
+                checkpoint(subsample, pre_encode, row, use_reentrant=False, preserve_rng_state=False) for row in mel.split(1)
+            ]
+            return conformer_layers(self.encoder, torch.cat(rows))
+        return conformer_layers(self.encoder, subsample(pre_encode, mel))
 
     def count(self, samples: int) -> int:
         """Frames of a recording."""

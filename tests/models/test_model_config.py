@@ -33,6 +33,7 @@ DEFAULTS = {
     "lora": None,
     "activation_checkpointing": False,
     "compile": None,
+    "fused_training": True,
     "optim": None,
     "optim_param_groups": {},
     "train_ds": None,

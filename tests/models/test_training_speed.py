@@ -1,5 +1,7 @@
 """Recomputed activations and compiled layers change how fast a step is and what it holds, and nothing else."""
 
+import importlib
+
 import pytest
 import torch
 
@@ -42,6 +44,21 @@ def test_recomputed_activations_give_the_same_gradients_and_hold_less(tmp_path, 
     recomputed = gradients(tmp_path, held, activation_checkpointing=True, llm=llm)
     assert_same(whole, recomputed)
     assert held[1] < 0.7 * held[0]
+
+
+def test_fused_training_gives_the_gradients_of_autograd_and_transformers(tmp_path, monkeypatch):
+    plain = gradients(tmp_path, fused_training=False, attention_window=4)
+    used = []
+    for place in ("nemo_duplex.models.losses.head_loss", "nemo_duplex.llm.backbone.training_pass"):
+        module, name = place.rsplit(".", 1)
+        real = getattr(importlib.import_module(module), name)
+        monkeypatch.setattr(place, lambda *given, real=real, name=name: used.append(name) or real(*given))
+    fused = gradients(tmp_path, attention_window=4)
+    assert used == ["training_pass", "head_loss", "head_loss"]
+    assert_same(plain, fused)
+    used.clear()
+    gradients(tmp_path, fused_training=False)
+    assert not used
 
 
 def test_a_model_that_recomputes_is_saved_under_the_same_names(tmp_path):

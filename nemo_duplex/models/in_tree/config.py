@@ -41,7 +41,16 @@ _SHARED = (
     "lora",
 )
 #: Keys that only ours has; they may be given beside theirs.
-_OURS = ("attention_window", "sinks", "text_alignment", "speech_delay", "turn_marks", "activation_checkpointing", "compile")
+_OURS = (
+    "attention_window",
+    "sinks",
+    "text_alignment",
+    "speech_delay",
+    "turn_marks",
+    "activation_checkpointing",
+    "compile",
+    "fused_training",
+)
 #: Keys that `save_pretrained` adds to a config for other programs.
 _WRITTEN_FOR_OTHERS = ("model_type", "architectures")
 
