@@ -43,8 +43,9 @@ $(STAMP): setup.py constraints.txt
 	$(PIP) --no-build-isolation --editable '.[tts,voices,text,write,eval,serve,webrtc,ray,test,dev,docs]'
 	@touch $@
 
+# Each process has one thread. It keeps its files in the order that they are given in: what one file needs is made once.
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 fuzz: install
 	$(BIN)/python -m pytest tests/serving -m fuzz --hypothesis-profile=fuzz

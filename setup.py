@@ -41,7 +41,7 @@ EXTRAS = {
     "serve": ["httptools", "prometheus-client", "python-multipart", "sphn", "starlette", "uvicorn>=0.30", "websockets>=15"],
     "webrtc": ["aiortc", "av"],
     "text": ["pyarrow", "wetext==0.1.8"],
-    "test": ["build", "httpx", "hypothesis", "peft", "pytest"],
+    "test": ["build", "httpx", "hypothesis", "peft", "pytest", "pytest-xdist"],
     "ray": ["ray[data]>=2.50,<2.64"],
     "docs": ["mkdocs-material", "mkdocstrings[python]"],
     "dev": ["mypy", "pre-commit", "ruff", "types-PyYAML"],

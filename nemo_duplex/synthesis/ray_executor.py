@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import secrets
@@ -164,6 +165,9 @@ def connected(cluster: RayCluster, workers: int | None) -> Iterator[Any]:
             yield ray
         finally:
             ray.shutdown()
+            # Ray 2.60 leaves clients that wait for their threads when they are collected. A process that is forked later has no
+            # such threads: there, a collection would never end.
+            gc.collect()
 
 
 @contextmanager

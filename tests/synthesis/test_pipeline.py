@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 import multiprocessing
@@ -10,6 +11,8 @@ import re
 import shutil
 import sys
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -140,11 +143,24 @@ def test_workers_and_slices_make_the_same_bytes(corpus, tmp_path):
     assert {name: data for name, data in content(tmp_path / "one").items() if name != "corpus.json"} == expected
 
 
+@contextmanager
+def nothing_collected() -> Iterator[None]:
+    """Garbage stays, unless somebody collects it."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
 @pytest.mark.slow
 def test_ray_makes_the_same_bytes(corpus, tmp_path, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     sets = ("train", "dev", "impatient")  # its processes do not see the few texts of the agent that are planned here
-    assert synthesize(SPEC, tmp_path, sets, workers=2, cluster=RayCluster()) is not None
+    with nothing_collected():
+        assert synthesize(SPEC, tmp_path, sets, workers=2, cluster=RayCluster()) is not None
+        left = [kept for kept in gc.get_objects() if type(kept).__name__ == "GcsClient"]
+    assert not left, "A process that is forked from here would wait for their threads."
     expected = {name: data for name, data in content(corpus).items() if name.split("/")[0] in (*sets, "texts.txt")}
     assert {name: data for name, data in content(tmp_path).items() if name != "corpus.json"} == expected
 

@@ -194,6 +194,7 @@ class SessionRecorder:
         with self._lock:
             self._ended = True
             self._waiting.clear()
+            self._bytes = 0
         self.error = error
         self._done.set()
         _log.warning(

@@ -232,6 +232,7 @@ def test_a_full_disk_ends_the_recording_and_nothing_else(model, tmp_path, caplog
     def full(file, rows):
         if unlucky.recorder.part == file.path.parent and file.path.name == files.CODES and file.rows:
             append(file, rows[: len(rows) // 2])
+            unlucky.recorder._note({files.AGENT: b"what comes just now"})
             raise OSError(28, "No space left on device")
         append(file, rows)
 
@@ -243,7 +244,9 @@ def test_a_full_disk_ends_the_recording_and_nothing_else(model, tmp_path, caplog
                 session.push(chunk)
             for session, frames in engine.step().items():
                 heard[session] += frames
+            deadline = time.time() + 20
             while number % 5 == 4 and unlucky.recorder._bytes:  # some of it is written before more comes
+                assert time.time() < deadline
                 time.sleep(0.001)
         for session in heard:
             session.flush()
@@ -253,6 +256,7 @@ def test_a_full_disk_ends_the_recording_and_nothing_else(model, tmp_path, caplog
     assert [f.token for f in heard[unlucky]] == [f.token for f in heard[lucky]] and len(heard[lucky]) == 25
     assert len(SessionRecording.read(tmp_path / "lucky")) == 25 and lucky.recorder.error is None
     assert not (tmp_path / "unlucky").exists() and isinstance(unlucky.recorder.error, OSError)
+    assert unlucky.recorder._bytes == 0, "Nothing waits for a disk that is not written to any more."
     (said,) = [r.getMessage() for r in caplog.records]
     assert "unlucky was ended by an error" in said and "No space left" in said and str(unlucky.recorder.part) in said
 
