@@ -115,7 +115,8 @@ def take(loader, count):
 
 def loader(num_workers, **changes):
     keys = {"batch_size": 2, "num_workers": num_workers}
-    return composed_dataloader(Composition.of({"duration": 4.0}), keys, Names(), **changes)
+    composition = Composition.of({"duration": 4.0, "agent_voice": "espeak", "user_voices": {"train": {"espeak": 1}}})
+    return composed_dataloader(composition, keys, Names(), **changes)
 
 
 @pytest.fixture

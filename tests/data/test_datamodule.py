@@ -155,7 +155,7 @@ def test_keys_of_several_inputs_are_compared_each(corpus):
 
 # ---- dialogues that are composed
 
-COMPOSED = {"duration": 4.0, "seed": 3}
+COMPOSED = {"duration": 4.0, "seed": 3, "agent_voice": "espeak", "user_voices": {"train": {"espeak": 1}}}
 
 
 def composed(corpus, rank=0, world_size=1, seen=0, train=None, compose=COMPOSED):
@@ -181,8 +181,8 @@ def test_composed_dialogues_go_on_after_those_that_were_seen(corpus):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"compose": {"duration": 4.0, "seed": 4}}, "compose.dialogues.seed was 3, is 4"),
-        ({"compose": {"duration": 4.0, "seed": 3, "barge_in": 0.1}}, "compose.dialogues.rhythm.barge_in was 0.5, is 0.1"),
+        ({"compose": COMPOSED | {"seed": 4}}, "compose.dialogues.seed was 3, is 4"),
+        ({"compose": COMPOSED | {"barge_in": 0.1}}, "compose.dialogues.rhythm.barge_in was 0.5, is 0.1"),
         ({"train": {"batch_size": 3}}, "batch_size was 2, is 3"),
         ({"train": {"batch_duration": 8.0}}, "batch_duration was None, is 8.0"),
         ({"world_size": 2}, "processes was 1, is 2"),
