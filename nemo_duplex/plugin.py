@@ -43,7 +43,7 @@ def provide_fused_adam(optimizers: Any) -> None:
 
         reason = "NVIDIA apex is not installed" if torch.cuda.is_available() else "there is no CUDA device"
         logging.info(f"Optimizer fused_adam: {reason}, using torch.optim.AdamW(fused=True), the same algorithm.")
-        return resolve("adamw", **(kwargs | {"fused": True}))
+        return functools.partial(_make_clippable, resolve("adamw", **(kwargs | {"fused": True})))
 
     get_optimizer.provides_fused_adam = True  # type: ignore[attr-defined]
     optimizers.get_optimizer = get_optimizer
@@ -53,6 +53,16 @@ def provide_fused_adam(optimizers: Any) -> None:
     for module in importers:
         vars(module)["get_optimizer"] = get_optimizer
     _provide_parameters()
+
+
+def _make_clippable(make: Callable, *args: Any, **kwargs: Any) -> Any:
+    """A fused optimizer whose gradients are unscaled before its step, as they are for others.
+
+    torch marks it as one that unscales them itself; Lightning 2.4 then refuses to clip gradients in mixed precision.
+    """
+    optimizer = make(*args, **kwargs)
+    optimizer._step_supports_amp_scaling = False
+    return optimizer
 
 
 def _provide_parameters() -> None:

@@ -167,6 +167,32 @@ def test_fused_adam_is_fused_adamw_to_the_last_bit():
     assert torch.equal(trained(optimizers.get_optimizer("sgd", lr=0.1)), torch_sgd), "other names resolve as before"
 
 
+def test_gradients_are_clipped_before_fused_adam_in_mixed_precision(tmp_path):
+    """Lightning refuses to clip for fused optimizers that look as if they unscaled gradients themselves."""
+    import lightning.pytorch as pl
+
+    class Huge(pl.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(8, 1)
+
+        def training_step(self, batch, _):
+            return 1e6 * self.layer(batch).sum()
+
+        def configure_optimizers(self):
+            return resolved("fused_adam")(self.parameters())
+
+        def configure_gradient_clipping(self, optimizer, *args, **kwargs):
+            super().configure_gradient_clipping(optimizer, *args, **kwargs)
+            norms.append(float(torch.nn.utils.get_total_norm([p.grad for p in self.parameters()])))
+
+    norms: list[float] = []
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    limits = {"accelerator": "cpu", "max_steps": 1, "gradient_clip_val": 1.0, "default_root_dir": tmp_path}
+    pl.Trainer(precision="bf16-mixed", **limits, **quiet).fit(Huge(), torch.ones(1, 4, 8))
+    assert norms == [pytest.approx(1.0, abs=1e-3)]
+
+
 def test_fused_adam_resolves_in_a_models_config():
     """As a model does it: `optim: {name: fused_adam, sched: ...}` through prepare_lr_scheduler and setup_optimization."""
     from nemo.core.classes import ModelPT

@@ -79,7 +79,10 @@ class _HeadLoss(torch.autograd.Function):
             if wanted[1] or d_bias is not None:
                 x, logits_t = (x * share).to(dtype), logits.t()
                 if wanted[1]:
-                    d_matrix = _added(d_matrix, logits_t, x)
+                    if d_matrix is None:
+                        d_matrix = (logits_t @ x).float()
+                    else:
+                        _add_product(d_matrix, logits_t, x)
                 if d_bias is not None:
                     d_bias += (logits_t @ share.to(dtype))[:, 0]
             del logits  # before the next are made
@@ -97,11 +100,15 @@ class _HeadLoss(torch.autograd.Function):
         return *[None if d is None else d.mul_(grad).to(t) for d, t in zip(found, ctx.types)], None, None, None, None
 
 
-def _added(total: Tensor | None, rows: Tensor, columns: Tensor) -> Tensor:
-    """`total` plus a matrix product, in place and in float32."""
-    if total is None:
-        return (rows @ columns).float()
-    return total.addmm_(rows, columns) if rows.dtype == total.dtype else total.add_(rows @ columns)
+def _add_product(total: Tensor, rows: Tensor, columns: Tensor) -> None:
+    """Adds a matrix product to a float32 matrix, in place; a block of its rows at a time, which stays in a cache."""
+    if rows.dtype == total.dtype:
+        total.addmm_(rows, columns)
+        return
+    size = max(1, _IN_CACHE // 4 // total.shape[1])
+    for first in range(0, len(total), size):
+        here = slice(first, first + size)
+        total[here].add_((rows[here] @ columns).float())
 
 
 def _to_gradient(logits: Tensor, targets: Tensor, predicted: Tensor, wanted: bool) -> Tensor:

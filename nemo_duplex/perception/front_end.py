@@ -97,7 +97,7 @@ WARM_UP = 2
 
 # A depthwise convolution followed by a pointwise one is a dense one with the product of their weights. Of few channels, the
 # dense one is much faster on a CPU (bfloat16, forward and backward, 32 channels: 44 ms instead of 185 ms for 12 x 12.8 s).
-_FOLDED_CHANNELS = 64
+FOLDED_CHANNELS = 64
 
 
 def window_history(factor: int) -> int:
@@ -154,7 +154,7 @@ def stages(pre_encode: nn.Module, device: torch.device, layout: torch.memory_for
 
 
 def _stage(first: nn.Conv2d, *further: nn.Conv2d, device: torch.device, layout: torch.memory_format) -> Stage:
-    foldable = further and first.groups == first.in_channels <= _FOLDED_CHANNELS
+    foldable = further and first.groups == first.in_channels <= FOLDED_CHANNELS
     if device.type == "cpu" and further and not foldable:
         return _InFloat32(first, *further)
     if not foldable or device.type != "cpu":

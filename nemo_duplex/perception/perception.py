@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -30,7 +31,7 @@ from nemo_duplex.frames import FRAME_RATE, FrameRate
 from nemo_duplex.inputs import InputError, one_line
 from nemo_duplex.perception.asr_checkpoint import read_asr_parts
 from nemo_duplex.perception.config import conformer_adapter, perception_config
-from nemo_duplex.perception.front_end import WARM_UP, history, log_mel, subsample, window_history
+from nemo_duplex.perception.front_end import FOLDED_CHANNELS, WARM_UP, history, log_mel, subsample, window_history
 
 
 @dataclass
@@ -96,7 +97,7 @@ class FrameEncoder(nn.Module):
         self.samples_per_frame = FRAME_RATE.samples_per_frame(self.sample_rate)
         self.chunk_frames: int = encoder.att_context_size[1] + 1
         self.chunk_samples = self.chunk_frames * self.samples_per_frame
-        #: Whether a training on a CPU runs the convolutions recording by recording, and again in the backward pass.
+        #: Whether a training on a CPU runs the convolutions again in the backward pass.
         self.recompute = False
 
     def encode(self, audio: Tensor, audio_lens: Tensor) -> tuple[Tensor, Tensor]:
@@ -125,15 +126,18 @@ class FrameEncoder(nn.Module):
         return F.pad(silent_after(audio, audio_lens), (1 + self.half_window, after))
 
     def features(self, mel: Tensor) -> Tensor:
-        """Mel frames (B, mels, M) of `mel` -> features (B, T', D) of whole encoder chunks."""
+        """Mel frames (B, mels, M) of `mel` -> features (B, T', D) of whole encoder chunks.
+
+        In a training on a CPU, wide convolutions hear one recording after the other: that stays in its caches.
+        """
         pre_encode = self.encoder.pre_encode
         mel = mel.to(pre_encode.out.weight.dtype)
-        if self.recompute and torch.is_grad_enabled() and mel.device.type == "cpu":
-            rows = [
-                checkpoint(subsample, pre_encode, row, use_reentrant=False, preserve_rng_state=False) for row in mel.split(1)
-            ]
-            return conformer_layers(self.encoder, torch.cat(rows))
-        return conformer_layers(self.encoder, subsample(pre_encode, mel))
+        alone = self.recompute or pre_encode.conv[0].out_channels > FOLDED_CHANNELS
+        if not (alone and torch.is_grad_enabled() and mel.device.type == "cpu"):
+            return conformer_layers(self.encoder, subsample(pre_encode, mel))
+        once_more = partial(checkpoint, use_reentrant=False, preserve_rng_state=False) if self.recompute else None
+        rows = [once_more(subsample, pre_encode, row) if once_more else subsample(pre_encode, row) for row in mel.split(1)]
+        return conformer_layers(self.encoder, torch.cat(rows))
 
     def count(self, samples: int) -> int:
         """Frames of a recording."""
