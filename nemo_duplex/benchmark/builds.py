@@ -12,6 +12,7 @@ The older build is another checkout, such as a git worktree. Each build runs in 
 
 from __future__ import annotations
 
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -19,11 +20,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from nemo_duplex.benchmark.fresh_starts import COMMANDS, check_package, started
-from nemo_duplex.benchmark.machine import cpu_threads, describe_machine
+from nemo_duplex.benchmark.machine import cpu_threads, describe_machine, matmul_rate
 from nemo_duplex.benchmark.measured_models import Size, check_size
 from nemo_duplex.benchmark.sessions import SESSION_COUNTS
 from nemo_duplex.benchmark.table import Table, callers_in_words, measured_on
@@ -294,6 +298,8 @@ def _train(setting: BuildsSetting) -> Measured:
         f"{setting.threads}; {setting.rounds} rounds of {setting.steps} steps of each build",
         f"both: {' '.join(keys)}; only old: {' '.join(setting.old_keys) or '-'}; only new: {' '.join(setting.new_keys) or '-'}",
     ]
+    with cpu_threads(setting.threads):
+        most = matmul_rate("cpu", torch.bfloat16 if setting.precision == "bf16" else torch.float32)
     figures: list[dict[str, Any]] = []
     given: dict[str, Any] = {key: getattr(setting, key) for key in ("batch", "seconds", "warmup")}
     given["model"] = _smollm_model(setting)
@@ -302,8 +308,15 @@ def _train(setting: BuildsSetting) -> Measured:
         with _both(setting, "training", setting.threads, own, **given) as builds:
             answers = in_turns([(one, {}) for one in builds.values()], setting.rounds, steps=setting.steps)
         losses = [one.first["loss"] for one in builds.values()]
-        about.append(f"{name}: loss of the first step {losses[0]:.6f} old, {losses[1]:.6f} new")
         old, new = ([answer["times"]["step"] for answer in side] for side in answers)
+        shares = [
+            one.first["operations"] / statistics.median(chain(*steps)) / most for one, steps in zip(builds.values(), (old, new))
+        ]
+        about.append(
+            f"{name}: loss of the first step {losses[0]:.6f} old, {losses[1]:.6f} new; products are "
+            f"{builds['new'].first['operations'] * 1e-9:.0f} GFLOP a step, {shares[0]:.0%} old and {shares[1]:.0%} new of the "
+            f"{most * 1e-9:.0f} GFLOP/s of a large one"
+        )
         figures += compared(f"a step, {name}", old, new, SECONDS)
         figures += compared(f"frames a second, {name}", old, new, rate(frames))
     return about, figures

@@ -221,24 +221,33 @@ def training(questions: Questions, model: str, keys: Sequence[str], batch: int, 
 
 
 def _turns_of_steps(questions: Questions, warmup: int) -> Any:
-    """A callback that times as many training steps as it is asked for, then waits for the next question."""
+    """A callback that times as many training steps as it is asked for, then waits for the next question.
+
+    It says at first how many operations the products of the first step were, those of layers that run again included.
+    """
     from lightning.pytorch import Callback
+    from torch.utils.flop_counter import FlopCounterMode
 
     class Turns(Callback):
         def __init__(self) -> None:
             self._asked, self._steps, self._losses = iter(questions), max(1, warmup), []  # type: ignore[var-annotated]
             self._seconds: list[float] = []
+            self._counter = FlopCounterMode(display=False)
 
         def on_train_batch_start(self, *_: Any) -> None:
+            if not self._losses:
+                self._counter.__enter__()
             self._start = time.perf_counter()
 
         def on_train_batch_end(self, trainer: Any, model: Any, outputs: Any, *_: Any) -> None:
             self._seconds.append(time.perf_counter() - self._start)
+            if not self._losses:
+                self._counter.__exit__(None, None, None)
             self._losses.append(float(outputs["loss"]))
             if len(self._seconds) < self._steps:
                 return
             if len(self._losses) == len(self._seconds):  # the warm-up
-                questions.ready(loss=self._losses[0])
+                questions.ready(loss=self._losses[0], operations=self._counter.get_total_flops())
             else:
                 questions.answer(times={"step": self._seconds})
             question, self._seconds = next(self._asked, None), []

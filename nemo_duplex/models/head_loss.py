@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 #: Elements of the logits that are looked at in one go in float32: small enough for a cache.
-_IN_CACHE = 1 << 21
+_IN_CACHE = 1 << 18
 
 
 def is_plain(head: nn.Module | None) -> bool:
@@ -105,7 +105,7 @@ def _add_product(total: Tensor, rows: Tensor, columns: Tensor) -> None:
     if rows.dtype == total.dtype:
         total.addmm_(rows, columns)
         return
-    size = max(1, _IN_CACHE // 4 // total.shape[1])
+    size = max(1, _IN_CACHE // total.shape[1])
     for first in range(0, len(total), size):
         here = slice(first, first + size)
         total[here].add_((rows[here] @ columns).float())
