@@ -314,8 +314,8 @@ def _train(setting: BuildsSetting) -> Measured:
         ]
         about.append(
             f"{name}: loss of the first step {losses[0]:.6f} old, {losses[1]:.6f} new; products are "
-            f"{builds['new'].first['operations'] * 1e-9:.0f} GFLOP a step, {shares[0]:.0%} old and {shares[1]:.0%} new of the "
-            f"{most * 1e-9:.0f} GFLOP/s of a large one"
+            f"{builds['new'].first['operations'] * 1e-9:.3g} GFLOP a step, {shares[0]:.0%} old and {shares[1]:.0%} new of the "
+            f"{most * 1e-9:.3g} GFLOP/s of a large one"
         )
         figures += compared(f"a step, {name}", old, new, SECONDS)
         figures += compared(f"frames a second, {name}", old, new, rate(frames))

@@ -217,9 +217,10 @@ def test_a_recording_beside_the_old_build_and_nemo(answered, tmp_path):
     assert len({given["folder"] for *_, given in answered.given}) == 1, "Ours convert the checkpoint that the other leaves."
 
 
-def test_each_build_trains_with_its_own_keys(answered, tmp_path):
-    for name, seconds in (("old", 4.0), ("new", 2.0)):
-        answered.answers[name] = [{"loss": 5.0}, {"times": {"step": [seconds]}}]
+def test_each_build_trains_with_its_own_keys(answered, tmp_path, monkeypatch):
+    for name, seconds, operations in (("old", 4.0, 10**9), ("new", 2.0, 2 * 10**9)):
+        answered.answers[name] = [{"loss": 5.0, "operations": operations}, {"times": {"step": [seconds]}}]
+    monkeypatch.setattr("nemo_duplex.benchmark.builds.matmul_rate", lambda device, dtype: 2e9)
     setting = BuildsSetting(
         str(tmp_path), rounds=1, size="tiny", batch=2, seconds=4.0, old_keys=["trainer.precision=16"], new_keys=["seed=1"]
     )
@@ -235,7 +236,10 @@ def test_each_build_trains_with_its_own_keys(answered, tmp_path):
     assert keys[2:] == [[*both, "trainer.precision=16"], [*both, "seed=1"]]
     assert keys[0][3].startswith("model.lora={r: 16") and len(keys[0]) == len(keys[1]) == 5
     assert "only old: trainer.precision=16; only new: seed=1" in about[1]
-    assert about[2] == "LoRA: loss of the first step 5.000000 old, 5.000000 new"
+    assert about[2] == (
+        "LoRA: loss of the first step 5.000000 old, 5.000000 new; products are 2 GFLOP a step, 12% old and 50% new of the "
+        "2 GFLOP/s of a large one"
+    )
 
 
 def test_fresh_processes_are_started_in_turns_and_the_first_of_each_does_not_count(fakes, monkeypatch):
@@ -444,6 +448,8 @@ def test_training_answers_with_as_many_steps_as_it_is_asked_for(keys):
     assert [len(answer["times"]["step"]) for answer in (two, one)] == [2, 1] and first["loss"] > 0
     again, _ = answers_of(one_build.training, {"steps": 1}, model="smollm_tiny", **given)
     assert again["loss"] == first["loss"]
+    half, _ = answers_of(one_build.training, {"steps": 1}, model="smollm_tiny", **{**given, "batch": 1, "warmup": 2})
+    assert first["operations"] == pytest.approx(2 * half["operations"], rel=0.01) and half["operations"] > 1e6, "of one step"
 
 
 @pytest.mark.slow

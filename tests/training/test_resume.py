@@ -159,10 +159,11 @@ def test_it_trains_logs_and_writes_an_agent(whole):
     assert np.isfinite(answer["audio"].numpy()).all()
 
 
+COMPOSED = "duration: 4.0, agent_voice: espeak, user_voices: {train: {espeak: 1}}"
 VARIANTS = {
     "accumulated, and logged over checkpoints": (["trainer.accumulate_grad_batches=2", "trainer.log_every_n_steps=2"], 2, 2),
     "a worker": (["data.train_loader.num_workers=1"], 1, 1),
-    "composed by a worker": (["data.train=null", "data.compose={duration: 4.0}", "data.train_loader.num_workers=1"], 1, 1),
+    "composed by a worker": (["data.train=null", f"data.compose={{{COMPOSED}}}", "data.train_loader.num_workers=1"], 1, 1),
 }
 
 
