@@ -449,7 +449,7 @@ def test_training_answers_with_as_many_steps_as_it_is_asked_for(keys):
     again, _ = answers_of(one_build.training, {"steps": 1}, model="smollm_tiny", **given)
     assert again["loss"] == first["loss"]
     half, _ = answers_of(one_build.training, {"steps": 1}, model="smollm_tiny", **{**given, "batch": 1, "warmup": 2})
-    assert first["operations"] == pytest.approx(2 * half["operations"], rel=0.01) and half["operations"] > 1e6, "of one step"
+    assert first["operations"] == pytest.approx(2 * half["operations"], rel=0.05) and half["operations"] > 1e6, "of one step"
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ import yaml
 from nemo.collections.tts.models.audio_codec import AudioCodecModel
 
 from nemo_duplex.codec.fsq_codec import FSQCodec
+from nemo_duplex.codec.streaming_decoder import StreamingDecoder
 from nemo_duplex.inputs import InputError
 from nemo_duplex.kernels.convolution import has_fast_bfloat16
 from tests.codec.codecs import MODULES, hifigan_config, lively, nanocodec_config, of_kind
@@ -382,3 +383,18 @@ def test_streamed_in_bfloat16_it_is_near_and_not_equal(config):
     assert 0 < (near - exact).abs().max() < 0.1 * exact.abs().max()
     whole, _ = codec.decode(codes, torch.tensor([6]))
     assert (whole - exact).abs().max() < 1e-5 * max(1.0, float(exact.abs().max())), "The codec itself stays as it is."
+
+
+def test_a_decode_takes_a_hundred_frames_of_all_rows_at_a_time(nano, monkeypatch):
+    """What a layer makes of more does not stay in a CPU's caches; and the audio is that of each row alone."""
+    real, taken = StreamingDecoder.step, []
+    monkeypatch.setattr(
+        StreamingDecoder, "step", lambda self, codes, state: taken.append(codes.shape) or real(self, codes, state)
+    )
+    codes = torch.randint(0, nano.codebook_size, (3, nano.num_codebooks, 70))
+    lens = torch.tensor([70, 70, 70])
+    together, _ = nano.decode(codes, lens)
+    assert [shape[2] for shape in taken] == [33, 33, 4]
+    alone, _ = nano.decode(codes[1:2], lens[:1])
+    assert [shape[2] for shape in taken[3:]] == [70]
+    torch.testing.assert_close(together[1:2], alone, atol=1e-5, rtol=0)
