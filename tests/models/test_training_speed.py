@@ -8,6 +8,7 @@ import torch
 from nemo_duplex.inputs import InputError
 from nemo_duplex.models.duplex_s2s import DuplexS2SModel
 from nemo_duplex.models.training_speed import compile_layers, freeze, recompute_activations
+from nemo_duplex.perception.front_end import subsample
 from tests.dummies import EXPERTS, LLM, PERCEPTION, tiny_config
 from tests.models.test_duplex_s2s import batch
 
@@ -59,6 +60,23 @@ def test_fused_training_gives_the_gradients_of_autograd_and_transformers(tmp_pat
     used.clear()
     gradients(tmp_path, fused_training=False)
     assert not used
+
+
+def test_logits_that_a_family_scales_are_not_those_of_its_head_alone(tmp_path):
+    llm = {**LLM, "model_type": "granite", "logits_scaling": 4.0}
+    assert_same(*(gradients(tmp_path, llm=llm, fused_training=fused) for fused in (False, True)))
+
+
+def test_convolutions_hear_one_recording_after_the_other_and_again_where_activations_are_recomputed(tmp_path, monkeypatch):
+    rows = []
+    noting = lambda layers, mel: rows.append(len(mel)) or subsample(layers, mel)  # noqa: E731
+    monkeypatch.setattr("nemo_duplex.perception.perception.subsample", noting)
+    gradients(tmp_path)
+    (whole,) = rows
+    assert whole > 1, "narrow convolutions hear all of them at once"
+    rows.clear()
+    gradients(tmp_path, activation_checkpointing=True)
+    assert rows == [1] * 2 * whole
 
 
 def test_a_model_that_recomputes_is_saved_under_the_same_names(tmp_path):
