@@ -46,7 +46,7 @@ from nemo_duplex.kernels.convolution import can_pack, has_fast_bfloat16
 _SILENCE_FRAMES = 25
 # Audio is decoded in blocks of this many frames of all rows together: memory stays bounded, and so do the lengths, which NeMo
 # computes in float32 (exact below 2^24 samples, 12.7 minutes). NanoCodec decodes 250 frames in 5.8 s by 100, in 10.4 s at once
-# (two CPU cores): what a layer makes stays near.
+# (two CPU cores), since what a layer makes then stays in the caches.
 _BLOCK_FRAMES = 100
 
 

@@ -155,7 +155,7 @@ def stages(pre_encode: nn.Module, device: torch.device, layout: torch.memory_for
 
 def _stage(first: nn.Conv2d, *further: nn.Conv2d, device: torch.device, layout: torch.memory_format) -> Stage:
     foldable = further and first.groups == first.in_channels <= FOLDED_CHANNELS
-    if device.type == "cpu" and further and not foldable:
+    if device.type == "cpu" and further and not foldable and torch.is_autocast_enabled("cpu"):
         return _InFloat32(first, *further)
     if not foldable or device.type != "cpu":
         return nn.Sequential(first, *further)

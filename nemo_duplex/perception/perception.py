@@ -135,9 +135,10 @@ class FrameEncoder(nn.Module):
         alone = self.recompute or pre_encode.conv[0].out_channels > FOLDED_CHANNELS
         if not (alone and torch.is_grad_enabled() and mel.device.type == "cpu"):
             return conformer_layers(self.encoder, subsample(pre_encode, mel))
-        once_more = partial(checkpoint, use_reentrant=False, preserve_rng_state=False) if self.recompute else None
-        rows = [once_more(subsample, pre_encode, row) if once_more else subsample(pre_encode, row) for row in mel.split(1)]
-        return conformer_layers(self.encoder, torch.cat(rows))
+        hear = partial(subsample, pre_encode)
+        if self.recompute:
+            hear = partial(checkpoint, hear, use_reentrant=False, preserve_rng_state=False)
+        return conformer_layers(self.encoder, torch.cat([hear(row) for row in mel.split(1)]))
 
     def count(self, samples: int) -> int:
         """Frames of a recording."""

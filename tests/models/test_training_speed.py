@@ -1,4 +1,4 @@
-"""Recomputed activations and compiled layers change how fast a step is and what it holds, and nothing else."""
+"""Recomputed activations, compiled layers and fused training change how fast a step is and what it holds, and nothing else."""
 
 import importlib
 
