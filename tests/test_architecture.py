@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -374,3 +375,9 @@ def test_an_example_reads_config_builds_and_runs():
     for path in sorted((ROOT / "examples").glob("*.py")):
         lines = len(path.read_text().splitlines())
         assert lines <= MOST_LINES_OF_AN_EXAMPLE, f"{path.name} has {lines} lines: move what it does into a room."
+
+
+def test_no_test_sets_the_clock_of_all():
+    """asyncio asks `time` as well: a server that looks at a clock of tomorrow sleeps until then. A test sets its module's."""
+    of_all = re.compile(r"setattr\((\w+\.)?time, ")
+    assert [str(path) for path in (ROOT / "tests").rglob("*.py") if of_all.search(path.read_text())] == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import torch
 
 from nemo_duplex.codec import quality
@@ -42,5 +44,5 @@ def test_a_step_is_the_median_of_fifty_in_milliseconds(monkeypatch):
     codec = FSQCodec(CODEC)
     real = codec.streaming_decoder
     monkeypatch.setattr(codec, "streaming_decoder", lambda fold=True: Decoder() if fold else real(fold=False))
-    monkeypatch.setattr(quality.time, "perf_counter", lambda: now)
+    monkeypatch.setattr(quality, "time", SimpleNamespace(perf_counter=lambda: now))
     assert measure_quality(codec, [torch.zeros(3000)])["step_ms"] == 250.0

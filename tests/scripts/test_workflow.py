@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -224,7 +225,7 @@ def test_what_side_by_side_steps_print_is_kept_over_runs(out):
 
 def test_headers_say_the_minutes_that_are_left(out, capsys, monkeypatch):
     now = iter(range(0, 10**6, 30))  # every look at the clock takes half a minute
-    monkeypatch.setattr(workflow.time, "monotonic", lambda: float(next(now)))
+    monkeypatch.setattr(workflow, "time", SimpleNamespace(monotonic=lambda: float(next(now)), sleep=time.sleep))
     plan = [[step(out, "a", minutes=1.0)], [step(out, "b", "a", minutes=2.0), step(out, "c", minutes=3.0)]]
     Workflow(out, plan).run()
     first, second, third = capsys.readouterr().out.splitlines()

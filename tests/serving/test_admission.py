@@ -3,6 +3,7 @@
 import asyncio
 import json
 from contextlib import AsyncExitStack
+from types import SimpleNamespace
 
 import pytest
 
@@ -147,7 +148,7 @@ def test_a_server_that_shuts_down_refuses_and_sends_the_queue_home():
 
 def test_when_to_try_again_follows_from_how_long_calls_take(monkeypatch):
     now = 0.0
-    monkeypatch.setattr(admission_file.time, "monotonic", lambda: now)
+    monkeypatch.setattr(admission_file, "time", SimpleNamespace(monotonic=lambda: now))
 
     async def scene():
         nonlocal now

@@ -1,10 +1,10 @@
 """A budget of minutes: when it ends, how the learning rate falls on the way there, and what an interruption keeps."""
 
-import time
 from types import SimpleNamespace
 
 import pytest
 
+from nemo_duplex.training import time_budget
 from nemo_duplex.training.time_budget import TimeBudget
 
 
@@ -12,7 +12,7 @@ from nemo_duplex.training.time_budget import TimeBudget
 def clock(monkeypatch):
     """The time in seconds, set by the test."""
     now = SimpleNamespace(seconds=1000.0)
-    monkeypatch.setattr(time, "monotonic", lambda: now.seconds)
+    monkeypatch.setattr(time_budget, "time", SimpleNamespace(monotonic=lambda: now.seconds))
     return now
 
 
