@@ -76,6 +76,8 @@ class Backbone(nn.Module):
         self.sinks = sinks if sinks is not None else 0 if self.windowed else _SINKS
         #: Whether a training on a CPU takes `training_pass` where it can; False: transformers' own layers.
         self.fused_training = True
+        #: Rows (R,) of the text embedding and of the output layer that are trained; None: all, unless they are frozen.
+        self.trained_rows: Tensor | None = None
         #: The load-balancing loss of the family's experts; None without experts, or without such a loss.
         self.experts_loss = ExpertsLoss.of(model)
         if getattr(self.config, "output_router_logits", False):  # only `forward` needs them, and asks for them

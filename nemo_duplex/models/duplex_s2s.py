@@ -35,6 +35,7 @@ from nemo_duplex.models.model_config import FORMAT_VERSION, ModelConfig
 from nemo_duplex.models.nemo.hub import push_to_hub
 from nemo_duplex.models.nemo.restore_connector import RestoreConnector, check_what_nemo_restores
 from nemo_duplex.models.parts import build_parts
+from nemo_duplex.models.text_rows import train_specials_alone, without_decay
 from nemo_duplex.models.throughput import Throughput
 from nemo_duplex.models.training_speed import compile_layers, freeze, recompute_activations
 
@@ -87,6 +88,8 @@ class DuplexS2SModel(DuplexAgent, ModelPT):
         self._validation: dict[str, StepSums] = {}
         self._weight_of_step: Tensor | float = 0.0  # of its batches so far, on all ranks
         freeze(self, config.freeze_params, [*config.prevent_freeze_params, *([r".+\.lora_"] if config.lora else [])])
+        if config.text_rows == "specials":
+            train_specials_alone(self.lm.backbone, self.layout)
         if config.activation_checkpointing:
             recompute_activations(self.perception, self.lm.backbone.llm)
         self._set_up(data)
@@ -213,18 +216,25 @@ class DuplexS2SModel(DuplexAgent, ModelPT):
         hidden, targets = self(batch, routing)
         experts = None if balance is None or routing is None else balance(routing, targets.valid)
         heads = (self.lm.backbone.plain_head, self.lm.speech_head.projection) if self.cfg.fused_training else (None, None)
-        text = text_loss(self.lm.text_logits, hidden, targets, self.layout, weights, heads[0])
+        rows = self.lm.backbone.trained_rows
+        text = text_loss(self.lm.text_logits, hidden, targets, self.layout, weights, heads[0], rows)
         speech = speech_loss(self.lm.speech_logits, hidden, targets, weights, heads[1])
         return text, speech, StepSums.of(text, speech, targets, self.layout, experts), experts
 
     def configure_model(self) -> None:
         """Lightning's hook: spreads the weights over the ranks under a model-parallel strategy."""
+        if self.device_mesh is not None and self.cfg.text_rows == "specials":
+            raise InputError(
+                "model.text_rows is specials, which a strategy that spreads weights over ranks does not know: "
+                "set it to all, or trainer.strategy to ddp."
+            )
         parallel.shard(self, self.device_mesh)
 
     def setup_optimizer_param_groups(self) -> None:
         """NeMo's hook: the parameter groups of the optimizer, each on one device mesh."""
         super().setup_optimizer_param_groups()
-        self._optimizer_param_groups = parallel.groups_by_mesh(self._optimizer_param_groups)  # type: ignore[has-type]
+        groups = without_decay(self._optimizer_param_groups, self.lm.backbone)  # type: ignore[has-type]
+        self._optimizer_param_groups = parallel.groups_by_mesh(groups)
 
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None

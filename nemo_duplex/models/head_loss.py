@@ -28,7 +28,9 @@ def is_plain(head: nn.Module | None) -> bool:
     )
 
 
-def head_loss(head: nn.Linear, hidden: Tensor, targets: Tensor, weight: Tensor, piece: int) -> tuple[Tensor, Tensor]:
+def head_loss(
+    head: nn.Linear, hidden: Tensor, targets: Tensor, weight: Tensor, piece: int, rows: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Sum of the weighted cross-entropies of N frames, a mean over the K channels of each, and the most likely ids.
 
     Args:
@@ -37,6 +39,7 @@ def head_loss(head: nn.Linear, hidden: Tensor, targets: Tensor, weight: Tensor, 
         targets: (N, K) or (N,) for K = 1.
         weight: (N,) float.
         piece: frames whose logits exist at one time, in the type of matrix products.
+        rows: (R,) outputs whose weights have a gradient; those of the others is zero. None: all.
 
     Returns:
         a scalar, and ids in the shape of `targets`.
@@ -44,7 +47,7 @@ def head_loss(head: nn.Linear, hidden: Tensor, targets: Tensor, weight: Tensor, 
     device = hidden.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
     with torch.autocast(device, enabled=False):
-        return _HeadLoss.apply(hidden, head.weight, head.bias, targets, weight.float(), piece, dtype)
+        return _HeadLoss.apply(hidden, head.weight, head.bias, targets, weight.float(), piece, dtype, rows)
 
 
 class _HeadLoss(torch.autograd.Function):
@@ -58,6 +61,7 @@ class _HeadLoss(torch.autograd.Function):
         weight: Tensor,
         piece: int,
         dtype: torch.dtype,
+        rows: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         channels = targets.shape[1:].numel()
         wanted = ctx.needs_input_grad[:3]
@@ -78,17 +82,20 @@ class _HeadLoss(torch.autograd.Function):
                 d_hidden[here] = (logits @ cast).float() * share
             if wanted[1] or d_bias is not None:
                 x, logits_t = (x * share).to(dtype), logits.t()
+                weighed = logits_t if rows is None else logits_t[rows.to(logits.device)]
                 if wanted[1]:
                     if d_matrix is None:
-                        d_matrix = (logits_t @ x).float()
+                        d_matrix = (weighed @ x).float()
                     else:
-                        _add_product(d_matrix, logits_t, x)
+                        _add_product(d_matrix, weighed, x)
                 if d_bias is not None:
                     d_bias += (logits_t @ share.to(dtype))[:, 0]
             del logits  # before the next are made
         ctx.mark_non_differentiable(predicted)
         if wanted[1] and d_matrix is None:  # there are no frames
             d_matrix = torch.zeros_like(matrix)
+        elif d_matrix is not None and rows is not None:
+            d_matrix = torch.zeros_like(matrix, dtype=torch.float32).index_copy_(0, rows.to(matrix.device), d_matrix)
         ctx.save_for_backward(*[d for d in (d_hidden, d_matrix, d_bias) if d is not None])
         ctx.wanted, ctx.types = wanted, (hidden.dtype, matrix.dtype, None if bias is None else bias.dtype)
         return total, predicted
@@ -97,7 +104,7 @@ class _HeadLoss(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor | None, ...]:
         kept = iter(ctx.saved_tensors)  # changed in place, so torch refuses a second backward pass
         found = [next(kept) if want else None for want in ctx.wanted]
-        return *[None if d is None else d.mul_(grad).to(t) for d, t in zip(found, ctx.types)], None, None, None, None
+        return *[None if d is None else d.mul_(grad).to(t) for d, t in zip(found, ctx.types)], None, None, None, None, None
 
 
 def _add_product(total: Tensor, rows: Tensor, columns: Tensor) -> None:

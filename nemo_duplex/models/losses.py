@@ -130,6 +130,7 @@ def text_loss(
     layout: ChannelLayout,
     weights: LossWeights,
     head: nn.Module | None = None,
+    rows: Tensor | None = None,
 ) -> ChannelLoss:
     """Cross-entropy of the text channel over the valid frames.
 
@@ -137,12 +138,13 @@ def text_loss(
         logits_of: hidden states (N, H) -> logits (N, V).
         hidden: (B, T, H).
         head: the layer that is all of `logits_of`, if there is one.
+        rows: (R,) its only rows that are trained; None: all.
     """
     tokens = targets.tokens[targets.valid]
     pad = tokens == layout.text_pad
     turn = (tokens == layout.text_bos) | (tokens == layout.text_eos)
     weight = torch.where(pad, weights.text_pad, 1.0) + turn * weights.turn
-    total, predicted = _in_chunks(logits_of, hidden[targets.valid], tokens, weight, weights.chunk, head)
+    total, predicted = _in_chunks(logits_of, hidden[targets.valid], tokens, weight, weights.chunk, head, rows)
     return ChannelLoss(total, weight.sum(), predicted, tokens)
 
 
@@ -170,11 +172,17 @@ def speech_loss(
 
 
 def _in_chunks(
-    logits_of: LogitsOf, hidden: Tensor, targets: Tensor, weight: Tensor, chunk: int, head: nn.Module | None
+    logits_of: LogitsOf,
+    hidden: Tensor,
+    targets: Tensor,
+    weight: Tensor,
+    chunk: int,
+    head: nn.Module | None,
+    rows: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Sum of the weighted cross-entropies of N frames and the most likely ids, from the logits of `chunk` frames at a time."""
     if chunk > 0 and is_plain(head):
-        return head_loss(head, hidden, targets, weight, chunk)
+        return head_loss(head, hidden, targets, weight, chunk, rows)
 
     def cost(hidden: Tensor, targets: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         logits = logits_of(hidden).float()

@@ -14,6 +14,7 @@ from nemo_duplex.channels.layout import TurnMarks
 from nemo_duplex.channels.text_channel import TextAlignment
 from nemo_duplex.inputs import InputError, plain, refuse_unknown
 from nemo_duplex.models.losses import LossWeights
+from nemo_duplex.models.text_rows import TextRows
 
 #: Raised with every change that an older reader of the `.nemo` would get wrong.
 FORMAT_VERSION = 2
@@ -56,6 +57,7 @@ class ModelConfig:
     loss: LossWeights = LossWeights()  # weights of the parts of a frame (losses.py)
     freeze_params: list[str] = field(default_factory=list)  # regular expressions of parameters that are not trained
     prevent_freeze_params: list[str] = field(default_factory=list)  # exceptions from these
+    text_rows: TextRows = "all"  # of the text embedding and of the output layer that are trained: all, or specials (pad, BOS, EOS)
     lora: dict[str, Any] | None = None  # arguments of peft's LoraConfig: trains adapters instead of the language model
     activation_checkpointing: bool = False  # runs layers again in the backward pass: less memory, more time
     compile: str | None = None  # backend of torch.compile for the language model, such as inductor

@@ -30,6 +30,7 @@ DEFAULTS = {
     "loss": {"text": 3.0, "speech": 1.0, "text_pad": 1.0, "turn": 0.0, "silence": 1.0, "experts": None, "chunk": 1024},
     "freeze_params": [],
     "prevent_freeze_params": [],
+    "text_rows": "all",
     "lora": None,
     "activation_checkpointing": False,
     "compile": None,

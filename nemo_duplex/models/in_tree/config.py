@@ -45,6 +45,7 @@ _OURS = (
     "attention_window",
     "sinks",
     "text_alignment",
+    "text_rows",
     "speech_delay",
     "turn_marks",
     "activation_checkpointing",
