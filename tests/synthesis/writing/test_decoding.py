@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from nemo_duplex.synthesis.writing.decoding import write
-from tests.synthesis.writing.tiny_llm import model
+from tests.llm.tiny_gguf import model
 
 BEGINNING = [5, 9, 2]
 

@@ -9,7 +9,7 @@ import pytest
 from nemo_duplex.synthesis.writing import rules, turn_by_turn
 from nemo_duplex.synthesis.writing.topics import EVERYDAY, SCIENCE, TOPICS
 from nemo_duplex.synthesis.writing.turn_by_turn import ChatTokens, DialogueDraft, write_batch
-from tests.synthesis.writing.tiny_llm import model, tokenizer
+from tests.llm.tiny_gguf import model, tokenizer
 
 CHAT = ChatTokens(tokenizer())
 END = CHAT.end

@@ -1,8 +1,9 @@
-"""A tiny chat model with random weights, as a GGUF file and as a folder."""
+"""A tiny chat model with random weights, as a GGUF file, as a folder and as a wheel with the file."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -91,3 +92,12 @@ def write_gguf(path: Path) -> PreTrainedModel:
     writer.write_tensors_to_file()
     writer.close()
     return made
+
+
+def wheel(path: Path) -> SimpleNamespace:
+    """A wheel that is installed, with this GGUF file, which is made empty if it is not there."""
+    path.touch()
+    digest = "0123456789abcdef"
+    return SimpleNamespace(
+        path=lambda: path, file=path.name, wheel=SimpleNamespace(files={path.name: digest}), install="pip install it"
+    )
