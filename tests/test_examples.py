@@ -11,6 +11,7 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 
 #: Keys that make a script complete; the files are there, and hold nothing that could be used.
 GIVEN = {
+    "agent": ["ear=given", "codec=given"],
     "benchmark": ["what=stream", "model=given", "data=folder"],
     "demo": ["voices=espeak", "encoder=given", "codec=given"],
     "evaluate": ["model=given", "data=folder"],
@@ -74,6 +75,7 @@ def test_what_cannot_be_written_is_known_first(said, tmp_path, name, out):
 
 
 MISSING = {
+    "agent": ["ear", "codec"],
     "benchmark": ["model", "data"],
     "demo": ["encoder", "codec"],
     "evaluate": ["model", "data"],

@@ -56,7 +56,9 @@ def save_trained_part(
     before, tensors, places = base.state_dict(), {}, set()
     for name, weight in model.state_dict().items():
         if name not in before or before[name].shape != weight.shape:
-            raise InputError(f"The agent was not made of {llm}: its {name} is another. Name the language model of its training.")
+            raise InputError(
+                f"The agent was not made of {llm}: its {name} is another. Name the language model of its training."
+            )
         if name.startswith(_CODEC) and codec is not None:
             if not torch.equal(weight, before[name]):
                 raise InputError(f"codec: {codec} is another codec than the agent's ({name} differs). Leave codec out.")
@@ -95,7 +97,9 @@ def restore_trained_part(path: str | Path, llm: str | None = None, codec: str | 
     found = set(_restored(state, tensors, path))
     lacking = [n for n in state if n not in found and not _is_of_llm(n) and not (codec is not None and n.startswith(_CODEC))]
     if lacking:
-        raise InputError(f"{path} lacks {len(lacking)} weights, {lacking[0]} among them. Give the codec that it was saved with.")
+        raise InputError(
+            f"{path} lacks {len(lacking)} weights, {lacking[0]} among them. Give the codec that it was saved with."
+        )
     return model
 
 

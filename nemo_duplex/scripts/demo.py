@@ -6,18 +6,16 @@ corpus ──┬── (codec ∥ encoder) ──┬── codes ── train �
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nemo_duplex.scripts.config import conf_folder
+from nemo_duplex.scripts.chain import NETWORK, PACKAGE, Scripts
 from nemo_duplex.scripts.workflow import Step
 
-_PACKAGE = Path(__file__).parents[1]
-BUNDLED_ENCODER = _PACKAGE / "bundled" / "user_encoder.nemo"
-BUNDLED_CODEC = _PACKAGE / "bundled" / "agent_codec.nemo"
-BUNDLED_VOICE_CODEC = _PACKAGE / "bundled" / "voice_codec.nemo"
+BUNDLED_ENCODER = PACKAGE / "bundled" / "user_encoder.nemo"
+BUNDLED_CODEC = PACKAGE / "bundled" / "agent_codec.nemo"
+BUNDLED_OPEN_ENCODER = PACKAGE / "bundled" / "open_encoder.nemo"
+BUNDLED_VOICE_CODEC = PACKAGE / "bundled" / "voice_codec.nemo"
 
 #: Minutes of the whole demo on two cores, without and with the training of encoder and codec.
 MINUTES, MINUTES_FROM_SCRATCH = 20.0, 45.0
@@ -27,8 +25,6 @@ _PARTS = 0.45
 _SHARES = {"synthesize": 0.06, "codes": 0.06, "train": 0.7, "evaluate": 0.18}
 #: Per minute left: hours of training dialogues (0.25 are 5 h in 20 minutes), dialogues to evaluate on in each set.
 _HOURS, _DIALOGUES = 0.25, 3.0
-#: Rooms that the network is made of.
-_NETWORK = ("llm", "perception", "models")
 # What encoder and codec learn without in their minutes. Of voices as clear as the demo's, an encoder has 1.3 % word errors
 # after nine minutes without augmentation of the audio, with it 2.5 %.
 _EFFECTS = ("room", "babble", "noise", "lowpass", "tilt", "clipping", "telephone", "packet_loss")
@@ -97,6 +93,10 @@ class Demo:
     # ------------------------------------------------------------------ what the steps share
 
     @property
+    def _scripts(self) -> Scripts:
+        return Scripts(self.examples)
+
+    @property
     def _total_minutes(self) -> float:
         return self.minutes or (MINUTES_FROM_SCRATCH if self.from_scratch else MINUTES)
 
@@ -150,9 +150,9 @@ class Demo:
         return Step(
             "synthesize",
             "speaks dialogues into a two-channel corpus",
-            self._command("synthesize", self._corpus_keys),
+            self._scripts.command("synthesize", self._corpus_keys),
             outputs=["corpus"],
-            reads=self._reads("synthesize", ["synthesize.yaml"], ["synthesis"]),
+            reads=self._scripts.reads("synthesize", ["synthesize.yaml"], ["synthesis"]),
             minutes=_SHARES["synthesize"] * self._minutes_left,
         )
 
@@ -169,9 +169,9 @@ class Demo:
         return Step(
             name,
             about,
-            self._command(f"train_{name}", keys),
+            self._scripts.command(f"train_{name}", keys),
             outputs=[name],
-            reads=self._reads(f"train_{name}", [f"train_{name}.yaml"], [room, "training"]),
+            reads=self._scripts.reads(f"train_{name}", [f"train_{name}.yaml"], [room, "training"]),
             after=["synthesize"],
             minutes=self._part_minutes,
         )
@@ -181,9 +181,9 @@ class Demo:
         return Step(
             "codes",
             "encodes the agent's channel, once",
-            self._command("synthesize", [*self._corpus_keys, f"codec={codec}"]),
+            self._scripts.command("synthesize", [*self._corpus_keys, f"codec={codec}"]),
             outputs=["corpus/*/shar/target_codes.*", "corpus/*/state/target_codes*"],
-            reads=[*self._reads("synthesize", [], ["codec"]), *self._given],
+            reads=[*self._scripts.reads("synthesize", [], ["codec"]), *self._given],
             after=["synthesize", *(["codec"] if self.from_scratch else [])],
             minutes=_SHARES["codes"] * self._minutes_left,
         )
@@ -201,11 +201,11 @@ class Demo:
             f"model.pretrained_asr={encoder}",
             f"model.pretrained_audio_codec={codec}",
         ]
-        reads = self._reads("train_duplex", ["duplex_tiny.yaml"], [*_NETWORK, "codec", "data", "training"])
+        reads = self._scripts.reads("train_duplex", ["duplex_tiny.yaml"], [*NETWORK, "codec", "data", "training"])
         return Step(
             "train",
             "trains the duplex agent",
-            self._command("train_duplex", keys),
+            self._scripts.command("train_duplex", keys),
             outputs=["train"],
             reads=[*reads, *self._given],
             after=["codes", *(["codec", "encoder"] if self.from_scratch else [])],
@@ -224,20 +224,9 @@ class Demo:
         return Step(
             "evaluate",
             "lets the agent talk, and measures how it does",
-            self._command("evaluate", keys),
+            self._scripts.command("evaluate", keys),
             outputs=["report.json", "report.html", "tables.md", "conversation.wav", "events.csv", "timelines"],
-            reads=self._reads("evaluate", ["evaluate.yaml"], [*_NETWORK, "codec", "evaluation", "streaming"]),
+            reads=self._scripts.reads("evaluate", ["evaluate.yaml"], [*NETWORK, "codec", "evaluation", "streaming"]),
             after=["train"],
             minutes=_SHARES["evaluate"] * self._minutes_left,
         )
-
-    # ------------------------------------------------------------------ scripts
-
-    def _command(self, verb: str, keys: Sequence[str]) -> list[str]:
-        return [sys.executable, str(self.examples / f"{verb}.py"), *keys]
-
-    def _reads(self, verb: str, configurations: Sequence[str], rooms: Sequence[str]) -> list[Path]:
-        """What a script depends on: itself, its configurations, the vocabulary, and the rooms that it calls."""
-        vocabulary = [_PACKAGE / name for name in ("frames.py", "conversation.py", "channels")]
-        configured = [conf_folder() / name for name in configurations]
-        return [self.examples / f"{verb}.py", *configured, *vocabulary, *(_PACKAGE / room for room in rooms)]

@@ -81,7 +81,9 @@ def test_a_codec_that_everybody_has_is_left_out(tmp_path, llm):
     assert not any(name.startswith("audio_codec") for name in load_file(path))
     again = restore_trained_part(path, codec=tmp_path / "codec.nemo")
     assert all(torch.equal(w, again.audio_codec.state_dict()[n]) for n, w in agent.audio_codec.state_dict().items())
-    with pytest.raises(InputError, match=r"lacks \d+ weights, audio_codec\..+ among them. Give the codec that it was saved with"):
+    with pytest.raises(
+        InputError, match=r"lacks \d+ weights, audio_codec\..+ among them. Give the codec that it was saved with"
+    ):
         restore_trained_part(path)
     with torch.no_grad():
         next(agent.audio_codec.parameters()).add_(0.5)

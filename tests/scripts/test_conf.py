@@ -15,6 +15,7 @@ from nemo.collections.asr.modules import ConformerEncoder
 from nemo.collections.common.data.lhotse.dataloader import LhotseDataLoadingConfig
 from nemo.core.optim.lr_scheduler import InverseSquareRootAnnealing
 from omegaconf import OmegaConf
+from peft import LoraConfig
 from transformers import LlamaConfig
 
 from nemo_duplex.scripts.config import REQUIRED, ScriptConfig, conf_folder
@@ -121,6 +122,7 @@ def words_of(folder: str) -> set[str]:
 def test_every_key_is_read_by_something():
     """By us, or by the libraries that get whole sections: their names are those of arguments."""
     theirs = {field.name for field in dataclasses.fields(LhotseDataLoadingConfig)}  # data.*_loader
+    theirs |= {field.name for field in dataclasses.fields(LoraConfig)}
     for section in (pl.Trainer, ConformerEncoder, InverseSquareRootAnnealing, LlamaConfig):
         theirs |= set(inspect.signature(section.__init__).parameters)
     read = words_of("nemo_duplex") | words_of("examples") | theirs
