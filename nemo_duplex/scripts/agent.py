@@ -178,7 +178,7 @@ class Agent:
         )
 
     def _corpus(self) -> Step:
-        keys = [*self._talk, f"out={self.out}/corpus", f"dev={self._evaluated}", "sets=[dev,impatient]"]
+        keys = [*self._talk, f"out={self.out}/corpus", f"dev={self._evaluated}", "sets=[dev,impatient]", "scale=0"]  # no train
         return Step(
             "corpus",
             "speaks conversations to validate and to evaluate on",
@@ -216,7 +216,7 @@ class Agent:
     def _evaluation(self) -> Step:
         keys = [
             f"model={self.out}/train/agent.nemo",
-            f"data={self.out}/corpus",
+            f"data={self.out}/corpus/questions",  # which have known answers
             f"out={self.out}",
             f"seed={self.seed}",
             f"asr_turns={self._evaluated}",

@@ -76,7 +76,10 @@ def test_each_step_reads_what_the_one_before_it_writes(agent, tmp_path):
     )
     training = keys(given, "train")
     assert training["data.compose"] == str(out / "settings" / "talk.yaml")
-    assert training["data.validation"] == keys(given, "corpus")["out"] == keys(given, "evaluate")["data"]
+    assert training["data.validation"] == keys(given, "corpus")["out"]
+    assert keys(given, "evaluate")["data"] == f"{keys(given, 'corpus')['out']}/questions"
+    corpus = load("talk", steps(given)["corpus"].command[4:], out / "settings")
+    assert corpus.sets == ["dev", "impatient"] and corpus.scale == 0, "Datasets with sets of their own have hours of train."
     assert training["model.pretrained_asr"] == f"{keys(given, 'ear')['out']}/encoder.nemo"
     assert keys(given, "evaluate")["model"] == f"{training['out']}/agent.nemo"
     assert keys(given, "corpus")["codec"] == training["model.pretrained_audio_codec"] == "voice.nemo"
