@@ -25,6 +25,7 @@ from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from matplotlib.figure import Figure
 
 from nemo_duplex.data.datamodule import shar_cuts, shar_folder
+from nemo_duplex.data.datasets import datasets_of, is_mixture
 from nemo_duplex.evaluation.activity import voice_activity
 from nemo_duplex.evaluation.answers import exact_match
 from nemo_duplex.evaluation.generation import run_conversations
@@ -157,8 +158,13 @@ def _keep_latest(folder: Path, keep: int) -> None:
 
 
 def some_dialogues(folder: str | Path, count: int) -> list[Cut]:
-    """The first `count` dialogues of a corpus' dev set, or of a Shar folder."""
-    return list(itertools.islice(shar_cuts(shar_folder(folder, "dev")), count))
+    """The first `count` dialogues of a corpus' dev set, or of a Shar folder; of a mixture, of each of its datasets in turn."""
+    if is_mixture(folder):
+        folders = [Path(one["shar_path"]) for one in datasets_of(folder, "dev")]
+    else:
+        folders = [shar_folder(folder, "dev")]
+    in_turn = itertools.zip_longest(*(itertools.islice(shar_cuts(one), count) for one in folders))
+    return [cut for cuts in in_turn for cut in cuts if cut is not None][:count]
 
 
 def logged_metrics(scored: Sequence[Scored]) -> dict[str, float]:

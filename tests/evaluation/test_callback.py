@@ -154,6 +154,16 @@ def test_the_dialogues_are_the_first_of_the_dev_set(cuts, tmp_path):
     assert [cut.id for cut in some_dialogues(tmp_path, 2)] == ["d0", "d1"]
 
 
+def test_of_a_mixture_they_come_from_its_datasets_in_turn(cuts, tmp_path):
+    for name, some in (("long", cuts), ("short", [cuts[0].with_id("s0")]), ("no dev", [])):
+        if some:
+            write_set(tmp_path / name / "dev" / "shar", some)
+    summary = {"datasets": {name: {"hours": 0.0} for name in ("long", "short", "no dev")}}
+    (tmp_path / "mixture.json").write_text(json.dumps(summary))
+    assert [cut.id for cut in some_dialogues(tmp_path, 3)] == ["d0", "s0", "d1"]
+    assert [cut.id for cut in some_dialogues(tmp_path, 1)] == ["d0"]
+
+
 def test_what_is_written_is_whole_or_not_there(cuts, tmp_path, monkeypatch):
     def full_disk(*args, **kwargs):
         raise OSError(28, "No space left on device")
