@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import active_children, connection, get_context, parent_process
 from typing import Any, TypeVar
 
 from nemo_duplex.inputs import InputError
@@ -23,8 +23,9 @@ _MOST_LOST = 10  # jobs that end their process, before it is none of theirs
 def run_locally(work: Callable[[Job], Any], jobs: Sequence[Job], workers: int | None) -> Generator[Any, None, None]:
     """Yields `work(job)` of each job as soon as it is done, by `workers` processes (1: by this one; None: one per core).
 
-    After an error the jobs in progress are finished; on Ctrl-C they are stopped. Then no other job starts. If a process is
-    killed, the jobs that were in progress are done again, each alone; those that end their process again are left out.
+    After an error the jobs in progress are finished; on Ctrl-C and SIGTERM they are stopped. Then no other job starts. If a
+    process is killed, the jobs that were in progress are done again, each alone; those that end their process again are left
+    out.
 
     Raises:
         InputError: at the end, if jobs were left out. What `work` raises is raised here too.
@@ -70,6 +71,11 @@ def _run_in_a_pool(work: Callable[[Job], Any], waiting: deque[Job], workers: int
                 start_next()
     except BrokenProcessPool:
         return list(running.values())
+    except SystemExit:  # SIGTERM reaches this process alone: its workers would finish their shards first
+        for worker in active_children():
+            if worker.pid is not None:
+                os.kill(worker.pid, signal.SIGINT)
+        raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
     return []

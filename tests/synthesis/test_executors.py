@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -55,6 +57,33 @@ def test_after_an_error_jobs_in_progress_are_finished_and_no_other_begins(tmp_pa
         list(run_locally(fail_first, [(str(tmp_path), n) for n in range(40)], 2))
     begun, done = ({p.name.split()[0] for p in tmp_path.glob(f"* {what}")} for what in ("begun", "done"))
     assert begun - done == {"0"} and len(begun) < 8
+
+
+def work_long(folder: str) -> None:
+    Path(folder, f"{os.getpid()} begun").touch()
+    try:
+        time.sleep(300)
+    finally:
+        Path(folder, f"{os.getpid()} cleaned up").touch()
+
+
+def stopped(folder: str) -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    list(run_locally(work_long, [folder] * 4, 2))
+
+
+def test_on_sigterm_jobs_in_progress_are_stopped_and_clean_up(tmp_path):
+    """It reaches the first process alone, where Ctrl-C reaches all of them."""
+    process = multiprocessing.get_context("spawn").Process(target=stopped, args=(str(tmp_path),))
+    process.start()
+    while len(list(tmp_path.glob("* begun"))) < 2:
+        assert process.is_alive()
+        time.sleep(0.05)
+    process.terminate()
+    process.join(120)
+    assert process.exitcode == 143
+    begun, cleaned = ({p.name.split()[0] for p in tmp_path.glob(f"* {what}")} for what in ("begun", "cleaned up"))
+    assert begun == cleaned and len(begun) == 2
 
 
 def test_a_job_that_ends_its_process_is_named_and_the_others_are_done():
