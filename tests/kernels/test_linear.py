@@ -74,11 +74,13 @@ def test_an_rms_norm_before_a_layer_goes_into_the_scale_of_its_outputs(bias):
 def test_packing_leaves_no_trace(recwarn):
     """Which engine multiplies other quantized layers stays as it was, and nobody is warned of what torch does inside."""
     before, torch.backends.quantized.engine = torch.backends.quantized.engine, "onednn"
+    torch.set_warn_always(True)
     try:
         Int8Linear(nn.Linear(8, 8))
         assert torch.backends.quantized.engine == "onednn" and not recwarn.list
     finally:
         torch.backends.quantized.engine = before
+        torch.set_warn_always(False)
 
 
 @pytest.mark.slow

@@ -106,6 +106,13 @@ def test_in_eight_bits_norms_are_part_of_the_joined_layers_behind_them(monkeypat
     assert (found - expected)[0].std() < 0.02 * expected[0].std()
 
 
+def test_layers_in_eight_bits_need_not_be_joined():
+    backbone, frames = backbone_of("llama"), torch.randn(1, FRAMES, 96)
+    joined = stepped(in_int8_whatever_the_size(backbone), frames, (0,), like=backbone)
+    apart = stepped(in_int8(backbone, smallest=1), frames, (0,), like=backbone)
+    assert (joined - apart).std() < 0.02 * apart.std()
+
+
 @torch.no_grad()
 def test_the_small_agent_keeps_its_layers_in_float():
     """Its geometry is that of `make demo`; in 8 bits, more layers would change what it says."""
