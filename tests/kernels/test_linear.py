@@ -83,14 +83,6 @@ def test_packing_leaves_no_trace(recwarn):
         torch.set_warn_always(False)
 
 
-@pytest.mark.slow
-def test_layers_in_8_bits_can_be_compiled():
-    """By Inductor, which fails on products of oneDNN whose weights belong to a module."""
-    layer, x = Int8Linear(nn.Linear(64, 64)), torch.randn(2, 64)
-    with torch.inference_mode():
-        torch.testing.assert_close(torch.compile(layer, dynamic=False)(x), layer(x))
-
-
 def test_the_module_itself_stays_as_it_was():
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(800, 800), nn.LayerNorm(800), nn.Linear(800, 4)).eval()
