@@ -25,5 +25,8 @@ def attend(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor, scale: flo
     """
     if query.device.type != "cpu" or query.dtype != torch.float32:
         return F.scaled_dot_product_attention(query, keys, values, attn_mask=bias, scale=scale)
-    scores = torch.matmul(query * scale, keys.transpose(2, 3)).add_(bias)
-    return torch.matmul(scores.softmax(dim=-1), values)
+    shape = *query.shape[:3], keys.shape[2]
+    # Of three axes: matmul would first look for how to get there.
+    query, keys, values, bias = (each.flatten(0, 1) for each in (query, keys, values, bias.expand(shape)))
+    scores = torch.baddbmm(bias, query, keys.transpose(1, 2), alpha=scale)
+    return torch.bmm(scores.softmax(dim=-1), values).unflatten(0, shape[:2])

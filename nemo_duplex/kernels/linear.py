@@ -1,4 +1,4 @@
-"""Linear layers that a CPU computes faster than torch's own, for inference: in float32 by oneDNN, in bfloat16, or in 8 bits.
+"""Linear layers that a CPU computes faster than torch's own, for inference: in float32, in bfloat16, or in 8 bits.
 
 A step of a conversation multiplies few rows by large matrices, so what counts is how fast weights are read. In float32, oneDNN
 reads them up to twice as fast as torch's default for two rows or more, and as fast for one. In 8 bits a quarter is to be read.
@@ -16,6 +16,7 @@ whole step. So a session may get another token in a batch of another size.
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -29,14 +30,17 @@ Part = TypeVar("Part", bound=nn.Module)
 # For smaller layers, converting the activations costs more than the multiplication saves, and in 8 bits it changes more of what
 # a small model says: of one caller's layers in 8 bits, and of many callers' in bfloat16.
 _SMALLEST, _SMALLEST_OF_MANY = 1 << 19, 1 << 15
+# A model with so many weights in linear layers does not stay in the processor's caches: there, smaller layers gain, too.
+_LARGE_MODEL, _SMALLEST_OF_LARGE = 1 << 25, 1 << 18
 # Smaller ones stay in the processor's caches, where torch's default is as fast: of one row, and of several.
 _SMALLEST_FLOAT, _SMALLEST_FLOAT_OF_SEVERAL = 1 << 21, 1 << 18
-# oneDNN is fast for unsigned activations and signed weights.
+# Processors multiply unsigned activations by signed weights.
 _ZERO = 128
 _LARGEST = 127
-_HALF_ABOVE_ZERO = torch.tensor(_ZERO + 0.5)
 _TINY = torch.finfo(torch.float32).tiny
-_qlinear: Any = getattr(torch.ops.onednn, "qlinear_pointwise", None)
+# It rounds its input to 8 bits itself. For a row or two it reads weights twice as fast as oneDNN's product in 8 bits.
+_ENGINE = "fbgemm"
+_int8_linear: Any = getattr(torch.ops.quantized, "linear_with_input_q_dq_qweight_dq_output_fp32", None)
 _float_linear: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 
 
@@ -48,13 +52,17 @@ def in_int8(module: Part, joined: Iterable[Sequence[nn.Module]] = (), smallest: 
     Args:
         joined: groups of layers of `module` that take the same input. The first one computes all of a group's outputs, for
             `outputs`; the others become `Joined`.
-        smallest: weights of the smallest layer, or group, to convert; None: 2^19.
+        smallest: weights of the smallest layer, or group, to convert; None: 2^19, and 2^18 in a model whose linear layers have
+            2^25 or more.
 
     Raises:
-        InputError: on a GPU, or with a torch without oneDNN.
+        InputError: on a GPU, or with a torch without oneDNN or FBGEMM.
     """
     _check(module)
-    return _with(module, _SMALLEST if smallest is None else smallest, Int8Linear, joined)
+    if smallest is None:
+        weights = sum(each.weight.numel() for each in module.modules() if isinstance(each, nn.Linear))
+        smallest = _SMALLEST if weights < _LARGE_MODEL else _SMALLEST_OF_LARGE
+    return _with(module, smallest, Int8Linear, joined)
 
 
 def in_bfloat16(module: Part, joined: Iterable[Sequence[nn.Module]] = (), smallest: int | None = None) -> Part:
@@ -147,20 +155,33 @@ class Int8Linear(nn.Module):
         super().__init__()
         weight, self.bias = _stacked(linear, *others)
         self.out_features, self.in_features = weight.shape
-        self.scale = weight.abs().amax(1).clamp(min=_TINY) / _LARGEST  # (out,)
-        self.packed = torch.ops.onednn.qlinear_prepack((weight / self.scale[:, None]).round().to(torch.int8), None)
-        self.weight_zero = torch.zeros(self.out_features, dtype=torch.int32)
+        self.packed = _packed(weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """Features (..., in) -> (..., out), in the dtype of `x`."""
         rows = x.reshape(-1, self.in_features).float()
-        scale = rows.abs().amax(1, keepdim=True).add_(_TINY).mul_(1 / _LARGEST)
-        octets = torch.addcdiv(_HALF_ABOVE_ZERO, rows, scale).to(torch.uint8)  # truncates, so adding a half rounds
-        out = _qlinear(
-            octets, 1.0, _ZERO, self.packed, self.scale, self.weight_zero, None, 1.0, 0, torch.float32, "none", [], ""
-        )
-        out = out.mul_(scale) if self.bias is None else torch.addcmul(self.bias, out, scale)
-        return out.to(x.dtype).view(*x.shape[:-1], self.out_features)
+        largest = _largest(rows)
+        return self._product(rows, largest, largest).to(x.dtype).view(*x.shape[:-1], self.out_features)
+
+    def of_normed(self, rows: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+        """Rows (N, in) float32 -> (N, out): the outputs of their RMS norm.
+
+        Only how a row's features relate counts when they are rounded, so what the norm divides a row by goes to its output.
+
+        Args:
+            weight: (in,) of the norm.
+            epsilon: that the norm adds to the mean square.
+        """
+        weighted = rows * weight
+        largest = _largest(weighted)
+        length = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+        rms = (length * length).div_(self.in_features).add_(epsilon).sqrt_()
+        return self._product(weighted, largest, largest / rms)
+
+    def _product(self, rows: Tensor, largest: Tensor, scale: Tensor) -> Tensor:
+        """(N, in) -> (N, out): rows over their `largest` (N, 1) times the weights, times `scale` (N, 1), plus the bias."""
+        out = _int8_linear(rows / largest, 1 / _LARGEST, _ZERO, self.packed)
+        return out.mul_(scale) if self.bias is None else torch.addcmul(self.bias, out, scale)
 
 
 class Joined(nn.Module):
@@ -176,11 +197,33 @@ def outputs(x: Tensor, first: nn.Module, *others: nn.Module) -> Tensor:
 
 def _check(module: nn.Module) -> None:
     device = next(module.parameters()).device.type
-    if device != "cpu" or not torch.backends.mkldnn.is_available() or _qlinear is None or _float_linear is None:
+    if device != "cpu" or not torch.backends.mkldnn.is_available() or not _has_products():
         raise InputError(
-            f"int8=True computes on CPUs of the x86 kind, with a torch that has oneDNN; the model is on {device}. "
+            f"int8=True computes on CPUs of the x86 kind, with a torch that has oneDNN and FBGEMM; the model is on {device}. "
             "Leave int8 out; on a GPU, model.bfloat16() halves the memory."
         )
+
+
+def _has_products() -> bool:
+    return None not in (_int8_linear, _float_linear) and _ENGINE in torch.backends.quantized.supported_engines
+
+
+def _largest(rows: Tensor) -> Tensor:
+    """The largest absolute value (N, 1) of each row (N, in), above 0 also for a row of zeros."""
+    return rows.abs().amax(1, keepdim=True).add_(_TINY)
+
+
+def _packed(weight: Tensor) -> Any:
+    """Weights (out, in) in 8 bits, in the order in which FBGEMM reads them, with a scale for each output."""
+    scale = weight.abs().amax(1).clamp(min=_TINY) / _LARGEST
+    before, torch.backends.quantized.engine = torch.backends.quantized.engine, _ENGINE
+    try:
+        with warnings.catch_warnings():  # of another way to quantize models, which does not have this product
+            warnings.simplefilter("ignore")
+            octets = torch.quantize_per_channel(weight, scale, torch.zeros(len(weight), dtype=torch.int64), 0, torch.qint8)
+        return torch.ops.quantized.linear_prepack(octets, None)
+    finally:
+        torch.backends.quantized.engine = before
 
 
 def _stacked(*layers: nn.Module) -> tuple[Tensor, Tensor | None]:

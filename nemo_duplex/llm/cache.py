@@ -248,22 +248,34 @@ class LayerWriter:
         """Writes (N, heads, 1, head size) of a layer into each memory's slot; returns all (N, heads, C + 1, size)."""
         cache, ring = self._cache, self._cache.rings[layer_idx]
         slots = self._slots[ring.span]
-        parts = (cache.keys, cache.values, cache.unmoved_keys)
-        *buffers, unmoved = (part[layer_idx][:, : self._memories].flatten(0, 1) for part in parts)
-        for buffer, new in zip(buffers, (keys, values)):
-            buffer.scatter_(2, slots.slot.expand_as(new), new.to(buffer.dtype))
+        all_keys, all_values = self._of_memories(cache.keys[layer_idx]), self._of_memories(cache.values[layer_idx])
+        _write(keys, all_keys, slots.slot)
+        _write(values, all_values, slots.slot)
         if ring.moved:
-            first = buffers[0][:, :, : ring.moved]
-            unmoved.scatter_(2, slots.unmoved.expand_as(keys), keys.to(unmoved.dtype))
+            first, unmoved = all_keys[:, :, : ring.moved], self._of_memories(cache.unmoved_keys[layer_idx])
+            _write(keys, unmoved, slots.unmoved)
             cos, sin = (part[:, None, None] for part in self._rotations[ring.kind])
             assert ring.written.layout is not None
             moved = rotate(unmoved[:, :, : ring.moved], cos, sin, ring.written.layout)
             first.copy_(torch.where(slots.keeps, moved, first))
-        return buffers[0], buffers[1]
+        return all_keys, all_values
+
+    def _of_memories(self, buffer: Tensor) -> Tensor:
+        """(B, M, heads, slots, size) -> (N, heads, slots, size) of the memories that step, as a view."""
+        return buffer[:, : self._memories].flatten(0, 1)
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """0: masks and positions are given, so transformers derives nothing from it."""
         return 0
+
+
+def _write(new: Tensor, buffer: Tensor, slot: Tensor) -> None:
+    """Writes `new` (N, heads, 1, size) into each memory's `slot` (N, 1, 1, 1) of `buffer` (N, heads, slots, size)."""
+    new = new.to(buffer.dtype)
+    if len(new) == 1:  # all heads of it at once, which takes a third of the time
+        buffer.index_copy_(2, slot.view(1), new)
+    else:
+        buffer.scatter_(2, slot.expand_as(new), new)
 
 
 class KeyRecorder:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nemo_duplex.kernels.attention import attend
-from nemo_duplex.kernels.linear import outputs
+from nemo_duplex.kernels.linear import Int8Linear, Joined, outputs
 from nemo_duplex.llm.cache import LayerWriter
 from nemo_duplex.llm.rope import LayerKind
 
@@ -48,8 +48,8 @@ class FrameStep:
         turn = cos, torch.cat([-sin[..., :half], sin[..., half:]], dim=-1)
         for i, layer in enumerate(self._layers):
             mask = masks if isinstance(masks, Tensor) else masks[layer.kind]
-            x = x + layer.attend(layer.norm(x), mask, turn, writer, i)
-            x = x + layer.feed(layer.norm_feed(x))
+            x = x + layer.attend(x, mask, turn, writer, i)
+            x = x + layer.feed(x)
         return self._norm(x)
 
 
@@ -66,6 +66,12 @@ class _Norm(NamedTuple):
     def __call__(self, x: Tensor) -> Tensor:
         return self.weight * F.rms_norm(x.float(), self.weight.shape, eps=self.epsilon).to(x.dtype)
 
+    def outputs(self, x: Tensor, first: nn.Module, *others: nn.Module) -> Tensor:
+        """The outputs (N, sum of out) of layers that take the norm of rows (N, H), one after the other."""
+        if isinstance(first, Int8Linear) and isinstance(others[0], Joined) and x.dtype == torch.float32:
+            return first.of_normed(x, self.weight, self.epsilon)
+        return outputs(self(x), first, *others)
+
 
 class _Layer(NamedTuple):
     """One layer of such a model."""
@@ -81,16 +87,16 @@ class _Layer(NamedTuple):
         return cls(kind, _Norm.of(layer.input_layernorm), _Norm.of(layer.post_attention_layernorm), layer.self_attn, layer.mlp)
 
     def attend(self, x: Tensor, mask: Tensor, turn: tuple[Tensor, Tensor], writer: LayerWriter, number: int) -> Tensor:
-        """Attention of rows (N, H), each to the slots of its memory."""
+        """Attention of the norm of rows (N, H), each to the slots of its memory."""
         attention, rows, size = self.attention, len(x), self.attention.head_dim
-        joint = outputs(x, attention.q_proj, attention.k_proj, attention.v_proj).view(rows, -1, size)
+        joint = self.norm.outputs(x, attention.q_proj, attention.k_proj, attention.v_proj).view(rows, -1, size)
         groups = attention.num_key_value_groups
         key_heads = joint.shape[1] // (groups + 2)
         both, value = joint.split([(groups + 1) * key_heads, key_heads], dim=1)
         if hasattr(attention, "q_norm"):
             query, key = both.split([groups * key_heads, key_heads], dim=1)
             both = torch.cat([attention.q_norm(query), attention.k_norm(key)], dim=1)
-        both = torch.addcmul(both * turn[0], both.roll(size // 2, dims=2), turn[1])
+        both = (both * turn[0]).addcmul_(both.roll(size // 2, dims=2), turn[1])
         query, key = both.split([groups * key_heads, key_heads], dim=1)
         keys, values = writer.update(key[:, :, None], value[:, :, None], number)
         slots = mask.shape[-1]
@@ -100,10 +106,10 @@ class _Layer(NamedTuple):
         return attention.o_proj(out.view(rows, -1))
 
     def feed(self, x: Tensor) -> Tensor:
-        """The gated feed-forward layer of rows (N, H)."""
+        """The gated feed-forward layer of the norm of rows (N, H)."""
         mlp = self.feed_forward
-        gate, up = outputs(x, mlp.gate_proj, mlp.up_proj).chunk(2, dim=1)
-        return mlp.down_proj(mlp.act_fn(gate) * up)
+        gate, up = self.norm_feed.outputs(x, mlp.gate_proj, mlp.up_proj).chunk(2, dim=1)
+        return mlp.down_proj(mlp.act_fn(gate).mul_(up))
 
 
 def same_inputs(llm: nn.Module) -> list[tuple[nn.Module, ...]]:

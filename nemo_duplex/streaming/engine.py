@@ -52,7 +52,7 @@ class DuplexEngine:
         timer: takes the times of steps and stages, from when the engine is open; without one, no clock is read.
         prompt_tokens: length of the longest system prompt that a session may have. A model with an attention_window attends to
             that many more frames; one without it gives up as many of its most recent frames for a prompt of that length.
-        compile: whether to use torch.compile. Opening then takes minutes; numbers change in the last digits.
+        compile: whether to use torch.compile; not with int8. Opening then takes minutes; numbers change in the last digits.
         cuda_graphs: whether to use CUDA graphs; None does so if the model is on a GPU.
         int8: whether to be faster than exact, on a CPU: encoder and language model in 8 bits, with 16 sessions and more in
             bfloat16, and the codec in bfloat16, where this CPU multiplies that faster (`kernels/`). Near to float32, not equal.
@@ -62,7 +62,8 @@ class DuplexEngine:
         options: those options that another engine needs to compute the same bits.
 
     Raises:
-        InputError: if there is no slot, the model cannot keep so long a prompt, or this machine lacks what an option needs.
+        InputError: if there is no slot, the model cannot keep so long a prompt, this machine lacks what an option needs, or
+            compile and int8 are both asked for.
 
     Examples:
         >>> engine = model.open_engine(max_sessions=2)

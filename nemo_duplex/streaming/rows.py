@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from nemo_duplex.codec.streaming_decoder import DecoderState
+from nemo_duplex.inputs import InputError
 from nemo_duplex.kernels.convolution import has_fast_bfloat16
 from nemo_duplex.kernels.linear import in_bfloat16, in_int8, on_onednn
 from nemo_duplex.llm.frame_step import same_inputs
@@ -97,7 +98,7 @@ class AgentRows:
         rows: at most so many are run at a time.
 
     Raises:
-        InputError: for an encoder that takes whole recordings only, or int8 on a machine that cannot do it.
+        InputError: for an encoder that takes whole recordings only, or int8 with torch.compile or on a machine that lacks it.
     """
 
     def __init__(
@@ -105,6 +106,11 @@ class AgentRows:
     ) -> None:
         self.model = model.eval()
         self._run = run or StageRunner(model.device, cuda_graphs=False)
+        if int8 and self._run.compiles:  # Inductor takes packed weights only if they are constants of its graph
+            raise InputError(
+                "compile=True and int8=True were given, expected one of them: torch.compile fails on packed weights. "
+                "Leave compile out, or int8."
+            )
         self._prompt_tokens = prompt_tokens
         self.chunk_frames: int = model.perception.chunk_frames
         self.chunk_samples: int = model.perception.chunk_samples
@@ -124,8 +130,6 @@ class AgentRows:
         """Language model and perception in 8 bits; in bfloat16 for many rows, where this CPU is fast with it."""
         lm, perception = self.model.lm, self.model.perception
         layers, heard = same_inputs(lm.backbone.llm), attention_inputs(perception)
-        if self._run.compiles:  # a compiler does not know layers that are joined
-            layers, heard = [], []
         if rows >= _MANY and has_fast_bfloat16():
             return in_bfloat16(lm, layers), in_bfloat16(perception, heard)
         return in_int8(lm, layers), in_int8(perception, heard, _SMALLEST_OF_EAR)

@@ -57,6 +57,32 @@ def test_zeros_give_the_bias(linear):
     torch.testing.assert_close(Int8Linear(linear)(torch.zeros(1, 300))[0], linear.bias)
 
 
+@pytest.mark.parametrize("bias", [True, False])
+def test_an_rms_norm_before_a_layer_goes_into_the_scale_of_its_outputs(bias):
+    """Also of rows that are as small as what the norm adds to them, or nothing but zeros."""
+    torch.manual_seed(0)
+    linear, weight = nn.Linear(300, 2000, bias=bias), torch.rand(300) * 3
+    layer, x = Int8Linear(linear), torch.randn(3, 300) * torch.tensor([[1e-3], [1.0], [1e4]])
+    expected = layer(nn.functional.rms_norm(x, (300,), weight, 1e-6))
+    found = layer.of_normed(x, weight, 1e-6)
+    assert ((found - expected).std(1) < 1e-3 * expected.std(1)).all(), "A tie may be rounded the other way."
+    assert torch.equal(found[:1], layer.of_normed(x[:1], weight, 1e-6)), "A row is the same in any batch."
+    zeros = layer.of_normed(torch.zeros(1, 300), weight, 1e-6)
+    torch.testing.assert_close(zeros[0], linear.bias if bias else torch.zeros(2000))
+
+
+def test_packing_leaves_no_trace(recwarn):
+    """Which engine multiplies other quantized layers stays as it was, and nobody is warned of what torch does inside."""
+    before, torch.backends.quantized.engine = torch.backends.quantized.engine, "onednn"
+    torch.set_warn_always(True)
+    try:
+        Int8Linear(nn.Linear(8, 8))
+        assert torch.backends.quantized.engine == "onednn" and not recwarn.list
+    finally:
+        torch.backends.quantized.engine = before
+        torch.set_warn_always(False)
+
+
 def test_the_module_itself_stays_as_it_was():
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(800, 800), nn.LayerNorm(800), nn.Linear(800, 4)).eval()
@@ -76,6 +102,16 @@ def test_large_layers_are_converted_and_convolutions_of_one_column_too(convert, 
     module = nn.Sequential(nn.Linear(256, smallest // 256), nn.Linear(255, smallest // 256), nn.Conv1d(256, smallest // 256, 1))
     module.append(nn.Conv1d(256, smallest // 256, 3))
     assert [type(layer) for layer in convert(module)] == [kind, nn.Linear, kind, nn.Conv1d]
+
+
+def test_in_8_bits_smaller_layers_of_a_large_model_are_converted_too(monkeypatch):
+    """A small model keeps them: its quality was measured so."""
+    module = nn.Sequential(nn.Linear(512, 512), nn.Linear(512, 511), nn.Linear(512, 1024))
+    assert [type(layer) for layer in in_int8(module)] == [nn.Linear, nn.Linear, Int8Linear]
+    monkeypatch.setattr("nemo_duplex.kernels.linear._LARGE_MODEL", sum(layer.weight.numel() for layer in module))
+    assert [type(layer) for layer in in_int8(module)] == [Int8Linear, nn.Linear, Int8Linear]
+    monkeypatch.setattr("nemo_duplex.kernels.linear._LARGE_MODEL", sum(layer.weight.numel() for layer in module) + 1)
+    assert type(in_int8(module)[0]) is nn.Linear
 
 
 def test_adapted_layers_are_not_converted():

@@ -93,6 +93,35 @@ def test_eight_bits_join_the_layers_of_one_input():
     assert 0 < (found[0] - exact[0]).std() < 0.15 * exact.std()
 
 
+def test_in_eight_bits_norms_are_part_of_the_joined_layers_behind_them(monkeypatch):
+    """What they give is that of the norm and the layer, but for ties that are rounded the other way."""
+    quantized = in_int8_whatever_the_size(backbone_of("llama"))
+    frames, calls = torch.randn(2, FRAMES, 96), []
+    fused = Int8Linear.of_normed
+    monkeypatch.setattr(Int8Linear, "of_normed", lambda *given: calls.append(1) or fused(*given))
+    found = stepped(quantized, frames, (0, 5), like=backbone_of("llama"))
+    assert len(calls) == 2 * SIZES["num_hidden_layers"] * FRAMES
+    monkeypatch.setattr(Int8Linear, "of_normed", lambda layer, x, w, eps: layer(nn.functional.rms_norm(x, w.shape, w, eps)))
+    expected = stepped(quantized, frames, (0, 5), like=backbone_of("llama"))
+    assert (found - expected)[0].std() < 0.02 * expected[0].std()
+
+
+def test_layers_in_eight_bits_need_not_be_joined():
+    backbone, frames = backbone_of("llama"), torch.randn(1, FRAMES, 96)
+    joined = stepped(in_int8_whatever_the_size(backbone), frames, (0,), like=backbone)
+    apart = stepped(in_int8(backbone, smallest=1), frames, (0,), like=backbone)
+    assert (joined - apart).std() < 0.02 * apart.std()
+
+
+@torch.no_grad()
+def test_the_small_agent_keeps_its_layers_in_float():
+    """Its geometry is that of `make demo`; in 8 bits, more layers would change what it says."""
+    config = {"model_type": "llama", "hidden_size": 256, "intermediate_size": 640, "num_hidden_layers": 4, "vocab_size": 2048}
+    backbone = Backbone({**config, "num_attention_heads": 4}, attention_window=100).eval()
+    fast = in_int8(backbone, same_inputs(backbone.llm))
+    assert not any(isinstance(layer, Int8Linear) for layer in fast.llm.layers.modules())
+
+
 def in_int8_whatever_the_size(backbone):
     return in_int8(backbone, same_inputs(backbone.llm), smallest=1)
 

@@ -272,6 +272,12 @@ def test_without_a_compiler_compile_is_refused_in_one_line(model, monkeypatch):
         model.open_engine(max_sessions=1, compile=True)
 
 
+def test_eight_bits_are_not_compiled(model, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda stage, dynamic: stage)
+    with pytest.raises(InputError, match="compile=True and int8=True were given, expected one of them.*Leave compile out"):
+        model.open_engine(max_sessions=1, compile=True, int8=True)
+
+
 def _raise(error):
     raise error
 
