@@ -34,9 +34,10 @@ _SMALLEST, _SMALLEST_OF_MANY = 1 << 19, 1 << 15
 _LARGE_MODEL, _SMALLEST_OF_LARGE = 1 << 25, 1 << 18
 # Smaller ones stay in the processor's caches, where torch's default is as fast: of one row, and of several.
 _SMALLEST_FLOAT, _SMALLEST_FLOAT_OF_SEVERAL = 1 << 21, 1 << 18
-# Processors multiply unsigned activations by signed weights.
-_ZERO = 128
-_LARGEST = 127
+_LARGEST = 127  # of a weight
+# Processors multiply unsigned activations by signed weights. Those without VNNI add two products in 16 bits, which overflow (as
+# torch's `reduce_range` says) unless activations have 7 bits: the zero of activations, and how far they go from there.
+_ZERO, _STEPS = (128, 127) if torch.cpu._is_vnni_supported() else (64, 63)
 _TINY = torch.finfo(torch.float32).tiny
 # It rounds its input to 8 bits itself. For a row or two it reads weights twice as fast as oneDNN's product in 8 bits.
 _ENGINE = "fbgemm"
@@ -180,7 +181,7 @@ class Int8Linear(nn.Module):
 
     def _product(self, rows: Tensor, largest: Tensor, scale: Tensor) -> Tensor:
         """(N, in) -> (N, out): rows over their `largest` (N, 1) times the weights, times `scale` (N, 1), plus the bias."""
-        out = _int8_linear(rows / largest, 1 / _LARGEST, _ZERO, self.packed)
+        out = _int8_linear(rows / largest, 1 / _STEPS, _ZERO, self.packed)
         return out.mul_(scale) if self.bias is None else torch.addcmul(self.bias, out, scale)
 
 

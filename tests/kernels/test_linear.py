@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from nemo_duplex.inputs import InputError
+from nemo_duplex.kernels import linear as kernels
 from nemo_duplex.kernels.linear import (
     Bfloat16FeedForward,
     Bfloat16Linear,
@@ -26,11 +27,14 @@ def linear():
     return nn.Linear(300, 2000).eval()
 
 
-def test_it_computes_with_rounded_weights_and_rounded_inputs():
-    """Weights in 255 steps of each output, inputs in 255 steps of each row."""
+@pytest.mark.parametrize(("zero", "most"), [(128, 127), (64, 63)], ids=["8 bits", "7 bits, for processors without VNNI"])
+def test_it_computes_with_rounded_weights_and_rounded_inputs(monkeypatch, zero, most):
+    """Weights in 255 steps of each output, inputs in 255 or 127 steps of each row."""
+    monkeypatch.setattr(kernels, "_ZERO", zero)
+    monkeypatch.setattr(kernels, "_STEPS", most)
     linear, x = nn.Linear(32, 6), torch.randn(5, 32)
     layer, weight = Int8Linear(linear), linear.weight.detach()
-    steps, row_steps = weight.abs().amax(1, keepdim=True) / 127, x.abs().amax(1, keepdim=True) / 127
+    steps, row_steps = weight.abs().amax(1, keepdim=True) / 127, x.abs().amax(1, keepdim=True) / most
     expected = ((x / row_steps).round() * row_steps) @ ((weight / steps).round() * steps).T + linear.bias
     torch.testing.assert_close(layer(x), expected, atol=1e-5, rtol=0)
 
