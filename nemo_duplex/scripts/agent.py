@@ -152,7 +152,7 @@ class Agent:
             outputs=["ear"],
             reads=[
                 *self._scripts.reads("train_encoder", ["train_encoder.yaml"], ["perception", "training"]),
-                *([self.ear] if self.ear else []),
+                *_given(self.ear),
             ],
             after=["bank"],
             minutes=self._minutes("ear"),
@@ -184,7 +184,11 @@ class Agent:
             "speaks conversations to validate and to evaluate on",
             self._scripts.command("synthesize", [*keys, f"codec={self._codec_file}"]),
             outputs=["corpus"],
-            reads=[*self._scripts.reads("synthesize", ["synthesize.yaml"], ["synthesis", "codec"]), self._settings],
+            reads=[
+                *self._scripts.reads("synthesize", ["synthesize.yaml"], ["synthesis", "codec"]),
+                self._settings,
+                *_given(self.codec),
+            ],
             after=["bank", *([] if self.codec else ["codec"])],
             minutes=self._minutes("corpus"),
         )
@@ -231,3 +235,8 @@ class Agent:
             after=["train"],
             minutes=self._minutes("evaluate"),
         )
+
+
+def _given(part: Path | None) -> list[Path]:
+    """The file of a part that no step makes, so that what is made with it depends on it."""
+    return [] if part is None else [part]

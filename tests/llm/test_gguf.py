@@ -53,6 +53,14 @@ def test_a_file_gives_the_numbers_and_the_pieces_of_its_model(tmp_path, cache):
     assert [tokens.eos, tokens.bos] == [2, 1] and tokens.pad == len(vocabulary())
 
 
+def test_another_file_of_the_same_name_is_another_model(tmp_path):
+    pytest.importorskip("gguf")
+    path = tmp_path / "tiny.gguf"
+    for seed in (0, 1):
+        written = write_gguf(path, seed)
+        assert torch.allclose(load_llm(str(path))(input_ids=IDS).logits, written(input_ids=IDS).logits, atol=1e-5)
+
+
 def test_an_agent_is_made_of_a_file_and_of_a_folder_with_nothing_else(tmp_path):
     pytest.importorskip("gguf")
     (tmp_path / "models").mkdir()

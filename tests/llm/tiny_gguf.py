@@ -40,11 +40,11 @@ def write_folder(folder: Path) -> Path:
     return folder
 
 
-def write_gguf(path: Path) -> PreTrainedModel:
+def write_gguf(path: Path, seed: int = 0) -> PreTrainedModel:
     """The model as a GGUF file, float32; returns it."""
     from gguf import GGUFWriter
 
-    made, writer = model(), GGUFWriter(str(path), "llama")
+    made, writer = model(seed), GGUFWriter(str(path), "llama")
     writer.add_context_length(64)
     writer.add_embedding_length(SIZES["hidden_size"])
     writer.add_block_count(SIZES["num_hidden_layers"])

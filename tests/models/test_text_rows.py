@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from nemo_duplex.inputs import InputError
+from nemo_duplex.models import losses
 from nemo_duplex.models.duplex_s2s import DuplexS2SModel
+from nemo_duplex.models.head_loss import head_loss
 from tests.dummies import LLM, tiny_config
 from tests.models.test_duplex_s2s import batch
 from tests.models.test_training_speed import gradients
@@ -32,6 +34,24 @@ def test_their_gradients_are_those_of_a_training_of_all_rows(tmp_path, fused, ti
             assert not some[name][others].any() and whole[name][others].any()
         else:
             assert torch.allclose(some[name], whole[name], atol=1e-6), name
+
+
+def test_the_head_makes_no_gradient_of_the_others(tmp_path, monkeypatch):
+    """Which would be as large as the vocabulary, and set to zero afterwards."""
+    asked = []
+    monkeypatch.setattr(losses, "head_loss", lambda *given: asked.append(given[5]) or head_loss(*given))
+    gradients(tmp_path, text_rows="specials")
+    specials = rows_of(DuplexS2SModel(tiny_config(tmp_path)))
+    assert [None if rows is None else rows.tolist() for rows in asked] == [specials, None]
+    head, hidden = torch.nn.Linear(4, 9), torch.randn(6, 4)
+    whole, some = (_gradient(head, hidden, rows) for rows in (None, torch.tensor([2, 7])))
+    assert torch.allclose(some[[2, 7]], whole[[2, 7]]) and not some[[0, 1, 3, 4, 5, 6, 8]].any()
+
+
+def _gradient(head, hidden, rows):
+    head.zero_grad()
+    head_loss(head, hidden, torch.arange(6), torch.ones(6), 4, rows)[0].backward()
+    return head.weight.grad.clone()
 
 
 @pytest.mark.parametrize("tied", [True, False])

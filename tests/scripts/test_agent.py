@@ -114,3 +114,10 @@ def test_settings_that_stay_are_not_written_again(agent, tmp_path):
 def test_a_change_of_the_settings_redoes_what_is_made_by_them(agent, tmp_path):
     settings = tmp_path / "agent" / "settings"
     assert {name for name, step in steps(agent()).items() if settings in step.reads} == {"bank", "corpus", "train"}
+
+
+def test_another_ear_or_codec_redoes_what_is_made_with_it(agent):
+    made_with = {name: {path.name for path in step.reads} for name, step in steps(agent()).items()}
+    assert "ear.nemo" in made_with["ear"] and "voice.nemo" in made_with["corpus"]
+    plan = steps(agent())
+    assert {"ear", "corpus"} <= set(plan["train"].after) and plan["evaluate"].after == ["train"]
