@@ -53,7 +53,8 @@ def save_trained_part(
     """
     config = _described(model, llm)
     base = DuplexS2SModel(replace(config, pretrained_audio_codec=codec))
-    before, tensors, places = base.state_dict(), {}, set()
+    before, places = base.state_dict(), set[int]()
+    tensors: dict[str, Tensor] = {}
     for name, weight in model.state_dict().items():
         if name not in before or before[name].shape != weight.shape:
             raise InputError(
