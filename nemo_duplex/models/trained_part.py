@@ -49,8 +49,10 @@ def save_trained_part(
         codec: a `.nemo` that everybody has too, whose weights are left out; None: those of the agent's codec are written.
 
     Raises:
-        InputError: if the agent was not made of `llm`, or its codec is another than `codec`.
+        InputError: for other bits, if the agent was not made of `llm`, or its codec is another than `codec`.
     """
+    if bits not in (8, 16):
+        raise InputError(f"bits is {bits}, expected 8 or 16.")
     config = _described(model, llm)
     base = DuplexS2SModel(replace(config, pretrained_audio_codec=codec))
     before, places = base.state_dict(), set[int]()

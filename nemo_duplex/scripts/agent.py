@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nemo_duplex.files.atomic import whole_file
-from nemo_duplex.scripts.chain import NETWORK, Scripts
+from nemo_duplex.scripts.chain import EVALUATION, NETWORK, Scripts
 from nemo_duplex.scripts.workflow import Step
 
 #: Shares of the hours; ear and codec from nothing take theirs from the training's.
@@ -230,7 +230,7 @@ class Agent:
             "evaluate",
             "lets the agent talk, and measures how it does",
             self._scripts.command("evaluate", keys),
-            outputs=["report.json", "report.html", "tables.md", "conversation.wav", "events.csv", "timelines"],
+            outputs=EVALUATION,
             reads=self._scripts.reads("evaluate", ["evaluate.yaml"], [*NETWORK, "codec", "evaluation", "streaming"]),
             after=["train"],
             minutes=self._minutes("evaluate"),

@@ -12,6 +12,8 @@ from nemo_duplex.scripts.config import conf_folder
 PACKAGE = Path(__file__).parents[1]
 #: Rooms that the network is made of.
 NETWORK = ("llm", "perception", "models")
+#: What `evaluate.py` writes, but for the conversations themselves.
+EVALUATION = ("report.json", "report.html", "tables.md", "conversation.wav", "events.csv", "timelines")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from nemo_duplex.scripts.chain import NETWORK, PACKAGE, Scripts
+from nemo_duplex.scripts.chain import EVALUATION, NETWORK, PACKAGE, Scripts
 from nemo_duplex.scripts.workflow import Step
 
 BUNDLED_ENCODER = PACKAGE / "bundled" / "user_encoder.nemo"
@@ -225,7 +225,7 @@ class Demo:
             "evaluate",
             "lets the agent talk, and measures how it does",
             self._scripts.command("evaluate", keys),
-            outputs=["report.json", "report.html", "tables.md", "conversation.wav", "events.csv", "timelines"],
+            outputs=EVALUATION,
             reads=self._scripts.reads("evaluate", ["evaluate.yaml"], [*NETWORK, "codec", "evaluation", "streaming"]),
             after=["train"],
             minutes=_SHARES["evaluate"] * self._minutes_left,

@@ -77,6 +77,12 @@ def test_it_is_converted_once(quick, cache):
     assert len(quick) == 1 and (cache / NAME / "config.json").is_file()
 
 
+def test_what_was_converted_needs_its_wheel_no_more(quick, cache, monkeypatch):
+    gguf_folder("llm-tiny")
+    monkeypatch.setattr(gguf.WHEELS["llm-tiny"], "path", lambda: pytest.fail("The wheel was asked for."))
+    assert gguf_folder("llm-tiny") == cache / NAME
+
+
 def _ask(place, results):
     gguf_folder("llm-tiny", place)
     results.put(True)

@@ -113,6 +113,8 @@ def test_another_language_model_is_refused(tmp_path, llm):
 
 def test_files_that_are_no_such_file(tmp_path, llm):
     path = tmp_path / "part.safetensors"
+    with pytest.raises(InputError, match="^bits is 4, expected 8 or 16.$"):
+        save_trained_part(trained(tmp_path, llm), path, llm, bits=4)
     with pytest.raises(InputError, match="trained part: there is no"):
         restore_trained_part(path)
     path.write_bytes(b"something else")
