@@ -52,7 +52,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
-    """Bytes are named by their place. As a part of the name, those of a gzip file would hold the second in which they were made,
+    """Bytes are named by their place. As a name, those of a gzip file would hold the second in which they were made,
     and processes that collect in two different seconds would disagree on what there is to test."""
     return argname if isinstance(val, bytes) else None
 

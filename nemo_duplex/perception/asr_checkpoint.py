@@ -39,7 +39,8 @@ class AsrParts:
         chosen = contexts[0] if att_context_size is None else list(att_context_size)
         if chosen not in contexts:
             raise InputError(f"att_context_size {chosen} is none of those that the model was trained for: {contexts}.")
-        return {**self.encoder, "att_context_size": chosen, "att_context_probs": None}
+        probabilities = {"att_context_probs": None} if "att_context_probs" in self.encoder else {}
+        return {**self.encoder, "att_context_size": chosen, **probabilities}
 
 
 def read_asr_parts(path_or_name: str | Path) -> AsrParts:

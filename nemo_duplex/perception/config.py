@@ -15,6 +15,9 @@ from nemo_duplex.perception.front_end import streamable
 
 _KEYS = ("preprocessor", "encoder", "adapter", "output_dim", "whole_recordings")
 _KINDS = ("mlp", "conformer", "identity")
+#: Encoders, and the arguments that a description may leave out.
+_WHISPER = {"d_model": 384, "n_layers": 4, "n_heads": 6, "ff_expansion_factor": 4, "att_context_size": [70, 1], "feat_out": -1}
+_WHISPER_CLASS = "StreamingWhisperEncoder"
 
 #: The allowed values of each argument of a cache-aware ConformerEncoder, and the reason.
 _CACHE_AWARE = {
@@ -29,6 +32,9 @@ _CURES = {
     "encoder": "Take a cache-aware streaming checkpoint, such as stt_en_fastconformer_hybrid_large_streaming_80ms.",
     "perception.adapter": "Leave it out: then it is the encoder's.",
 }
+#: What a Conformer needs to run in a stream behind another encoder.
+_STREAMED: dict[str, Any] = {"att_context_style": "chunked_limited", "conv_context_size": "causal"}
+_STREAMED |= {"conv_norm_type": "layer_norm", "xscaling": False}
 #: NeMo's own values of arguments that a configuration leaves out.
 _NEMO_DEFAULTS = {"att_context_style": "regular", "self_attention_model": "rel_pos", "causal_downsampling": False}
 _NEMO_DEFAULTS |= {"conv_context_size": None, "subsampling": "striding", "reduction": None}
@@ -42,8 +48,7 @@ def perception_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     config = _described(config)
     preprocessor = streamable(config["preprocessor"])
-    encoder = cache_aware(_arguments(config["encoder"]))
-    encoder.setdefault("feat_in", preprocessor["features"])
+    encoder = _encoder(config["encoder"], preprocessor["features"])
     _check_frames(preprocessor, encoder)
     adapter = _adapter(config.get("adapter") or {}, encoder)
     if adapter["kind"] == "conformer":
@@ -66,6 +71,8 @@ def whole_perception_config(config: Mapping[str, Any]) -> dict[str, Any]:
     config = _described(config)
     preprocessor = _arguments(config["preprocessor"]) | {"dither": 0.0, "pad_to": 0}
     encoder = _arguments(config["encoder"])
+    if is_whisper(config["encoder"]):
+        raise InputError("perception.encoder is of kind 'whisper', which hears streams. Leave out whole_recordings.")
     encoder.setdefault("feat_in", preprocessor.get("features", 64))
     _check_frames(preprocessor, encoder)
     adapter = _adapter(config.get("adapter") or {}, encoder)
@@ -86,14 +93,41 @@ def cache_aware(encoder: dict[str, Any], what: Literal["encoder", "perception.ad
         if (value := encoder.get(key, _NEMO_DEFAULTS[key])) not in allowed:
             expected = " or ".join(repr(a) for a in allowed)
             raise InputError(f"{what}.{key} is {value!r}, expected {expected}: {reason}. {_CURES[what]}")
-    context: Any = encoder.get("att_context_size")
+    _check_context(encoder.get("att_context_size"), what)
+    return encoder
+
+
+def _check_context(context: Any, what: str) -> None:
     pair = isinstance(context, list) and len(context) == 2 and all(isinstance(side, int) for side in context)
     if not pair or min(context) < 0 or context[0] % (context[1] + 1):
         raise InputError(
             f"{what}.att_context_size is {context!r}, expected [left, right] frames such as [70, 1], "
             "with left a multiple of right + 1."
         )
-    return encoder
+
+
+def is_whisper(encoder: Mapping[str, Any]) -> bool:
+    """Whether a section describes a `StreamingWhisperEncoder`: by `kind: whisper`, or by its class in a `.nemo`."""
+    return encoder.get("kind") == "whisper" or str(encoder.get("_target_")).endswith(f".{_WHISPER_CLASS}")
+
+
+def _encoder(section: Mapping[str, Any], mels: int) -> dict[str, Any]:
+    """The arguments of an encoder that hears `mels` bands of a stream, complete, with the kind of one that is no Conformer."""
+    if (kind := section.get("kind", "conformer")) not in ("conformer", "whisper"):
+        raise InputError(f"perception.encoder.kind is {kind!r}, expected 'conformer' or 'whisper'.")
+    arguments = {key: value for key, value in _arguments(section).items() if key != "kind"}
+    if is_whisper(section):
+        refuse_unknown(arguments, ("feat_in", *_WHISPER), "perception.encoder of kind whisper")
+        arguments = {"kind": "whisper", "feat_in": mels, **_WHISPER, **arguments}
+        _check_context(arguments["att_context_size"], "encoder")
+    else:
+        arguments = cache_aware(arguments)
+        arguments.setdefault("feat_in", mels)
+    if arguments["feat_in"] != mels:
+        raise InputError(
+            f"perception.encoder.feat_in is {arguments['feat_in']}, but the preprocessor gives {mels} features. Leave it out."
+        )
+    return arguments
 
 
 def conformer_adapter(encoder: Mapping[str, Any], adapter: Mapping[str, Any], width: int) -> dict[str, Any]:
@@ -103,6 +137,9 @@ def conformer_adapter(encoder: Mapping[str, Any], adapter: Mapping[str, Any], wi
         InputError: if it takes another number of features than the encoder's `width`, or makes frames longer.
     """
     own = {key: value for key, value in adapter.items() if key != "kind"}
+    if is_whisper(encoder):
+        shared = {key: encoder[key] for key in ("d_model", "n_heads", "att_context_size")}
+        encoder = {**_STREAMED, **shared}
     complete = {**encoder, "feat_in": width, "subsampling_factor": 1, **own}
     if complete["feat_in"] != width:
         raise InputError(
@@ -127,7 +164,7 @@ def _adapter(adapter: dict[str, Any], encoder: dict[str, Any]) -> dict[str, Any]
 
 
 def _check_frames(preprocessor: Mapping[str, Any], encoder: Mapping[str, Any]) -> None:
-    hop, factor = preprocessor.get("window_stride", 0.01), encoder.get("subsampling_factor", 4)
+    hop, factor = preprocessor.get("window_stride", 0.01), 8 if is_whisper(encoder) else encoder.get("subsampling_factor", 4)
     if abs(hop * factor - FRAME_RATE.seconds) > 1e-6:
         needed = FRAME_RATE.seconds / hop
         cure = f"take an encoder with subsampling_factor {needed:g}"

@@ -24,6 +24,7 @@ from nemo_duplex.inputs import InputError, one_line
 from nemo_duplex.perception.config import perception_config
 from nemo_duplex.perception.ctc_data import Utterance, UtteranceBatch, collate
 from nemo_duplex.perception.perception import FrameEncoder
+from nemo_duplex.perception.whisper_encoder import SCALE_OF_ROWS, StreamingWhisperEncoder
 from nemo_duplex.training.evaluation_mode import evaluating
 from nemo_duplex.words import words
 
@@ -43,10 +44,15 @@ def ctc_model(preprocessor: Mapping[str, Any], encoder: Mapping[str, Any], token
     checked = perception_config({"preprocessor": preprocessor, "encoder": encoder, "output_dim": 1})
     asr = "nemo.collections.asr.modules"
     _write_pieces(Path(tokenizer))
+    arguments = dict(checked["encoder"])
+    whisper = arguments.pop("kind", None) == "whisper"
+    target = (
+        f"{StreamingWhisperEncoder.__module__}.{StreamingWhisperEncoder.__name__}" if whisper else f"{asr}.ConformerEncoder"
+    )
     config = {
         "sample_rate": checked["preprocessor"]["sample_rate"],
         "preprocessor": {"_target_": f"{asr}.AudioToMelSpectrogramPreprocessor", **checked["preprocessor"]},
-        "encoder": {"_target_": f"{asr}.ConformerEncoder", **checked["encoder"]},
+        "encoder": {"_target_": target, **arguments},
         "decoder": {"_target_": f"{asr}.ConvASRDecoder", "feat_in": None, "num_classes": -1, "vocabulary": []},
         "tokenizer": {"dir": str(Path(tokenizer).parent), "type": "bpe"},
         "ctc_reduction": "mean_volume",  # per token: long and short utterances weigh the same
@@ -137,16 +143,36 @@ def error_rate(transcripts: Sequence[str], utterances: Sequence[Utterance]) -> f
 
 
 def save_ctc_model(asr: EncDecCTCModelBPE, path: str | Path) -> None:
-    """Writes the `.nemo`, whole or not at all, with weights in float16: half the size. Any NeMo restores it in float32."""
+    """Writes the `.nemo`, whole or not at all, with weights in float16: half the size. Any NeMo restores it in float32.
+
+    An ear that began as Whisper is stored in 8 bits, with a scale for each row of a matrix; NeMo restores it where nemo_duplex
+    is installed.
+    """
+    connector = _QuarterSize() if isinstance(asr.encoder, StreamingWhisperEncoder) else _HalfSize()
     with whole_file(path) as part:
-        _HalfSize().save_to(asr, str(part))
+        connector.save_to(asr, str(part))
 
 
 class _HalfSize(SaveRestoreConnector):
     @staticmethod
     def _save_state_dict_to_disk(state_dict: dict[str, Tensor], filepath: str) -> None:
         def small(name: str, weight: Tensor) -> bool:  # the mel filters are computed, not learnt: they stay exact
-            return weight.is_floating_point() and not name.startswith("preprocessor.")
+            exact = name.startswith("preprocessor.") or name.endswith(SCALE_OF_ROWS)
+            return weight.is_floating_point() and not exact
 
         halved = {name: w.half() if small(name, w) else w for name, w in state_dict.items()}
         SaveRestoreConnector._save_state_dict_to_disk(halved, filepath)
+
+
+class _QuarterSize(_HalfSize):
+    @staticmethod
+    def _save_state_dict_to_disk(state_dict: dict[str, Tensor], filepath: str) -> None:
+        stored = {}
+        for name, weight in state_dict.items():
+            if not name.startswith("encoder.") or not name.endswith(".weight") or weight.dim() < 2:
+                stored[name] = weight
+                continue
+            scale = (weight.flatten(1).abs().amax(1) / 127).clamp(min=torch.finfo(torch.float32).tiny)
+            stored[name] = (weight / scale.view(-1, *[1] * (weight.dim() - 1))).round().to(torch.int8)
+            stored[f"{name}{SCALE_OF_ROWS}"] = scale
+        _HalfSize._save_state_dict_to_disk(stored, filepath)

@@ -8,7 +8,6 @@ that a small corpus lasts longer: the audio (`acoustics.py`) and its log-mels (`
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +24,11 @@ from torch.utils.data import DataLoader, IterableDataset
 from nemo_duplex.data.text_tokenizer import train_tokenizer
 from nemo_duplex.files.atomic import sha256, whole_file
 from nemo_duplex.files.odd_rows import OddRows
+from nemo_duplex.frames import USER_SAMPLE_RATE
 from nemo_duplex.inputs import InputError, existing_folder, plain
 from nemo_duplex.perception.acoustics import Augmentation
 from nemo_duplex.perception.config import perception_config
+from nemo_duplex.perception.ctc_config import WHISPER, EncoderTrainingConfig
 from nemo_duplex.perception.ctc_data import (
     UNKNOWN,
     Utterance,
@@ -50,6 +51,8 @@ from nemo_duplex.perception.perception import FrameEncoder
 from nemo_duplex.perception.phonemes import PER_FRAME, PhonemeTargets, phoneme_loss
 from nemo_duplex.perception.teacher import Teacher, TeacherFeatures
 from nemo_duplex.perception.transcripts import Transcripts
+from nemo_duplex.perception.whisper_encoder import StreamingWhisperEncoder
+from nemo_duplex.perception.whisper_start import PREPROCESSOR, WholeWhisper, fit_distances, whisper_encoder
 from nemo_duplex.synthesis.tts.english_phonemes import EnglishPhonemes
 from nemo_duplex.training.small_part import (
     PartTraining,
@@ -64,69 +67,8 @@ _FREE = ("validate_every",)  # it changes nothing
 _VALIDATED = 100
 # Most frames are blank. A blank counts less than a token, so that tokens are learnt from the start.
 _BLANK_WEIGHT = 0.3
-
-
-@dataclass(frozen=True)
-class EncoderTrainingConfig:
-    """The settings of a training: the keys of `conf/train_encoder.yaml`, explained there.
-
-    Raises:
-        InputError: for a value out of range, or an encoder that cannot be streamed.
-    """
-
-    data: str | None
-    manifests: Sequence[str]
-    held_out: Sequence[str]
-    out: str
-    minutes: float
-    steps: int | None
-    init: str | None
-    keep_tokenizer: bool
-    seed: int
-    tokenizer_size: int
-    preprocessor: Mapping[str, Any]
-    encoder: Mapping[str, Any]
-    batch_seconds: float
-    aligned: float
-    turns_alone: float
-    conversations: float
-    matrix_rate: float
-    rate: float
-    warmup_steps: int
-    phonemes: float
-    mel_warp: float
-    mel_masks: Sequence[int]
-    augmentation: Mapping[str, Any]
-    teacher: Mapping[str, Any]
-    validate_every: int
-    accelerator: str
-    precision: str
-
-    def __post_init__(self) -> None:
-        if self.data is None and not self.manifests:
-            raise InputError("Nothing to learn from: give data=CORPUS (of synthesize.py), manifests=[FILE, ...] or both.")
-        if self.init is None and not self.keep_tokenizer:
-            raise InputError("keep_tokenizer=false: there is no tokenizer to be replaced. Give init=ENCODER, or leave it out.")
-        for name in ("minutes", "steps", "tokenizer_size", "batch_seconds", "matrix_rate", "rate", "validate_every"):
-            if (value := getattr(self, name)) is not None and not value > 0:
-                raise InputError(f"{name}={value}: expected more than zero.")
-        for name in ("aligned", "turns_alone", "conversations"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"{name}={getattr(self, name)}: expected a share, 0 to 1.")
-        for name in ("seed", "warmup_steps"):
-            if getattr(self, name) < 0:
-                raise InputError(f"{name}={getattr(self, name)}: expected 0 or more.")
-        if len(self.mel_masks) != 4 or min(self.mel_masks) < 0:
-            raise InputError(f"mel_masks={list(self.mel_masks)}: expected [bands, band width, stretches, stretch width].")
-        if not 0 <= self.phonemes < math.inf:
-            raise InputError(f"phonemes={self.phonemes}: expected a weight, such as 1, or 0 for none.")
-        if not 0 <= self.mel_warp < 0.5:
-            raise InputError(f"mel_warp={self.mel_warp}: expected a small share, such as 0.12, or 0 for none.")
-        Augmentation(**self.augmentation)
-        teacher = Teacher(**self.teacher)
-        if (teacher.features or teacher.transcripts) and not self.manifests:
-            raise InputError("teacher: Whisper hears the utterances of manifests. Give manifests=[FILE, ...].")
-        perception_config({"preprocessor": self.preprocessor, "encoder": self.encoder, "output_dim": 1})
+# Utterances to which the attention of an ear that begins as Whisper is fitted, and how much of each.
+_FITTED, _FITTED_SAMPLES = 24, 8 * USER_SAMPLE_RATE
 
 
 class CTCTraining(PartTraining):
@@ -140,6 +82,7 @@ class CTCTraining(PartTraining):
         held_out: by name; a part of it is transcribed every `validate_every` steps.
         teacher: what the features of utterances are to tell, by a projection that is thrown away at the end.
         phonemes: which ones they are to tell, likewise.
+        whisper: what an ear that began as Whisper is to hear, where `config.teacher` says so.
     """
 
     def __init__(
@@ -152,9 +95,11 @@ class CTCTraining(PartTraining):
         held_out: Mapping[str, HeldOut] = MappingProxyType({}),
         teacher: TeacherFeatures | None = None,
         phonemes: PhonemeTargets | None = None,
+        whisper: WholeWhisper | None = None,
     ) -> None:
         super().__init__(config, budget)
         self.asr = asr
+        self.whisper = whisper
         self._validations = 0
         self.held_out = {name: one.first(_VALIDATED) for name, one in held_out.items()}
         augmentation = Augmentation(**config.augmentation)
@@ -182,10 +127,16 @@ class CTCTraining(PartTraining):
 
     def training_step(self, batch: UtteranceBatch, batch_index: int) -> None:
         frame_encoder = FrameEncoder(self.asr.preprocessor, self.asr.encoder)
-        mel = warped(
-            frame_encoder.mel(batch.audio, batch.audio_lens), frame_encoder.preprocessor.featurizer.fb, self.config.mel_warp
-        )
-        features = frame_encoder.features(masked(mel, *self.config.mel_masks))
+        mel = frame_encoder.mel(batch.audio, batch.audio_lens)
+        changed = masked(warped(mel, frame_encoder.preprocessor.featurizer.fb, self.config.mel_warp), *self.config.mel_masks)
+        whole: Tensor | float = 0.0
+        if self.whisper is None:
+            features = frame_encoder.features(changed)
+        else:
+            heard = self.asr.encoder.features(self.asr.encoder.pre_encode(changed))
+            features = self.asr.encoder.joined(heard)
+            distance = self.whisper.loss(heard, mel, frame_encoder.counts(batch.audio_lens))
+            whole = self.config.teacher["whole"] * distance
         log_probs = self.asr.decoder(encoder_output=features.transpose(1, 2))
         if self.share < self.config.aligned and batch.paths is not None and batch.paths.ne(UNKNOWN).any():
             loss = path_loss(log_probs, batch.paths)
@@ -202,7 +153,7 @@ class CTCTraining(PartTraining):
         if batch.targets is not None:
             assert self.feature_head is not None, "targets come of a teacher"
             loss = loss + self.config.teacher["weight"] * feature_loss(self.feature_head(features), batch.targets)
-        self.descend(loss)
+        self.descend(loss + whole if self.whisper is not None else loss)
 
     def on_train_epoch_end(self) -> None:
         """Adds a line to progress.jsonl when the next `validate_every` steps are done."""
@@ -308,9 +259,11 @@ def train_encoder(config: EncoderTrainingConfig) -> dict[str, Any]:
     held_out = _held_out(config, odd)
     phonemes = _phonemes(turns) if config.phonemes else None
     asr = _recogniser(config, turns)
+    whisper = _whisper(asr, settings) if settings.whole else None
     claim(out, config, _FREE)
     teacher = settings.features_of(turns, out)
-    training = CTCTraining(asr, config, turns, conversations, TimeBudget(config.minutes), held_out, teacher, phonemes)
+    budget = TimeBudget(config.minutes)
+    training = CTCTraining(asr, config, turns, conversations, budget, held_out, teacher, phonemes, whisper)
     if config.init is None:
         centre_input(asr, training.conversations.batch(0))
     fit(training, "encoder", out, config.accelerator, config.precision)
@@ -362,7 +315,8 @@ def _held_out(config: EncoderTrainingConfig, odd: OddRows) -> dict[str, HeldOut]
 def _recogniser(config: EncoderTrainingConfig, turns: Sequence[Utterance]) -> EncDecCTCModelBPE:
     """That of `init`, or one with random weights; its tokenizer is that of `init`, or one of what is said in training."""
     asr = None
-    if config.init is not None:
+    whisper = whisper_encoder(config.teacher["model"]) if config.init == WHISPER else None
+    if config.init not in (None, WHISPER):
         asr = open_ctc_model(config.init)
         perception_config({"preprocessor": plain(asr.cfg.preprocessor), "encoder": plain(asr.cfg.encoder), "output_dim": 1})
         if config.keep_tokenizer:
@@ -371,10 +325,35 @@ def _recogniser(config: EncoderTrainingConfig, turns: Sequence[Utterance]) -> En
     with whole_file(folder / "texts.txt") as file:
         file.write_text("".join(f"{turn.text}\n" for turn in turns), encoding="utf-8")
     tokenizer = train_tokenizer(folder / "texts.txt", folder / "tokenizer.model", config.tokenizer_size)
+    if whisper is not None:
+        return _from_whisper(whisper, turns, tokenizer)
     if asr is None:
         return ctc_model(config.preprocessor, config.encoder, tokenizer)
     replace_tokenizer(asr, tokenizer)
     return asr
+
+
+def _from_whisper(encoder: StreamingWhisperEncoder, turns: Sequence[Utterance], tokenizer: Path) -> EncDecCTCModelBPE:
+    """Whisper's encoder with a new output layer, and attention fitted to some utterances."""
+    asr = ctc_model(PREPROCESSOR, {"kind": "whisper", **encoder.arguments()}, tokenizer)
+    asr.encoder.load_state_dict(encoder.state_dict())
+    some = turns[:: max(1, len(turns) // _FITTED)][:_FITTED]
+    samples = [torch.from_numpy(turn.whole()[:_FITTED_SAMPLES])[None] for turn in some]
+    frame_encoder = FrameEncoder(asr.preprocessor, asr.encoder)
+    mels = [frame_encoder.mel(each, torch.tensor([each.shape[1]])) for each in samples]
+    fit_distances(asr.encoder, WholeWhisper(encoder), mels)
+    return asr
+
+
+def _whisper(asr: EncDecCTCModelBPE, settings: Teacher) -> WholeWhisper:
+    """What an ear that began as Whisper learns from."""
+    encoder = whisper_encoder(settings.model)
+    ear = asr.encoder
+    if not isinstance(ear, StreamingWhisperEncoder) or (ear.d_model, ear.feat_in) != (encoder.d_model, encoder.feat_in):
+        raise InputError(
+            "teacher.whole is for an ear that began as this Whisper: give init=whisper, or the encoder.nemo of one."
+        )
+    return WholeWhisper(encoder)
 
 
 def held_out_quality(asr: EncDecCTCModelBPE, held_out: HeldOut, known: Collection[str]) -> dict[str, Any]:

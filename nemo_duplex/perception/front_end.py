@@ -19,6 +19,7 @@ are set to zero. Each row of a batch has its own start; shapes do not depend on 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -90,6 +91,11 @@ def log_mel(featurizer: nn.Module, samples: Tensor) -> Tensor:
         mel = featurizer.fb.float() @ power
         guard = featurizer.log_zero_guard_value_fn(mel)
         return torch.log(mel + guard if featurizer.log_zero_guard_type == "add" else mel.clamp(min=guard))
+
+
+def silence_level(featurizer: nn.Module) -> float:
+    """The log-mel of zeros."""
+    return math.log(featurizer.log_zero_guard_value_fn(torch.zeros(1)))
 
 
 #: Encoder frames at the start of a window that lack a part of their past and are dropped.

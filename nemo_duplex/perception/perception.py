@@ -32,6 +32,7 @@ from nemo_duplex.inputs import InputError, one_line
 from nemo_duplex.perception.asr_checkpoint import read_asr_parts
 from nemo_duplex.perception.config import conformer_adapter, perception_config
 from nemo_duplex.perception.front_end import FOLDED_CHANNELS, WARM_UP, history, log_mel, subsample, window_history
+from nemo_duplex.perception.whisper_encoder import MEL_BEFORE, MEL_HISTORY, Past, StreamingWhisperEncoder
 
 
 @dataclass
@@ -80,7 +81,7 @@ class FrameEncoder(nn.Module):
 
     Args:
         preprocessor: `AudioToMelSpectrogramPreprocessor`.
-        encoder: `ConformerEncoder`, cache-aware, 80 ms frames (`config.cache_aware` checks it).
+        encoder: `ConformerEncoder`, cache-aware, 80 ms frames (`config.cache_aware` checks it), or a `StreamingWhisperEncoder`.
 
     Attributes:
         sample_rate: Hz of the audio.
@@ -123,13 +124,15 @@ class FrameEncoder(nn.Module):
         chunks = max(1, -(-audio.shape[1] // self.chunk_samples))
         last_centre = chunks * self.chunk_samples - self.samples_per_frame
         after = last_centre + self.half_window - audio.shape[1]  # negative where nothing depends on the end of the last frame
-        return F.pad(silent_after(audio, audio_lens), (1 + self.half_window, after))
+        return F.pad(silent_after(audio, audio_lens), (self._before_first + 1 + self.half_window, after))
 
     def features(self, mel: Tensor) -> Tensor:
         """Mel frames (B, mels, M) of `mel` -> features (B, T', D) of whole encoder chunks.
 
         In a training on a CPU, wide convolutions hear one recording after the other: that stays in its caches.
         """
+        if isinstance(self.encoder, StreamingWhisperEncoder):
+            return self.encoder.frames(mel)
         pre_encode = self.encoder.pre_encode
         mel = mel.to(pre_encode.out.weight.dtype)
         alone = self.recompute or pre_encode.conv[0].out_channels > FOLDED_CHANNELS
@@ -147,6 +150,11 @@ class FrameEncoder(nn.Module):
     def counts(self, audio_lens: Tensor) -> Tensor:
         """Frames (B,) of recordings of `audio_lens` (B,) samples."""
         return -(-audio_lens // self.samples_per_frame)
+
+    @property
+    def _before_first(self) -> int:
+        """Samples between the first mel frame that the first frame depends on and the start of the recording."""
+        return MEL_BEFORE * self.preprocessor.featurizer.hop_length if isinstance(self.encoder, StreamingWhisperEncoder) else 0
 
     @property
     def half_window(self) -> int:
@@ -170,7 +178,7 @@ class Perception(FrameEncoder):
     Args:
         config: plain dict of
             preprocessor: arguments of NeMo's AudioToMelSpectrogramPreprocessor;
-            encoder: arguments of NeMo's ConformerEncoder, cache-aware;
+            encoder: arguments of NeMo's ConformerEncoder, cache-aware; with `kind: whisper`, of StreamingWhisperEncoder;
             adapter: `kind: mlp` with `hidden`, `kind: conformer` with those arguments that differ from the encoder's, or
                 `kind: identity`, which leaves everything to the projection;
             output_dim: H of the language model.
@@ -188,7 +196,7 @@ class Perception(FrameEncoder):
         encoder, adapter = config["encoder"], config["adapter"]
         super().__init__(
             built(AudioToMelSpectrogramPreprocessor, config["preprocessor"], "preprocessor"),
-            built(ConformerEncoder, encoder, "encoder"),
+            built_encoder(encoder),
         )
         self.config = config
         self.modality_adapter, width = built_adapter(adapter, encoder, self.encoder._feat_out)
@@ -235,23 +243,25 @@ class Perception(FrameEncoder):
         return embeddings[:, :frames], self.counts(audio_lens)
 
     def _in_pieces(self, samples: Tensor) -> Tensor:
-        """Embeddings (B, T', H) of whole encoder chunks of `padded` samples; NeMo's caches carry the past into each piece."""
-        featurizer, encoder, adapter = self.preprocessor.featurizer, self.encoder, self.modality_adapter
-        factor, frame, batch = encoder.subsampling_factor, self.samples_per_frame, len(samples)
-        cache = ConformerCache.empty(encoder, batch, samples.device)
+        """Embeddings (B, T', H) of whole encoder chunks of `padded` samples; caches carry the past into each piece."""
+        featurizer, adapter, frame, batch = (
+            self.preprocessor.featurizer,
+            self.modality_adapter,
+            self.samples_per_frame,
+            len(samples),
+        )
+        kind = _WhisperPieces if isinstance(self.encoder, StreamingWhisperEncoder) else _ConformerPieces
+        encode = kind(self.encoder, batch, samples.device)
         looks_back = isinstance(adapter, ConformerEncoder)
         adapter_cache = ConformerCache.empty(adapter, batch, samples.device) if looks_back else None
-        num_frames = (samples.shape[1] - featurizer.win_length - 1) // frame + 1
-        samples = F.pad(samples, (WARM_UP * frame, 0))
+        num_frames = (samples.shape[1] - self._before_first - featurizer.win_length - 1) // frame + 1
+        samples = F.pad(samples, (encode.frames_before * frame, 0))
         piece, pieces = _PIECE_FRAMES // self.chunk_frames * self.chunk_frames, []
         for first in range(0, num_frames, piece):
-            window = window_history(factor) + factor * min(piece, num_frames - first)  # mel frames
+            window = encode.history + self.encoder.subsampling_factor * min(piece, num_frames - first)  # mel frames
             start, length = first * frame, history(featurizer) + featurizer.hop_length * window
             mel = log_mel(featurizer, samples[:, start : start + length])
-            age = torch.full((batch,), first, device=samples.device)
-            x = subsample(encoder.pre_encode, mel.to(self.proj.weight.dtype), age)
-            x, cache = conformer_step(encoder, x, cache)
-            embeddings, adapter_cache = self._adapt(x, adapter_cache)
+            embeddings, adapter_cache = self._adapt(encode(mel.to(self.proj.weight.dtype), first), adapter_cache)
             pieces.append(embeddings)
         return torch.cat(pieces, dim=1)
 
@@ -269,6 +279,42 @@ class Perception(FrameEncoder):
         return self.proj(features), cache
 
 
+class _ConformerPieces:
+    """A Conformer's frames of B recordings, piece by piece, with NeMo's caches."""
+
+    frames_before = WARM_UP
+
+    def __init__(self, encoder: nn.Module, batch: int, device: torch.device) -> None:
+        self._encoder, self.history = encoder, window_history(encoder.subsampling_factor)
+        self._cache = ConformerCache.empty(encoder, batch, device)
+
+    def __call__(self, mel: Tensor, first: int) -> Tensor:
+        """The window (B, mels, M) of the frames from number `first` on -> (B, T, D)."""
+        age = torch.full((len(mel),), first, device=mel.device)
+        x, self._cache = conformer_step(self._encoder, subsample(self._encoder.pre_encode, mel, age), self._cache)
+        return x
+
+
+class _WhisperPieces:
+    """The same of a `StreamingWhisperEncoder`."""
+
+    frames_before, history = 0, MEL_HISTORY
+
+    def __init__(self, encoder: StreamingWhisperEncoder, batch: int, device: torch.device) -> None:
+        self._encoder = encoder
+        self._past: Past | None = None
+
+    def __call__(self, mel: Tensor, first: int) -> Tensor:
+        x, self._past = self._encoder.piece(mel, self._past)
+        return x
+
+
+def built_encoder(config: Mapping[str, Any]) -> nn.Module:
+    """The encoder of a complete configuration of `Perception`."""
+    arguments = {key: value for key, value in config.items() if key != "kind"}
+    return built(StreamingWhisperEncoder if config.get("kind") == "whisper" else ConformerEncoder, arguments, "encoder")
+
+
 def built_adapter(adapter: Mapping[str, Any], encoder: Mapping[str, Any], width: int) -> tuple[nn.Module, int]:
     """The adapter behind an encoder of `width` features, and how many it gives to the projection."""
     if adapter["kind"] == "identity":
@@ -280,7 +326,7 @@ def built_adapter(adapter: Mapping[str, Any], encoder: Mapping[str, Any], width:
 
 
 def built(module: type[nn.Module], arguments: dict[str, Any], what: str) -> Any:
-    """A NeMo module.
+    """A module of NeMo or of ours.
 
     Raises:
         InputError: for arguments that the module does not accept; `what` names the section in the message.
@@ -288,4 +334,5 @@ def built(module: type[nn.Module], arguments: dict[str, Any], what: str) -> Any:
     try:
         return module(**arguments)
     except Exception as error:  # also AssertionError, for heads that do not divide the width
-        raise InputError(f"perception.{what}: NeMo's {module.__name__} refuses the configuration: {one_line(error)}") from error
+        whose = "NeMo's " if module.__module__.startswith("nemo.") else ""
+        raise InputError(f"perception.{what}: {whose}{module.__name__} refuses the configuration: {one_line(error)}") from error

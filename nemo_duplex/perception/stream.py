@@ -27,8 +27,9 @@ from torch.nn import functional as F
 
 from nemo_duplex.kernels.attention import attend
 from nemo_duplex.kernels.linear import outputs
-from nemo_duplex.perception.front_end import history, log_mel, stages, subsample, window_history
+from nemo_duplex.perception.front_end import history, log_mel, silence_level, stages, subsample, window_history
 from nemo_duplex.perception.perception import Perception
+from nemo_duplex.perception.whisper_encoder import MEL_HISTORY, StreamingWhisperEncoder
 
 
 @dataclass
@@ -38,8 +39,8 @@ class StreamState:
     samples: Tensor  # (B, history) the latest audio, which the next mel frames look back on
     mel: Tensor  # (B, mels, history) the latest mel frames, which the next encoder frames look back on
     chunks: Tensor  # (B,) encoder chunks so far
-    encoder: ConformerRings
-    adapter: ConformerRings | None  # of an adapter that looks back
+    encoder: Rings
+    adapter: Rings | None  # of an adapter that looks back
 
 
 class PerceptionStream:
@@ -53,20 +54,28 @@ class PerceptionStream:
         self._perception = perception.eval()
         self.chunk_frames: int = perception.chunk_frames
         encoder, adapter = perception.encoder, perception.modality_adapter
-        self._like = encoder.layers[0].norm_out.weight  # of the device and type of all weights
-        with torch.no_grad():
-            self._stages = stages(encoder.pre_encode, self._like.device)
-        self._encoder = ConformerStream(encoder, self.chunk_frames)
+        self._encoder: ConformerStream | WhisperStream
+        if isinstance(encoder, StreamingWhisperEncoder):
+            self._like = encoder.norm_out.weight  # of the device and type of all weights
+            self._mel_history, self._encoder = (
+                MEL_HISTORY,
+                WhisperStream(encoder, silence_level(perception.preprocessor.featurizer)),
+            )
+        else:
+            self._like = encoder.layers[0].norm_out.weight
+            with torch.no_grad():
+                self._stages = stages(encoder.pre_encode, self._like.device)
+            self._mel_history = window_history(encoder.subsampling_factor)
+            self._encoder = ConformerStream(encoder, self.chunk_frames)
         looks_back = perception.config["adapter"]["kind"] == "conformer"
         self._adapter = ConformerStream(adapter, self.chunk_frames) if looks_back else None
 
     def init_state(self, batch_size: int) -> StreamState:
         """The memory of `batch_size` streams that have not begun."""
         featurizer, device = self._perception.preprocessor.featurizer, self._like.device
-        mel_history = window_history(self._perception.encoder.subsampling_factor)
         return StreamState(
             samples=torch.zeros(batch_size, history(featurizer), device=device),
-            mel=torch.zeros(batch_size, featurizer.nfilt, mel_history, device=device),
+            mel=torch.zeros(batch_size, featurizer.nfilt, self._mel_history, device=device),
             chunks=torch.zeros(batch_size, dtype=torch.long, device=device),
             encoder=self._encoder.init_rings(batch_size),
             adapter=self._adapter.init_rings(batch_size) if self._adapter else None,
@@ -90,7 +99,11 @@ class PerceptionStream:
     def encoder(self, window: Tensor, state: StreamState, rows: Tensor, live: Tensor) -> Tensor:
         """The second half, with the same `state`, `rows` and `live`: the window of `mel` -> embeddings (n, chunk_frames, H)."""
         perception, chunks = self._perception, state.chunks.index_select(0, rows)
-        x = subsample(perception.encoder.pre_encode, window.to(self._like.dtype), chunks * self.chunk_frames, self._stages)
+        window = window.to(self._like.dtype)
+        if isinstance(self._encoder, WhisperStream):
+            x = self._encoder.convolved(window, chunks)
+        else:
+            x = subsample(perception.encoder.pre_encode, window, chunks * self.chunk_frames, self._stages)
         x = self._encoder.step(x, state.encoder, chunks, rows, live)
         adapter = perception.modality_adapter
         if self._adapter is None or state.adapter is None:
@@ -111,12 +124,12 @@ def _after(memory: Tensor, new: Tensor, rows: Tensor, live: Tensor) -> Tensor:
 
 
 @dataclass
-class ConformerRings:
+class Rings:
     """The past that L layers look back on, of B rows."""
 
     keys: list[Tensor]  # L times (B, heads, C, head size), C slots of frames
     values: list[Tensor]  # L times (B, heads, C, head size)
-    frames: list[Tensor]  # L times (B, kernel - 1, D) what the convolution looks back on
+    frames: list[Tensor]  # L times (B, kernel - 1, D) what a Conformer's convolution looks back on
 
 
 class ConformerStream:
@@ -132,15 +145,7 @@ class ConformerStream:
         self._layers = list(encoder.layers)
         left = encoder.att_context_size[0]
         self._num_chunks = left // chunk_frames + 1  # of a ring: the newest one and those in its left context
-        device = next(encoder.parameters()).device
-        frame = torch.arange(chunk_frames, device=device)
-        chunk = torch.arange(self._num_chunks, device=device)
-        lag = (chunk[:, None] - chunk) % self._num_chunks  # (newest chunk's place, place): encoder chunks between them
-        distance = lag[:, None, :, None] * chunk_frames + frame[:, None, None] - frame
-        # By the place of the newest encoder chunk: how many encoder chunks each slot is back (N, C), and the row of each slot
-        # in the positions (N, b, C).
-        self._lag = lag.repeat_interleave(chunk_frames, dim=1)
-        self._row = distance.flatten(2) + chunk_frames - 1
+        self._lag, self._row = _by_newest(self._num_chunks, chunk_frames, next(encoder.parameters()).device)
         self._positions = self._projected_positions(left + chunk_frames - 1)
         # Weights (D,) of each tap of each layer's convolution.
         self._taps = [layer.conv.depthwise_conv.weight.detach()[:, 0].t().contiguous().unbind(0) for layer in self._layers]
@@ -156,19 +161,19 @@ class ConformerStream:
         attentions = [layer.self_attn for layer in encoder.layers]
         return [a.linear_pos(embeddings).unflatten(1, (a.h, a.d_k)).permute(1, 2, 0).contiguous() for a in attentions]
 
-    def init_rings(self, batch_size: int) -> ConformerRings:
+    def init_rings(self, batch_size: int) -> Rings:
         """The past of `batch_size` streams that have not begun."""
         slots = self._num_chunks * self._chunk
         like = self._layers[0].norm_out.weight
         heads = [(layer.self_attn.h, slots, layer.self_attn.d_k) for layer in self._layers]
         convolutions = [layer.conv.depthwise_conv for layer in self._layers]
-        return ConformerRings(
+        return Rings(
             keys=[like.new_zeros(batch_size, *shape) for shape in heads],
             values=[like.new_zeros(batch_size, *shape) for shape in heads],
             frames=[like.new_zeros(batch_size, conv.kernel_size[0] - 1, conv.in_channels) for conv in convolutions],
         )
 
-    def step(self, x: Tensor, rings: ConformerRings, chunks: Tensor, rows: Tensor, live: Tensor) -> Tensor:
+    def step(self, x: Tensor, rings: Rings, chunks: Tensor, rows: Tensor, live: Tensor) -> Tensor:
         """The next encoder chunk of some rows.
 
         Args:
@@ -201,7 +206,7 @@ class ConformerStream:
             x = layer.norm_out(x)
         return x if encoder.out_proj is None else encoder.out_proj(x)
 
-    def _attend(self, layer: int, x: Tensor, rings: ConformerRings, past: _Past) -> Tensor:
+    def _attend(self, layer: int, x: Tensor, rings: Rings, past: _Past) -> Tensor:
         """Attention with relative positions (Dai et al., Transformer-XL, section 3.3) of (n, b, D) to the ring."""
         attention = self._layers[layer].self_attn
         heads = (attention.h, attention.d_k)
@@ -239,11 +244,64 @@ class ConformerStream:
         return _pointwise(convolution.pointwise_conv2, convolution.activation(out))
 
 
+class WhisperStream:
+    """The same of a `StreamingWhisperEncoder`, from its windows of mel frames on.
+
+    Args:
+        encoder: in evaluation. What it adds for distances is taken as it is now.
+        silence: the log-mel of zeros, which are before a stream.
+    """
+
+    def __init__(self, encoder: StreamingWhisperEncoder, silence: float) -> None:
+        self._encoder, self._layers, self._silence = encoder, list(encoder.layers), silence
+        self._num_chunks = encoder.left // encoder.chunk + 1
+        self._lag, row = _by_newest(self._num_chunks, encoder.chunk, encoder.distance_bias.device)
+        # Of each layer (N, heads, b, C), by the place of the newest encoder chunk.
+        self._bias = [bias[:, row].transpose(0, 1).contiguous() for bias in encoder.distance_bias]
+
+    def init_rings(self, batch_size: int) -> Rings:
+        """The past of `batch_size` streams that have not begun."""
+        slots, like = self._num_chunks * self._encoder.chunk, self._encoder.norm_out.weight
+        shapes = [(batch_size, layer.heads[0], slots, layer.heads[1]) for layer in self._layers]
+        return Rings([like.new_zeros(s) for s in shapes], [like.new_zeros(s) for s in shapes], frames=[])
+
+    def convolved(self, window: Tensor, chunks: Tensor) -> Tensor:
+        """The window (n, mels, M) of the next encoder chunk of streams that have had `chunks` (n,) -> features (n, b, D)."""
+        before, new = window[:, :, :MEL_HISTORY], window[:, :, MEL_HISTORY:]
+        before = before.masked_fill((chunks == 0)[:, None, None], self._silence)
+        return self._encoder.pre_encode(torch.cat([before, new], dim=2))
+
+    def step(self, x: Tensor, rings: Rings, chunks: Tensor, rows: Tensor, live: Tensor) -> Tensor:
+        """The next encoder chunk (n, b, D) of some rows -> frames (n, b / 4, D'); as `ConformerStream.step`."""
+        newest, block = chunks % self._num_chunks, self._encoder.chunk
+        slots = newest[:, None] * block + torch.arange(block, device=x.device)
+        place = (rows[:, None], slice(None), slots)
+        before_start = (self._lag[newest] > chunks[:, None])[:, None, None]
+        for i, layer in enumerate(self._layers):
+            query, key, value = layer.projected(x)
+            ring_keys, ring_values = rings.keys[i], rings.values[i]
+            ring_keys[place], ring_values[place] = key.transpose(1, 2), value.transpose(1, 2)
+            keys, values = ring_keys.index_select(0, rows), ring_values.index_select(0, rows)
+            bias = self._bias[i][newest].masked_fill(before_start, -torch.inf).to(x.dtype)
+            attended = attend(query, keys, values, bias, layer.heads[1] ** -0.5)
+            x = layer.after(x, attended.transpose(1, 2).flatten(2))
+        return self._encoder.joined(self._encoder.norm_out(x))
+
+
 def attention_inputs(perception: Perception) -> list[tuple[nn.Module, ...]]:
     """The layers of a perception's Conformers that take the same input, in groups."""
-    conformers = (perception.encoder, perception.modality_adapter)
-    attentions = [layer.self_attn for conformer in conformers for layer in getattr(conformer, "layers", ())]
+    layers = [layer for part in (perception.encoder, perception.modality_adapter) for layer in getattr(part, "layers", ())]
+    attentions = [layer.self_attn for layer in layers if hasattr(layer, "self_attn")]
     return [(a.linear_q, a.linear_k, a.linear_v) for a in attentions if hasattr(a, "linear_q")]
+
+
+def _by_newest(num_chunks: int, block: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """By the place of the newest of N encoder chunks of b frames in a ring of C slots: how many encoder chunks each slot is
+    back (N, C), and the distance of each new frame to each slot (N, b, C), counted from -(b - 1) on."""
+    frame, chunk = torch.arange(block, device=device), torch.arange(num_chunks, device=device)
+    lag = (chunk[:, None] - chunk) % num_chunks  # (newest chunk's place, place): encoder chunks between them
+    distance = lag[:, None, :, None] * block + frame[:, None, None] - frame
+    return lag.repeat_interleave(block, dim=1), distance.flatten(2) + block - 1
 
 
 @dataclass(frozen=True)

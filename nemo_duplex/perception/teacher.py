@@ -48,6 +48,8 @@ class Teacher:
     Args:
         features: share of the utterances whose features are targets; 0: none.
         weight: of the loss of features, beside that of tokens.
+        whole: weight of the loss by which each feature of 20 ms of an ear that began as Whisper (`init=whisper`) becomes what
+            Whisper hears there in the whole recording; 0: none.
         transcripts: whether recordings without a text get what Whisper hears.
         model: folder of a Whisper model for faster-whisper; None: tiny.en.
         folder: keeps what Whisper made of recordings; None: `teacher` in the folder of the training.
@@ -62,6 +64,7 @@ class Teacher:
 
     features: float = 0.0
     weight: float = 1.0
+    whole: float = 0.0
     transcripts: bool = False
     model: str | None = None
     folder: str | None = None
@@ -71,6 +74,8 @@ class Teacher:
             raise InputError(f"teacher.features={self.features}: expected a share from 0 to 1.")
         if not is_time(self.weight) or not self.weight > 0:
             raise InputError(f"teacher.weight={self.weight}: expected a number above 0. For no teacher: teacher.features=0.")
+        if not is_time(self.whole) or self.whole < 0:
+            raise InputError(f"teacher.whole={self.whole}: expected a weight, such as 3, or 0 for none.")
 
     def transcriber(self, out: Path) -> Transcripts | None:
         """What gives recordings their texts in the training in `out`; None: nothing."""

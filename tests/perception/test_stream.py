@@ -30,9 +30,20 @@ def test_a_stream_equals_the_whole_recording(context, adapter):
     torch.testing.assert_close(streamed(perception, audio), whole(perception, audio), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize(
+    ("context", "adapter"), [((70, 0), "mlp"), ((70, 1), "conformer"), ((4, 1), "mlp"), ((6, 2), "identity")]
+)
+def test_a_stream_of_whisper_equals_the_whole_recording(context, adapter):
+    perception, audio = tiny_perception(context, adapter, kind="whisper"), speech_like(7.5)
+    found, expected = streamed(perception, audio), whole(perception, audio)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    assert expected.std(0).mean() > 0.1  # it is about the sound
+
+
+@pytest.mark.parametrize("kind", ["conformer", "whisper"])
 @pytest.mark.parametrize("context", [(70, 0), (70, 1), (70, 6)], ids=str)
-def test_no_frame_is_lost_at_the_tail(context):
-    perception, audio = tiny_perception(context, "conformer"), speech_like(1.0)
+def test_no_frame_is_lost_at_the_tail(context, kind):
+    perception, audio = tiny_perception(context, "conformer", kind=kind), speech_like(1.0)
     for samples in (1, FRAME - 1, FRAME, FRAME + 1, FRAME + 200, FRAME + 201, 2 * FRAME + 1, 7 * FRAME):
         expected = whole(perception, audio[:samples])
         assert len(expected) == -(-samples // FRAME)
@@ -53,13 +64,23 @@ def test_encoders_of_other_builds(change):
     torch.testing.assert_close(streamed(perception, audio), whole(perception, audio), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize(("context", "adapter"), [((70, 0), "mlp"), ((70, 1), "conformer"), ((70, 6), "mlp")], ids=str)
-def test_streams_of_different_age_share_a_batch(context, adapter):
+@pytest.mark.parametrize(
+    ("context", "adapter", "kind"),
+    [
+        ((70, 0), "mlp", "conformer"),
+        ((70, 1), "conformer", "conformer"),
+        ((70, 6), "mlp", "conformer"),
+        ((4, 1), "mlp", "whisper"),
+        ((70, 1), "conformer", "whisper"),
+    ],
+    ids=str,
+)
+def test_streams_of_different_age_share_a_batch(context, adapter, kind):
     """Three rows, the second joins later, the third ends and a new stream takes its row: each as if it were alone.
 
     Only some rows are in the batch, in another order each time, and one of them may only fill it.
     """
-    perception = tiny_perception(context, adapter)
+    perception = tiny_perception(context, adapter, kind=kind)
     streams = [speech_like(seconds, seed) for seed, seconds in enumerate((6.5, 3.0, 1.5, 2.5))]
     chunks = [chunks_of(perception, audio) for audio in streams]
     start = {0: 0, 1: 3, 2: 1, 3: 1 + len(chunks[2]) + 2}  # tick at which a stream begins
@@ -83,9 +104,10 @@ def test_streams_of_different_age_share_a_batch(context, adapter):
         torch.testing.assert_close(torch.cat(found[number])[: len(expected)], expected, atol=1e-5, rtol=0)
 
 
-def test_a_row_that_only_fills_the_batch_stays_as_it_is():
+@pytest.mark.parametrize("kind", ["conformer", "whisper"])
+def test_a_row_that_only_fills_the_batch_stays_as_it_is(kind):
     """All that it remembers, except the slot that nothing looks at: its next encoder chunk gives the same."""
-    perception = tiny_perception(adapter="conformer")
+    perception = tiny_perception(adapter="conformer", kind=kind)
     stream = PerceptionStream(perception)
     chunk, noise = torch.randn(1, perception.chunk_samples), torch.full((1, perception.chunk_samples), 9.0)
     states = stream.init_state(1), stream.init_state(1)
@@ -99,9 +121,10 @@ def test_a_row_that_only_fills_the_batch_stays_as_it_is():
     assert all(torch.equal(a, b) for a, b in zip(tensors(states[0]), tensors(states[1])))
 
 
-def test_what_one_stream_breaks_stays_in_its_row():
+@pytest.mark.parametrize("kind", ["conformer", "whisper"])
+def test_what_one_stream_breaks_stays_in_its_row(kind):
     """A row full of NaN leaves the others alone, and is as new once it starts anew."""
-    perception = tiny_perception(adapter="conformer")
+    perception = tiny_perception(adapter="conformer", kind=kind)
     stream, audio = PerceptionStream(perception), speech_like(2.0)
     state, rows = stream.init_state(2), []
     step(stream, state, torch.full((2, perception.chunk_samples), float("nan")), [0, 1])

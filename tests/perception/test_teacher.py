@@ -201,3 +201,9 @@ def test_an_ear_is_taught_and_keeps_no_teacher(tmp_path, monkeypatch):
     assert plain.keys() == taught.keys()
     changed = [name for name in plain if not torch.equal(plain[name], taught[name])]
     assert any(".layers." in name for name in changed)
+
+
+def test_the_whole_has_a_weight_from_0_on():
+    assert Teacher(whole=3).whole == 3
+    with pytest.raises(InputError, match="teacher.whole=-1: expected a weight, such as 3, or 0 for none"):
+        Teacher(whole=-1)

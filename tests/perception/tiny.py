@@ -17,6 +17,9 @@ FRAME = 1280  # samples
 
 def perception_settings(context=(70, 1), adapter="mlp", **encoder: Any) -> dict[str, Any]:
     config = copy.deepcopy(PERCEPTION)
+    if encoder.get("kind") == "whisper":
+        config["encoder"] = {"n_layers": 2, "d_model": 16, "n_heads": 2, "kind": "whisper"}
+    encoder = {key: value for key, value in encoder.items() if key != "kind"}
     config["encoder"] |= {"att_context_size": list(context), **encoder}
     config["adapter"] = {"kind": adapter}
     return config
@@ -28,6 +31,11 @@ def tiny_perception(context=(70, 1), adapter="mlp", **encoder: Any) -> Perceptio
     for name, weight in perception.named_parameters():
         if "pos_bias" in name:  # zero at the start of training, which would hide a fault
             torch.nn.init.normal_(weight)
+    for name, values in perception.named_buffers():
+        if "distance_bias" in name:  # likewise, and sound has to matter
+            torch.nn.init.normal_(values)
+            for weight in (w for w in perception.encoder.parameters() if w.dim() > 1):
+                weight.data *= 4
     return perception
 
 

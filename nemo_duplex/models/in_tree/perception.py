@@ -9,7 +9,7 @@ from typing import Any
 from nemo.collections.asr.modules import ConformerEncoder
 
 from nemo_duplex.inputs import InputError, plain
-from nemo_duplex.perception.config import conformer_adapter
+from nemo_duplex.perception.config import conformer_adapter, is_whisper
 
 _MODULES = "nemo.collections.asr.modules"
 _IN_TREE = "nemo.collections.speechlm2.modules.perception"
@@ -51,9 +51,13 @@ def their_perception(config: Mapping[str, Any]) -> dict[str, Any]:
     """The in-tree `perception` section for a complete configuration of `Perception` or `WholePerception`.
 
     Raises:
-        InputError: for an adapter that in-tree models do not have.
+        InputError: for an encoder or an adapter that in-tree models do not have.
     """
     adapter, encoder = config["adapter"], config["encoder"]
+    if is_whisper(encoder):
+        raise InputError(
+            "perception.encoder is of kind 'whisper', which in-tree models do not have. Train a model with a FastConformer."
+        )
     if adapter["kind"] == "mlp":
         raise InputError(
             "perception.adapter.kind is 'mlp', which in-tree models do not have: only conformer and identity. "
