@@ -143,7 +143,11 @@ class Agent:
             f"minutes={self._minutes('ear'):.2f}",
             f"seed={self.seed}",
             f"threads={2 if self.codec else 1}",
-            *([f"init={self.ear}", "aligned=0"] if self.ear else ["tokenizer_size=1024", "encoder.d_model=176"]),
+            *(
+                [f"init={self.ear}", "aligned=0", "rate=5e-4", "matrix_rate=1e-3"]
+                if self.ear
+                else ["tokenizer_size=1024", "encoder.d_model=176"]
+            ),
         ]
         return Step(
             "ear",
