@@ -128,3 +128,13 @@ def test_it_is_no_part_of_nemos_in_tree_model():
 
     with pytest.raises(InputError, match="perception.encoder is of kind 'whisper', which in-tree models do not have"):
         their_perception(tiny_perception(adapter="conformer", kind="whisper").config)
+
+
+def test_log_mels_are_scaled_as_whisper_scales_them():
+    """(log10 + 4) / 4, of mels whose natural logarithm is given."""
+    front = tiny_encoder().pre_encode
+    torch.nn.init.normal_(front.position)
+    power = torch.rand(1, 20, 11) + 1e-6
+    with torch.no_grad():
+        expected = F.gelu(front.conv2(F.gelu(front.conv1((power.log10() + 4) / 4)))).transpose(1, 2) + front.position
+        torch.testing.assert_close(front(power.log()), expected)
