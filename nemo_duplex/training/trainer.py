@@ -126,8 +126,9 @@ def duplex_trainer(cfg: DictConfig, callbacks: Sequence[pl.Callback] = ()) -> pl
         keys["val_check_interval"] *= keys.get("accumulate_grad_batches", 1)  # Lightning counts batches
     checkpoints = Checkpoints(folder / "checkpoints", **_checkpoint_keys(cfg))
     own = [StepSeeds(cfg.seed), StopAtDivergence(), LearningRates(), checkpoints]
-    if cfg.minutes is not None:
-        own.append(TimeBudget(cfg.minutes, cfg.cooldown))
+    steps = keys.get("max_steps", -1)
+    if cfg.minutes is not None or (cfg.cooldown and steps > 0):
+        own.append(TimeBudget(cfg.minutes, cfg.cooldown, steps=steps if steps > 0 else None))
     keys |= {
         "callbacks": [*own, *callbacks],
         "plugins": [StraightCheckpointIO()],

@@ -1,5 +1,6 @@
 """Whisper's weights out of CTranslate2's file, the fit of what stands for positions, and what Whisper teaches an ear."""
 
+import math
 import struct
 
 import numpy as np
@@ -138,6 +139,34 @@ def test_the_fit_makes_an_ear_attend_as_whisper_does(spoken):
         after = alike(ear.features(ear.pre_encode(mel))[0], wanted)
     assert before < 0.2 and after > 0.35
     assert torch.equal(ear.distance_bias[:, :, 0] == 0, torch.zeros(4, 6, dtype=torch.bool))  # of the future in the chunk, too
+
+
+def test_the_fit_is_the_mean_of_what_is_missing_at_each_distance():
+    """Of the first layer, by loops: Whisper's scores at its positions, less the ear's, less their mean over a query's keys."""
+    ear, whole = tiny_encoder(att_context_size=[4, 1]), tiny_encoder(att_context_size=[4, 1])
+    ear.load_state_dict(whole.state_dict())
+    mels = [torch.randn(1, 20, MEL_BEFORE + 8 * (frames - 1) + 1) for frames in (4, 8)]
+    fit_distances(ear, WholeWhisper(whole), mels)
+    layer, found, counts = ear.layers[0], torch.zeros(2, ear.distance_bias.shape[2]), torch.zeros(ear.distance_bias.shape[2])
+
+    def scores(x):
+        query, key, _ = layer.projected(x)
+        return (query @ key.transpose(2, 3))[0] / math.sqrt(layer.heads[1])
+
+    with torch.no_grad():
+        for mel in mels:
+            heard = ear.pre_encode(mel)
+            count = heard.shape[1]
+            theirs = [heard - ear.pre_encode.position + positions(torch.arange(count) + start, 16) for start in (0, 300)]
+            missing = (scores(theirs[0]) + scores(theirs[1])) / 2 - scores(heard)
+            for i in range(count):
+                keys = range(max(0, i // 8 * 8 - 16), (i // 8 + 1) * 8)
+                mean = missing[:, i, list(keys)].mean(1)
+                for j in keys:
+                    found[:, i - j + 7] += missing[:, i, j] - mean
+                    counts[i - j + 7] += 1
+    torch.testing.assert_close(ear.pre_encode.position, positions(torch.tensor([300]), 16)[0])
+    torch.testing.assert_close(ear.distance_bias[0], found / counts.clamp(min=1), atol=1e-4, rtol=1e-4)
 
 
 def test_the_loss_compares_what_is_before_the_end_of_each_row():

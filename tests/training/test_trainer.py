@@ -80,7 +80,10 @@ def test_a_training_counts_steps_and_can_be_interrupted(tmp_path):
     assert trainer.val_check_interval == 8, "Lightning counts batches, two to a step"
     assert trainer.check_val_every_n_epoch is None and trainer.num_sanity_val_steps == 0
     (seeds,), (checkpoints,) = of(StepSeeds, trainer), of(Checkpoints, trainer)
-    assert seeds.seed == 7 and len(of(StopAtDivergence, trainer)) == 1 and of(TimeBudget, trainer) == []
+    assert seeds.seed == 7 and len(of(StopAtDivergence, trainer)) == 1
+    (budget,) = of(TimeBudget, trainer)
+    assert (budget.minutes, budget.steps, budget.cooldown) == (None, 30, 0.25)
+    assert of(TimeBudget, duplex_trainer(config(tmp_path / "other", cooldown=0.0))) == []
     assert (checkpoints.every, checkpoints.keep) == (5, 3)
     assert checkpoints.folder == tmp_path / "out" / "experiment" / "checkpoints"
     assert isinstance(trainer.strategy.checkpoint_io, StraightCheckpointIO)
@@ -97,7 +100,7 @@ def test_it_goes_on_from_the_newest_checkpoint_within_its_minutes(tmp_path):
     trainer = duplex_trainer(config(tmp_path, minutes=1.5), [mine])
     assert str(trainer.ckpt_path) == str(folder / "step=10.ckpt")
     (budget,) = of(TimeBudget, trainer)
-    assert (budget.minutes, budget.cooldown) == (1.5, 0.25) and mine in trainer.callbacks
+    assert (budget.minutes, budget.cooldown, budget.steps) == (1.5, 0.25, 30) and mine in trainer.callbacks
 
 
 def test_weights_and_biases_is_told_only_when_asked(tmp_path, monkeypatch):
