@@ -67,6 +67,8 @@ _FREE = ("validate_every",)  # it changes nothing
 _VALIDATED = 100
 # Most frames are blank. A blank counts less than a token, so that tokens are learnt from the start.
 _BLANK_WEIGHT = 0.3
+# Root mean square of a step of Muon against its rate, by `match_rms_adamw`.
+_MUON_STEP = 0.2
 # Utterances to which the attention of an ear that begins as Whisper is fitted, and how much of each.
 _FITTED, _FITTED_SAMPLES = 24, 8 * USER_SAMPLE_RATE
 
@@ -117,11 +119,17 @@ class CTCTraining(PartTraining):
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         matrices: list[nn.Parameter] = []
         others: list[nn.Parameter] = []
+        learnt: list[nn.Parameter] = []
+        whisper = isinstance(self.asr.encoder, StreamingWhisperEncoder)
         for name, parameter in self.named_parameters():
             inner = parameter.dim() == 2 and ".layers." in name and "pos_bias" not in name
-            (matrices if inner else others).append(parameter)
+            known = whisper and name.startswith("asr.encoder.") and ".join." not in name
+            (matrices if inner else learnt if known else others).append(parameter)
+        groups: list[dict[str, Any]] = [{"params": others}]
+        if learnt:  # what Whisper knows besides its matrices moves as far in a step as these do
+            groups.append({"params": learnt, "share_of_rate": _MUON_STEP * self.config.matrix_rate / self.config.rate})
         return [
-            torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0.01),
+            torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.01),
             torch.optim.Muon(matrices, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"),
         ]
 

@@ -88,7 +88,7 @@ class PartTraining(pl.LightningModule):
             optimizer.zero_grad()
             peak = self.config.matrix_rate if isinstance(optimizer.optimizer, torch.optim.Muon) else self.config.rate
             for group in optimizer.param_groups:
-                group["lr"] = peak * factor
+                group["lr"] = peak * factor * group.get("share_of_rate", 1.0)
         self.manual_backward(loss)
         norm = torch.nn.utils.clip_grad_norm_([p for p in self.parameters() if p.grad is not None], 1.0)
         if not torch.isfinite(norm):

@@ -45,13 +45,23 @@ def trained(train, tmp_path_factory):
 def test_it_begins_as_whisper_and_is_fitted(train, whisper, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(ctc_training, "fit", lambda training, *_: seen.append(training))
-    train(tmp_path / "ear", "init=whisper", "steps=1")
+    train(tmp_path / "ear", "init=whisper", "steps=1", "matrix_rate=5e-4")
     (training,), theirs = seen, whisper_encoder(whisper).state_dict()
     ours = training.asr.encoder.state_dict()
     kept = [name for name in theirs if not name.startswith(("join", "distance_bias")) and not name.endswith("position")]
     assert len(kept) > 15 and all(torch.equal(ours[name], theirs[name]) for name in kept)
     assert ours["distance_bias"].std() > 0.05 and ours["pre_encode.position"].std() > 0.1
     assert training.whisper is None  # teacher.whole is 0
+    # What Whisper knows moves slowly, by 1/5 of the matrices' rate where Muon does not move it; what is new by the other rate.
+    (new, known), matrices = (optimizer.param_groups for optimizer in training.configure_optimizers())
+    names = {id(weight): name for name, weight in training.named_parameters()}
+    new, learnt, moved = ({names[id(w)] for w in group["params"]} for group in (new, known, *matrices))
+    assert new == {f"asr.{n}" for n in ("decoder.decoder_layers.0.weight", "decoder.decoder_layers.0.bias")} | {
+        f"asr.encoder.join.{part}" for part in ("weight", "bias")
+    }
+    assert {"asr.encoder.pre_encode.conv1.weight", "asr.encoder.norm_out.bias"} <= learnt
+    assert moved == {f"asr.encoder.layers.0.{n}.weight" for n in ("linear_qkv", "linear_out", "linear1", "linear2")}
+    assert known["share_of_rate"] == pytest.approx(0.2 * 5e-4 / 1e-3)
     assert training.asr.preprocessor.featurizer.nfilt == 80 and training.asr.preprocessor.featurizer.preemph is None
     assert training.asr.tokenizer.text_to_ids("do re mi")
 

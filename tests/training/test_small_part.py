@@ -91,6 +91,17 @@ def test_rates_rise_and_fall_each_from_its_own_peak(tmp_path):
     assert [rates[0] for rates in trained(tmp_path / "2", Line()).rates][:2] == pytest.approx([0.5, 0.5 * cosine(1 / STEPS)])
 
 
+def test_a_group_may_have_a_share_of_the_rate(tmp_path):
+    class Shared(Line):
+        def configure_optimizers(self):
+            groups = [{"params": [self.vector]}, {"params": [self.matrix], "share_of_rate": 0.25}]
+            return [torch.optim.AdamW(groups)]
+
+    line = Shared()
+    fit(line, "line", tmp_path, "cpu", "32-true")
+    assert len(line.rates) == STEPS and all(small == pytest.approx(rate / 4) for rate, small in line.rates)
+
+
 @pytest.mark.parametrize("kind", [Line, OneOptimizer])
 @pytest.mark.parametrize("step", [1, 3, 4])
 def test_interrupted_it_goes_on_from_its_last_epoch_and_ends_the_same(tmp_path, step, kind):
