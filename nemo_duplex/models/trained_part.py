@@ -1,7 +1,7 @@
 """What training added to a language model, as a file of its own: an agent without the language model that everybody has.
 
     format, config, llm, llm_sha256     metadata, text
-    NAME                                a weight, in half precision, or in its own type where it has one dimension
+    NAME                                a weight in half precision; in its own type where it has one dimension or is not learnt
     NAME|8bit, NAME|scale               a matrix in whole numbers of 8 bits, and what each of its rows is multiplied by
     NAME|rows, NAME|some                rows of a weight of the language model that changed, and their numbers
 
@@ -25,6 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from nemo_duplex.files.atomic import whole_file
+from nemo_duplex.files.eight_bits import from_8_bits, to_8_bits
 from nemo_duplex.inputs import InputError, existing_file, one_line
 from nemo_duplex.models.duplex_s2s import DuplexS2SModel
 from nemo_duplex.models.model_config import ModelConfig, TokenizerConfig
@@ -57,6 +58,7 @@ def save_trained_part(
     base = DuplexS2SModel(replace(config, pretrained_audio_codec=codec))
     before, places = base.state_dict(), set[int]()
     tensors: dict[str, Tensor] = {}
+    learnt = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     for name, weight in model.state_dict().items():
         if name not in before or before[name].shape != weight.shape:
             raise InputError(
@@ -65,8 +67,8 @@ def save_trained_part(
         if name.startswith(_CODEC) and codec is not None:
             if not torch.equal(weight, before[name]):
                 raise InputError(f"codec: {codec} is another codec than the agent's ({name} differs). Leave codec out.")
-        elif not _is_of_llm(name):
-            tensors |= _stored(name, weight, bits)
+        elif not _is_of_llm(name):  # what is computed, such as filters of mel bands, would not be the same in 8 bits
+            tensors |= _stored(name, weight, bits) if name in learnt else {name: weight}
         elif weight.data_ptr() not in places and not torch.equal(weight, before[name]):  # tied weights have two names
             tensors |= _changed(name, weight, before[name], bits)
             places.add(weight.data_ptr())
@@ -131,9 +133,8 @@ def _stored(name: str, weight: Tensor, bits: int) -> dict[str, Tensor]:
         return {name: weight}
     if bits == 16:
         return {name: weight.to(torch.float16)}
-    scale = weight.flatten(1).abs().amax(1).float() / 127
-    rows = weight.flatten(1).float() / scale.clamp(min=torch.finfo(torch.float32).tiny)[:, None]
-    return {f"{name}|8bit": rows.round().to(torch.int8).view(weight.shape), f"{name}|scale": scale}
+    rows, scales = to_8_bits(weight)
+    return {f"{name}|8bit": rows, f"{name}|scale": scales}
 
 
 def _changed(name: str, weight: Tensor, before: Tensor, bits: int) -> dict[str, Tensor]:
@@ -169,6 +170,6 @@ def _restored(state: Mapping[str, Tensor], tensors: Mapping[str, Tensor], path: 
             state[name][tensors[f"{name}|rows"]] = tensor
             continue
         if kind == "8bit":
-            tensor = tensor.float() * tensors[f"{name}|scale"].view(-1, *[1] * (tensor.ndim - 1))
+            tensor = from_8_bits(tensor, tensors[f"{name}|scale"])
         state[name].copy_(tensor)
         yield name

@@ -19,6 +19,7 @@ from sentencepiece import SentencePieceProcessor
 from torch import Tensor
 
 from nemo_duplex.files.atomic import whole_file
+from nemo_duplex.files.eight_bits import to_8_bits
 from nemo_duplex.files.nemo_file import read_nemo_config
 from nemo_duplex.inputs import InputError, one_line
 from nemo_duplex.perception.config import perception_config
@@ -172,7 +173,5 @@ class _QuarterSize(_HalfSize):
             if not name.startswith("encoder.") or not name.endswith(".weight") or weight.dim() < 2:
                 stored[name] = weight
                 continue
-            scale = (weight.flatten(1).abs().amax(1) / 127).clamp(min=torch.finfo(torch.float32).tiny)
-            stored[name] = (weight / scale.view(-1, *[1] * (weight.dim() - 1))).round().to(torch.int8)
-            stored[f"{name}{SCALE_OF_ROWS}"] = scale
+            stored[name], stored[f"{name}{SCALE_OF_ROWS}"] = to_8_bits(weight)
         _HalfSize._save_state_dict_to_disk(stored, filepath)

@@ -22,6 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nemo_duplex.files.eight_bits import from_8_bits
+
 #: Features in a frame of 80 ms, and mel frames in it.
 PER_FRAME = 4
 MELS_PER_FRAME = 8
@@ -250,5 +252,4 @@ def _from_8_bits(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: A
     """Weights that were stored in 8 bits, with a scale for each row (`ctc_model.save_ctc_model`), become numbers again."""
     for name in [name for name in state if name.startswith(prefix) and name.endswith(SCALE_OF_ROWS)]:
         weight = name.removesuffix(SCALE_OF_ROWS)
-        scale = state.pop(name).float()
-        state[weight] = state[weight].float() * scale.view(-1, *[1] * (state[weight].dim() - 1))
+        state[weight] = from_8_bits(state[weight], state.pop(name))

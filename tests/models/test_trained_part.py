@@ -13,6 +13,7 @@ from nemo_duplex.models.trained_part import restore_trained_part, save_trained_p
 from tests.dummies import PERCEPTION, tiny_config
 from tests.llm.tiny_gguf import write_folder
 from tests.models.test_duplex_s2s import batch
+from tests.perception.tiny import perception_settings
 
 LORA = {"r": 2, "lora_alpha": 4, "target_modules": "all-linear"}
 TIED = "lm.backbone.lm_head.weight"  # the text embedding, too
@@ -27,7 +28,7 @@ def trained(folder, llm, **keys):
     """An agent after a step that changed all that it trains."""
     parts = {"pretrained_llm": llm, "llm": {}, "tokenizer": {}, "perception": {**PERCEPTION, "output_dim": None}}
     torch.manual_seed(0)
-    model = DuplexS2SModel(tiny_config(folder, **parts, **{"lora": LORA, "text_rows": "specials"} | keys)).train()
+    model = DuplexS2SModel(tiny_config(folder, **{**parts, "lora": LORA, "text_rows": "specials", **keys})).train()
     torch.nn.init.normal_(model.lm.speech_head.projection.weight, std=0.1)
     for name, weight in model.named_parameters():
         if ".lora_B." in name:
@@ -66,6 +67,20 @@ def test_it_becomes_the_agent_again(tmp_path, llm, bits, most):
     assert stored[f"{TIED}|rows"].tolist() == sorted({agent.layout.text_pad, agent.layout.text_bos, agent.layout.text_eos})
     of_llm = {name for name in stored if name.startswith("lm.backbone") and ".lora_" not in name}
     assert of_llm == {f"{TIED}|rows", f"{TIED}|some"}
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_what_is_computed_stays_as_it_is(tmp_path, llm, bits):
+    """Filters of mel bands, windows, and what an ear that began as Whisper adds for distances."""
+    agent = trained(tmp_path, llm, perception={**perception_settings(kind="whisper"), "output_dim": None})
+    torch.nn.init.normal_(agent.perception.encoder.distance_bias)
+    save_trained_part(agent, tmp_path / "part.safetensors", llm, bits)
+    again = restore_trained_part(tmp_path / "part.safetensors")
+    differences = largest_difference(agent, again)
+    computed = [name for name, _ in agent.named_buffers() if name in differences]
+    assert any("distance_bias" in name for name in computed) and any(name.endswith("featurizer.fb") for name in computed)
+    assert not any(differences[name] for name in computed)
+    assert differences["perception.encoder.layers.0.linear1.weight"] > 0
 
 
 def test_a_model_trained_in_full_is_stored_where_it_changed(tmp_path, llm):
