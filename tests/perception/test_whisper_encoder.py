@@ -138,3 +138,24 @@ def test_log_mels_are_scaled_as_whisper_scales_them():
     with torch.no_grad():
         expected = F.gelu(front.conv2(F.gelu(front.conv1((power.log10() + 4) / 4)))).transpose(1, 2) + front.position
         torch.testing.assert_close(front(power.log()), expected)
+
+
+def test_layers_may_be_computed_again_in_the_backward_pass():
+    from nemo_duplex.models.training_speed import recompute_activations
+
+    class Llm:
+        supports_gradient_checkpointing = True
+
+        def gradient_checkpointing_enable(self, _):
+            pass
+
+    gradients = []
+    for again in (False, True):
+        perception = tiny_perception(kind="whisper").train()
+        if again:
+            recompute_activations(perception, Llm())
+        embeddings, _ = perception(torch.stack([speech_like(2.0)] * 2), torch.tensor([32000, 20000]))
+        embeddings.square().mean().backward()
+        gradients.append([p.grad for p in perception.parameters()])
+    assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
+    assert any(type(layer).__name__ == "CheckpointWrapper" for layer in perception.encoder.layers)
