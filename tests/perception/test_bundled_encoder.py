@@ -62,7 +62,7 @@ def test_the_one_of_open_english_is_the_one_that_is_described_and_goes_on():
     assert facts["sha256"] == sha256(file) and facts["bytes"] == file.stat().st_size <= 12e6
     assert {"command", "seed", "data", "state"} <= facts.keys()
     asr = open_ctc_model(file)
-    assert asr.decoder.vocabulary and Perception.from_asr(str(file), {"output_dim": 32}).encoder.d_model == 176
+    assert asr.decoder.vocabulary and Perception.from_asr(str(file), {"output_dim": 32}).encoder.d_model == 384
 
 
 def test_it_understands_voices_it_never_heard(spoken):
