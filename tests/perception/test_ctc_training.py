@@ -202,21 +202,21 @@ def test_quality_is_told_apart_by_what_training_knows(monkeypatch):
 class StepBudget(TimeBudget):
     """So many steps instead of minutes: the same on any machine."""
 
-    steps = 0
+    done = 0
 
     @property
     def share(self):
-        return self.steps / self.minutes
+        return self.done / self.minutes
 
     def on_train_batch_end(self, trainer, *args):
-        self.steps += 1
+        self.done += 1
         super().on_train_batch_end(trainer)
 
     def state_dict(self):
-        return {"steps": self.steps}
+        return {"steps": self.done}
 
     def load_state_dict(self, state):
-        self.steps = state["steps"]
+        self.done = state["steps"]
 
 
 @pytest.fixture(scope="module")

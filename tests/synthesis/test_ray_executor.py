@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -79,15 +81,21 @@ class TestOnThisMachine:
         """Started as a command starts it, and kept for the class; it leaves nothing in the home folder or in /tmp."""
         from nemo_duplex.synthesis import ray_executor
 
-        home, before = tmp_path_factory.mktemp("home"), set(Path("/tmp").glob("ray-*"))
+        home, made = tmp_path_factory.mktemp("home"), []
+
+        def noted(**keys):  # other tests may have a Ray of their own at the same time
+            made.append(Path(tempfile.mkdtemp(**keys)))
+            return str(made[-1])
+
         with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(ray_executor, "tempfile", SimpleNamespace(mkdtemp=noted))
             patch.setenv("HOME", str(home))
             patch.delenv("RAY_ADDRESS", raising=False)
             with ray_executor.connected(RayCluster(), 2) as ray:
                 assert ray.available_resources()["CPU"] == 2
                 yield ray
             assert not ray.is_initialized() and list(home.rglob("*")) == []
-            assert set(Path("/tmp").glob("ray-*")) <= before
+            assert made and not any(folder.exists() for folder in made)
             assert "RAY_AUTH_TOKEN" not in os.environ
 
     def test_jobs_run_in_other_processes_and_in_this_folder(self, tmp_path, monkeypatch):
