@@ -139,10 +139,10 @@ class StreamingWhisperEncoder(nn.Module):
 
         Args:
             past: None: nothing is before.
-            kept: gets keys and values of the last `left` features, for each layer.
+            kept: beside a past, gets keys and values of the last `left` features, for each layer.
         """
         count, block = x.shape[1], max(self.left, self.chunk)
-        alone = past is None and kept is None and count <= block  # then there is no block before
+        alone = past is None and count <= block  # then there is no block before
         if not alone:
             x = F.pad(x, (0, 0, 0, -count % block))
         bias = self._block_bias(-(-count // block), block, past.filled if past else 0)

@@ -53,6 +53,14 @@ def test_long_recordings_are_computed_in_pieces(monkeypatch, adapter, context, k
     assert lens_in_pieces.tolist() == expected_lens.tolist() == [100, 61]
 
 
+@pytest.mark.parametrize("kind", ["conformer", "whisper"])
+def test_a_recording_of_whole_pieces_has_no_further_one(monkeypatch, kind):
+    perception, audio = tiny_perception(kind=kind), speech_like(1.6)
+    expected = whole(perception, audio)
+    monkeypatch.setattr(perception_module, "_PIECE_FRAMES", 10)
+    torch.testing.assert_close(whole(perception, audio), expected, atol=1e-5, rtol=0)
+
+
 def test_what_is_learnt_from_is_never_computed_in_pieces(monkeypatch):
     """Gradients do not flow through the caches between them."""
     monkeypatch.setattr(perception_module, "_PIECE_FRAMES", 4)
