@@ -175,8 +175,15 @@ class CTCTraining(PartTraining):
         with (Path(self.config.out) / "progress.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        if self.whisper is not None:
+            checkpoint["deviation_of_whisper"] = self.whisper.deviation
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
+        if self.whisper is not None:
+            self.whisper.deviation = checkpoint.get("deviation_of_whisper")
         self._validations = self.step // self.config.validate_every
 
 

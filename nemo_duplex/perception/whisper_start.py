@@ -49,12 +49,16 @@ class WholeWhisper:
     """Whisper's encoder as it was trained: it hears all of a recording at once, at absolute positions.
 
     Args:
-        encoder: has its weights; its convolutions' `position` and `distance_bias` are not looked at. Not changed, not trained.
+        encoder: has its weights; its convolutions' `position` and `distance_bias` are not looked at. Not trained; it goes where
+            what it hears is.
+
+    Attributes:
+        deviation: (D,) of each dimension, of the first batch of a training; None before it. A training that goes on keeps it.
     """
 
     def __init__(self, encoder: StreamingWhisperEncoder) -> None:
         self._encoder = encoder.eval().requires_grad_(False)
-        self.scale: tuple[Tensor, Tensor] | None = None
+        self.deviation: Tensor | None = None
 
     @torch.no_grad()
     def features(self, mel: Tensor, start: int = 0) -> Tensor:
@@ -66,6 +70,7 @@ class WholeWhisper:
 
     def positioned(self, mel: Tensor, start: int) -> Tensor:
         """What goes into the first layer (B, J, D)."""
+        self._encoder.to(mel.device)
         x = self._encoder.pre_encode(mel) - self._encoder.pre_encode.position
         places = torch.arange(start, start + x.shape[1], device=x.device)
         return x + positions(places, x.shape[2]).to(x.dtype)
@@ -80,10 +85,10 @@ class WholeWhisper:
         """
         start = int(torch.randint(0, _LATEST_START, ()))
         wanted = self.features(mel, start).float()
-        if self.scale is None:
-            self.scale = wanted.mean((0, 1)), wanted.std((0, 1)).clamp(min=_LEAST_DEVIATION)
+        if self.deviation is None:
+            self.deviation = wanted.std((0, 1)).clamp(min=_LEAST_DEVIATION)
         real = torch.arange(heard.shape[1], device=heard.device) < 4 * frames[:, None]
-        deviation = self.scale[1]
+        deviation = self.deviation.to(heard.device)
         return F.smooth_l1_loss((heard.float() / deviation)[real], (wanted / deviation)[real])
 
 

@@ -13,6 +13,7 @@ from nemo_duplex.perception.ctc_model import open_ctc_model
 from nemo_duplex.perception.perception import FrameEncoder, Perception
 from nemo_duplex.perception.whisper_encoder import StreamingWhisperEncoder
 from nemo_duplex.perception.whisper_start import whisper_encoder
+from nemo_duplex.training import small_part
 from tests.perception.test_ctc_training import TINY, corpus  # noqa: F401 (a fixture)
 from tests.perception.test_whisper_encoder import tiny_encoder
 from tests.perception.test_whisper_start import arrays_of, ctranslate2, folder_of
@@ -103,6 +104,29 @@ def distance(training):
     ear, batch = FrameEncoder(training.asr.preprocessor, training.asr.encoder), training.turns.batch(0)
     mel = ear.mel(batch.audio, batch.audio_lens)
     return float(teacher.loss(ear.encoder.features(ear.encoder.pre_encode(mel)), mel, ear.counts(batch.audio_lens)))
+
+
+def test_interrupted_it_ends_with_the_same_weights(train, tmp_path, monkeypatch):
+    """Also what Whisper's features are measured by: that of the first batch, not of the first one after the interruption."""
+    monkeypatch.setattr(small_part, "STEPS_PER_EPOCH", 2)
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    keys = ["init=whisper", "teacher.whole=3", "steps=6"]
+    train(whole, *keys)
+    step = ctc_training.CTCTraining.training_step
+
+    def stops(training, *batch):
+        if training.step == 3:
+            raise KeyboardInterrupt
+        return step(training, *batch)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ctc_training.CTCTraining, "training_step", stops)
+        with pytest.raises((KeyboardInterrupt, SystemExit)):
+            train(out, *keys)
+    assert (out / "last.ckpt").is_file() and not (out / "encoder.nemo").exists()
+    train(out, *keys)
+    ended, other = (open_ctc_model(folder / "encoder.nemo").state_dict() for folder in (whole, out))
+    assert all(torch.equal(ended[name], other[name]) for name in ended)
 
 
 def test_it_goes_on_from_what_it_wrote(trained, train, tmp_path):
