@@ -196,8 +196,9 @@ def read_ctranslate2(path: Path) -> dict[str, np.ndarray]:
                 found[name] = np.frombuffer(data, _TYPES[kind], math.prod(shape), at).reshape(shape)
             at += size
     except (struct.error, ValueError, UnicodeDecodeError) as error:
+        fault = "it ends too early" if isinstance(error, struct.error) else error
         raise InputError(
-            f"{path} is not a model.bin of Whisper for CTranslate2 ({error}). Convert or copy it again."
+            f"{path} is not a model.bin of Whisper for CTranslate2 ({fault}). Convert or copy it again."
         ) from error
     return found
 

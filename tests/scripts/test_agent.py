@@ -59,6 +59,7 @@ def test_work_grows_with_the_hours(agent):
     assert keys(given, "texts")["count"] == "2000" and keys(given, "train")["minutes"] == "300.00"
     assert keys(given, "corpus")["dev"] == keys(given, "evaluate")["asr_turns"] == "63"
     assert keys(given, "ear")["minutes"] == "90.00"
+    assert {"rate": "5e-4", "matrix_rate": "1e-3", "aligned": "0"}.items() <= keys(given, "ear").items()  # it goes on
     small = agent(hours=0.05)
     assert keys(small, "texts")["count"] == "40" and keys(small, "corpus")["dev"] == "4"
 
